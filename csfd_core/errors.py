@@ -1,0 +1,54 @@
+"""Errors that csfd raises on purpose.
+
+The tree::
+
+    CsfdError
+    ├── SettingsError          a setting or argument cannot be used
+    ├── SourceError            a source or store location cannot be read or written
+    ├── IdentifierError        an identifier from outside is not a valid DICOM UID
+    ├── DicomError             one DICOM file cannot be used
+    │   ├── NotDicomError      it is no DICOM file at all
+    │   └── PixelDataError     its pixel data cannot be decoded
+    ├── MaskError              a segmentation mask cannot be used
+    └── StoreError             a stored file lacks what its contract promises
+
+Every error takes one string, so that it survives pickling between processes. The string
+says what was received and what to do about it. A defect of a *study* is no exception:
+it is a finding (``csfd_core.dicom.findings``) that quarantines the study.
+"""
+
+
+class CsfdError(Exception):
+    """Base of all errors that csfd raises on purpose."""
+
+
+class SettingsError(CsfdError):
+    """A setting or argument has a value that cannot be used."""
+
+
+class SourceError(CsfdError):
+    """A source or store location cannot be read or written."""
+
+
+class IdentifierError(CsfdError):
+    """An identifier from outside is not a valid DICOM UID."""
+
+
+class DicomError(CsfdError):
+    """One DICOM file cannot be used."""
+
+
+class NotDicomError(DicomError):
+    """A file is no DICOM file at all."""
+
+
+class PixelDataError(DicomError):
+    """The pixel data of a DICOM file cannot be decoded."""
+
+
+class MaskError(CsfdError):
+    """A segmentation mask cannot be used."""
+
+
+class StoreError(CsfdError):
+    """A stored file lacks what its contract promises."""

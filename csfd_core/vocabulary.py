@@ -1,0 +1,89 @@
+"""Words and constants of the field, each defined once.
+
+Holds the vertebra levels, their colours, the names of label columns, the bone window and
+the rule for study identifiers. No file access, no heavy imports.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from csfd_core.errors import IdentifierError
+
+
+class VertebraLevel(IntEnum):
+    """Cervical vertebrae; the value is the label in segmentation masks."""
+
+    C1 = 1
+    C2 = 2
+    C3 = 3
+    C4 = 4
+    C5 = 5
+    C6 = 6
+    C7 = 7
+
+
+LEVELS: Final = tuple(VertebraLevel)
+LEVEL_NAMES: Final = tuple(level.name for level in LEVELS)
+OVERALL: Final = "patient_overall"
+LABEL_COLUMNS: Final = (OVERALL, *LEVEL_NAMES)
+
+T1_LABEL: Final = 8  # masks continue below C7: T1 = 8 ... T12 = 19
+HIGHEST_MASK_LABEL: Final = 19
+
+# Okabe and Ito (2008), colour-blind safe: one colour per level, the same in every
+# figure, film and page.
+LEVEL_COLOURS: Final[dict[str, str]] = {
+    "C1": "#E69F00",
+    "C2": "#56B4E9",
+    "C3": "#009E73",
+    "C4": "#F0E442",
+    "C5": "#0072B2",
+    "C6": "#D55E00",
+    "C7": "#CC79A7",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A linear grey-scale window in Hounsfield units (DICOM PS3.3 C.11.2)."""
+
+    center_hu: float
+    width_hu: float
+
+    def __post_init__(self) -> None:
+        """Require a width above 1 HU, as the LINEAR function divides by width - 1."""
+        if not self.width_hu > 1:
+            raise ValueError(
+                f"`width_hu` must be greater than 1. Received: width_hu={self.width_hu}."
+            )
+
+
+BONE_WINDOW: Final = Window(center_hu=400.0, width_hu=1800.0)
+
+# DICOM PS3.5 section 9.1: digits and dots, at most 64 characters, no empty component, no
+# leading zero in a component.
+_UID: Final = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+", re.ASCII)
+_UID_LENGTH: Final = 64
+
+
+def is_uid(text: str) -> bool:
+    """Say whether ``text`` is a valid DICOM UID (PS3.5 section 9.1)."""
+    return len(text) <= _UID_LENGTH and _UID.fullmatch(text) is not None
+
+
+def require_uid(text: str) -> str:
+    """Return ``text`` if it is a valid DICOM UID.
+
+    Every identifier from outside passes here before it becomes part of a path.
+
+    Raises:
+        IdentifierError: If it is not, for example ``../x``.
+    """
+    if not is_uid(text):
+        raise IdentifierError(
+            f"Not a valid DICOM UID: {text[:80]!r}. A UID has digits and dots only, "
+            f"no leading zeros and at most {_UID_LENGTH} characters."
+        )
+    return text
