@@ -1,7 +1,7 @@
 """Words and constants of the field, each defined once.
 
-Holds the vertebra levels, their colours, the names of label columns, the bone window and
-the rule for study identifiers. No file access, no heavy imports.
+Holds the vertebra levels, their colours, the names of label columns, the bone window
+and the rule for study identifiers. No file access, no heavy imports.
 """
 
 import re
@@ -56,14 +56,15 @@ class Window:
         """Require a width above 1 HU, as the LINEAR function divides by width - 1."""
         if not self.width_hu > 1:
             raise ValueError(
-                f"`width_hu` must be greater than 1. Received: width_hu={self.width_hu}."
+                "`width_hu` must be greater than 1. "
+                f"Received: width_hu={self.width_hu}."
             )
 
 
 BONE_WINDOW: Final = Window(center_hu=400.0, width_hu=1800.0)
 
-# DICOM PS3.5 section 9.1: digits and dots, at most 64 characters, no empty component, no
-# leading zero in a component.
+# DICOM PS3.5 section 9.1: digits and dots, at most 64 characters, no empty component,
+# no leading zero in a component.
 _UID: Final = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+", re.ASCII)
 _UID_LENGTH: Final = 64
 

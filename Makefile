@@ -1,0 +1,58 @@
+# Every routine is one word. `make demo` and `make test` do all set-up by themselves.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STUDIES ?= 24
+SEED ?= 0
+
+.PHONY: help setup demo test check lint type bench ui lock clean
+
+help:
+	@echo "make demo   set up, make a phantom and run the whole graph on it"
+	@echo "make test   set up and run the tests"
+	@echo "make check  linters, types and import rules"
+	@echo "make ui     Dagster's web UI on this project"
+	@echo "make bench  benchmarks, printed with the machine"
+	@echo "make lock   resolve requirements.lock anew from pyproject.toml"
+	@echo "make clean  remove the demo's data and Dagster's state"
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: setup
+	$(BIN)/csfd phantom data/source --studies $(STUDIES) --seed $(SEED)
+	$(BIN)/csfd run --source data/source --store data/store --profile demo
+
+test: setup
+	$(BIN)/pytest
+
+check: lint type
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+type: setup
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+ui: setup
+	$(BIN)/csfd ui
+
+lock:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 \
+		--generate-hashes --no-header --no-annotate --no-strip-extras --quiet \
+		--output-file requirements.lock
+
+clean:
+	rm -rf data history schedules storage logs .nux .telemetry .logs_queue

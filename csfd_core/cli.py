@@ -1,0 +1,324 @@
+"""The ``csfd`` command.
+
+Each command parses its arguments, calls the core and prints what came of it. What a
+command needs is imported when it runs, so that ``csfd --help`` answers at once.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+
+import typer
+
+from csfd_core.errors import CsfdError, SettingsError, SourceError
+
+if TYPE_CHECKING:
+    from csfd_core.inspection import InspectedStudy
+
+app = typer.Typer(
+    name="csfd",
+    help="Find and locate cervical spine fractures in CT: from DICOM to models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    epilog="Settings come from CSFD_SOURCE, CSFD_INBOX, CSFD_STORE (folders or s3:// "
+    "URLs), DAGSTER_HOME and, for S3, the AWS_* variables.",
+)
+
+SourceArgument = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="Folder or s3:// URL with studies.")
+]
+WorkersOption = Annotated[
+    int, typer.Option(min=0, help="Processes to use; 0 takes one per processor.")
+]
+DaskOption = Annotated[
+    str | None,
+    typer.Option(metavar="tcp://HOST:PORT", help="Dask scheduler to use instead."),
+]
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Argument(help="Folder to write; made if absent.")],
+    studies: Annotated[int, typer.Option(min=1, help="Studies in the folder.")] = 12,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
+    profile: Annotated[
+        Literal["demo", "full"],
+        typer.Option(help="demo: small and fast; full: 512x512, 69-1082 slices."),
+    ] = "demo",
+    workers: WorkersOption = 0,
+) -> None:
+    """Write synthetic CT studies of the neck, in the layout of the RSNA data set.
+
+    Calling it again with more studies adds the new ones and keeps the others.
+
+    Example: `csfd phantom data/source --studies 24 --seed 0`
+    """
+    from csfd_core.executors import default_workers, open_executor
+    from csfd_core.phantom.config import PhantomConfig
+    from csfd_core.phantom.source import PhantomStudy, write_phantom_source
+    from csfd_core.progress import study_progress
+
+    config = PhantomConfig(studies=studies, seed=seed, profile=profile)
+    with (
+        open_executor(workers or default_workers(studies)) as executor,
+        study_progress("Phantom", studies) as progress,
+    ):
+
+        def count(study: PhantomStudy) -> None:
+            progress.advance(1, study.slice_count, study.size_bytes)
+
+        written = write_phantom_source(out, config, executor=executor, on_study=count)
+    fractured = sum(study.labels["patient_overall"] for study in written)
+    masked = sum(study.has_mask for study in written)
+    typer.echo(
+        f"{len(written)} synthetic studies in {out}: {fractured} with fractures, "
+        f"{masked} with masks."
+    )
+
+
+@app.command()
+def inspect(
+    source: SourceArgument,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write the report as JSON.")
+    ] = None,
+    workers: WorkersOption = 0,
+    dask: DaskOption = None,
+) -> None:
+    """Read the headers of every study, order and check them; write nothing.
+
+    Studies that cannot be trusted are listed as quarantined, with a code, what was seen
+    and what to do about it.
+
+    Example: `csfd inspect data/source --json report.json`
+    """
+    from csfd_core.executors import default_workers, open_executor
+    from csfd_core.inspection import InspectedStudy, add_labels, inspect_folders
+    from csfd_core.progress import study_progress
+    from csfd_core.store.source import Source
+
+    place = Source(source).require()
+    folders = place.studies()
+    if not folders:
+        raise SourceError(f"There are no files in {source}.")
+    studies: list[InspectedStudy] = []
+    with (
+        open_executor(workers or default_workers(len(folders)), dask) as executor,
+        study_progress("Inspect", len(folders)) as progress,
+    ):
+        for found in inspect_folders(folders, executor):
+            studies += found
+            slices = sum(study.slice_count for study in found)
+            progress.advance(1, slices, 0)
+    studies.sort(key=lambda study: (study.folder, study.study_uid))
+    studies, notes = add_labels(studies, place)
+    _print_studies(studies, notes)
+    if json_file is not None:
+        report = {"studies": [study.to_dict() for study in studies], "notes": notes}
+        _write_json(json_file, report)
+
+
+@app.command()
+def convert(
+    source: SourceArgument,
+    store: Annotated[
+        str, typer.Argument(metavar="STORE", help="Folder or s3:// URL to fill.")
+    ],
+    workers: WorkersOption = 0,
+    dask: DaskOption = None,
+    jpeg_quality: Annotated[int, typer.Option(min=1, max=100)] = 95,
+) -> None:
+    """Fill the slice and mask stores without Dagster.
+
+    Studies that are up to date are left alone, so that an interrupted conversion goes
+    on where it stopped. Quarantined studies are reported and do not stop the others.
+
+    Example: `csfd convert s3://bucket/rsna s3://bucket/store`
+    """
+    from csfd_core.executors import default_workers, open_executor
+    from csfd_core.progress import study_progress
+    from csfd_core.store.convert import (
+        FAILED,
+        QUARANTINED,
+        UNCHANGED,
+        WRITTEN,
+        Stores,
+        StudyOutcome,
+        StudyTask,
+        convert_study,
+        run_studies,
+        write_studies_table,
+    )
+    from csfd_core.store.locations import Location
+    from csfd_core.store.slice_store import ConversionSettings
+    from csfd_core.store.source import Source, Sources
+
+    place = Source(source).require()
+    stores = Stores(Location(store))
+    settings = ConversionSettings(jpeg_quality=jpeg_quality)
+    tasks = [StudyTask(folder, stores, settings) for folder in place.studies()]
+    if not tasks:
+        raise SourceError(f"There are no files in {source}.")
+    outcomes: list[StudyOutcome] = []
+    with (
+        open_executor(workers or default_workers(len(tasks)), dask) as executor,
+        study_progress("Convert", len(tasks)) as progress,
+    ):
+        for outcome in run_studies(convert_study, tasks, executor):
+            outcomes.append(outcome)
+            is_new = outcome.action == WRITTEN
+            slices = outcome.slice_count if is_new else 0
+            progress.advance(1, slices, outcome.source_bytes if is_new else 0)
+    _, notes = write_studies_table(stores, Sources([place]))
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.study_uid):
+        if outcome.action == QUARANTINED:
+            typer.echo(f"quarantined {outcome.study_uid}: {outcome.codes[0]}")
+    for note in notes:
+        typer.echo(note)
+    counts = {
+        action: sum(outcome.action == action for outcome in outcomes)
+        for action in (WRITTEN, UNCHANGED, QUARANTINED, FAILED)
+    }
+    typer.echo(
+        f"{counts[WRITTEN]} studies written, {counts[UNCHANGED]} unchanged, "
+        f"{counts[QUARANTINED]} quarantined, {counts[FAILED]} failed in {store}."
+    )
+    if counts[FAILED]:
+        first = next(o for o in outcomes if o.action == FAILED)
+        raise SourceError(
+            f"{counts[FAILED]} studies failed; the first: {first.message} Run the same "
+            "command again to go on."
+        )
+
+
+@app.command()
+def run(
+    source: Annotated[
+        str | None, typer.Option(help="Source; else CSFD_SOURCE or data/source.")
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option(help="Store; else CSFD_STORE or data/store.")
+    ] = None,
+    profile: Annotated[
+        Literal["demo", "full"],
+        typer.Option(help="demo: models for two processors; full: for a GPU."),
+    ] = "demo",
+) -> None:
+    """Materialize the whole asset graph with Dagster: what is new or has changed.
+
+    Example: `csfd run --source data/source --store data/store`
+    """
+    _run_dagster("run", source, store, ["--profile", profile])
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 3000,
+    source: Annotated[
+        str | None, typer.Option(help="Source; else CSFD_SOURCE or data/source.")
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option(help="Store; else CSFD_STORE or data/store.")
+    ] = None,
+) -> None:
+    """Open Dagster's web UI on this project, with the daemon that runs its sensors."""
+    _run_dagster("ui", source, store, ["--port", str(port)])
+
+
+def main() -> NoReturn:
+    """Run ``csfd``; every failure on purpose is one line and exit status 1."""
+    try:
+        app(prog_name="csfd")
+    except CsfdError as error:
+        _fail(str(error))
+    except Exception as error:
+        if os.environ.get("CSFD_DEBUG"):
+            raise
+        _fail(
+            f"Unexpected {type(error).__name__}. Set CSFD_DEBUG=1 to see where it "
+            "happened."
+        )
+    sys.exit(0)
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"csfd: {' '.join(message.split())}", err=True)
+    sys.exit(1)
+
+
+def _run_dagster(
+    command: str, source: str | None, store: str | None, arguments: list[str]
+) -> None:
+    """Start the Dagster side in a process of its own: the core never imports it."""
+    environment = dict(os.environ)
+    if source is not None:
+        environment["CSFD_SOURCE"] = _absolute(source)
+    if store is not None:
+        environment["CSFD_STORE"] = _absolute(store)
+    call = [sys.executable, "-m", "csfd_dagster.launch", command, *arguments]
+    result = subprocess.run(call, env=environment, check=False)
+    if result.returncode:
+        raise typer.Exit(1)
+
+
+def _absolute(place: str) -> str:
+    return place if "://" in place else str(Path(place).expanduser().absolute())
+
+
+def _write_json(path: Path, report: dict[str, object]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"Cannot write {path}: {error.strerror}.") from error
+
+
+def _print_studies(studies: list["InspectedStudy"], notes: list[str]) -> None:
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    colours = {"good": "green", "warning": "yellow", "quarantined": "red"}
+    table = Table(
+        Column("Study", overflow="fold", min_width=24),
+        "Slices",
+        "Size",
+        "Spacing (mm)",
+        "Standing",
+        Column("Codes", no_wrap=True),
+        box=SIMPLE,
+    )
+    for study in studies:
+        facts = study.facts
+        spacing = facts["spacing_zyx_mm"]
+        table.add_row(
+            study.study_uid or study.folder,
+            str(study.slice_count),
+            f"{facts['rows']}x{facts['columns']}" if facts["rows"] else "",
+            " x ".join(f"{value:.3g}" for value in spacing) if spacing else "",
+            f"[{colours[study.status]}]{study.status}[/]",
+            "\n".join(finding.code for finding in study.findings),
+        )
+    console = Console()
+    console.print(table)
+    for study in studies:
+        for finding in study.findings:
+            name = study.study_uid or study.folder
+            console.print(f"{name} {finding.code}: {finding.reason}", highlight=False)
+    for note in [*notes, *_study_notes(studies)]:
+        console.print(f"Note: {note}", highlight=False)
+    counts = {name: sum(s.status == name for s in studies) for name in colours}
+    counted = ", ".join(f"{count} {name}" for name, count in counts.items())
+    console.print(f"{len(studies)} studies: {counted}.", highlight=False)
+
+
+def _study_notes(studies: list["InspectedStudy"]) -> list[str]:
+    return [f"{s.study_uid}: {note}" for s in studies for note in s.notes]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""Header facts of one CT slice.
+
+``SliceHeader`` is what csfd knows of a DICOM file without decoding its pixels. It is
+read once per file and kept in the store (``metadata/slices/<study_uid>.parquet``). It
+holds no name, date or other text of the patient: the PatientID is there as a digest
+only.
+"""
+
+import hashlib
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from csfd_core.dicom import tags
+from csfd_core.dicom.elements import RawElements, read_elements
+
+_PATIENT_KEY_LENGTH: Final = 32  # hexadecimal digits
+_PLAIN_NAME: Final = re.compile(r"[0-9.\-]{1,80}(dcm)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceHeader:
+    """One DICOM file. ``None`` stands for an element that is absent or unreadable.
+
+    Positions and directions are in the patient's LPS frame (PS3.3 C.7.6.2.1.1), in mm.
+    ``pixel_spacing_mm`` is (between rows, between columns); ``orientation`` is the
+    direction of a row, then of a column. ``pixel_offset`` and ``pixel_length`` tell
+    where the pixel data lie in the file (see ``RawElements``).
+    """
+
+    file_name: str
+    size_bytes: int
+    digest: str
+    transfer_syntax_uid: str
+    sop_class_uid: str | None
+    sop_uid: str | None
+    study_uid: str | None
+    series_uid: str | None
+    patient_key: str | None
+    modality: str | None
+    instance_number: int | None
+    rows: int | None
+    columns: int | None
+    samples_per_pixel: int | None
+    frame_count: int | None
+    photometric: str | None
+    bits_allocated: int | None
+    bits_stored: int | None
+    is_signed: bool
+    is_little_endian: bool
+    padding_value: int | None
+    padding_limit: int | None
+    rescale_slope: float | None
+    rescale_intercept: float | None
+    position_mm: tuple[float, ...] | None
+    orientation: tuple[float, ...] | None
+    pixel_spacing_mm: tuple[float, ...] | None
+    slice_thickness_mm: float | None
+    gantry_tilt_deg: float | None
+    has_pixel_data: bool
+    pixel_offset: int | None
+    pixel_length: int | None
+
+
+def safe_file_name(file_name: str) -> str:
+    """Return a name that may be shown: file names can hold the name of a patient."""
+    if _PLAIN_NAME.fullmatch(file_name):
+        return file_name
+    return f"file-{hashlib.sha256(file_name.encode()).hexdigest()[:8]}"
+
+
+def read_slice_header(
+    raw: bytes, file_name: str, *, size_bytes: int | None = None, digest: str = ""
+) -> SliceHeader | None:
+    """Read the header of a DICOM file from its bytes.
+
+    Args:
+        raw: The whole file, or its beginning.
+        file_name: Name to record.
+        size_bytes: Size of the whole file where ``raw`` is only its beginning.
+        digest: Identity of the file's content, to record.
+
+    Returns:
+        The header, or ``None`` where ``raw`` is only the beginning of the file and the
+        header goes on behind it.
+
+    Raises:
+        NotDicomError: If it is no DICOM file.
+        DicomError: If its header is damaged or cut off.
+    """
+    elements = read_elements(raw, size_bytes=size_bytes)
+    if not elements.complete:
+        return None
+    size = len(raw) if size_bytes is None else size_bytes
+    return _to_header(elements, file_name, size, digest)
+
+
+def _to_header(
+    elements: RawElements, file_name: str, size_bytes: int, digest: str
+) -> SliceHeader:
+    value = _Values(elements.values, elements.is_little_endian)
+    is_signed = value.short(tags.PIXEL_REPRESENTATION) == 1
+    return SliceHeader(
+        file_name=file_name,
+        size_bytes=size_bytes,
+        digest=digest,
+        transfer_syntax_uid=elements.transfer_syntax_uid,
+        sop_class_uid=value.text(tags.SOP_CLASS_UID),
+        sop_uid=value.text(tags.SOP_INSTANCE_UID),
+        study_uid=value.text(tags.STUDY_INSTANCE_UID),
+        series_uid=value.text(tags.SERIES_INSTANCE_UID),
+        patient_key=value.digest(tags.PATIENT_ID),
+        modality=value.text(tags.MODALITY),
+        instance_number=value.integer(tags.INSTANCE_NUMBER),
+        rows=value.short(tags.ROWS),
+        columns=value.short(tags.COLUMNS),
+        samples_per_pixel=value.short(tags.SAMPLES_PER_PIXEL),
+        frame_count=value.integer(tags.NUMBER_OF_FRAMES),
+        photometric=value.text(tags.PHOTOMETRIC_INTERPRETATION),
+        bits_allocated=value.short(tags.BITS_ALLOCATED),
+        bits_stored=value.short(tags.BITS_STORED),
+        is_signed=is_signed,
+        is_little_endian=elements.is_little_endian,
+        padding_value=value.short(tags.PIXEL_PADDING_VALUE, signed=is_signed),
+        padding_limit=value.short(tags.PIXEL_PADDING_RANGE_LIMIT, signed=is_signed),
+        rescale_slope=value.number(tags.RESCALE_SLOPE),
+        rescale_intercept=value.number(tags.RESCALE_INTERCEPT),
+        position_mm=value.numbers(tags.IMAGE_POSITION_PATIENT, 3),
+        orientation=value.numbers(tags.IMAGE_ORIENTATION_PATIENT, 6),
+        pixel_spacing_mm=value.numbers(tags.PIXEL_SPACING, 2),
+        slice_thickness_mm=value.number(tags.SLICE_THICKNESS),
+        gantry_tilt_deg=value.number(tags.GANTRY_DETECTOR_TILT),
+        has_pixel_data=elements.has_pixel_data,
+        pixel_offset=elements.pixel_offset,
+        pixel_length=elements.pixel_length,
+    )
+
+
+class _Values:
+    """Typed access to raw element values; absent or unreadable ones are ``None``."""
+
+    def __init__(self, values: Mapping[int, bytes], is_little_endian: bool) -> None:
+        self._values = values
+        self._order = "<" if is_little_endian else ">"
+
+    def text(self, tag: int) -> str | None:
+        value = self._values.get(tag)
+        if value is None:
+            return None
+        return value.decode("ascii", "replace").strip(" \0") or None
+
+    def numbers(self, tag: int, count: int) -> tuple[float, ...] | None:
+        text = self.text(tag)
+        if text is None:
+            return None
+        try:
+            numbers = tuple(float(part) for part in text.split("\\"))
+        except ValueError:
+            return None
+        finite = all(abs(number) < float("inf") for number in numbers)
+        return numbers if len(numbers) == count and finite else None
+
+    def number(self, tag: int) -> float | None:
+        numbers = self.numbers(tag, 1)
+        return None if numbers is None else numbers[0]
+
+    def integer(self, tag: int) -> int | None:
+        number = self.number(tag)
+        return None if number is None or number != int(number) else int(number)
+
+    def short(self, tag: int, *, signed: bool = False) -> int | None:
+        value = self._values.get(tag)
+        if value is None:
+            return None
+        if len(value) != 2:  # already decoded, or not a single 16-bit number
+            return self.integer(tag)
+        (number,) = struct.unpack(f"{self._order}{'h' if signed else 'H'}", value)
+        return int(number)
+
+    def digest(self, tag: int) -> str | None:
+        text = self.text(tag)
+        if text is None:
+            return None
+        return hashlib.sha256(text.encode()).hexdigest()[:_PATIENT_KEY_LENGTH]

@@ -1,0 +1,36 @@
+"""Settings of one deployment, from environment variables, read on use.
+
+Nothing is read when this module is imported.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+PROJECT_ROOT: Final = Path(__file__).resolve().parent.parent
+_DATA: Final = PROJECT_ROOT / "data"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Where data come from and go to; each a folder or an ``s3://`` URL."""
+
+    source: str  # CSFD_SOURCE: studies in the RSNA layout
+    inbox: str  # CSFD_INBOX: newly read studies, in the same layout
+    store: str  # CSFD_STORE: everything that csfd writes
+    dagster_home: str  # DAGSTER_HOME: Dagster's own state
+
+    @classmethod
+    def from_environment(
+        cls, environment: Mapping[str, str] | None = None
+    ) -> "Settings":
+        """Read the settings; each has a default below the project's folder."""
+        values = os.environ if environment is None else environment
+        return cls(
+            source=values.get("CSFD_SOURCE") or str(_DATA / "source"),
+            inbox=values.get("CSFD_INBOX") or str(_DATA / "inbox"),
+            store=values.get("CSFD_STORE") or str(_DATA / "store"),
+            dagster_home=values.get("DAGSTER_HOME") or str(PROJECT_ROOT / ".dagster"),
+        )

@@ -1,0 +1,333 @@
+"""Conversion of studies into the stores: what is done to one study, and to many.
+
+Three steps, each an asset in the graph: headers (``scan_headers``), slices
+(``convert_slices``) and the mask (``convert_mask``). ``convert_study`` does all three
+in one pass over the files. Every step leaves alone what is up to date: the files have
+not been touched, or their content and the conversion settings are those of the stored
+result.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, as_completed
+from dataclasses import dataclass, field
+from typing import Final
+
+import pandas as pd
+
+from csfd_core.dicom.headers import SliceHeader
+from csfd_core.errors import CsfdError, PixelDataError, SourceError
+from csfd_core.store import mask_store, slice_store
+from csfd_core.store.labels import read_all_boxes, read_all_labels
+from csfd_core.store.locations import Location
+from csfd_core.store.mask_store import MaskStore
+from csfd_core.store.metadata import (
+    SCAN_VERSION,
+    MetadataStore,
+    StudyRecord,
+    build_studies_table,
+    labels_without_images,
+)
+from csfd_core.store.nifti import align_mask
+from csfd_core.store.slice_store import ConversionSettings, SliceStore, encode_slice
+from csfd_core.store.source import Sources, StudyFolder
+from csfd_core.store.study import OnSlice, StudyScan, mask_of, scan_study
+from csfd_core.vocabulary import is_uid
+
+WRITTEN: Final = "written"
+UNCHANGED: Final = "unchanged"
+QUARANTINED: Final = "quarantined"
+FAILED: Final = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """All stores under one root."""
+
+    root: Location
+
+    @property
+    def metadata(self) -> MetadataStore:
+        """Headers and the table of studies."""
+        return MetadataStore(self.root)
+
+    @property
+    def slices(self) -> SliceStore:
+        """JPEG slices."""
+        return SliceStore(self.root)
+
+    @property
+    def masks(self) -> MaskStore:
+        """Given masks."""
+        return MaskStore(self.root)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyOutcome:
+    """What a step did to one study."""
+
+    study_uid: str
+    action: str  # WRITTEN, UNCHANGED, QUARANTINED or FAILED
+    slice_count: int = 0
+    source_bytes: int = 0
+    stored_bytes: int = 0
+    codes: tuple[str, ...] = ()
+    message: str = ""  # why it failed
+    content_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyTask:
+    """One study to work on; travels to another process."""
+
+    folder: StudyFolder
+    stores: Stores
+    settings: ConversionSettings = field(default_factory=ConversionSettings)
+
+
+Step = Callable[[StudyTask], StudyOutcome]
+
+
+def scan_headers(task: StudyTask) -> StudyOutcome:
+    """Read, check and store the headers of a study.
+
+    Raises:
+        SourceError: If the source cannot be read or the store not be written.
+    """
+    old = _current_record(task)
+    if old is not None:
+        return _outcome(old, UNCHANGED)
+    scan = _only_scan(task)
+    record = StudyRecord.of(scan)
+    task.stores.metadata.write_headers(record, scan.headers)
+    return _outcome(record, WRITTEN)
+
+
+def convert_slices(task: StudyTask) -> StudyOutcome:
+    """Convert the slices of a study whose headers are stored.
+
+    Raises:
+        SourceError: If the source has changed since its headers were read.
+    """
+    record, headers = _stored_headers(task)
+    if record.is_quarantined:
+        return _outcome(record, QUARANTINED)
+    if _slices_are_current(task, record):
+        return _outcome(record, UNCHANGED)
+    paths = {entry.name: entry.path for entry in task.folder.files}
+    ordered = [paths[header.file_name] for header in headers]
+    files = task.folder.source.read_beginnings(ordered)
+    jpegs = [
+        encode_slice(raw, header, task.settings)
+        for header, (_, raw) in zip(headers, files, strict=True)
+    ]
+    return _write_slices(task, record, headers, jpegs)
+
+
+def convert_mask(task: StudyTask) -> StudyOutcome:
+    """Align and store the mask of a study whose headers are stored.
+
+    Raises:
+        SourceError: If the source has changed since its headers were read.
+    """
+    record, _ = _stored_headers(task)
+    if record.is_quarantined:
+        return _outcome(record, QUARANTINED)
+    return _write_mask(task, record)
+
+
+def convert_study(task: StudyTask) -> StudyOutcome:
+    """Do all three steps in one pass over the files of a study."""
+    record = _current_record(task)
+    if record is not None:
+        return _complete(task, record)
+    jpegs: dict[str, bytes] = {}
+
+    def encode(header: SliceHeader, raw: bytes) -> None:
+        jpegs[header.file_name] = encode_slice(raw, header, task.settings)
+
+    scan = _only_scan(task, encode)
+    record = StudyRecord.of(scan)
+    outcome = _outcome(record, QUARANTINED)
+    if not record.is_quarantined:
+        ordered = [jpegs[header.file_name] for header in scan.headers]
+        if _slices_are_current(task, record):
+            outcome = _outcome(record, UNCHANGED)
+        else:
+            outcome = _write_slices(task, record, scan.headers, ordered)
+        _write_mask(task, record)
+    # Last: a study whose headers are stored is complete.
+    if is_uid(record.study_uid):
+        task.stores.metadata.write_headers(record, scan.headers)
+    return outcome
+
+
+def verify_slices(task: StudyTask) -> StudyOutcome:
+    """Decode every stored slice of a study; one that does not decode is a failure."""
+    study_uid = task.folder.name
+    shape = task.stores.slices.verify(study_uid)
+    return StudyOutcome(study_uid=study_uid, action=UNCHANGED, slice_count=shape[0])
+
+
+def write_studies_table(
+    stores: Stores, sources: Sources
+) -> tuple[pd.DataFrame, list[str]]:
+    """Build and store the table of all studies.
+
+    Returns:
+        The table and notes on what was left out of it.
+
+    Raises:
+        SourceError: If a label or box table cannot be read.
+    """
+    labels = read_all_labels(sources.locations)
+    boxes = read_all_boxes(sources.locations)
+    records = stores.metadata.read_records()
+    badly_named = [StudyRecord.of(scan_study(f)[0]) for f in sources.badly_named()]
+    table = build_studies_table([*records, *badly_named], labels, boxes)
+    stores.metadata.write_studies(table)
+    notes = [*labels.notes, *boxes.notes]
+    if missing := labels_without_images(records, labels):
+        notes.append(f"{len(missing)} labelled studies have no images.")
+    return table, notes
+
+
+def needs_work(task: StudyTask) -> bool:
+    """Say whether any of the three steps has something to do for a study."""
+    record = _current_record(task)
+    if record is None:
+        return True
+    if record.is_quarantined:
+        return False
+    if not _slices_are_current(task, record):
+        return True
+    return record.mask_hash is not None and not _mask_is_current(task, record)
+
+
+def run_studies(
+    step: Step, tasks: Sequence[StudyTask], executor: Executor
+) -> Iterator[StudyOutcome]:
+    """Do one step to many studies; yield each outcome as it comes.
+
+    A study that fails on purpose (``CsfdError``) is an outcome; the others go on.
+    """
+    futures: dict[Future[StudyOutcome], StudyTask] = {
+        executor.submit(step, task): task for task in tasks
+    }
+    try:
+        for future in as_completed(futures):
+            yield _result(future, futures[future])
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _result(future: Future[StudyOutcome], task: StudyTask) -> StudyOutcome:
+    try:
+        return future.result()
+    except CsfdError as error:
+        return StudyOutcome(
+            study_uid=task.folder.name, action=FAILED, message=str(error)
+        )
+
+
+def _only_scan(task: StudyTask, on_slice: OnSlice | None = None) -> StudyScan:
+    scans = scan_study(task.folder, on_slice=on_slice)
+    if len(scans) > 1:
+        raise SourceError(
+            f"A folder holds {len(scans)} studies. Give each study a folder of its own "
+            "that is named by its StudyInstanceUID."
+        )
+    return scans[0]
+
+
+def _current_record(task: StudyTask) -> StudyRecord | None:
+    """Return the stored record if the study's files were not touched since."""
+    if not is_uid(task.folder.name):
+        return None
+    record = task.stores.metadata.read_record(task.folder.name)
+    if record is None or record.scan_version != SCAN_VERSION:
+        return None
+    untouched = (task.folder.fingerprint, task.folder.mask_fingerprint)
+    if (record.fingerprint, record.mask_fingerprint) != untouched:
+        return None
+    return record
+
+
+def _stored_headers(task: StudyTask) -> tuple[StudyRecord, list[SliceHeader]]:
+    if _current_record(task) is None:
+        raise SourceError(
+            f"Study {task.folder.name} has no headers in the store, or its files have "
+            "changed since they were read. Materialize study_headers first."
+        )
+    return task.stores.metadata.read_headers(task.folder.name)
+
+
+def _complete(task: StudyTask, record: StudyRecord) -> StudyOutcome:
+    """Make what is missing or outdated of a study whose headers are current."""
+    if record.is_quarantined:
+        return _outcome(record, QUARANTINED)
+    outcome = convert_slices(task)
+    _write_mask(task, record)
+    return outcome
+
+
+def _slices_are_current(task: StudyTask, record: StudyRecord) -> bool:
+    note = task.stores.slices.read_note(record.study_uid)
+    return note is not None and (note["content_hash"], note["conversion"]) == (
+        record.content_hash,
+        task.settings.to_note(),
+    )
+
+
+def _mask_is_current(task: StudyTask, record: StudyRecord) -> bool:
+    note = task.stores.masks.read_note(record.study_uid)
+    return note is not None and (
+        note["format"],
+        note["content_hash"],
+        note["mask_hash"],
+    ) == (mask_store.FORMAT, record.content_hash, record.mask_hash)
+
+
+def _write_slices(
+    task: StudyTask,
+    record: StudyRecord,
+    headers: Sequence[SliceHeader],
+    jpegs: Sequence[bytes],
+) -> StudyOutcome:
+    geometry = record.volume_geometry()
+    if geometry is None:
+        raise PixelDataError(f"Study {record.study_uid} has no geometry.")
+    note = slice_store.build_note(
+        record.study_uid, geometry, task.settings, record.content_hash
+    )
+    size = task.stores.slices.write(record.study_uid, headers, jpegs, note)
+    return _outcome(record, WRITTEN, stored_bytes=size)
+
+
+def _write_mask(task: StudyTask, record: StudyRecord) -> StudyOutcome:
+    geometry = record.volume_geometry()
+    if record.mask_hash is None or geometry is None:
+        return _outcome(record, UNCHANGED)
+    if _mask_is_current(task, record):
+        return _outcome(record, UNCHANGED)
+    mask, _ = mask_of(task.folder)
+    if mask is None:
+        raise SourceError(f"The mask of study {record.study_uid} is gone.")
+    note = mask_store.build_note(
+        record.study_uid, geometry, record.content_hash, record.mask_hash
+    )
+    aligned = align_mask(mask, geometry)
+    size = task.stores.masks.write(record.study_uid, aligned, note)
+    return _outcome(record, WRITTEN, stored_bytes=size)
+
+
+def _outcome(record: StudyRecord, action: str, stored_bytes: int = 0) -> StudyOutcome:
+    return StudyOutcome(
+        study_uid=record.study_uid,
+        action=action,
+        slice_count=record.slice_count,
+        source_bytes=record.source_bytes,
+        stored_bytes=stored_bytes,
+        codes=tuple(record.codes),
+        content_hash=record.content_hash,
+    )

@@ -1,0 +1,141 @@
+"""Label and bounding-box tables of a source, checked on the way in.
+
+A row that cannot be used is left out and named in a note; it never stops the others.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pandas as pd
+
+from csfd_core.errors import SourceError
+from csfd_core.store.locations import Location
+from csfd_core.store.source import BOXES_FILE, LABELS_FILE
+from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL, is_uid
+
+STUDY_COLUMN: Final = "StudyInstanceUID"
+_BOX_NUMBERS: Final = ("x", "y", "width", "height", "slice_number")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelTable:
+    """Labels of studies.
+
+    ``table`` has the index ``study_uid`` and the columns ``patient_overall``, ``C1`` to
+    ``C7`` (Int8, 0, 1 or null). ``notes`` tell what was left out.
+    """
+
+    table: pd.DataFrame
+    notes: tuple[str, ...]
+
+    def contradictions(self) -> list[str]:
+        """Return the studies whose overall label is not the highest of their levels."""
+        complete = self.table.dropna()
+        highest = complete[list(LEVEL_NAMES)].max(axis=1)
+        return [str(uid) for uid in complete.index[complete[OVERALL] != highest]]
+
+
+@dataclass(frozen=True, slots=True)
+class BoxTable:
+    """Fracture boxes: ``study_uid, x, y, width, height`` (pixels), ``slice_number``."""
+
+    table: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+def read_labels(location: Location) -> LabelTable:
+    """Read ``train.csv``; an absent file gives an empty table.
+
+    Raises:
+        SourceError: If the file is no CSV table with the columns of the RSNA layout.
+    """
+    table, notes = _read_csv(location, LABELS_FILE, LABEL_COLUMNS)
+    values = table[list(LABEL_COLUMNS)].apply(pd.to_numeric, errors="coerce")
+    unusable = (values.isna() & _is_filled(table[list(LABEL_COLUMNS)])) | ~(
+        values.isna() | values.isin([0, 1])
+    )
+    if unusable.any(axis=None):
+        rows = int(unusable.any(axis=1).sum())
+        notes.append(f"{LABELS_FILE}: {rows} rows have labels other than 0 and 1.")
+    values = values.mask(unusable).astype("Int8")
+    values.index = pd.Index(table[STUDY_COLUMN], name="study_uid")
+    repeated = values.index.duplicated(keep="first")
+    if repeated.any():
+        notes.append(
+            f"{LABELS_FILE}: {int(repeated.sum())} rows repeat a study; the first "
+            "counts."
+        )
+    return LabelTable(values[~repeated], tuple(notes))
+
+
+def read_boxes(location: Location) -> BoxTable:
+    """Read ``train_bounding_boxes.csv``; an absent file gives an empty table.
+
+    Raises:
+        SourceError: If the file is no CSV table with the columns of the RSNA layout.
+    """
+    table, notes = _read_csv(location, BOXES_FILE, _BOX_NUMBERS)
+    numbers = table[list(_BOX_NUMBERS)].apply(pd.to_numeric, errors="coerce")
+    usable = numbers.notna().all(axis=1) & (numbers[["width", "height"]] > 0).all(
+        axis=1
+    )
+    if not usable.all():
+        notes.append(f"{BOXES_FILE}: {int((~usable).sum())} rows are no boxes.")
+    boxes = numbers[usable].astype({"slice_number": "int64"})
+    boxes.insert(0, "study_uid", table.loc[usable, STUDY_COLUMN])
+    return BoxTable(boxes.reset_index(drop=True), tuple(notes))
+
+
+def read_all_labels(locations: Sequence[Location]) -> LabelTable:
+    """Read and join the labels of several sources; the first that has a study wins."""
+    parts = [read_labels(location) for location in locations]
+    table = pd.concat([part.table for part in parts])
+    notes = tuple(note for part in parts for note in part.notes)
+    return LabelTable(table[~table.index.duplicated(keep="first")], notes)
+
+
+def read_all_boxes(locations: Sequence[Location]) -> BoxTable:
+    """Read and join the boxes of several sources; the first that has a study wins."""
+    tables: list[pd.DataFrame] = []
+    notes: list[str] = []
+    known: set[str] = set()
+    for location in locations:
+        part = read_boxes(location)
+        tables.append(part.table[~part.table["study_uid"].isin(known)])
+        known |= set(part.table["study_uid"])
+        notes += part.notes
+    return BoxTable(pd.concat(tables, ignore_index=True), tuple(notes))
+
+
+def _read_csv(
+    location: Location, name: str, columns: Sequence[str]
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows with a valid UID, as text, and notes on the others."""
+    expected = [STUDY_COLUMN, *columns]
+    if not location.exists(name):
+        return pd.DataFrame(columns=expected, dtype="str"), []
+    try:
+        table = pd.read_csv(io.BytesIO(location.read(name)), dtype="str")
+    except (ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise SourceError(
+            f"{location}/{name} is no CSV table ({type(error).__name__}). Its columns "
+            f"must be {', '.join(expected)}."
+        ) from error
+    if missing := [column for column in expected if column not in table.columns]:
+        raise SourceError(
+            f"{location}/{name} lacks the columns {', '.join(missing)}. Its columns "
+            f"must be {', '.join(expected)}."
+        )
+    valid = table[STUDY_COLUMN].fillna("").map(is_uid).astype(bool)
+    notes = []
+    if not valid.all():
+        notes.append(
+            f"{name}: {int((~valid).sum())} rows have no valid StudyInstanceUID."
+        )
+    return table[valid].reset_index(drop=True), notes
+
+
+def _is_filled(table: pd.DataFrame) -> pd.DataFrame:
+    return table.fillna("").map(lambda text: bool(text.strip()))

@@ -1,0 +1,276 @@
+"""A folder on a disk or under an ``s3://`` URL, through fsspec.
+
+``Location`` is the only place that knows how files are listed, read and written.
+Writing is atomic: a reader sees the whole file or none. On a disk the bytes go to a
+temporary name beside the target and are renamed; on S3 one PUT (or one completed
+multipart upload) makes an object visible at once. Passing faults of the network are
+tried again by botocore and s3fs; what is still wrong after that becomes a
+``SourceError``.
+"""
+
+import os
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from csfd_core.errors import SourceError
+
+_S3_OPTIONS: Final = {
+    "config_kwargs": {
+        "retries": {"max_attempts": 8, "mode": "standard"},
+        "connect_timeout": 10,
+        "read_timeout": 60,
+    },
+    # Another process may have written since this one listed.
+    "use_listings_cache": False,
+}
+_BATCH_FILES: Final = 16
+_TEMPORARY: Final = ".tmp-"
+_ABANDONED_AFTER_S: Final = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file of a listing. ``token`` changes when the file does (not its meaning)."""
+
+    path: str  # relative to the location, with "/" between parts
+    size_bytes: int
+    token: str
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rsplit("/", 1)[-1]
+
+
+class Location:
+    """A folder or an ``s3://`` prefix. Pickles as its URL; opens nothing until used."""
+
+    def __init__(self, url: str | Path) -> None:
+        """Take a path or URL; a path is made absolute."""
+        text = str(url)
+        is_url = "://" in text
+        self.url = (
+            text.rstrip("/") if is_url else str(Path(text).expanduser().absolute())
+        )
+        self._filesystem: Any = None
+
+    def __reduce__(self) -> tuple[type["Location"], tuple[str]]:
+        """Pickle by URL: connections do not travel between processes."""
+        return Location, (self.url,)
+
+    def __str__(self) -> str:
+        """Return the URL."""
+        return self.url
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a folder on a disk."""
+        return isinstance(self._fs, LocalFileSystem)
+
+    @property
+    def _fs(self) -> Any:  # noqa: ANN401 - fsspec has no types
+        if self._filesystem is None:
+            protocol = self.url.split("://", 1)[0] if "://" in self.url else "file"
+            options = _S3_OPTIONS if protocol == "s3" else {}
+            try:
+                self._filesystem = fsspec.filesystem(protocol, **options)
+            except (ValueError, ImportError) as error:
+                raise SourceError(
+                    f"Cannot open {self.url}: {error}. Use a folder or an s3:// URL."
+                ) from error
+        return self._filesystem
+
+    def _full(self, path: str) -> str:
+        if ".." in path.split("/"):
+            raise SourceError(f"A path must not leave its location: {path!r}.")
+        root = str(self._fs._strip_protocol(self.url))
+        return f"{root}/{path}" if path else root
+
+    def join(self, path: str) -> "Location":
+        """Return the location of a folder below this one."""
+        return Location(f"{self.url}/{path}") if path else self
+
+    def exists(self, path: str = "") -> bool:
+        """Say whether a file or folder is there."""
+        with _as_source_error(self.url):
+            return bool(self._fs.exists(self._full(path)))
+
+    def find(self, path: str = "") -> tuple[list[FileEntry], list[str]]:
+        """List everything below a folder.
+
+        Returns:
+            Files and folders, each sorted by path. Both are empty where the folder is
+            absent. Temporary files of an unfinished write are left out.
+        """
+        with _as_source_error(self.url):
+            root = self._full("")
+            try:
+                found = self._fs.find(self._full(path), detail=True, withdirs=True)
+            except FileNotFoundError:
+                return [], []
+        files, folders = [], []
+        for full, info in found.items():
+            relative = full[len(root) :].lstrip("/")
+            if info["type"] == "directory":
+                folders.append(relative)
+            elif _TEMPORARY not in relative and relative:
+                files.append(_to_entry(relative, info))
+        return sorted(files, key=lambda entry: entry.path), sorted(folders)
+
+    def entries(self, path: str = "") -> list[FileEntry]:
+        """Return the files directly in a folder, sorted by name; [] if it is absent."""
+        with _as_source_error(self.url):
+            root = self._full("")
+            try:
+                infos = self._fs.ls(self._full(path), detail=True)
+            except FileNotFoundError:
+                return []
+        entries = [
+            _to_entry(info["name"][len(root) :].lstrip("/"), info)
+            for info in infos
+            if info["type"] == "file" and _TEMPORARY not in info["name"]
+        ]
+        return sorted(entries, key=lambda entry: entry.path)
+
+    def folders(self, path: str = "") -> list[str]:
+        """Return the names of the folders directly in a folder; [] if it is absent."""
+        with _as_source_error(self.url):
+            try:
+                infos = self._fs.ls(self._full(path), detail=True)
+            except FileNotFoundError:
+                return []
+        names = [
+            info["name"].rstrip("/").rsplit("/", 1)[-1]
+            for info in infos
+            if info["type"] == "directory"
+        ]
+        return sorted(names)
+
+    def read(self, path: str) -> bytes:
+        """Return the content of a file.
+
+        Raises:
+            SourceError: If it is absent or cannot be read.
+        """
+        with _as_source_error(f"{self.url}/{path}"):
+            if self.is_local:
+                return Path(self._full(path)).read_bytes()
+            return bytes(self._fs.cat_file(self._full(path)))
+
+    def open(self, path: str) -> IO[bytes]:
+        """Open a file for reading in places, as a Parquet reader does.
+
+        Raises:
+            SourceError: If it is absent or cannot be opened.
+        """
+        with _as_source_error(f"{self.url}/{path}"):
+            opened: IO[bytes] = self._fs.open(self._full(path), "rb")
+            return opened
+
+    def read_beginnings(
+        self, paths: Sequence[str], length: int | None = None
+    ) -> Iterator[tuple[str, bytes]]:
+        """Yield (path, first ``length`` bytes, or all) of many files, in order.
+
+        Remote files are fetched concurrently, a few at a time, so that memory does not
+        grow with the number of files.
+        """
+        for start in range(0, len(paths), _BATCH_FILES):
+            batch = paths[start : start + _BATCH_FILES]
+            if self.is_local:
+                for path in batch:
+                    yield path, self._read_local(path, length)
+                continue
+            count = len(batch)
+            with _as_source_error(self.url):
+                parts = self._fs.cat_ranges(
+                    [self._full(path) for path in batch],
+                    [0 if length else None] * count,
+                    [length] * count,
+                    on_error="raise",
+                )
+            yield from zip(batch, (bytes(part) for part in parts), strict=True)
+
+    def _read_local(self, path: str, length: int | None) -> bytes:
+        with _as_source_error(self.url), open(self._full(path), "rb") as file:  # noqa: PTH123
+            return file.read() if length is None else file.read(length)
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write a file atomically, replacing what was there.
+
+        Raises:
+            SourceError: If it cannot be written; what was there before is untouched.
+        """
+        with _as_source_error(f"{self.url}/{path}"):
+            target = self._full(path)
+            if not self.is_local:
+                self._fs.pipe_file(target, content)
+                return
+            folder = Path(target).parent
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = folder / f"{Path(target).name}{_TEMPORARY}{uuid.uuid4().hex}"
+            try:
+                with temporary.open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.replace(target)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def remove(self, path: str) -> None:
+        """Remove a file if it is there."""
+        with _as_source_error(f"{self.url}/{path}"):
+            try:
+                self._fs.rm_file(self._full(path))
+            except FileNotFoundError:
+                return
+
+    def remove_abandoned(self, path: str) -> None:
+        """Remove temporary files in a folder that a killed writer left an hour ago."""
+        if not self.is_local:
+            return
+        for file in Path(self._full(path)).glob(f"*{_TEMPORARY}*"):
+            with _as_source_error(self.url):
+                if time.time() - file.stat().st_mtime > _ABANDONED_AFTER_S:
+                    file.unlink(missing_ok=True)
+
+
+def _to_entry(path: str, info: dict[str, Any]) -> FileEntry:
+    """Make an entry; the token is S3's ETag, or the modification time on a disk."""
+    etag = info.get("ETag")
+    token = f"etag:{etag.strip(chr(34))}" if etag else f"mtime:{info.get('mtime', 0)!r}"
+    return FileEntry(path=path, size_bytes=int(info["size"] or 0), token=token)
+
+
+class _as_source_error:  # noqa: N801 - used like a function
+    """Turn operating-system and network errors into ``SourceError``."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: object, error: BaseException | None, trace: object
+    ) -> None:
+        if isinstance(error, OSError) or _is_botocore(error):
+            detail = getattr(error, "strerror", None) or type(error).__name__
+            raise SourceError(
+                f"Cannot access {self._where}: {detail}. Check that it exists, that "
+                "you may access it and, for s3://, the AWS_* variables."
+            ) from error
+
+
+def _is_botocore(error: BaseException | None) -> bool:
+    return error is not None and type(error).__module__.startswith(
+        ("botocore", "aiobotocore", "aiohttp")
+    )

@@ -1,0 +1,191 @@
+"""A source of studies: the RSNA layout, or any folder of DICOM files.
+
+RSNA layout: ``train.csv``, ``train_bounding_boxes.csv``,
+``train_images/<study>/<n>.dcm`` and ``segmentations/<study>.nii[.gz]``; all but the
+images optional. Where there is no ``train_images``, every folder that holds files is
+taken as one study, wherever it lies.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from csfd_core.errors import SourceError
+from csfd_core.store.locations import FileEntry, Location
+from csfd_core.vocabulary import is_uid
+
+IMAGES_FOLDER: Final = "train_images"
+MASKS_FOLDER: Final = "segmentations"
+LABELS_FILE: Final = "train.csv"
+BOXES_FILE: Final = "train_bounding_boxes.csv"
+_MASK_SUFFIXES: Final = (".nii.gz", ".nii")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyFolder:
+    """The files of one study as they lie in the source; nothing is opened yet."""
+
+    source: Location
+    path: str  # of the folder, relative to the source
+    files: tuple[FileEntry, ...]
+    mask: FileEntry | None = None
+    must_match_uid: bool = True  # the folder is named by the StudyInstanceUID
+
+    @property
+    def name(self) -> str:
+        """Name of the folder: the StudyInstanceUID in the RSNA layout."""
+        return self.path.rsplit("/", 1)[-1]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all slice files."""
+        return sum(entry.size_bytes for entry in self.files)
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the listing; equal as long as no file was touched."""
+        return _digest_entries(self.files)
+
+    @property
+    def mask_fingerprint(self) -> str | None:
+        """The same for the mask, ``None`` where there is none."""
+        return None if self.mask is None else _digest_entries([self.mask])
+
+
+class Source:
+    """Studies, labels and masks under one location. Opens nothing until used."""
+
+    def __init__(self, location: Location | str | Path) -> None:
+        """Take a folder or an ``s3://`` URL."""
+        if not isinstance(location, Location):
+            location = Location(location)
+        self.location: Location = location
+
+    def require(self) -> "Source":
+        """Return this source if it is there.
+
+        Raises:
+            SourceError: If it is not.
+        """
+        if not self.location.exists():
+            raise SourceError(
+                f"There is no source at {self.location}. Give a folder or s3:// URL "
+                f"that holds {IMAGES_FOLDER}/, or make a phantom: "
+                "csfd phantom OUT --studies 12."
+            )
+        return self
+
+    def studies(self) -> list[StudyFolder]:
+        """List every study folder, sorted by name."""
+        files, folders = self.location.find(IMAGES_FOLDER)
+        if files or folders:
+            return self._rsna_studies(files, folders)
+        files, _ = self.location.find()
+        return self._plain_studies(files)
+
+    def study(self, study_uid: str) -> StudyFolder | None:
+        """List one study of the RSNA layout, ``None`` where it has no images."""
+        path = f"{IMAGES_FOLDER}/{study_uid}"
+        files, _ = self.location.find(path)
+        if not files:
+            return None
+        return StudyFolder(
+            source=self.location,
+            path=path,
+            files=tuple(files),
+            mask=self._masks().get(study_uid),
+        )
+
+    def badly_named(self) -> list[StudyFolder]:
+        """Return the study folders of the RSNA layout that are not named by a UID."""
+        return [
+            StudyFolder(source=self.location, path=f"{IMAGES_FOLDER}/{name}", files=())
+            for name in self.location.folders(IMAGES_FOLDER)
+            if not is_uid(name)
+        ]
+
+    def _rsna_studies(
+        self, files: Sequence[FileEntry], folders: Sequence[str]
+    ) -> list[StudyFolder]:
+        groups: dict[str, list[FileEntry]] = defaultdict(list)
+        for folder in folders:
+            if folder.count("/") == 1:
+                groups[folder] = []
+        for entry in files:
+            parts = entry.path.split("/")
+            if len(parts) > 2:  # what lies beside the study folders is no study
+                groups["/".join(parts[:2])].append(entry)
+        masks = self._masks()
+        return [
+            StudyFolder(
+                source=self.location,
+                path=path,
+                files=tuple(entries),
+                mask=masks.get(path.rsplit("/", 1)[-1]),
+            )
+            for path, entries in sorted(groups.items())
+        ]
+
+    def _plain_studies(self, files: Sequence[FileEntry]) -> list[StudyFolder]:
+        groups: dict[str, list[FileEntry]] = defaultdict(list)
+        for entry in files:
+            groups[entry.path.rpartition("/")[0]].append(entry)
+        return [
+            StudyFolder(
+                source=self.location,
+                path=path,
+                files=tuple(entries),
+                must_match_uid=False,
+            )
+            for path, entries in sorted(groups.items())
+        ]
+
+    def _masks(self) -> dict[str, FileEntry]:
+        masks: dict[str, FileEntry] = {}
+        for entry in self.location.entries(MASKS_FOLDER):
+            for suffix in _MASK_SUFFIXES:
+                if entry.name.endswith(suffix) and is_uid(
+                    uid := entry.name.removesuffix(suffix)
+                ):
+                    masks.setdefault(uid, entry)
+        return masks
+
+
+class Sources:
+    """Several sources as one: the main one, then the inbox; the first one wins."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        """Take the sources in order of precedence; those that are absent are empty."""
+        self._sources = tuple(sources)
+
+    @property
+    def locations(self) -> tuple[Location, ...]:
+        """Where the sources are, in order of precedence."""
+        return tuple(source.location for source in self._sources)
+
+    def studies(self) -> list[StudyFolder]:
+        """List every study folder, sorted by name."""
+        found: dict[str, StudyFolder] = {}
+        for source in self._sources:
+            for folder in source.studies():
+                found.setdefault(folder.name, folder)
+        return [found[name] for name in sorted(found)]
+
+    def study(self, study_uid: str) -> StudyFolder | None:
+        """List one study, ``None`` where no source has images of it."""
+        found = (source.study(study_uid) for source in self._sources)
+        return next((folder for folder in found if folder is not None), None)
+
+    def badly_named(self) -> list[StudyFolder]:
+        """Return the study folders that are not named by a UID."""
+        return [folder for source in self._sources for folder in source.badly_named()]
+
+
+def _digest_entries(entries: Sequence[FileEntry]) -> str:
+    digest = hashlib.sha256()
+    for entry in sorted(entries, key=lambda entry: entry.path):
+        digest.update(f"{entry.name}\0{entry.size_bytes}\0{entry.token}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,215 @@
+"""Ingestion: headers, slices and masks of each study, and the table of all studies.
+
+The work is done by ``csfd_core.store``; here it is only named, described and recorded.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import dagster as dg
+
+from csfd_core.eda.histograms import plot_histograms
+from csfd_core.eda.montage import study_montage
+from csfd_core.store.convert import (
+    FAILED,
+    UNCHANGED,
+    WRITTEN,
+    StudyOutcome,
+    StudyTask,
+    convert_mask,
+    convert_slices,
+    scan_headers,
+    verify_slices,
+    write_studies_table,
+)
+from csfd_core.store.metadata import STUDIES_COLUMNS
+from csfd_dagster.partitions import STUDIES_PER_RUN, studies
+from csfd_dagster.presentation import picture, table_of_counts, table_preview
+from csfd_dagster.resources import ExecutorResource, SourceResource, StoreResource
+
+GROUP = "ingest"
+OWNERS = ["team:imaging"]
+# Passing faults of a disk or network; what is wrong with a study is no fault.
+RETRIES = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL)
+BACKFILL = dg.BackfillPolicy.multi_run(max_partitions_per_run=STUDIES_PER_RUN)
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"dicom", "parquet"},
+    partitions_def=studies,
+    backfill_policy=BACKFILL,
+    retry_policy=RETRIES,
+    code_version="1",
+)
+def study_headers(
+    context: dg.AssetExecutionContext,
+    source: SourceResource,
+    store: StoreResource,
+    executor: ExecutorResource,
+) -> dg.MaterializeResult:
+    """Header facts of every slice of a study, its geometry, checks and quarantine."""
+    tasks = _tasks(context, source, store)
+    return _record(context, executor.run(scan_headers, tasks))
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"jpeg", "parquet"},
+    deps=[study_headers],
+    partitions_def=studies,
+    backfill_policy=BACKFILL,
+    retry_policy=RETRIES,
+    code_version="1",
+    check_specs=[
+        dg.AssetCheckSpec(
+            "slices_decode",
+            asset="slice_store",
+            description="Every slice decodes to the size that is recorded for it.",
+        )
+    ],
+)
+def slice_store(
+    context: dg.AssetExecutionContext,
+    source: SourceResource,
+    store: StoreResource,
+    executor: ExecutorResource,
+) -> dg.MaterializeResult:
+    """JPEG slices of each study in the bone window, one row per slice, head to feet."""
+    tasks = _tasks(context, source, store)
+    outcomes = executor.run(convert_slices, tasks)
+    result = _record(context, outcomes)
+    stores = store.open()
+    stored = [o for o in outcomes if o.action in (WRITTEN, UNCHANGED)]
+    for outcome in stored:
+        montage = study_montage(stores.slices, outcome.study_uid)
+        context.add_asset_metadata(
+            {"montage": picture(montage)}, partition_key=outcome.study_uid
+        )
+    names = {outcome.study_uid for outcome in stored}
+    chosen = [task for task in tasks if task.folder.name in names]
+    check = _check_slices(executor.run(verify_slices, chosen))
+    return dg.MaterializeResult(metadata=result.metadata, check_results=[check])
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"nifti", "parquet"},
+    deps=[study_headers],
+    partitions_def=studies,
+    backfill_policy=BACKFILL,
+    retry_policy=RETRIES,
+    code_version="1",
+)
+def mask_store(
+    context: dg.AssetExecutionContext,
+    source: SourceResource,
+    store: StoreResource,
+    executor: ExecutorResource,
+) -> dg.MaterializeResult:
+    """Vertebra masks in the grid of the slices, lossless, for studies that have one."""
+    tasks = _tasks(context, source, store)
+    return _record(context, executor.run(convert_mask, tasks))
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"pandas", "parquet"},
+    deps=[study_headers],
+    retry_policy=RETRIES,
+    code_version="1",
+    metadata={
+        "dagster/column_schema": dg.TableSchema(
+            columns=[
+                dg.TableColumn(name, str(kind), description=description)
+                for name, kind, description in STUDIES_COLUMNS
+            ]
+        )
+    },
+)
+def metadata_table(
+    source: SourceResource, store: StoreResource
+) -> dg.MaterializeResult:
+    """One row per study: geometry, labels, boxes, standing and identity of content."""
+    table, notes = write_studies_table(store.open(), source.open())
+    good = table[table["status"] != "quarantined"]
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": len(table),
+            "standing": table_of_counts("standing", Counter(table["status"])),
+            "quarantined": table_of_counts(
+                "code", Counter(table["quarantine_code"].dropna())
+            ),
+            "distributions": picture(plot_histograms(good), kind="png"),
+            "preview": table_preview(table),
+            "notes": dg.MetadataValue.md("\n".join(f"- {note}" for note in notes)),
+        }
+    )
+
+
+def _tasks(
+    context: dg.AssetExecutionContext, source: SourceResource, store: StoreResource
+) -> list[StudyTask]:
+    """List the studies of this run; a study that has left the sources fails the run."""
+    sources, stores, settings = source.open(), store.open(), store.conversion()
+    tasks, gone = [], []
+    for study_uid in context.partition_keys:
+        folder = sources.study(study_uid)
+        if folder is None:
+            gone.append(study_uid)
+        else:
+            tasks.append(StudyTask(folder, stores, settings))
+    if gone:
+        raise dg.Failure(
+            f"{len(gone)} studies have no images in the source or the inbox, such as "
+            f"{gone[0]}. Delete their partitions or bring the images back.",
+            allow_retries=False,
+        )
+    return tasks
+
+
+def _check_slices(outcomes: Sequence[StudyOutcome]) -> dg.AssetCheckResult:
+    failed = [outcome for outcome in outcomes if outcome.action == FAILED]
+    return dg.AssetCheckResult(
+        check_name="slices_decode",
+        passed=not failed,
+        metadata={
+            "studies": len(outcomes),
+            "slices": sum(outcome.slice_count for outcome in outcomes),
+            "damaged": [outcome.study_uid for outcome in failed[:5]],
+        },
+    )
+
+
+def _record(
+    context: dg.AssetExecutionContext, outcomes: Sequence[StudyOutcome]
+) -> dg.MaterializeResult:
+    """Attach each study's outcome to its partition, and the sums to the run."""
+    failed = [outcome for outcome in outcomes if outcome.action == FAILED]
+    if failed:
+        raise dg.Failure(
+            f"{len(failed)} of {len(outcomes)} studies failed; the first, "
+            f"{failed[0].study_uid}: {failed[0].message} The others are stored and "
+            "will not be done again."
+        )
+    for outcome in outcomes:
+        context.add_asset_metadata(
+            {
+                "outcome": outcome.action,
+                "slices": outcome.slice_count,
+                "source_bytes": outcome.source_bytes,
+                "stored_bytes": outcome.stored_bytes,
+                "content_hash": outcome.content_hash,
+                "findings": ", ".join(outcome.codes) or "none",
+            },
+            partition_key=outcome.study_uid,
+        )
+    counts = Counter(outcome.action for outcome in outcomes)
+    context.log.info("Studies: %s", dict(counts))
+    return dg.MaterializeResult(
+        metadata={f"studies_{action}": count for action, count in counts.items()}
+    )

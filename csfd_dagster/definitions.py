@@ -1,0 +1,39 @@
+"""All definitions of the code location. Loading them opens no file or connection."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from csfd_dagster.assets import ingest
+from csfd_dagster.checks import CHECKS
+from csfd_dagster.jobs import JOBS
+from csfd_dagster.resources import ExecutorResource, SourceResource, StoreResource
+from csfd_dagster.sensors import SENSORS
+
+
+def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """Build the definitions.
+
+    Args:
+        resources: Resources to use in place of those that read the environment.
+    """
+    return dg.Definitions(
+        assets=dg.load_assets_from_modules([ingest]),
+        asset_checks=CHECKS,
+        jobs=JOBS,
+        sensors=SENSORS,
+        resources={
+            "source": SourceResource(),
+            "store": StoreResource(),
+            "executor": ExecutorResource(),
+            **(resources or {}),
+        },
+    )
+
+
+# `backfill_policy` is a beta parameter of @asset; Dagster says so on every load.
+warnings.filterwarnings("ignore", "Parameter `backfill_policy`", dg.BetaWarning)
+
+defs = build_defs()

@@ -1,0 +1,49 @@
+"""Partitions, and how to ask for many of them with few runs.
+
+One partition per study: a new study is a new partition, and lineage, retries and
+quarantine speak of studies. A run covers a range of partitions, so that the cost of
+starting it is shared; ranges are contiguous in the order in which studies were added.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Final
+
+import dagster as dg
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+)
+
+STUDIES_PER_RUN: Final = 256
+
+studies = dg.DynamicPartitionsDefinition(name="studies")
+
+
+def partition_ranges(
+    ordered: Sequence[str], wanted: Collection[str], largest: int = STUDIES_PER_RUN
+) -> Iterator[list[str]]:
+    """Split wanted partitions into runs of neighbours, each of at most ``largest``.
+
+    Args:
+        ordered: All partitions in the order in which they were added.
+        wanted: Those to cover; each must be among them.
+        largest: Partitions per range.
+    """
+    chosen, current = set(wanted), list[str]()
+    for key in ordered:
+        if key in chosen and len(current) < largest:
+            current.append(key)
+            continue
+        if current:
+            yield current
+        current = [key] if key in chosen else []
+    if current:
+        yield current
+
+
+def range_tags(keys: Sequence[str]) -> dict[str, str]:
+    """Return the run tags that select a contiguous range of partitions."""
+    return {
+        ASSET_PARTITION_RANGE_START_TAG: keys[0],
+        ASSET_PARTITION_RANGE_END_TAG: keys[-1],
+    }

@@ -1,0 +1,87 @@
+"""Sensors: what happens by itself when studies arrive."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import dagster as dg
+
+from csfd_core.store.convert import StudyTask, needs_work
+from csfd_core.vocabulary import is_uid
+from csfd_dagster.jobs import ingestion
+from csfd_dagster.partitions import partition_ranges, range_tags, studies
+from csfd_dagster.resources import SourceResource, StoreResource
+
+_READERS = 16  # comparing studies with the store waits for the disk or the network
+
+
+@dg.sensor(
+    job=ingestion,
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def new_studies(
+    context: dg.SensorEvaluationContext, source: SourceResource, store: StoreResource
+) -> dg.SensorResult | dg.SkipReason:
+    """Ingest new and changed studies of the source and the inbox.
+
+    A study is taken up once its files have stayed as they are from one tick to the
+    next, so that one that is still being copied is left alone.
+    """
+    tasks = [
+        StudyTask(folder, store.open(), store.conversion())
+        for folder in source.open().studies()
+        if is_uid(folder.name)
+    ]
+    now = {task.folder.name: _listing_digest(task) for task in tasks}
+    digest = hashlib.sha256(json.dumps(now, sort_keys=True).encode()).hexdigest()
+    before = json.loads(context.cursor) if context.cursor else {}
+    if before.get("settled") == digest:
+        return dg.SkipReason(f"Nothing has changed in {len(tasks)} studies.")
+    waiting = _need_work(tasks)
+    seen: Mapping[str, str] = before.get("waiting", {})
+    ready = {uid for uid in waiting if seen.get(uid) == now[uid]}
+    pending = {uid: now[uid] for uid in waiting if uid not in ready}
+    cursor = json.dumps({"waiting": pending} if pending else {"settled": digest})
+    if not ready:
+        context.update_cursor(cursor)
+        return dg.SkipReason(
+            f"{len(pending)} studies have changed; they are taken up once their files "
+            "stay as they are for one tick."
+            if pending
+            else f"All {len(tasks)} studies are in the store."
+        )
+    known = list(context.instance.get_dynamic_partitions(str(studies.name)))
+    new = sorted(ready - set(known))
+    return dg.SensorResult(
+        run_requests=list(_run_requests([*known, *new], ready, now)),
+        dynamic_partitions_requests=[studies.build_add_request(new)] if new else [],
+        cursor=cursor,
+    )
+
+
+def _listing_digest(task: StudyTask) -> str:
+    parts = f"{task.folder.fingerprint}{task.folder.mask_fingerprint}"
+    return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+
+def _need_work(tasks: list[StudyTask]) -> list[str]:
+    with ThreadPoolExecutor(_READERS) as pool:
+        needed = pool.map(needs_work, tasks)
+        return [
+            task.folder.name for task, need in zip(tasks, needed, strict=True) if need
+        ]
+
+
+def _run_requests(
+    ordered: list[str], ready: set[str], now: Mapping[str, str]
+) -> Iterator[dg.RunRequest]:
+    for keys in partition_ranges(ordered, ready):
+        content = "".join(now[key] for key in keys)
+        # The same content is asked for once, however often the sensor looks.
+        run_key = hashlib.sha256(content.encode()).hexdigest()
+        yield dg.RunRequest(run_key=run_key, tags=range_tags(keys))
+
+
+SENSORS = [new_studies]
