@@ -1,6 +1,5 @@
 """All definitions of the code location. Loading them opens no file or connection."""
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,8 +31,5 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
         },
     )
 
-
-# `backfill_policy` is a beta parameter of @asset; Dagster says so on every load.
-warnings.filterwarnings("ignore", "Parameter `backfill_policy`", dg.BetaWarning)
 
 defs = build_defs()

@@ -5,6 +5,7 @@ quarantine speak of studies. A run covers a range of partitions, so that the cos
 starting it is shared; ranges are contiguous in the order in which studies were added.
 """
 
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
@@ -16,7 +17,11 @@ from dagster._core.storage.tags import (
 
 STUDIES_PER_RUN: Final = 256
 
+# A beta parameter of @asset; Dagster would say so whenever the definitions load.
+warnings.filterwarnings("ignore", "Parameter `backfill_policy`", dg.BetaWarning)
+
 studies = dg.DynamicPartitionsDefinition(name="studies")
+MANY_STUDIES = dg.BackfillPolicy.multi_run(max_partitions_per_run=STUDIES_PER_RUN)
 
 
 def partition_ranges(

@@ -23,7 +23,7 @@ from csfd_core.store.convert import (
     write_studies_table,
 )
 from csfd_core.store.metadata import STUDIES_COLUMNS
-from csfd_dagster.partitions import STUDIES_PER_RUN, studies
+from csfd_dagster.partitions import MANY_STUDIES, studies
 from csfd_dagster.presentation import picture, table_of_counts, table_preview
 from csfd_dagster.resources import ExecutorResource, SourceResource, StoreResource
 
@@ -31,7 +31,6 @@ GROUP = "ingest"
 OWNERS = ["team:imaging"]
 # Passing faults of a disk or network; what is wrong with a study is no fault.
 RETRIES = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL)
-BACKFILL = dg.BackfillPolicy.multi_run(max_partitions_per_run=STUDIES_PER_RUN)
 
 
 @dg.asset(
@@ -39,7 +38,7 @@ BACKFILL = dg.BackfillPolicy.multi_run(max_partitions_per_run=STUDIES_PER_RUN)
     owners=OWNERS,
     kinds={"dicom", "parquet"},
     partitions_def=studies,
-    backfill_policy=BACKFILL,
+    backfill_policy=MANY_STUDIES,
     retry_policy=RETRIES,
     code_version="1",
 )
@@ -60,7 +59,7 @@ def study_headers(
     kinds={"jpeg", "parquet"},
     deps=[study_headers],
     partitions_def=studies,
-    backfill_policy=BACKFILL,
+    backfill_policy=MANY_STUDIES,
     retry_policy=RETRIES,
     code_version="1",
     check_specs=[
@@ -100,7 +99,7 @@ def slice_store(
     kinds={"nifti", "parquet"},
     deps=[study_headers],
     partitions_def=studies,
-    backfill_policy=BACKFILL,
+    backfill_policy=MANY_STUDIES,
     retry_policy=RETRIES,
     code_version="1",
 )
