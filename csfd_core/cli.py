@@ -151,11 +151,11 @@ def convert(
         StudyTask,
         convert_study,
         run_studies,
-        write_studies_table,
     )
     from csfd_core.store.locations import Location
     from csfd_core.store.slice_store import ConversionSettings
     from csfd_core.store.source import Source, Sources
+    from csfd_core.store.studies_table import write_studies_table
 
     place = Source(source).require()
     stores = Stores(Location(store))

@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 
 from csfd_core.errors import CsfdError
 from csfd_core.settings import PROJECT_ROOT
 from csfd_core.store.convert import StudyTask, needs_work
+from csfd_core.store.studies_table import studies_table_inputs
 from csfd_core.vocabulary import is_uid
 from csfd_dagster.definitions import build_defs
 from csfd_dagster.partitions import partition_ranges, range_tags, studies
@@ -38,6 +40,11 @@ def run(profile: str) -> int:
     if not tasks:
         places = " and ".join(str(location) for location in source.locations)
         return _fail(f"There are no studies in {places}. Make some with csfd phantom.")
+    defs = build_defs()
+    job = defs.resolve_job_def("everything")
+    graph = defs.resolve_asset_graph()
+    by_study = [k for k in graph.materializable_asset_keys if _is_by_study(graph, k)]
+    others = [k for k in graph.materializable_asset_keys if k not in set(by_study)]
     with dg.DagsterInstance.get() as instance:
         name = str(studies.name)
         known = list(instance.get_dynamic_partitions(name))
@@ -45,19 +52,30 @@ def run(profile: str) -> int:
         instance.add_dynamic_partitions(name, new)
         wanted = {task.folder.name for task in tasks if needs_work(task)} | set(new)
         _say(f"{len(tasks)} studies, {len(wanted)} new or changed (profile {profile}).")
-        job = build_defs().resolve_job_def("ingestion")
-        for keys in partition_ranges([*known, *new], wanted):
+        runs = [
+            (f"{len(keys)} studies", by_study, range_tags(keys))
+            for keys in partition_ranges([*known, *new], wanted)
+        ]
+        inputs = studies_table_inputs(stores, source)
+        if wanted or inputs != stores.metadata.read_studies_inputs():
+            runs.append(("Tables and reports", others, {}))
+        for what, selection, tags in runs:
             result = job.execute_in_process(
                 instance=instance,
-                tags=range_tags(keys),
+                asset_selection=selection,
+                tags=tags,
                 run_config=QUIET,
                 raise_on_error=False,
             )
             if not result.success:
-                return _fail(f"Run {result.run_id} failed; see it in csfd ui.")
-            _say(f"{len(keys)} studies ingested (run {result.run_id}).")
+                return _fail(f"Run {result.run_id} failed; look at it in csfd ui.")
+            _say(f"{what}: done (run {result.run_id}).")
     _say(f"Store: {stores.root}")
     return 0
+
+
+def _is_by_study(graph: BaseAssetGraph, key: dg.AssetKey) -> bool:
+    return bool(graph.get(key).partitions_def == studies)
 
 
 def ui(port: int) -> int:

@@ -6,9 +6,13 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import dagster as dg
+from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
-from csfd_core.store.convert import StudyTask, needs_work
+from csfd_core.store.convert import Stores, StudyTask, needs_work
+from csfd_core.store.source import Sources
+from csfd_core.store.studies_table import studies_table_inputs
 from csfd_core.vocabulary import is_uid
+from csfd_dagster.assets.ingest import metadata_table
 from csfd_dagster.jobs import ingestion
 from csfd_dagster.partitions import partition_ranges, range_tags, studies
 from csfd_dagster.resources import SourceResource, StoreResource
@@ -29,28 +33,29 @@ def new_studies(
     A study is taken up once its files have stayed as they are from one tick to the
     next, so that one that is still being copied is left alone.
     """
+    if _is_running(context):
+        return dg.SkipReason("An ingestion run is under way.")
+    sources, stores = source.open(), store.open()
     tasks = [
-        StudyTask(folder, store.open(), store.conversion())
-        for folder in source.open().studies()
+        StudyTask(folder, stores, store.conversion())
+        for folder in sources.studies()
         if is_uid(folder.name)
     ]
     now = {task.folder.name: _listing_digest(task) for task in tasks}
     digest = hashlib.sha256(json.dumps(now, sort_keys=True).encode()).hexdigest()
     before = json.loads(context.cursor) if context.cursor else {}
-    if before.get("settled") == digest:
-        return dg.SkipReason(f"Nothing has changed in {len(tasks)} studies.")
-    waiting = _need_work(tasks)
+    waiting = [] if before.get("settled") == digest else _need_work(tasks)
+    if not waiting:
+        context.update_cursor(json.dumps({"settled": digest}))
+        return _request_table(stores, sources, len(tasks))
     seen: Mapping[str, str] = before.get("waiting", {})
     ready = {uid for uid in waiting if seen.get(uid) == now[uid]}
-    pending = {uid: now[uid] for uid in waiting if uid not in ready}
-    cursor = json.dumps({"waiting": pending} if pending else {"settled": digest})
+    cursor = json.dumps({"waiting": {uid: now[uid] for uid in waiting}})
     if not ready:
         context.update_cursor(cursor)
         return dg.SkipReason(
-            f"{len(pending)} studies have changed; they are taken up once their files "
+            f"{len(waiting)} studies have changed; they are taken up once their files "
             "stay as they are for one tick."
-            if pending
-            else f"All {len(tasks)} studies are in the store."
         )
     known = list(context.instance.get_dynamic_partitions(str(studies.name)))
     new = sorted(ready - set(known))
@@ -59,6 +64,22 @@ def new_studies(
         dynamic_partitions_requests=[studies.build_add_request(new)] if new else [],
         cursor=cursor,
     )
+
+
+def _is_running(context: dg.SensorEvaluationContext) -> bool:
+    filters = dg.RunsFilter(job_name=ingestion.name, statuses=IN_PROGRESS_RUN_STATUSES)
+    return bool(context.instance.get_run_ids(filters, limit=1))
+
+
+def _request_table(
+    stores: Stores, sources: Sources, study_count: int
+) -> dg.SensorResult | dg.SkipReason:
+    """Ask for the table of studies alone where labels or boxes have changed."""
+    inputs = studies_table_inputs(stores, sources)
+    if not study_count or inputs == stores.metadata.read_studies_inputs():
+        return dg.SkipReason(f"Nothing has changed in {study_count} studies.")
+    request = dg.RunRequest(run_key=inputs, asset_selection=[metadata_table.key])
+    return dg.SensorResult(run_requests=[request])
 
 
 def _listing_digest(task: StudyTask) -> str:

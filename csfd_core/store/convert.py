@@ -12,24 +12,15 @@ from concurrent.futures import Executor, Future, as_completed
 from dataclasses import dataclass, field
 from typing import Final
 
-import pandas as pd
-
 from csfd_core.dicom.headers import SliceHeader
 from csfd_core.errors import CsfdError, PixelDataError, SourceError
 from csfd_core.store import mask_store, slice_store
-from csfd_core.store.labels import read_all_boxes, read_all_labels
 from csfd_core.store.locations import Location
 from csfd_core.store.mask_store import MaskStore
-from csfd_core.store.metadata import (
-    SCAN_VERSION,
-    MetadataStore,
-    StudyRecord,
-    build_studies_table,
-    labels_without_images,
-)
+from csfd_core.store.metadata import MetadataStore, StudyRecord
 from csfd_core.store.nifti import align_mask
 from csfd_core.store.slice_store import ConversionSettings, SliceStore, encode_slice
-from csfd_core.store.source import Sources, StudyFolder
+from csfd_core.store.source import StudyFolder
 from csfd_core.store.study import OnSlice, StudyScan, mask_of, scan_study
 from csfd_core.vocabulary import is_uid
 
@@ -168,29 +159,6 @@ def verify_slices(task: StudyTask) -> StudyOutcome:
     return StudyOutcome(study_uid=study_uid, action=UNCHANGED, slice_count=shape[0])
 
 
-def write_studies_table(
-    stores: Stores, sources: Sources
-) -> tuple[pd.DataFrame, list[str]]:
-    """Build and store the table of all studies.
-
-    Returns:
-        The table and notes on what was left out of it.
-
-    Raises:
-        SourceError: If a label or box table cannot be read.
-    """
-    labels = read_all_labels(sources.locations)
-    boxes = read_all_boxes(sources.locations)
-    records = stores.metadata.read_records()
-    badly_named = [StudyRecord.of(scan_study(f)[0]) for f in sources.badly_named()]
-    table = build_studies_table([*records, *badly_named], labels, boxes)
-    stores.metadata.write_studies(table)
-    notes = [*labels.notes, *boxes.notes]
-    if missing := labels_without_images(records, labels):
-        notes.append(f"{len(missing)} labelled studies have no images.")
-    return table, notes
-
-
 def needs_work(task: StudyTask) -> bool:
     """Say whether any of the three steps has something to do for a study."""
     record = _current_record(task)
@@ -245,7 +213,7 @@ def _current_record(task: StudyTask) -> StudyRecord | None:
     if not is_uid(task.folder.name):
         return None
     record = task.stores.metadata.read_record(task.folder.name)
-    if record is None or record.scan_version != SCAN_VERSION:
+    if record is None:
         return None
     untouched = (task.folder.fingerprint, task.folder.mask_fingerprint)
     if (record.fingerprint, record.mask_fingerprint) != untouched:

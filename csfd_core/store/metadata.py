@@ -7,9 +7,8 @@ and the boxes.
 """
 
 import dataclasses
-import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from types import UnionType
@@ -19,16 +18,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from csfd_core.dicom.findings import CATALOGUE, Finding, Severity, Status
+from csfd_core.dicom.findings import Finding, Status
 from csfd_core.dicom.geometry import VolumeGeometry, positions_along_normal_mm
 from csfd_core.dicom.headers import SliceHeader
-from csfd_core.store.labels import BoxTable, LabelTable
-from csfd_core.store.locations import Location
+from csfd_core.errors import StoreError
+from csfd_core.store.locations import FileEntry, Location
 from csfd_core.store.parquet import read_note, read_parquet, write_parquet
 from csfd_core.store.study import StudyScan
-from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL, require_uid
+from csfd_core.vocabulary import LEVEL_NAMES, OVERALL, require_uid
 
 SLICES_FOLDER: Final = "metadata/slices"
 STUDIES_PATH: Final = "metadata/studies.parquet"
@@ -159,11 +157,15 @@ class MetadataStore:
         write_parquet(self.location, self.path(record.study_uid), table, asdict(record))
 
     def read_record(self, study_uid: str) -> StudyRecord | None:
-        """Return the record of a study, ``None`` where it was never scanned."""
+        """Return the record of a study.
+
+        ``None`` where it was never scanned, or by a csfd of another scan version.
+        """
         path = self.path(study_uid)
         if not self.location.exists(path):
             return None
-        return _to_record(read_note(self.location, path))
+        note = read_note(self.location, path)
+        return _to_record(note) if note["scan_version"] == SCAN_VERSION else None
 
     def read_headers(self, study_uid: str) -> tuple[StudyRecord, list[SliceHeader]]:
         """Return the record of a study and its headers, head to feet."""
@@ -187,97 +189,43 @@ class MetadataStore:
             records = pool.map(self.read_record, self.study_uids())
             return [record for record in records if record is not None]
 
+    def record_entries(self) -> list[FileEntry]:
+        """List the header tables of all studies, sorted by study."""
+        entries = self.location.entries(SLICES_FOLDER)
+        return [entry for entry in entries if entry.name.endswith(".parquet")]
+
     def study_uids(self) -> list[str]:
         """Return the studies that have a header table, sorted."""
-        names = [entry.name for entry in self.location.entries(SLICES_FOLDER)]
-        return [n.removesuffix(".parquet") for n in names if n.endswith(".parquet")]
+        return [entry.name.removesuffix(".parquet") for entry in self.record_entries()]
 
-    def write_studies(self, studies: pd.DataFrame) -> None:
-        """Write the table of studies atomically."""
+    def write_studies(self, studies: pd.DataFrame, inputs: str) -> None:
+        """Write the table of studies atomically.
+
+        Args:
+            studies: With the columns of ``STUDIES_COLUMNS``.
+            inputs: Identity of what the table was built from.
+        """
         table = pa.Table.from_pandas(studies, _STUDIES_SCHEMA, preserve_index=False)
-        sink = io.BytesIO()
-        pq.write_table(table, sink, compression="zstd")
-        self.location.write(STUDIES_PATH, sink.getvalue())
+        write_parquet(self.location, STUDIES_PATH, table, {"inputs": inputs})
 
     def read_studies(self) -> pd.DataFrame:
-        """Return the table of studies."""
-        raw = self.location.read(STUDIES_PATH)
-        studies: pd.DataFrame = pq.read_table(io.BytesIO(raw)).to_pandas()
+        """Return the table of studies.
+
+        Raises:
+            SourceError: If there is none yet.
+        """
+        table, _ = read_parquet(self.location, STUDIES_PATH)
+        studies: pd.DataFrame = table.to_pandas()
         return studies
 
-
-def build_studies_table(
-    records: Iterable[StudyRecord], labels: LabelTable, boxes: BoxTable
-) -> pd.DataFrame:
-    """Build the table of studies, one row per record, sorted by study.
-
-    Studies without labels have null labels. Labels of studies without images are not
-    rows; ``labels_without_images`` lists them.
-    """
-    contradictory = set(labels.contradictions())
-    box_counts = boxes.table["study_uid"].value_counts()
-    rows = [
-        _to_row(record, record.study_uid in contradictory, box_counts)
-        for record in sorted(records, key=lambda record: record.study_uid)
-    ]
-    names = [name for name in _STUDIES_SCHEMA.names if name not in LABEL_COLUMNS]
-    table = pd.DataFrame(rows, columns=names)
-    table = table.merge(labels.table, how="left", left_on="study_uid", right_index=True)
-    return table[list(_STUDIES_SCHEMA.names)]
-
-
-def labels_without_images(
-    records: Iterable[StudyRecord], labels: LabelTable
-) -> list[str]:
-    """Return the labelled studies that have no images, sorted."""
-    return sorted(set(labels.table.index) - {record.study_uid for record in records})
-
-
-def _to_row(
-    record: StudyRecord, is_contradictory: bool, box_counts: "pd.Series[int]"
-) -> dict[str, Any]:
-    geometry = record.volume_geometry()
-    quarantine = [
-        Finding(code, detail)
-        for code, detail in record.findings
-        if CATALOGUE[code].severity is Severity.QUARANTINE
-    ]
-    warnings = [c for c in record.codes if CATALOGUE[c].severity is Severity.WARNING]
-    if is_contradictory:
-        warnings.append("contradictory_labels")
-    status = record.status
-    if warnings and not quarantine:
-        status = str(Status.WARNING)
-    facts: dict[str, Any] = dict.fromkeys(
-        ("rows", "columns", "pixel_spacing_mm", "slice_spacing_mm"), None
-    )
-    facts |= {"z_extent_mm": None, "z_descending": None}
-    if geometry is not None:
-        facts = {
-            "rows": geometry.shape_zyx[1],
-            "columns": geometry.shape_zyx[2],
-            "pixel_spacing_mm": float(np.mean(geometry.spacing_zyx_mm[1:])),
-            "slice_spacing_mm": geometry.spacing_zyx_mm[0],
-            "z_extent_mm": geometry.z_extent_mm,
-            "z_descending": geometry.z_descending,
-        }
-    return {
-        "study_uid": record.study_uid,
-        "status": status,
-        "slice_count": record.slice_count,
-        **facts,
-        "slice_thickness_mm": record.slice_thickness_mm,
-        "has_mask": record.mask_fingerprint is not None,
-        "box_count": int(box_counts.get(record.study_uid, 0)),
-        "quarantine_code": quarantine[0].code if quarantine else None,
-        "quarantine_reason": quarantine[0].reason if quarantine else None,
-        "warning_codes": warnings,
-        "transfer_syntax_uid": record.transfer_syntax_uid,
-        "patient_key": record.patient_key,
-        "source_bytes": record.source_bytes,
-        "content_hash": record.content_hash,
-        "mask_hash": record.mask_hash,
-    }
+    def read_studies_inputs(self) -> str | None:
+        """Return what the table was built from, ``None`` where there is no table."""
+        if not self.location.exists(STUDIES_PATH):
+            return None
+        try:
+            return str(read_note(self.location, STUDIES_PATH)["inputs"])
+        except StoreError:  # of another origin: it is built anew
+            return None
 
 
 def _to_record(note: dict[str, Any]) -> StudyRecord:

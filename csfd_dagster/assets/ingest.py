@@ -20,9 +20,9 @@ from csfd_core.store.convert import (
     convert_slices,
     scan_headers,
     verify_slices,
-    write_studies_table,
 )
 from csfd_core.store.metadata import STUDIES_COLUMNS
+from csfd_core.store.studies_table import write_studies_table
 from csfd_dagster.partitions import MANY_STUDIES, studies
 from csfd_dagster.presentation import picture, table_of_counts, table_preview
 from csfd_dagster.resources import ExecutorResource, SourceResource, StoreResource
