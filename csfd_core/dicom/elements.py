@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pydicom import dcmread
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -147,6 +148,7 @@ def _read_with_pydicom(raw: bytes) -> RawElements:
             warnings.simplefilter("ignore")
             dataset = dcmread(stream, stop_before_pixels=True, force=True)
             values = _raw_values(dataset)
+            is_cut_off = _ends_inside_a_value(dataset)
     except Exception as error:  # noqa: BLE001 - damaged bytes fail in many ways
         kind = DicomError if has_preamble else NotDicomError
         raise kind(
@@ -157,6 +159,8 @@ def _read_with_pydicom(raw: bytes) -> RawElements:
         raise NotDicomError(
             "No DICOM file: neither the DICM prefix nor a SOP Class UID is there."
         )
+    if is_cut_off or not values:
+        raise DicomError("The header is cut off: the file ends inside an element.")
     syntax = _text(values.get(tags.TRANSFER_SYNTAX_UID, b""))
     little_endian = bool(dataset.original_encoding[1])
     if not syntax:
@@ -193,6 +197,17 @@ def _raw_values(dataset: Dataset) -> dict[int, bytes]:
             elif value is not None:
                 values[tag] = str(value).encode("ascii", "replace")
     return values
+
+
+def _ends_inside_a_value(dataset: Dataset) -> bool:
+    """Say whether an element has fewer bytes than it declares, as pydicom lets pass."""
+    return any(
+        isinstance(element, RawDataElement)
+        and element.value is not None
+        and element.length != _UNDEFINED_LENGTH
+        and len(element.value) < element.length
+        for element in (dataset.get_item(tag) for tag in dataset.keys())  # noqa: SIM118 - iterating a data set decodes its elements
+    )
 
 
 def _find_pixel_data(

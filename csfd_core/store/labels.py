@@ -138,4 +138,4 @@ def _read_csv(
 
 
 def _is_filled(table: pd.DataFrame) -> pd.DataFrame:
-    return table.fillna("").map(lambda text: bool(text.strip()))
+    return table.fillna("").apply(lambda column: column.str.strip().ne(""))

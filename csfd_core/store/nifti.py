@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, io_orientation
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from csfd_core.dicom.findings import Finding
 from csfd_core.dicom.geometry import VolumeGeometry
@@ -32,6 +34,16 @@ _BONE_HU: Final = 150.0
 _MIN_BONE_SHARE: Final = 0.3  # of the masked voxels; trabecular bone is 100-300 HU
 _BETTER_FLIP: Final = 0.15  # a flip that finds this much more bone is the right one
 _SAMPLED_SLICES: Final = 24
+
+_UNREADABLE: Final = (
+    EOFError,
+    HeaderDataError,
+    ImageFileError,
+    OSError,
+    ValueError,
+    WrapStructError,
+    zlib.error,
+)
 
 ReadHounsfield = Callable[[int], npt.NDArray[np.float32]]
 
@@ -56,7 +68,7 @@ def read_nifti_mask(raw: bytes) -> NiftiMask:
         image = nib.Nifti1Image.from_bytes(raw)
         labels = np.asanyarray(image.dataobj)
         affine = np.asarray(image.affine, dtype=np.float64)
-    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+    except _UNREADABLE as error:
         raise MaskError(f"No readable NIfTI file ({type(error).__name__}).") from error
     if labels.ndim != 3 or abs(np.linalg.det(affine)) < 1e-9:
         raise MaskError("No three-dimensional NIfTI image with a valid affine.")
