@@ -27,14 +27,14 @@ _READERS = 16  # comparing studies with the store waits for the disk or the netw
 )
 def new_studies(
     context: dg.SensorEvaluationContext, source: SourceResource, store: StoreResource
-) -> dg.SensorResult | dg.SkipReason:
+) -> dg.SensorResult:
     """Ingest new and changed studies of the source and the inbox.
 
     A study is taken up once its files have stayed as they are from one tick to the
     next, so that one that is still being copied is left alone.
     """
     if _is_running(context):
-        return dg.SkipReason("An ingestion run is under way.")
+        return _skip("An ingestion run is under way.", context.cursor)
     sources, stores = source.open(), store.open()
     tasks = [
         StudyTask(folder, stores, store.conversion())
@@ -46,16 +46,16 @@ def new_studies(
     before = json.loads(context.cursor) if context.cursor else {}
     waiting = [] if before.get("settled") == digest else _need_work(tasks)
     if not waiting:
-        context.update_cursor(json.dumps({"settled": digest}))
-        return _request_table(stores, sources, len(tasks))
+        cursor = json.dumps({"settled": digest})
+        return _request_table(stores, sources, len(tasks), cursor)
     seen: Mapping[str, str] = before.get("waiting", {})
     ready = {uid for uid in waiting if seen.get(uid) == now[uid]}
     cursor = json.dumps({"waiting": {uid: now[uid] for uid in waiting}})
     if not ready:
-        context.update_cursor(cursor)
-        return dg.SkipReason(
+        return _skip(
             f"{len(waiting)} studies have changed; they are taken up once their files "
-            "stay as they are for one tick."
+            "stay as they are for one tick.",
+            cursor,
         )
     known = list(context.instance.get_dynamic_partitions(str(studies.name)))
     new = sorted(ready - set(known))
@@ -72,14 +72,18 @@ def _is_running(context: dg.SensorEvaluationContext) -> bool:
 
 
 def _request_table(
-    stores: Stores, sources: Sources, study_count: int
-) -> dg.SensorResult | dg.SkipReason:
+    stores: Stores, sources: Sources, study_count: int, cursor: str
+) -> dg.SensorResult:
     """Ask for the table of studies alone where labels or boxes have changed."""
     inputs = studies_table_inputs(stores, sources)
     if not study_count or inputs == stores.metadata.read_studies_inputs():
-        return dg.SkipReason(f"Nothing has changed in {study_count} studies.")
+        return _skip(f"Nothing has changed in {study_count} studies.", cursor)
     request = dg.RunRequest(run_key=inputs, asset_selection=[metadata_table.key])
-    return dg.SensorResult(run_requests=[request])
+    return dg.SensorResult(run_requests=[request], cursor=cursor)
+
+
+def _skip(reason: str, cursor: str | None) -> dg.SensorResult:
+    return dg.SensorResult(skip_reason=dg.SkipReason(reason), cursor=cursor)
 
 
 def _listing_digest(task: StudyTask) -> str:

@@ -138,4 +138,6 @@ def _read_csv(
 
 
 def _is_filled(table: pd.DataFrame) -> pd.DataFrame:
-    return table.fillna("").apply(lambda column: column.str.strip().ne(""))
+    return pd.DataFrame(
+        {name: table[name].fillna("").str.strip() != "" for name in table.columns}
+    )

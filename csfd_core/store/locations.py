@@ -8,6 +8,7 @@ tried again by botocore and s3fs; what is still wrong after that becomes a
 ``SourceError``.
 """
 
+import errno
 import os
 import time
 import uuid
@@ -23,7 +24,9 @@ from csfd_core.errors import SourceError
 
 _S3_OPTIONS: Final = {
     "config_kwargs": {
-        "retries": {"max_attempts": 8, "mode": "standard"},
+        # Waits of up to 2, 4 and 8 s: a server that restarts is waited for, one that is
+        # away is reported soon.
+        "retries": {"max_attempts": 4, "mode": "standard"},
         "connect_timeout": 10,
         "read_timeout": 60,
     },
@@ -100,7 +103,12 @@ class Location:
     def exists(self, path: str = "") -> bool:
         """Say whether a file or folder is there."""
         with _as_source_error(self.url):
-            return bool(self._fs.exists(self._full(path)))
+            try:
+                # Not ``exists``: for a bucket, s3fs takes every error as absence.
+                self._fs.info(self._full(path))
+            except FileNotFoundError:
+                return False
+            return True
 
     def find(self, path: str = "") -> tuple[list[FileEntry], list[str]]:
         """List everything below a folder.
@@ -192,7 +200,7 @@ class Location:
             with _as_source_error(self.url):
                 parts = self._fs.cat_ranges(
                     [self._full(path) for path in batch],
-                    [0 if length else None] * count,
+                    [0] * count,  # without a start, s3fs asks for the size first
                     [length] * count,
                     on_error="raise",
                 )
@@ -263,11 +271,17 @@ class _as_source_error:  # noqa: N801 - used like a function
         self, kind: object, error: BaseException | None, trace: object
     ) -> None:
         if isinstance(error, OSError) or _is_botocore(error):
-            detail = getattr(error, "strerror", None) or type(error).__name__
             raise SourceError(
-                f"Cannot access {self._where}: {detail}. Check that it exists, that "
-                "you may access it and, for s3://, the AWS_* variables."
+                f"Cannot access {self._where}: {_reason(error)}. Check that it exists, "
+                "that you may access it and, for s3://, the AWS_* variables."
             ) from error
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, FileNotFoundError):
+        return os.strerror(errno.ENOENT)  # s3fs says a path only
+    text = getattr(error, "strerror", None) or str(error).rstrip(".")
+    return text or type(error).__name__
 
 
 def _is_botocore(error: BaseException | None) -> bool:

@@ -1,0 +1,93 @@
+"""The asset graph as users see it."""
+
+import dagster as dg
+import pytest
+
+from csfd_dagster.definitions import build_defs, defs
+from csfd_dagster.partitions import partition_ranges, range_tags
+
+INGESTION = {
+    "study_headers": set(),
+    "slice_store": {"study_headers"},
+    "mask_store": {"study_headers"},
+    "metadata_table": {"study_headers"},
+}
+
+
+def test_definitions_can_be_loaded() -> None:
+    dg.Definitions.validate_loadable(defs)
+
+
+def test_ingestion_has_the_assets_and_dependencies_of_the_design() -> None:
+    graph = defs.resolve_asset_graph()
+    found = {
+        key.to_user_string(): {p.to_user_string() for p in graph.get(key).parent_keys}
+        for key in graph.materializable_asset_keys
+    }
+    assert INGESTION.items() <= found.items()
+
+
+def test_every_asset_tells_what_it_is() -> None:
+    graph = defs.resolve_asset_graph()
+    for key in graph.materializable_asset_keys:
+        node = graph.get(key)
+        name = key.to_user_string()
+        assert node.description, name
+        assert node.owners, name
+        assert node.kinds, name
+        assert node.group_name, name
+        assert node.code_version, name
+
+
+def test_every_check_tells_what_it_checks() -> None:
+    for key in defs.resolve_asset_graph().asset_check_keys:
+        spec = defs.resolve_asset_graph().get_check_spec(key)
+        assert spec.description, key
+
+
+def test_table_of_studies_describes_every_column() -> None:
+    (node,) = [
+        defs.resolve_asset_graph().get(key)
+        for key in defs.resolve_asset_graph().materializable_asset_keys
+        if key.to_user_string() == "metadata_table"
+    ]
+    schema = node.metadata["dagster/column_schema"]
+    assert [c.name for c in schema.columns if not c.description] == []
+    assert {"study_uid", "content_hash", "C7"} <= {c.name for c in schema.columns}
+
+
+def test_jobs_and_sensors_are_there() -> None:
+    repository = defs.get_repository_def()
+    assert {"ingestion", "everything"} <= {
+        job.name for job in repository.get_all_jobs()
+    }
+    assert repository.has_sensor_def("new_studies")
+    for job in ("ingestion", "everything"):
+        assert defs.resolve_job_def(job).description
+
+
+def test_resources_can_be_replaced() -> None:
+    marker = dg.ResourceDefinition.hardcoded_resource("other")
+    assert build_defs({"store": marker}).resources["store"] is marker
+
+
+@pytest.mark.parametrize(
+    ("wanted", "largest", "expected"),
+    [
+        ("", 3, []),
+        ("abcdef", 10, ["abcdef"]),
+        ("abcdef", 4, ["abcd", "ef"]),
+        ("acd", 10, ["a", "cd"]),
+        ("f", 1, ["f"]),
+        ("abdef", 2, ["ab", "de", "f"]),
+    ],
+)
+def test_ranges_are_contiguous_and_bounded(
+    wanted: str, largest: int, expected: list[str]
+) -> None:
+    ranges = partition_ranges("abcdef", wanted, largest)
+    assert ["".join(keys) for keys in ranges] == expected
+
+
+def test_range_tags_name_both_ends() -> None:
+    assert set(range_tags(["1.2", "1.3", "1.4"]).values()) == {"1.2", "1.4"}

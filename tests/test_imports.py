@@ -1,0 +1,51 @@
+"""What loading the definitions and asking for help must not import."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"tensorflow", "keras", "mlflow", "matplotlib"}
+
+PROBE = f"""
+import sys
+{{statement}}
+heavy = {sorted(HEAVY)!r}
+loaded = sorted(name for name in heavy if name in sys.modules)
+sys.exit(f"imported: {{{{loaded}}}}" if loaded else 0)
+"""
+
+
+def run_probe(statement: str) -> subprocess.CompletedProcess[str]:
+    code = PROBE.format(statement=statement)
+    call = [sys.executable, "-W", "ignore", "-c", code]
+    return subprocess.run(call, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import csfd_dagster.definitions",
+        "import csfd_dagster.launch",
+        "import csfd_core.cli\n"
+        "from typer.testing import CliRunner\n"
+        "assert CliRunner().invoke(csfd_core.cli.app, ['--help']).exit_code == 0",
+    ],
+    ids=["definitions", "launch", "help"],
+)
+def test_nothing_heavy_is_imported(statement: str) -> None:
+    result = run_probe(statement)
+    assert result.returncode == 0, result.stderr
+
+
+def test_probe_finds_a_planted_import() -> None:
+    result = run_probe("import matplotlib")
+    assert "imported: ['matplotlib']" in result.stderr
+
+
+def test_help_does_not_import_dagster_or_pandas() -> None:
+    code = (
+        "import sys, csfd_core.cli\n"
+        "sys.exit(bool({'dagster', 'pandas'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
