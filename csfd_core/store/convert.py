@@ -8,12 +8,13 @@ result.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, as_completed
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Final
 
 from csfd_core.dicom.headers import SliceHeader
 from csfd_core.errors import CsfdError, PixelDataError, SourceError
+from csfd_core.executors import completed
 from csfd_core.store import mask_store, slice_store
 from csfd_core.store.locations import Location
 from csfd_core.store.mask_store import MaskStore
@@ -181,12 +182,8 @@ def run_studies(
     futures: dict[Future[StudyOutcome], StudyTask] = {
         executor.submit(step, task): task for task in tasks
     }
-    try:
-        for future in as_completed(futures):
-            yield _result(future, futures[future])
-    finally:
-        for future in futures:
-            future.cancel()
+    for task, future in completed(futures):
+        yield _result(future, task)
 
 
 def _result(future: Future[StudyOutcome], task: StudyTask) -> StudyOutcome:

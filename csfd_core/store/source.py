@@ -63,6 +63,7 @@ class Source:
         if not isinstance(location, Location):
             location = Location(location)
         self.location: Location = location
+        self._masks: dict[str, FileEntry] | None = None
 
     def require(self) -> "Source":
         """Return this source if it is there.
@@ -96,7 +97,7 @@ class Source:
             source=self.location,
             path=path,
             files=tuple(files),
-            mask=self._masks().get(study_uid),
+            mask=self.masks().get(study_uid),
         )
 
     def badly_named(self) -> list[StudyFolder]:
@@ -118,7 +119,7 @@ class Source:
             parts = entry.path.split("/")
             if len(parts) > 2:  # what lies beside the study folders is no study
                 groups["/".join(parts[:2])].append(entry)
-        masks = self._masks()
+        masks = self.masks()
         return [
             StudyFolder(
                 source=self.location,
@@ -143,7 +144,10 @@ class Source:
             for path, entries in sorted(groups.items())
         ]
 
-    def _masks(self) -> dict[str, FileEntry]:
+    def masks(self) -> dict[str, FileEntry]:
+        """List the masks by the study they belong to; listed once per object."""
+        if self._masks is not None:
+            return self._masks
         masks: dict[str, FileEntry] = {}
         for entry in self.location.entries(MASKS_FOLDER):
             for suffix in _MASK_SUFFIXES:
@@ -151,6 +155,7 @@ class Source:
                     uid := entry.name.removesuffix(suffix)
                 ):
                     masks.setdefault(uid, entry)
+        self._masks = masks
         return masks
 
 
