@@ -105,8 +105,7 @@ def convert_slices(task: StudyTask) -> StudyOutcome:
         return _outcome(record, QUARANTINED)
     if _slices_are_current(task, record):
         return _outcome(record, UNCHANGED)
-    paths = {entry.name: entry.path for entry in task.folder.files}
-    ordered = [paths[header.file_name] for header in headers]
+    ordered = [task.folder.path_of(header.file_name) for header in headers]
     files = task.folder.source.read_beginnings(ordered)
     jpegs = [
         encode_slice(raw, header, task.settings)

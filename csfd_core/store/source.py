@@ -39,6 +39,14 @@ class StudyFolder:
         """Name of the folder: the StudyInstanceUID in the RSNA layout."""
         return self.path.rsplit("/", 1)[-1]
 
+    def file_name(self, entry: FileEntry) -> str:
+        """Return the path of a file below the folder."""
+        return entry.path.removeprefix(f"{self.path}/")
+
+    def path_of(self, file_name: str) -> str:
+        """Return the path of a file below the source; the inverse of ``file_name``."""
+        return f"{self.path}/{file_name}" if self.path else file_name
+
     @property
     def size_bytes(self) -> int:
         """Bytes of all slice files."""
