@@ -5,9 +5,10 @@ from typing import Any
 
 import dagster as dg
 
-from csfd_dagster.assets import ingest
+from csfd_dagster.assets import eda, ingest
 from csfd_dagster.checks import CHECKS
 from csfd_dagster.jobs import JOBS
+from csfd_dagster.mlflow_resource import MlflowResource
 from csfd_dagster.resources import ExecutorResource, SourceResource, StoreResource
 from csfd_dagster.sensors import SENSORS
 
@@ -19,7 +20,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
         resources: Resources to use in place of those that read the environment.
     """
     return dg.Definitions(
-        assets=dg.load_assets_from_modules([ingest]),
+        assets=dg.load_assets_from_modules([ingest, eda]),
         asset_checks=CHECKS,
         jobs=JOBS,
         sensors=SENSORS,
@@ -27,6 +28,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
             "source": SourceResource(),
             "store": StoreResource(),
             "executor": ExecutorResource(),
+            "mlflow": MlflowResource(),
             **(resources or {}),
         },
     )

@@ -5,19 +5,22 @@ A module of its own, run in its own process, so that the core never imports Dags
 
 import argparse
 import os
-import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 
+from csfd_core.eda.report import is_current
 from csfd_core.errors import CsfdError
 from csfd_core.settings import PROJECT_ROOT
-from csfd_core.store.convert import StudyTask, needs_work
+from csfd_core.store.convert import Stores, StudyTask, needs_work
+from csfd_core.store.source import Sources
 from csfd_core.store.studies_table import studies_table_inputs
 from csfd_core.vocabulary import is_uid
 from csfd_dagster.definitions import build_defs
+from csfd_dagster.mlflow_resource import MlflowResource
 from csfd_dagster.partitions import partition_ranges, range_tags, studies
 from csfd_dagster.resources import SourceResource, StoreResource
 
@@ -40,6 +43,7 @@ def run(profile: str) -> int:
     if not tasks:
         places = " and ".join(str(location) for location in source.locations)
         return _fail(f"There are no studies in {places}. Make some with csfd phantom.")
+    MlflowResource().prepare()
     defs = build_defs()
     job = defs.resolve_job_def("everything")
     graph = defs.resolve_asset_graph()
@@ -56,8 +60,7 @@ def run(profile: str) -> int:
             (f"{len(keys)} studies", by_study, range_tags(keys))
             for keys in partition_ranges([*known, *new], wanted)
         ]
-        inputs = studies_table_inputs(stores, source)
-        if wanted or inputs != stores.metadata.read_studies_inputs():
+        if wanted or not _tables_are_current(stores, source):
             runs.append(("Tables and reports", others, {}))
         for what, selection, tags in runs:
             result = job.execute_in_process(
@@ -74,17 +77,26 @@ def run(profile: str) -> int:
     return 0
 
 
+def _tables_are_current(stores: Stores, sources: Sources) -> bool:
+    """Say whether the table of studies and the report on it are what they would be."""
+    inputs = studies_table_inputs(stores, sources)
+    if inputs != stores.metadata.read_studies_inputs():
+        return False
+    return is_current(sources, stores)
+
+
 def _is_by_study(graph: BaseAssetGraph, key: dg.AssetKey) -> bool:
     return bool(graph.get(key).partitions_def == studies)
 
 
-def ui(port: int) -> int:
-    """Run Dagster's web UI and daemon until interrupted."""
+def ui(port: int) -> NoReturn:
+    """Become Dagster's web UI and daemon, until interrupted."""
+    MlflowResource().prepare()
     _say(f"Dagster's UI is at http://127.0.0.1:{port} (stop it with Ctrl+C).")
-    call = ["dagster", "dev", "--host", "127.0.0.1", "--port", str(port)]
-    call = [str(Path(sys.executable).parent / call[0]), *call[1:]]
+    program = str(Path(sys.executable).parent / "dagster")
     workspace = ["--workspace", str(PROJECT_ROOT / "workspace.yaml")]
-    return subprocess.run([*call, *workspace], check=False).returncode
+    place = ["--host", "127.0.0.1", "--port", str(port)]
+    os.execv(program, [program, "dev", *place, *workspace])
 
 
 def main() -> int:
@@ -100,7 +112,7 @@ def main() -> int:
     try:
         if arguments.command == "run":
             return run(arguments.profile)
-        return ui(arguments.port)
+        ui(arguments.port)
     except CsfdError as error:
         return _fail(str(error))
     except KeyboardInterrupt:

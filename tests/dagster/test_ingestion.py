@@ -295,6 +295,7 @@ def test_run_does_what_is_new_and_nothing_twice(
     home = tmp_path / "dagster"
     home.mkdir()
     monkeypatch.setenv("DAGSTER_HOME", str(home))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.setenv("CSFD_SOURCE", str(source))
     monkeypatch.setenv("CSFD_INBOX", str(tmp_path / "inbox"))
     monkeypatch.setenv("CSFD_STORE", str(tmp_path / "store"))
