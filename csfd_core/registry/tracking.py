@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 _SQLITE: Final = "sqlite:///"
 _ARTIFACTS: Final = "mlartifacts"  # beside the database
-# MLflow's UI then opens on runs and metrics instead of traces of language models.
-_EXPERIMENT_TAGS: Final = {"mlflow.experimentKind": "custom_model_development"}
 _BATCH: Final = 100  # most parameters in one request
 
 
@@ -172,7 +170,7 @@ def _experiment_id(client: "MlflowClient", tracking_uri: str, experiment: str) -
     if found is None:
         place = _artifact_location(tracking_uri, experiment)
         try:
-            return str(client.create_experiment(experiment, place, _EXPERIMENT_TAGS))
+            return str(client.create_experiment(experiment, artifact_location=place))
         except MlflowException:  # another process was faster
             found = client.get_experiment_by_name(experiment)
             if found is None:
