@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 STUDIES ?= 24
 SEED ?= 0
 
-.PHONY: help setup demo test check lint type bench ui lock clean
+.PHONY: help setup demo test check lint type bench ui serve lock clean
 
 help:
 	@echo "make demo   set up, make a phantom and run the whole graph on it"
 	@echo "make test   set up and run the tests"
 	@echo "make check  linters, types and import rules"
 	@echo "make ui     Dagster's web UI on this project"
+	@echo "make serve  the reports in data/store, in a browser"
 	@echo "make bench  benchmarks, printed with the machine"
 	@echo "make lock   resolve requirements.lock anew from pyproject.toml"
 	@echo "make clean  remove the demo's data and Dagster's state"
@@ -46,6 +47,10 @@ bench: setup
 
 ui: setup
 	$(BIN)/csfd ui
+
+serve: setup
+	@echo "Reports: http://127.0.0.1:8000 (stop with Ctrl+C)"
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory data/store/reports 8000
 
 lock:
 	$(PYTHON) -m venv $(VENV)

@@ -9,14 +9,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
 from csfd_core.errors import CsfdError, SettingsError, SourceError
-
-if TYPE_CHECKING:
-    from csfd_core.inspection import InspectedStudy
 
 app = typer.Typer(
     name="csfd",
@@ -60,7 +57,7 @@ def phantom(
     from csfd_core.executors import default_workers, open_executor
     from csfd_core.phantom.config import PhantomConfig
     from csfd_core.phantom.source import PhantomStudy, write_phantom_source
-    from csfd_core.progress import study_progress
+    from csfd_core.terminal import study_progress
 
     config = PhantomConfig(studies=studies, seed=seed, profile=profile)
     with (
@@ -98,8 +95,8 @@ def inspect(
     """
     from csfd_core.executors import default_workers, open_executor
     from csfd_core.inspection import InspectedStudy, add_labels, inspect_folders
-    from csfd_core.progress import study_progress
     from csfd_core.store.source import Source
+    from csfd_core.terminal import print_studies, study_progress
 
     place = Source(source).require()
     folders = place.studies()
@@ -116,7 +113,7 @@ def inspect(
             progress.advance(1, slices, 0)
     studies.sort(key=lambda study: (study.folder, study.study_uid))
     studies, notes = add_labels(studies, place)
-    _print_studies(studies, notes)
+    print_studies(studies, notes)
     if json_file is not None:
         report = {"studies": [study.to_dict() for study in studies], "notes": notes}
         _write_json(json_file, report)
@@ -140,7 +137,6 @@ def convert(
     Example: `csfd convert s3://bucket/rsna s3://bucket/store`
     """
     from csfd_core.executors import default_workers, open_executor
-    from csfd_core.progress import study_progress
     from csfd_core.store.convert import (
         FAILED,
         QUARANTINED,
@@ -156,6 +152,7 @@ def convert(
     from csfd_core.store.slice_store import ConversionSettings
     from csfd_core.store.source import Source, Sources
     from csfd_core.store.studies_table import write_studies_table
+    from csfd_core.terminal import study_progress
 
     place = Source(source).require()
     stores = Stores(Location(store))
@@ -321,49 +318,6 @@ def _write_json(path: Path, report: dict[str, object]) -> None:
         path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise SettingsError(f"Cannot write {path}: {error.strerror}.") from error
-
-
-def _print_studies(studies: list["InspectedStudy"], notes: list[str]) -> None:
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    colours = {"good": "green", "warning": "yellow", "quarantined": "red"}
-    table = Table(
-        Column("Study", overflow="fold", min_width=24),
-        "Slices",
-        "Size",
-        "Spacing (mm)",
-        "Standing",
-        Column("Codes", no_wrap=True),
-        box=SIMPLE,
-    )
-    for study in studies:
-        facts = study.facts
-        spacing = facts["spacing_zyx_mm"]
-        table.add_row(
-            study.study_uid or study.folder,
-            str(study.slice_count),
-            f"{facts['rows']}x{facts['columns']}" if facts["rows"] else "",
-            " x ".join(f"{value:.3g}" for value in spacing) if spacing else "",
-            f"[{colours[study.status]}]{study.status}[/]",
-            "\n".join(finding.code for finding in study.findings),
-        )
-    console = Console()
-    console.print(table)
-    for study in studies:
-        for finding in study.findings:
-            name = study.study_uid or study.folder
-            console.print(f"{name} {finding.code}: {finding.reason}", highlight=False)
-    for note in [*notes, *_study_notes(studies)]:
-        console.print(f"Note: {note}", highlight=False)
-    counts = {name: sum(s.status == name for s in studies) for name in colours}
-    counted = ", ".join(f"{count} {name}" for name, count in counts.items())
-    console.print(f"{len(studies)} studies: {counted}.", highlight=False)
-
-
-def _study_notes(studies: list["InspectedStudy"]) -> list[str]:
-    return [f"{s.study_uid}: {note}" for s in studies for note in s.notes]
 
 
 if __name__ == "__main__":

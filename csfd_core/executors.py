@@ -2,8 +2,15 @@
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import (
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    as_completed,
+)
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
@@ -11,6 +18,7 @@ from csfd_core.errors import SettingsError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+K = TypeVar("K")
 
 
 class InlineExecutor(Executor):
@@ -31,6 +39,32 @@ class InlineExecutor(Executor):
 def default_workers(task_count: int) -> int:
     """Return as many workers as there are processors for us, at most one per task."""
     return max(1, min(task_count, len(os.sched_getaffinity(0))))
+
+
+def completed(
+    futures: Mapping[Future[T], K],
+) -> Iterator[tuple[K, Future[T]]]:
+    """Yield each key and its future as it is done; cancel the rest when left early.
+
+    Raises:
+        SettingsError: If a worker process has died.
+    """
+    try:
+        for future in as_completed(futures):
+            if isinstance(future.exception(), BrokenExecutor):
+                raise SettingsError(
+                    "A worker process has died, most likely for want of memory. Run "
+                    "the same command again with fewer --workers; what is done is kept."
+                )
+            yield futures[future], future
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    """Ctrl+C stops the parent, which stops its workers; they print no traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager
@@ -63,7 +97,9 @@ def open_executor(workers: int, dask_address: str | None = None) -> Iterator[Exe
     else:
         # Not fork: fsspec and Dagster have threads running.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        with ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_leave_interrupts_to_the_parent
+        ) as pool:
             try:
                 yield pool
             except BaseException:

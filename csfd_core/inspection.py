@@ -1,12 +1,13 @@
 """Inspection of a source: every study ordered and checked, nothing written."""
 
 from collections.abc import Iterator
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
 from csfd_core.dicom.findings import Finding, Status, in_order, status_of
 from csfd_core.errors import SourceError
+from csfd_core.executors import completed
 from csfd_core.store.labels import read_boxes, read_labels
 from csfd_core.store.source import Source, StudyFolder
 from csfd_core.store.study import StudyScan, scan_study
@@ -46,13 +47,9 @@ def inspect_folders(
     folders: list[StudyFolder], executor: Executor
 ) -> Iterator[list[InspectedStudy]]:
     """Scan study folders; yield the studies of each folder as it is done."""
-    futures = [executor.submit(_inspect_folder, folder) for folder in folders]
-    try:
-        for future in as_completed(futures):
-            yield future.result()
-    finally:
-        for future in futures:
-            future.cancel()
+    futures = {executor.submit(_inspect_folder, folder): folder for folder in folders}
+    for _, future in completed(futures):
+        yield future.result()
 
 
 def add_labels(
@@ -79,6 +76,9 @@ def add_labels(
     boxes_without = sorted(set(boxes.table["study_uid"]) - known)
     if boxes_without:
         notes.append(f"Boxes of {len(boxes_without)} studies without images.")
+    masks_without = sorted(set(source.masks()) - known)
+    if masks_without:
+        notes.append(f"Masks of {len(masks_without)} studies without images.")
     if not labels.table.empty:
         unlabelled = len(known - set(labels.table.index))
         if unlabelled:

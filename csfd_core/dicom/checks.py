@@ -19,7 +19,7 @@ from csfd_core.dicom.geometry import (
     slice_normal,
 )
 from csfd_core.dicom.headers import SliceHeader, safe_file_name
-from csfd_core.dicom.pixels import expected_pixel_bytes
+from csfd_core.dicom.pixels import READABLE_BITS, expected_pixel_bytes
 
 # A neck of 50 mm at the coarsest spacing in use, 5 mm, has ten slices.
 MIN_SLICES: Final = 10
@@ -102,14 +102,11 @@ def _check_pixel_data(headers: Sequence[SliceHeader]) -> Iterator[Finding]:
     if without:
         detail = f"{_share(without, headers)} have no pixel data: {_names(without)}."
         yield Finding("no_pixel_data", detail)
-    several = [
-        header
-        for header in headers
-        if (header.frame_count or 1) != 1 or (header.samples_per_pixel or 1) != 1
-    ]
-    if several:
-        detail = f"{_share(several, headers)} have several frames or colours"
-        yield Finding("unsupported_pixels", f"{detail}: {_names(several)}.")
+    unsupported = [header for header in headers if not _is_one_grey_image(header)]
+    if unsupported:
+        detail = f"{_share(unsupported, headers)} have several frames or colours, or "
+        detail += f"not 8, 16 or 32 bits a pixel: {_names(unsupported)}."
+        yield Finding("unsupported_pixels", detail)
         return
     cut = [header for header in headers if _is_cut_off(header)]
     if cut:
@@ -125,6 +122,11 @@ def _check_pixel_data(headers: Sequence[SliceHeader]) -> Iterator[Finding]:
             "size demands "
             f"{expected_pixel_bytes(first)}.",
         )
+
+
+def _is_one_grey_image(header: SliceHeader) -> bool:
+    is_single = (header.frame_count or 1) == 1 and (header.samples_per_pixel or 1) == 1
+    return is_single and (header.bits_allocated or 16) in READABLE_BITS
 
 
 def _is_cut_off(header: SliceHeader) -> bool:

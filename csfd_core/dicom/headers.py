@@ -17,7 +17,7 @@ from csfd_core.dicom import tags
 from csfd_core.dicom.elements import RawElements, read_elements
 
 _PATIENT_KEY_LENGTH: Final = 32  # hexadecimal digits
-_PLAIN_NAME: Final = re.compile(r"[0-9.\-]{1,80}(dcm)?", re.ASCII)
+_PLAIN_NAME: Final = re.compile(r"[0-9./\-]{1,80}(dcm)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

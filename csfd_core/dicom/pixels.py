@@ -22,6 +22,7 @@ from csfd_core.dicom.headers import SliceHeader, safe_file_name
 from csfd_core.errors import PixelDataError
 from csfd_core.vocabulary import Window
 
+READABLE_BITS: Final = (8, 16, 32)  # allocated for one uncompressed pixel
 PADDING_HU: Final = -1024.0  # what lies outside the scanned circle is shown as air
 _RETIRED_JPEG: Final = frozenset(
     ["1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55", str(JPEGExtended12Bit)]
@@ -127,7 +128,7 @@ def window_to_uint8(
 def _read_native(raw: bytes, header: SliceHeader) -> npt.NDArray[np.integer]:
     expected = expected_pixel_bytes(header)
     offset = header.pixel_offset
-    if expected is None or offset is None or header.bits_allocated not in (8, 16, 32):
+    if expected is None or offset is None or header.bits_allocated not in READABLE_BITS:
         raise PixelDataError(
             f"{_name(header)} does not say the shape of its pixel data, or has "
             f"{header.bits_allocated} bits allocated (8, 16 and 32 can be read)."

@@ -8,12 +8,13 @@ result.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, as_completed
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Final
 
 from csfd_core.dicom.headers import SliceHeader
 from csfd_core.errors import CsfdError, PixelDataError, SourceError
+from csfd_core.executors import completed
 from csfd_core.store import mask_store, slice_store
 from csfd_core.store.crop_store import CropStore
 from csfd_core.store.locations import Location
@@ -115,8 +116,7 @@ def convert_slices(task: StudyTask) -> StudyOutcome:
         return _outcome(record, QUARANTINED)
     if _slices_are_current(task, record):
         return _outcome(record, UNCHANGED)
-    paths = {entry.name: entry.path for entry in task.folder.files}
-    ordered = [paths[header.file_name] for header in headers]
+    ordered = [task.folder.path_of(header.file_name) for header in headers]
     files = task.folder.source.read_beginnings(ordered)
     jpegs = [
         encode_slice(raw, header, task.settings)
@@ -192,12 +192,8 @@ def run_studies(
     futures: dict[Future[StudyOutcome], StudyTask] = {
         executor.submit(step, task): task for task in tasks
     }
-    try:
-        for future in as_completed(futures):
-            yield _result(future, futures[future])
-    finally:
-        for future in futures:
-            future.cancel()
+    for task, future in completed(futures):
+        yield _result(future, task)
 
 
 def _result(future: Future[StudyOutcome], task: StudyTask) -> StudyOutcome:

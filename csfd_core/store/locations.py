@@ -33,6 +33,9 @@ _S3_OPTIONS: Final = {
     # Another process may have written since this one listed.
     "use_listings_cache": False,
 }
+# s3fs tries again around botocore, for answers that break off while they are read. Its
+# own default of 5 would multiply botocore's waits to minutes.
+_S3FS_ATTEMPTS: Final = 3
 _BATCH_FILES: Final = 16
 _TEMPORARY: Final = ".tmp-"
 _ABANDONED_AFTER_S: Final = 3600
@@ -84,6 +87,7 @@ class Location:
             options = _S3_OPTIONS if protocol == "s3" else {}
             try:
                 self._filesystem = fsspec.filesystem(protocol, **options)
+                self._filesystem.retries = _S3FS_ATTEMPTS  # others do not read it
             except (ValueError, ImportError) as error:
                 raise SourceError(
                     f"Cannot open {self.url}: {error}. Use a folder or an s3:// URL."

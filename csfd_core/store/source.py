@@ -39,6 +39,14 @@ class StudyFolder:
         """Name of the folder: the StudyInstanceUID in the RSNA layout."""
         return self.path.rsplit("/", 1)[-1]
 
+    def file_name(self, entry: FileEntry) -> str:
+        """Return the path of a file below the folder."""
+        return entry.path.removeprefix(f"{self.path}/")
+
+    def path_of(self, file_name: str) -> str:
+        """Return the path of a file below the source; the inverse of ``file_name``."""
+        return f"{self.path}/{file_name}" if self.path else file_name
+
     @property
     def size_bytes(self) -> int:
         """Bytes of all slice files."""
@@ -63,6 +71,7 @@ class Source:
         if not isinstance(location, Location):
             location = Location(location)
         self.location: Location = location
+        self._masks: dict[str, FileEntry] | None = None
 
     def require(self) -> "Source":
         """Return this source if it is there.
@@ -96,7 +105,7 @@ class Source:
             source=self.location,
             path=path,
             files=tuple(files),
-            mask=self._masks().get(study_uid),
+            mask=self.masks().get(study_uid),
         )
 
     def badly_named(self) -> list[StudyFolder]:
@@ -118,7 +127,7 @@ class Source:
             parts = entry.path.split("/")
             if len(parts) > 2:  # what lies beside the study folders is no study
                 groups["/".join(parts[:2])].append(entry)
-        masks = self._masks()
+        masks = self.masks()
         return [
             StudyFolder(
                 source=self.location,
@@ -143,7 +152,10 @@ class Source:
             for path, entries in sorted(groups.items())
         ]
 
-    def _masks(self) -> dict[str, FileEntry]:
+    def masks(self) -> dict[str, FileEntry]:
+        """List the masks by the study they belong to; listed once per object."""
+        if self._masks is not None:
+            return self._masks
         masks: dict[str, FileEntry] = {}
         for entry in self.location.entries(MASKS_FOLDER):
             for suffix in _MASK_SUFFIXES:
@@ -151,6 +163,7 @@ class Source:
                     uid := entry.name.removesuffix(suffix)
                 ):
                     masks.setdefault(uid, entry)
+        self._masks = masks
         return masks
 
 

@@ -127,16 +127,10 @@ def _read_files(folder: StudyFolder, on_slice: OnSlice | None) -> _Files:
         else:
             entries[entry.path] = entry
     whole = on_slice is not None or folder.source.is_local
-    for path, raw in _read(folder, list(entries), whole):
+    length = None if whole else _BEGINNING_BYTES
+    for path, raw in folder.source.read_beginnings(list(entries), length):
         _read_file(files, folder, entries[path], raw, on_slice)
     return files
-
-
-def _read(
-    folder: StudyFolder, paths: list[str], whole: bool
-) -> Iterator[tuple[str, bytes]]:
-    length = None if whole else _BEGINNING_BYTES
-    yield from folder.source.read_beginnings(paths, length)
 
 
 def _read_file(
@@ -151,13 +145,14 @@ def _read_file(
     is_etag = entry.token.startswith("etag:")
     digest = entry.token if is_etag else hashlib.sha256(raw).hexdigest()
     files.digests.append(digest)
+    name = folder.file_name(entry)
     try:
         header = read_slice_header(
-            raw, entry.name, size_bytes=entry.size_bytes, digest=digest
+            raw, name, size_bytes=entry.size_bytes, digest=digest
         )
         if header is None:  # the header is longer than the beginning
             raw, is_whole = folder.source.read(entry.path), True
-            header = read_slice_header(raw, entry.name, digest=digest)
+            header = read_slice_header(raw, name, digest=digest)
     except NotDicomError:
         _note_unusable(files, entry, "not_dicom", "are no DICOM files")
         return
@@ -259,11 +254,10 @@ def _check_mask(
 def _reader(
     folder: StudyFolder, headers: tuple[SliceHeader, ...]
 ) -> Callable[[int], npt.NDArray[np.float32]]:
-    paths = {entry.name: entry.path for entry in folder.files}
-
     def read(index: int) -> npt.NDArray[np.float32]:
         header = headers[index]
-        return read_hounsfield(folder.source.read(paths[header.file_name]), header)
+        raw = folder.source.read(folder.path_of(header.file_name))
+        return read_hounsfield(raw, header)
 
     return read
 

@@ -201,7 +201,7 @@ def _record(
                 "outcome": outcome.action,
                 "slices": outcome.slice_count,
                 "source_bytes": outcome.source_bytes,
-                "stored_bytes": outcome.stored_bytes,
+                "written_bytes": outcome.stored_bytes,
                 "content_hash": outcome.content_hash,
                 "findings": ", ".join(outcome.codes) or "none",
             },

@@ -13,9 +13,11 @@ from builders import (
     write_study,
 )
 
-from csfd_core.store.convert import Stores
+from csfd_core.errors import SourceError
+from csfd_core.store.convert import Stores, StudyOutcome, StudyTask, scan_headers
 from csfd_core.store.locations import Location
 from csfd_dagster import launch
+from csfd_dagster.assets import ingest as ingest_assets
 from csfd_dagster.definitions import build_defs
 from csfd_dagster.partitions import range_tags
 from csfd_dagster.resources import ExecutorResource, SourceResource, StoreResource
@@ -174,6 +176,29 @@ def test_vanished_study_fails_with_what_to_do(
     assert not result.success
     (failure,) = result.get_step_failure_events()
     assert "1 studies have no images" in str(failure.step_failure_data.error)
+
+
+def test_passing_fault_is_tried_again_and_nothing_done_twice(
+    instance: dg.DagsterInstance,
+    resources: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tries: list[str] = []
+
+    def fail_at_first(task: StudyTask) -> StudyOutcome:
+        tries.append(task.folder.name)
+        if tries == [UIDS[0], UIDS[1]]:
+            raise SourceError("Cannot access the disk: timed out.")
+        return scan_headers(task)
+
+    monkeypatch.setattr(ingest_assets, "scan_headers", fail_at_first)
+    result = ingest(instance, resources, UIDS)
+    assert result.success
+    assert tries == UIDS * 2
+    first = materialization(instance, "study_headers", UIDS[0]).metadata
+    second = materialization(instance, "study_headers", UIDS[1]).metadata
+    assert first["outcome"].value == "unchanged"
+    assert second["outcome"].value == "written"
 
 
 def test_no_text_of_the_patient_reaches_dagster(

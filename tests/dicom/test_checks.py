@@ -164,6 +164,22 @@ def test_defect_has_its_code(tmp_path: Path, code: str) -> None:
     assert "Sensitive" not in reason
 
 
+def test_unusual_bits_are_unsupported(tmp_path: Path) -> None:
+    change(5, setting(BitsAllocated=64))(write_study(tmp_path))
+    assert codes(scan(tmp_path)) == ["unsupported_pixels"]
+
+
+def test_files_of_the_same_name_in_subfolders_are_told_apart(tmp_path: Path) -> None:
+    folder = write_study(tmp_path)
+    for number in range(1, SLICES + 1):
+        half = folder / ("a" if number <= 12 else "b")
+        half.mkdir(exist_ok=True)
+        (folder / f"{number}.dcm").rename(half / f"{(number - 1) % 12 + 1}.dcm")
+    found = scan(tmp_path)
+    assert found.findings == ()
+    assert len({header.file_name for header in found.headers}) == SLICES
+
+
 def test_unknown_compression_is_undecodable(tmp_path: Path) -> None:
     change(5, unknown_syntax)(write_study(tmp_path))
     assert codes(scan(tmp_path)) == ["undecodable_pixels"]

@@ -1,0 +1,127 @@
+"""What ``csfd`` shows on a terminal: progress over many studies, tables of studies."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column, Table
+from rich.text import Text
+
+from csfd_core.inspection import InspectedStudy
+
+_PIPED_WIDTH = 160  # a file or pipe has no width of its own
+_COLOURS = {"good": "green", "warning": "yellow", "quarantined": "red"}
+
+
+class _RateColumn(ProgressColumn):
+    """Slices per second and bytes so far."""
+
+    def render(self, task: Task) -> Text:
+        elapsed = task.finished_time or task.elapsed or 0.0
+        slices = task.fields["slices"]
+        rate = slices / elapsed if elapsed else 0.0
+        return Text(f"{rate:,.0f} slices/s, {decimal(task.fields['size_bytes'])}")
+
+
+class StudyProgress:
+    """A progress bar that counts studies, slices and bytes."""
+
+    def __init__(self, progress: Progress, task: object) -> None:
+        """Take the bar of ``study_progress``."""
+        self._progress = progress
+        self._task = task
+        self.studies = 0
+        self.slices = 0
+        self.size_bytes = 0
+
+    def advance(self, studies: int, slices: int, size_bytes: int) -> None:
+        """Count studies that are done, with their slices and bytes."""
+        self.studies += studies
+        self.slices += slices
+        self.size_bytes += size_bytes
+        self._progress.update(
+            self._task,  # type: ignore[arg-type]  # TaskID is a NewType of rich
+            advance=studies,
+            slices=self.slices,
+            size_bytes=self.size_bytes,
+        )
+
+
+@contextmanager
+def study_progress(what: str, total: int) -> Iterator[StudyProgress]:
+    """Show a bar on standard error while studies are worked on; silent when piped."""
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("studies,"),
+        _RateColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=False,
+    )
+    with progress:
+        task = progress.add_task(what, total=total, slices=0, size_bytes=0)
+        yield StudyProgress(progress, task)
+
+
+def print_studies(studies: Sequence[InspectedStudy], notes: Sequence[str]) -> None:
+    """Print a table of studies, their findings, notes and a count."""
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _PIPED_WIDTH
+    console.print(_study_table(studies))
+    for study in studies:
+        for finding in study.findings:
+            console.print(f"{_name(study)} {finding.code}: {finding.reason}")
+    for note in notes:
+        console.print(f"Note: {note}")
+    for study in studies:
+        for note in study.notes:
+            console.print(f"Note: {_name(study)}: {note}")
+    counts = {name: sum(s.status == name for s in studies) for name in _COLOURS}
+    counted = ", ".join(f"{count} {name}" for name, count in counts.items())
+    console.print(f"{len(studies)} studies: {counted}.")
+
+
+def _study_table(studies: Sequence[InspectedStudy]) -> Table:
+    table = Table(
+        Column("Study", overflow="fold", min_width=24),
+        "Slices",
+        "Size",
+        "Spacing (mm)",
+        "Standing",
+        Column("Codes", no_wrap=True),
+        box=SIMPLE,
+    )
+    for study in studies:
+        facts = study.facts
+        spacing = facts["spacing_zyx_mm"]
+        table.add_row(
+            _name(study),
+            str(study.slice_count),
+            f"{facts['rows']}x{facts['columns']}" if facts["rows"] else "",
+            " x ".join(f"{value:.3g}" for value in spacing) if spacing else "",
+            Text(str(study.status), style=_COLOURS[study.status]),
+            "\n".join(finding.code for finding in study.findings),
+        )
+    return table
+
+
+def _name(study: InspectedStudy) -> str:
+    return study.study_uid or study.folder
