@@ -21,6 +21,7 @@ class Settings:
     inbox: str  # CSFD_INBOX: newly read studies, in the same layout
     store: str  # CSFD_STORE: everything that csfd writes
     dagster_home: str  # DAGSTER_HOME: Dagster's own state
+    mlflow_tracking_uri: str  # MLFLOW_TRACKING_URI: sqlite:///file or a server's URL
 
     @classmethod
     def from_environment(
@@ -33,4 +34,6 @@ class Settings:
             inbox=values.get("CSFD_INBOX") or str(_DATA / "inbox"),
             store=values.get("CSFD_STORE") or str(_DATA / "store"),
             dagster_home=values.get("DAGSTER_HOME") or str(PROJECT_ROOT / ".dagster"),
+            mlflow_tracking_uri=values.get("MLFLOW_TRACKING_URI")
+            or f"sqlite:///{_DATA / 'mlflow.db'}",
         )

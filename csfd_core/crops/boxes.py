@@ -27,12 +27,13 @@ class LevelBox:
     @property
     def centre_lps_mm(self) -> npt.NDArray[np.float64]:
         """Return the middle of the box."""
-        return (np.array(self.lower_lps_mm) + np.array(self.upper_lps_mm)) / 2
+        both = np.array([self.lower_lps_mm, self.upper_lps_mm])
+        return np.asarray(both.mean(axis=0))
 
     @property
     def size_lps_mm(self) -> npt.NDArray[np.float64]:
         """Return the extent to the left, back and head."""
-        return np.array(self.upper_lps_mm) - np.array(self.lower_lps_mm)
+        return np.subtract(self.upper_lps_mm, self.lower_lps_mm)
 
     def grown(self, margin_mm: float) -> "LevelBox":
         """Return the box with a margin on every side."""
@@ -92,7 +93,10 @@ def cut(volume: npt.NDArray[np.generic], span: Span) -> npt.NDArray[np.generic]:
 
 
 def paste(
-    volume: npt.NDArray[np.integer], part: npt.NDArray[np.integer], span: Span, label: int
+    volume: npt.NDArray[np.integer],
+    part: npt.NDArray[np.integer],
+    span: Span,
+    label: int,
 ) -> None:
     """Write one label of a part that was cut out back to where it came from."""
     volume[span][part == label] = label

@@ -63,7 +63,9 @@ class TurnedScan:
     lps_to_mm: npt.NDArray[np.float64]  # LPS mm to mm along the turned axes, (4, 4)
 
     @classmethod
-    def of(cls, grey: Grey, mask: Grey, affine: npt.NDArray[np.float64]) -> "TurnedScan":
+    def of(
+        cls, grey: Grey, mask: Grey, affine: npt.NDArray[np.float64]
+    ) -> "TurnedScan":
         """Turn a study.
 
         Args:

@@ -25,7 +25,7 @@ def is_test(patient_key: str) -> bool:
 
 
 def key_of(study_uid: str, patient_key: object) -> str:
-    """Return what stands for the patient: the digest of the PatientID, else the study."""
+    """Return what stands for the patient: the PatientID's digest, else the study."""
     is_known = isinstance(patient_key, str) and bool(patient_key)
     return str(patient_key) if is_known else study_uid
 

@@ -54,7 +54,7 @@ def surface_distances_mm(
 def surface_scores_mm(
     first: Mask, second: Mask, spacing_mm: tuple[float, float, float]
 ) -> tuple[float, float]:
-    """Return the average symmetric distance and the 95th percentile Hausdorff distance.
+    """Return the average symmetric and the 95th percentile Hausdorff distance.
 
     The latter is the larger of the percentiles of both directions (as in MONAI). NaN
     where one of the masks is empty.
@@ -96,7 +96,7 @@ def swap_rate(scores: Sequence[LevelScore]) -> float:
 def bootstrap_interval(
     values: Sequence[float], seed: int = 0, draws: int = 2000
 ) -> tuple[float, float]:
-    """Return the 95 % interval of the mean, by the percentile bootstrap over studies."""
+    """Return the 95 % interval of the mean, by the percentile bootstrap."""
     known = np.array([value for value in values if not math.isnan(value)])
     if known.size < 2:
         return math.nan, math.nan

@@ -6,6 +6,7 @@ texture, sharpness, noise and what else lies in the neck are drawn anew for ever
 Left and right are not mirrored: nobody has shown that it helps.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -74,8 +75,8 @@ def cut_field_of_view(
 ) -> tuple[Float, Labels]:
     """End the scan somewhere in the column, or narrow it to a cylinder.
 
-    What lies outside becomes air, and so do its labels. At least a fifth of the labelled
-    height remains.
+    What lies outside becomes air without a label. Nearly a third of the labelled height
+    remains.
     """
     grey, labels = grey.copy(), labels.copy()
     levels = np.flatnonzero(labels.any(axis=(1, 2)))
@@ -100,7 +101,7 @@ def randomize_look(
     grey: Float, labels: Labels, rng: np.random.Generator, strength: float
 ) -> Float:
     """Redraw how everything looks; ``labels`` protect the vertebrae from occlusion."""
-    steps = (
+    steps: tuple[tuple[float, Callable[[Float], Float]], ...] = (
         (0.8, lambda g: _recolour(g, rng)),
         (0.5, lambda g: _vary_levels(g, labels, rng)),
         (0.6, lambda g: _marble(g, rng)),
@@ -168,7 +169,7 @@ def _occlude(grey: Float, labels: Labels, rng: np.random.Generator) -> Float:
             (row[0] * axes[0] + row[1] * axes[1] + row[2] * axes[2]) ** 2
             for row in turn
         )
-        inside = np.asarray(square) < 1
+        inside: npt.NDArray[np.bool_] = np.asarray(square) < 1
         if rng.random() < 0.4:  # a shell: cortex, an airway
             inside &= np.asarray(square) > rng.uniform(0.4, 0.8)
         inside &= labels[box] == 0
@@ -194,7 +195,7 @@ def _coarsen(grey: Float, rng: np.random.Generator) -> Float:
     soft = ndimage.gaussian_filter(grey, 0.35 * (steps - 1))
     sizes = np.maximum(2, np.round(np.array(grey.shape) / steps)).astype(int)
     picks = [np.linspace(0, n - 1, m) for n, m in zip(grey.shape, sizes, strict=True)]
-    small = soft[np.ix_(*(np.round(p).astype(int) for p in picks))]
+    small: Float = soft[np.ix_(*(np.round(p).astype(int) for p in picks))]
     return _enlarge(small[None], grey.shape)[0]
 
 
@@ -213,29 +214,23 @@ def _add_noise(grey: Float, rng: np.random.Generator) -> Float:
     noise = rng.standard_normal(grey.shape, dtype=np.float32)
     if rng.random() < 0.5:
         noise = ndimage.gaussian_filter(noise, rng.uniform(0.4, 1.0)) * 2
-    return np.asarray(
-        grey + np.float32(rng.uniform(0, 0.06)) * noise, dtype=np.float32
-    )
+    return np.asarray(grey + np.float32(rng.uniform(0, 0.06)) * noise, dtype=np.float32)
 
 
 def _bend_contrast(grey: Float, rng: np.random.Generator) -> Float:
-    power = np.float32(np.exp(rng.normal(0, 0.3)))
+    power = float(np.exp(rng.normal(0, 0.3)))
     return np.asarray(np.clip(grey, 0, 1) ** power, dtype=np.float32)
 
 
-def smooth_field(
-    rng: np.random.Generator, shape: tuple[int, ...], knots: int
-) -> Float:
-    """Return a random field of about unit size with ``knots`` control points an axis."""
+def smooth_field(rng: np.random.Generator, shape: tuple[int, ...], knots: int) -> Float:
+    """Return a random field of about unit size, ``knots`` control points an axis."""
     values = rng.standard_normal((1, knots, knots, knots), dtype=np.float32)
     return _enlarge(values, shape)[0]
 
 
 def _enlarge(values: Float, shape: tuple[int, ...]) -> Float:
     """Interpolate control points (C, a, b, c) linearly to (C, Z, Y, X)."""
-    z, y, x = (
-        _weights(n, m) for n, m in zip(values.shape[1:], shape, strict=True)
-    )
+    z, y, x = (_weights(n, m) for n, m in zip(values.shape[1:], shape, strict=True))
     found = np.einsum("cabk,xk->cabx", values, x, optimize=True)
     found = np.einsum("cajx,yj->cayx", found, y, optimize=True)
     return np.asarray(np.einsum("ciyx,zi->czyx", found, z, optimize=True))

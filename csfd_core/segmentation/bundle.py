@@ -85,4 +85,4 @@ def read_card(location: Location) -> dict[str, Any] | None:
 
 def builtin_location() -> Location:
     """Return where the model that comes with csfd lies."""
-    return Location(Path(str(files("csfd_core.segmentation") / "models" / "general")))
+    return Location(Path(str(files("csfd_core.segmentation") / "builtin")))

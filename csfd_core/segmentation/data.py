@@ -69,7 +69,7 @@ def draw_sample(
     volume: GridVolume, config: ModelConfig, rng: np.random.Generator, strength: float
 ) -> Sample:
     """Draw one augmented sample for both networks, without the batch axis."""
-    grey = volume.grey.astype(np.float32) / 255
+    grey: Float = volume.grey.astype(np.float32) / np.float32(255)
     labels = volume.labels
     if strength > 0:
         grey, labels = cut_field_of_view(grey, labels, rng, volume.spacing_mm)
@@ -162,7 +162,7 @@ def to_batch(samples: list[Sample]) -> Sample:
     """Stack samples along a first axis."""
 
     def stack(parts: list[Mapping[str, npt.NDArray[np.generic]]]) -> dict[str, Float]:
-        return {key: np.stack([p[key] for p in parts]) for key in parts[0]}  # type: ignore[misc]
+        return {key: np.stack([p[key] for p in parts]) for key in parts[0]}
 
     inputs = stack([sample[0] for sample in samples])
     targets = stack([sample[1] for sample in samples])

@@ -57,7 +57,7 @@ class Axes:
 
     @property
     def is_mirrored(self) -> bool:
-        """Whether the slices themselves run towards the head, the front or the right."""
+        """Whether an axis of the slices runs to the head, the front or the right."""
         return any(self.flipped)
 
 
@@ -98,7 +98,9 @@ def reduced_axes(geometry: VolumeGeometry) -> tuple[Axes, Triple, tuple[int, int
     return axes, spacing, (z, y, x)
 
 
-def grid_points_mm(centre_mm: float, count: int, step_mm: float) -> npt.NDArray[np.float64]:
+def grid_points_mm(
+    centre_mm: float, count: int, step_mm: float
+) -> npt.NDArray[np.float64]:
     """Return the positions of a grid along one axis."""
     return np.asarray(centre_mm + (np.arange(count) - (count - 1) / 2) * step_mm)
 
@@ -128,7 +130,7 @@ def resample(
 
 
 def resampling_weights(
-    source: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64], step_mm: float
+    source: npt.NDArray[np.floating], wanted: npt.NDArray[np.floating], step_mm: float
 ) -> npt.NDArray[np.float64]:
     """Return the matrix (wanted, source) that resamples one axis.
 

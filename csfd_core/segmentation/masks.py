@@ -1,5 +1,4 @@
-"""Predicted masks and crops of the studies of a store, made where they are not current.
-"""
+"""Predicted masks and crops of a store's studies, made where they are not current."""
 
 import hashlib
 import json
@@ -69,8 +68,8 @@ class MaskMaker:
         record = self._stores.metadata.read_record(study_uid)
         if record is None or record.is_quarantined:
             return MaskOutcome(study_uid=study_uid, action=QUARANTINED)
-        note = self._stores.predicted_masks.read_note(study_uid)
-        if note is not None and mask_is_current(record, note, self.choice(study_uid)):
+        if self.is_current(record):
+            note = self._stores.predicted_masks.read_note(study_uid) or {}
             return MaskOutcome(study_uid=study_uid, action=UNCHANGED, note=note)
         prediction = self.predict(study_uid)
         note = self._note(record, prediction)
@@ -81,6 +80,20 @@ class MaskMaker:
             note=note,
             seconds=sum(prediction.seconds.values()),
         )
+
+    def is_current(self, record: StudyRecord) -> bool:
+        """Say whether a predicted mask is what its model would give again."""
+        note = self._stores.predicted_masks.read_note(record.study_uid)
+        if note is None or not self._cards:
+            return False
+        choice = self.choice(record.study_uid)
+        wanted = {
+            "format": MASK_FORMAT,
+            "content_hash": record.content_hash,
+            "model_id": choice.model_id,
+            "standing": choice.standing,
+        }
+        return {name: note[name] for name in wanted} == wanted
 
     def _predictor(self, fold: int) -> VertebraPredictor:
         if fold not in self._loaded:
@@ -111,17 +124,6 @@ class MaskMaker:
         }
 
 
-def mask_is_current(
-    record: StudyRecord, note: Mapping[str, Any], choice: ModelChoice
-) -> bool:
-    """Say whether a predicted mask is what its model would give again."""
-    return (note["format"], note["content_hash"], note["model_id"]) == (
-        MASK_FORMAT,
-        record.content_hash,
-        choice.model_id,
-    ) and note["standing"] == choice.standing
-
-
 class CropMaker:
     """Cuts the vertebrae of studies whose masks were predicted."""
 
@@ -147,15 +149,22 @@ class CropMaker:
         text = json.dumps(facts, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def is_current(self, study_uid: str) -> bool:
+        """Say whether the crops of a study are what they would be again."""
+        note = self._stores.crops.read_note(study_uid)
+        if note is None or study_uid not in self._studies.index:
+            return False
+        return bool(note["inputs"] == self.inputs(study_uid))
+
     def make(self, study_uid: str) -> MaskOutcome:
         """Cut and keep the vertebrae of a study, unless they are current."""
         mask_note = self._stores.predicted_masks.read_note(study_uid)
         if mask_note is None or study_uid not in self._studies.index:
             return MaskOutcome(study_uid=study_uid, action=QUARANTINED)
-        inputs = self.inputs(study_uid)
-        note = self._stores.crops.read_note(study_uid)
-        if note is not None and note["inputs"] == inputs:
+        if self.is_current(study_uid):
+            note = self._stores.crops.read_note(study_uid) or {}
             return MaskOutcome(study_uid=study_uid, action=UNCHANGED, note=note)
+        inputs = self.inputs(study_uid)
         study = MaskedStudy(
             grey=self._stores.slices.read_volume(study_uid),
             mask=self._stores.predicted_masks.read_volume(study_uid),
@@ -192,7 +201,7 @@ class CropMaker:
         }
 
     def _boxes_of(self, study_uid: str) -> pd.DataFrame | None:
-        """Return the fracture boxes of a study by slice index; None: none were drawn."""
+        """Return a study's fracture boxes by slice index; None: none were drawn."""
         own = self._boxes[self._boxes["study_uid"] == study_uid]
         if own.empty:
             return None
@@ -202,6 +211,19 @@ class CropMaker:
         found = own.assign(slice_index=own["slice_number"].map(index_of))
         found = found.dropna(subset=["slice_index"])
         return found[["x", "y", "width", "height", "slice_index"]]
+
+
+def studies_without_crops(
+    stores: Stores, config: CropConfig, boxes: pd.DataFrame
+) -> set[str]:
+    """Return the studies whose predicted mask or crops are missing or not current."""
+    masks, crops = MaskMaker(stores), CropMaker(stores, config, boxes)
+    return {
+        record.study_uid
+        for record in stores.metadata.read_records()
+        if not record.is_quarantined
+        and not (masks.is_current(record) and crops.is_current(record.study_uid))
+    }
 
 
 def make_all(

@@ -70,7 +70,7 @@ def clean_levels(probability: Float, step_mm: float) -> Labels:
         probability: Shape (Z, Y, X, C); it is not changed.
         step_mm: Voxel size.
     """
-    labels = probability.argmax(axis=-1).astype(np.uint8)
+    labels: Labels = probability.argmax(axis=-1).astype(np.uint8)
     kept = np.zeros_like(labels)
     strays: list[tuple[npt.NDArray[np.bool_], tuple[slice, ...]]] = []
     for level in range(1, CLASSES):
@@ -121,16 +121,20 @@ def _measure(
     sure = probability[where[:, 0], where[:, 1], where[:, 2], level]
     return LevelFinding(
         level=LEVEL_NAMES[level - 1],
-        volume_ml=round(len(where) * grid.step_mm**3 / 1000, 3),
+        volume_ml=round(float(len(where) * grid.step_mm**3 / 1000), 3),
         confidence=round(float(sure.mean()), 4),
         centre_zyx_mm=(float(centre[0]), float(centre[1]), float(centre[2])),
-        is_cut=top < _EDGE_MM or end > grid.depth_mm - _EDGE_MM,
+        is_cut=bool(top < _EDGE_MM or end > grid.depth_mm - _EDGE_MM),
     )
 
 
 def _contradictions(levels: Sequence[LevelFinding]) -> list[str]:
     if not levels:
         return ["No cervical vertebra was found."]
+    return [*_wrong_steps(levels), *_wrong_levels(levels), *_wrong_ends(levels)]
+
+
+def _wrong_steps(levels: Sequence[LevelFinding]) -> list[str]:
     flags = []
     for upper, lower in zip(levels, levels[1:], strict=False):
         gap_mm = lower.centre_zyx_mm[0] - upper.centre_zyx_mm[0]
@@ -141,6 +145,11 @@ def _contradictions(levels: Sequence[LevelFinding]) -> list[str]:
             flags.append(f"{missing} is missing between its neighbours.")
         elif gap_mm > _TALLEST_STEP_MM:
             flags.append(f"{upper.level} and {lower.level} are {gap_mm:.0f} mm apart.")
+    return flags
+
+
+def _wrong_levels(levels: Sequence[LevelFinding]) -> list[str]:
+    flags = []
     for level in levels:
         low, high = _PLAUSIBLE_ML
         small = level.volume_ml < low and not level.is_cut
@@ -148,6 +157,11 @@ def _contradictions(levels: Sequence[LevelFinding]) -> list[str]:
             flags.append(f"{level.level} has {level.volume_ml:.1f} ml.")
         if level.confidence < _SURE:
             flags.append(f"{level.level} is uncertain ({level.confidence:.0%}).")
+    return flags
+
+
+def _wrong_ends(levels: Sequence[LevelFinding]) -> list[str]:
+    flags = []
     first, last = levels[0], levels[-1]
     if first.level != LEVEL_NAMES[0] and not first.is_cut:
         flags.append(f"Nothing was found above {first.level}, though the scan goes on.")

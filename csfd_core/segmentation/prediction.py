@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from csfd_core.segmentation.bundle import ModelBundle
@@ -40,7 +39,9 @@ if TYPE_CHECKING:
 
 _FOUND: Final = 0.5  # probability of spine in the locator's grid
 _MARGIN_MM: Final = 10.0  # around the located box
-_WIDEST: Final = 1.35  # the segmenter's grid may be stretched so far to hold a long neck
+_WIDEST: Final = (
+    1.35  # the segmenter's grid may be stretched so far to hold a long neck
+)
 _PRESENT: Final = 0.15  # a class that is nowhere likelier on a slice is not computed
 # The segmenter looks several times, its grid moved by so many voxels; as its votes are
 # averaged, edges become smoother and levels surer.
@@ -156,15 +157,21 @@ class VertebraPredictor:
         box = _box_of_spine(spine)
         if box is None:
             return middle, 1.0
-        points = [grid_points_mm(m, n, step) for m, n in zip(middle, shape, strict=True)]
+        points = [
+            grid_points_mm(m, n, step) for m, n in zip(middle, shape, strict=True)
+        ]
         low = [at[part.start] - step / 2 for at, part in zip(points, box, strict=True)]
-        high = [at[part.stop - 1] + step / 2 for at, part in zip(points, box, strict=True)]
+        high = [
+            at[part.stop - 1] + step / 2 for at, part in zip(points, box, strict=True)
+        ]
         centre = tuple((a + b) / 2 for a, b in zip(low, high, strict=True))
         room = self.bundle.config.segmenter.extent_zyx_mm
         stretch = max(
-            (b - a + 2 * _MARGIN_MM) / mm for a, b, mm in zip(low, high, room, strict=True)
+            (b - a + 2 * _MARGIN_MM) / mm
+            for a, b, mm in zip(low, high, room, strict=True)
         )
-        return (centre[0], centre[1], centre[2]), min(max(stretch, 1.0), _WIDEST)
+        z, y, x = (float(value) for value in centre)
+        return (z, y, x), float(min(max(stretch, 1.0), _WIDEST))
 
     def _segment(self, volume: Reduced, centre: Triple, stretch: float) -> _Crop:
         """Average the probabilities of several looks at the same place."""
@@ -216,9 +223,9 @@ def _to_slices(volume: Reduced, crop: _Crop, labels: Labels) -> Labels:
     cleaned = _agree(crop.probability[box], labels[box])
     full, weights = [], []
     for axis in range(3):
-        grid = grid_points_mm(
-            crop.centre_mm[axis], labels.shape[axis], crop.step_mm
-        )[box[axis]]
+        grid = grid_points_mm(crop.centre_mm[axis], labels.shape[axis], crop.step_mm)[
+            box[axis]
+        ]
         step = volume.full_spacing_mm[axis]
         first = max(int(np.ceil(grid[0] / step)), 0)
         stop = min(int(np.floor(grid[-1] / step)) + 1, volume.full_shape[axis])

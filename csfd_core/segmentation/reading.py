@@ -56,7 +56,7 @@ def read_reduced(store: SliceStore, study_uid: str, step_mm: float) -> Reduced:
     assert note is not None
     geometry = geometry_of(note)
     reduction = _Reduction.to(geometry, step_mm)
-    jpegs = (jpeg.as_buffer() for jpeg in table.column("jpeg"))
+    jpegs = (jpeg.as_py() for jpeg in table.column("jpeg"))
     planes = (_decode_reduced(jpeg, reduction, study_uid) for jpeg in jpegs)
     return _gather(planes, geometry, reduction)
 
@@ -165,7 +165,7 @@ def _shrink(plane: Grey, step: int) -> Grey:
     return np.asarray(blocks.mean(axis=(1, 3)) + 0.5, dtype=np.uint8)
 
 
-def _decode_reduced(jpeg: object, reduction: _Reduction, study_uid: str) -> Grey:
+def _decode_reduced(jpeg: bytes, reduction: _Reduction, study_uid: str) -> Grey:
     try:
         grey = simplejpeg.decode_jpeg(
             jpeg,

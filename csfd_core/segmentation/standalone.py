@@ -82,13 +82,17 @@ def opened(place: str) -> Iterator[Source]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_nifti(path: Path, mask: npt.NDArray[np.uint8], geometry: VolumeGeometry) -> None:
+def write_nifti(
+    path: Path, mask: npt.NDArray[np.uint8], geometry: VolumeGeometry
+) -> None:
     """Write a mask (slice, row, column) so that viewers lay it on the CT.
 
     Raises:
         SettingsError: If it cannot be written.
     """
-    image = nib.Nifti1Image(mask.transpose(2, 1, 0), nifti_affine(geometry))
+    image: Any = nib.Nifti1Image(  # type: ignore[no-untyped-call]  # no types
+        mask.transpose(2, 1, 0), nifti_affine(geometry)
+    )
     image.header.set_xyzt_units("mm")
     image.set_qform(image.affine, code=1)
     image.set_sform(image.affine, code=1)
@@ -126,9 +130,7 @@ def _segment_folder(
         planes = [grey[header.file_name] for header in scan.headers]
         volume = reduce_slices(planes, scan.geometry, predictor.step_mm)
         prediction = predictor.predict(volume)
-        write_nifti(
-            out / f"{scan.study_uid}.nii.gz", prediction.mask, scan.geometry
-        )
+        write_nifti(out / f"{scan.study_uid}.nii.gz", prediction.mask, scan.geometry)
         report = _to_json(scan, prediction, predictor, read_s)
         text = json.dumps(report, indent=2) + "\n"
         _write(out / f"{scan.study_uid}.json", text.encode())
