@@ -306,7 +306,7 @@ def test_run_does_what_is_new_and_nothing_twice(
     assert "run " not in again
     (source / "train.csv").write_text(f"{LABELS}{UIDS[0]},0,0,0,0,0,0,0,0\n")
     assert launch.run("demo") == 0
-    assert "Tables and reports: done" in capsys.readouterr().out
+    assert "tables and models: done" in capsys.readouterr().out
     table = Stores(Location(tmp_path / "store")).metadata.read_studies()
     assert table["C2"].sum() == 0
 
