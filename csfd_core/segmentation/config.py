@@ -126,8 +126,8 @@ LARGE: Final = ModelConfig(
         shape_zyx=(128, 128, 128),
         spacing_mm=1.25,
         classes=CLASSES,
-        filters=(32, 64, 128, 256, 320),
-        stem=1,
+        filters=(48, 96, 192, 320),
+        stem=2,
         coordinates=True,
     ),
 )

@@ -71,6 +71,8 @@ def draw_sample(
     """Draw one augmented sample for both networks, without the batch axis."""
     grey: Float = volume.grey.astype(np.float32) / np.float32(255)
     labels = volume.labels
+    # From nearly as it is to as far as it goes: easy and hard samples in turn.
+    strength *= float(rng.uniform(0.25, 1.0))
     if strength > 0:
         grey, labels = cut_field_of_view(grey, labels, rng, volume.spacing_mm)
     centre = spine_centre_mm(labels, volume.spacing_mm)

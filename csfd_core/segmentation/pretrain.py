@@ -15,7 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
-from csfd_core.segmentation.bundle import ModelBundle, write_bundle
+from csfd_core.segmentation.bundle import ModelBundle, read_bundle, write_bundle
 from csfd_core.segmentation.config import SMALL, TrainingConfig
 from csfd_core.segmentation.data import GridVolume, phantom_volume
 from csfd_core.segmentation.training import (
@@ -66,7 +66,10 @@ def pretrain(settings: TrainingConfig, folder: Path, pool: int = 120) -> Trainin
     try:
         validation = [phantom_volume(VALIDATION_SEED, i) for i in range(_VALIDATION)]
         data = TrainingData(training=phantoms, validation=validation)
-        plan = Plan(model=SMALL, training=settings)
+        start = None
+        if settings.initial != "none":
+            start = read_bundle(Location(settings.initial)).weights
+        plan = Plan(model=SMALL, training=settings, initial=start)
         result = train(plan, data, folder, lambda epoch, _: _report(epoch))
     finally:
         phantoms.close()
@@ -102,6 +105,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--start", help="Folder of a model to go on from.")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     settings = replace(
@@ -109,8 +114,8 @@ def main() -> None:
         epochs=arguments.epochs,
         steps_per_epoch=arguments.steps,
         seed=arguments.seed,
-        learning_rate=1.5e-3,
-        initial="none",
+        learning_rate=arguments.rate,
+        initial=arguments.start or "none",
     )
     pretrain(settings, arguments.out)
 

@@ -1,5 +1,6 @@
 """The report on the segmentation: how well, where it fails, what it looks like."""
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from PIL import Image
 
 from csfd_core.reports.page import Page, Section, Table, Written, to_csv, write_page
 from csfd_core.reports.render import (
@@ -16,12 +18,14 @@ from csfd_core.reports.render import (
     picture,
     say_nothing_to_show,
 )
+from csfd_core.segmentation.data import Sample, to_batch
 from csfd_core.segmentation.evaluate import Scores
 from csfd_core.segmentation.grids import Axes
 from csfd_core.store.locations import Location
 from csfd_core.vocabulary import LEVEL_COLOURS, LEVEL_NAMES
 
 if TYPE_CHECKING:
+    import keras
     from matplotlib.axes import Axes as PlotAxes
     from matplotlib.figure import Figure
 
@@ -205,6 +209,29 @@ def _looks(examples: Sequence[Example]) -> Section:
         figure=_plot_examples(examples) if examples else None,
         is_picture=True,
     )
+
+
+def sample_overlay(model: "keras.Model", sample: Sample) -> bytes:
+    """Return a PNG of a training sample: predicted and given levels side by side."""
+    inputs, targets = to_batch([sample])
+    logits = np.asarray(model.predict_on_batch(inputs)["segmenter"])[0]
+    grey = inputs["segmenter"][0, ..., 0]
+    column = grey.shape[2] // 2
+    palette = np.zeros((len(LEVEL_NAMES) + 1, 3))
+    for label, name in enumerate(LEVEL_NAMES, start=1):
+        code = LEVEL_COLOURS[name]
+        palette[label] = [int(code[place : place + 2], 16) for place in (1, 3, 5)]
+    panels = []
+    for labels in (logits.argmax(axis=-1), targets["segmenter"][0]):
+        plane = labels[:, :, column]
+        share = np.where(plane > 0, _ALPHA, 0.0)[..., None]
+        panels.append(
+            grey[:, :, column, None] * 255 * (1 - share) + palette[plane] * share
+        )
+    shown = np.concatenate(panels, axis=1).clip(0, 255).astype(np.uint8)
+    sink = io.BytesIO()
+    Image.fromarray(shown.repeat(3, axis=0).repeat(3, axis=1)).save(sink, "PNG")
+    return sink.getvalue()
 
 
 @chart

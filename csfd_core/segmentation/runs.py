@@ -1,20 +1,27 @@
 """One training as it is recorded: progress, curves, overlays, the model, its report."""
 
 import json
-import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
 from csfd_core.reports.page import INDEX
 from csfd_core.segmentation.bundle import CARD, WEIGHTS, read_card
 from csfd_core.segmentation.config import SegmentationProfile
+from csfd_core.segmentation.data import draw_sample
 from csfd_core.segmentation.fit import Fit, fit_model, is_current, plan_fit
 from csfd_core.segmentation.models import ModelStore
-from csfd_core.segmentation.report import FOLDER
+from csfd_core.segmentation.reading import read_training_volume
+from csfd_core.segmentation.report import FOLDER, sample_overlay
 from csfd_core.segmentation.summary import Evaluation, evaluate_model
-from csfd_core.segmentation.training import EpochResult
+from csfd_core.segmentation.training import EpochResult, OnEpoch
 from csfd_core.settings import PROJECT_ROOT
 from csfd_core.store.convert import Stores
 
@@ -27,7 +34,7 @@ TRAINED: Final = "trained"
 UNCHANGED: Final = "unchanged"
 TAKEN: Final = "taken from csfd"  # no study with a mask may be learnt from
 _LOCK: Final = PROJECT_ROOT / "requirements.lock"
-_log = logging.getLogger(__name__)
+_OVERLAYS: Final = 6  # of one training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,22 +67,11 @@ def run_fold(
         return FoldRun(fit=fit, outcome=UNCHANGED, facts=card, evaluation=None)
     run.log_params(_params(fit))
 
-    def on_epoch(epoch: EpochResult, model: "keras.Model") -> None:
-        run.log_metrics(_metrics(epoch), step=epoch.epoch)
-        _log.info(
-            "Fold %d, epoch %d of %d: loss %.3f, validation Dice %.3f, %.0f s left.",
-            fold,
-            epoch.epoch,
-            settings.training.epochs,
-            epoch.loss,
-            epoch.validation_dice,
-            epoch.seconds_left,
-        )
-
     if is_current(stores, fit):  # it was trained, but its report is missing
         facts, trained = dict(read_card(place) or {}), True
     else:
-        bundle, result = fit_model(stores, fit, on_epoch)
+        with _watched(stores, fit, run) as on_epoch:
+            bundle, result = fit_model(stores, fit, on_epoch)
         facts, trained = dict(bundle.facts), result is not None
     evaluation = evaluate_model(stores, fit, facts)
     numbers = evaluation.scores.summary()
@@ -94,6 +90,32 @@ def run_fold(
     )
     outcome = TRAINED if trained else TAKEN
     return FoldRun(fit=fit, outcome=outcome, facts=facts, evaluation=evaluation)
+
+
+@contextmanager
+def _watched(stores: Stores, fit: Fit, run: "TrackedRun") -> Iterator[OnEpoch]:
+    """Show the progress of a training, and record its curves and overlays."""
+    settings = fit.settings
+    epochs = settings.training.epochs
+    sample = None
+    if fit.split.validation:
+        step = settings.model.segmenter.spacing_mm
+        volume = read_training_volume(stores, fit.split.validation[0][0], step)
+        sample = draw_sample(volume, settings.model, np.random.default_rng(0), 0.0)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(f"Segmentation, fold {fit.fold}", total=epochs)
+
+        def on_epoch(epoch: EpochResult, model: "keras.Model") -> None:
+            run.log_metrics(_metrics(epoch), step=epoch.epoch)
+            if sample is not None and epoch.epoch % max(1, epochs // _OVERLAYS) == 0:
+                name = f"overlays/epoch_{epoch.epoch:03d}.png"
+                run.log_files({name: sample_overlay(model, sample)})
+            told = f"epoch {epoch.epoch} of {epochs}: loss {epoch.loss:.3f}, "
+            told += f"validation Dice {epoch.validation_dice:.3f}"
+            progress.update(task, completed=epoch.epoch, description=told)
+
+        yield on_epoch
 
 
 def _params(fit: Fit) -> dict[str, object]:

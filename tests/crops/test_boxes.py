@@ -26,7 +26,9 @@ def flipped(mask: Labels, affine: Affine, axis: int) -> tuple[Labels, Affine]:
     return np.flip(mask, axis), turned
 
 
-def divided(mask: Labels, affine: Affine, axis: int, parts: int) -> tuple[Labels, Affine]:
+def divided(
+    mask: Labels, affine: Affine, axis: int, parts: int
+) -> tuple[Labels, Affine]:
     """The same body in voxels that are thinner along one axis."""
     finer = affine.copy()
     finer[:3, axis] = affine[:3, axis] / parts
@@ -52,7 +54,9 @@ def test_boxes_do_not_depend_on_how_the_grid_is_stored(
 
 @settings(deadline=None, max_examples=80)
 @given(masks, st.booleans())
-def test_cut_and_pasted_back_the_mask_is_the_same(mask: Labels, is_flipped: bool) -> None:
+def test_cut_and_pasted_back_the_mask_is_the_same(
+    mask: Labels, is_flipped: bool
+) -> None:
     affine = AFFINE
     if is_flipped:
         mask, affine = flipped(mask, AFFINE, 0)

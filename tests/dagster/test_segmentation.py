@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from dagster import AssetKey
 
-from csfd_core.evaluation.folds import is_test
+from csfd_core.evaluation.folds import fold_of, is_test
 from csfd_core.segmentation.bundle import ModelBundle, write_bundle
 from csfd_core.segmentation.config import SMALL
 from csfd_core.segmentation.models import ModelStore
@@ -60,7 +60,9 @@ def write_model(root: Location, trained: list[str], fold: int = 0) -> None:
 
 def write_table(root: Location) -> None:
     rows = pd.DataFrame({"study_uid": UIDS, "status": "good"})
-    table = rows.reindex(columns=[name for name, _, _ in STUDIES_COLUMNS])
+    missing = [n for n, _, _ in STUDIES_COLUMNS if n not in rows]
+    empty = pd.DataFrame(None, index=rows.index, columns=missing, dtype=object)
+    table = pd.concat([rows, empty], axis=1)
     MetadataStore(root).write_studies(table, "x")
 
 
@@ -71,8 +73,6 @@ def run_check(check: dg.AssetChecksDefinition, tmp_path: Path) -> dg.AssetCheckR
 
 
 def test_a_planted_test_study_fails_the_leak_check(tmp_path: Path) -> None:
-    from csfd_core.evaluation.folds import fold_of
-
     root = Location(tmp_path)
     write_table(root)
     clean = [uid for uid in UIDS if not is_test(uid) and fold_of(uid) != 0]

@@ -12,7 +12,20 @@ from csfd_core.evaluation.folds import (
 
 # Written down once. A change here would move patients between training and test.
 FROZEN_FOLDS = [3, 1, 3, 4, 0, 1, 4, 1, 2, 1, 1, 4]
-FROZEN_TEST = [False, True, False, True, False, False, False, False, True, False, False, False]
+FROZEN_TEST = [
+    False,
+    True,
+    False,
+    True,
+    False,
+    False,
+    False,
+    False,
+    True,
+    False,
+    False,
+    False,
+]
 
 
 def test_folds_of_known_patients_never_change() -> None:

@@ -32,7 +32,7 @@ def cube(low: int, high: int, size: int = 24) -> Mask:
 def brute_force(
     first: Mask, second: Mask, spacing: tuple[float, float, float]
 ) -> tuple[float, float]:
-    """Distances between surface points by nearest neighbours, without a distance map."""
+    """Distances between surface points by nearest neighbours, not by a map."""
     points = []
     for mask in (first, second):
         padded = np.pad(mask, 1)
@@ -81,7 +81,9 @@ def test_hausdorff_of_planes_is_their_distance(
     first = np.zeros((20, 9, 9), dtype=np.bool_)
     second = first.copy()
     first[4], second[11] = True, True
-    assert surface_scores_mm(first, second, spacing) == pytest.approx((7 * spacing[0],) * 2)
+    assert surface_scores_mm(first, second, spacing) == pytest.approx(
+        (7 * spacing[0],) * 2
+    )
 
 
 def test_nested_cubes_have_known_distances() -> None:

@@ -7,10 +7,9 @@ import pandas as pd
 import pytest
 
 from csfd_core.evaluation.folds import assign_folds
-from csfd_core.segmentation.config import PROFILES
-from csfd_core.segmentation.fit import Fit, is_current, plan_fit, split_studies
 from csfd_core.segmentation.bundle import ModelBundle, write_bundle
-from csfd_core.segmentation.config import SMALL
+from csfd_core.segmentation.config import PROFILES, SMALL
+from csfd_core.segmentation.fit import Fit, is_current, plan_fit, split_studies
 from csfd_core.segmentation.models import ModelStore
 from csfd_core.store.convert import Stores
 from csfd_core.store.locations import Location
@@ -61,7 +60,10 @@ class _Metadata:
 
 
 def plan(
-    monkeypatch: pytest.MonkeyPatch, stores: Stores, studies: pd.DataFrame, seed: int = 0
+    monkeypatch: pytest.MonkeyPatch,
+    stores: Stores,
+    studies: pd.DataFrame,
+    seed: int = 0,
 ) -> Fit:
     monkeypatch.setattr(Stores, "metadata", _Metadata(studies))
     profile = PROFILES["demo"]

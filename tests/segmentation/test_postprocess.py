@@ -80,7 +80,11 @@ def test_levels_at_the_end_of_the_scan_are_cut_and_nothing_is_missing_there() ->
     labels = column()
     labels[labels > 5] = 0
     end_mm = 20.0 + 1.5 * 56  # C5 ends at voxel 56
-    found = review(labels, sure(labels), ScanGrid(first_mm=GRID.first_mm, step_mm=1.5, depth_mm=end_mm))
+    found = review(
+        labels,
+        sure(labels),
+        ScanGrid(first_mm=GRID.first_mm, step_mm=1.5, depth_mm=end_mm),
+    )
     assert [level.is_cut for level in found.levels] == [False] * 4 + [True]
     assert found.flags == ()
     open_ended = review(labels, sure(labels), GRID).flags

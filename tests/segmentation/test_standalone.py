@@ -53,7 +53,9 @@ def test_masks_lie_on_the_ct_in_patient_coordinates(
             assert len(voxels), level
             places.append(nib.affines.apply_affine(image.affine, voxels).mean(axis=0))
         assert np.linalg.norm(places[0] - places[1]) < 8
-    report = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
+    report = json.loads(
+        path.with_name(path.name.replace(".nii.gz", ".json")).read_text()
+    )
     assert report["study_uid"] == path.name.removesuffix(".nii.gz")
     assert {level["level"] for level in report["levels"]} == {
         f"C{level}" for level in range(1, 8)

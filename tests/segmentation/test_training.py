@@ -73,12 +73,13 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
     whole = finish(start(tmp_path / "whole", 6))
     process = start(tmp_path / "killed", 6)
     assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("epoch 3"):
-            break
-    time.sleep(0.05)  # in the middle of the next epoch
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with process.stdout as lines:
+        for line in lines:
+            if line.startswith("epoch 3"):
+                break
+        time.sleep(0.05)  # in the middle of the next epoch
+        process.send_signal(signal.SIGKILL)
+        process.wait()
     resumed = finish(start(tmp_path / "killed", 6))
     assert resumed["epochs"] == [1, 2, 3, 4, 5, 6]
     assert resumed == whole  # the losses and the very weights
