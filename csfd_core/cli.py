@@ -6,7 +6,6 @@ command needs is imported when it runs, so that ``csfd --help`` answers at once.
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
@@ -145,8 +144,7 @@ def convert(
         Stores,
         StudyOutcome,
         StudyTask,
-        convert_study,
-        run_studies,
+        convert_studies,
     )
     from csfd_core.store.locations import Location
     from csfd_core.store.slice_store import ConversionSettings
@@ -165,7 +163,7 @@ def convert(
         open_executor(workers or default_workers(len(tasks)), dask) as executor,
         study_progress("Convert", len(tasks)) as progress,
     ):
-        for outcome in run_studies(convert_study, tasks, executor):
+        for outcome in convert_studies(tasks, executor):
             outcomes.append(outcome)
             is_new = outcome.action == WRITTEN
             slices = outcome.slice_count if is_new else 0
@@ -190,6 +188,44 @@ def convert(
             f"{counts[FAILED]} studies failed; the first: {first.message} Run the same "
             "command again to go on."
         )
+
+
+@app.command()
+def eda(
+    source: Annotated[
+        str | None, typer.Option(help="Source; else CSFD_SOURCE or data/source.")
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option(help="Store; else CSFD_STORE or data/store.")
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(help="Folder or s3:// URL; else reports/eda in the store."),
+    ] = None,
+) -> None:
+    """Write the report on the data: labels, geometry, images, boxes, quality.
+
+    Works on a label table alone; what needs images then says so.
+
+    Example: `csfd eda --source data/source --store data/store`
+    """
+    from csfd_core.eda.report import write_eda_report
+    from csfd_core.settings import Settings
+    from csfd_core.store.convert import Stores
+    from csfd_core.store.locations import Location
+    from csfd_core.store.source import Source, Sources
+
+    settings = Settings.from_environment()
+    places = [Source(source or settings.source).require()]
+    if source is None:
+        places.append(Source(settings.inbox))
+    report = write_eda_report(
+        Sources(places),
+        Stores(Location(store or settings.store)),
+        None if out is None else Location(out),
+    )
+    typer.echo(f"{report.numbers}.")
+    typer.echo(f"Report: {report.page_path}")
 
 
 @app.command()
@@ -296,16 +332,15 @@ def _fail(message: str) -> NoReturn:
 def _run_dagster(
     command: str, source: str | None, store: str | None, arguments: list[str]
 ) -> None:
-    """Start the Dagster side in a process of its own: the core never imports it."""
+    """Become the Dagster side: the core never imports it, and signals reach it."""
     environment = dict(os.environ)
     if source is not None:
         environment["CSFD_SOURCE"] = _absolute(source)
     if store is not None:
         environment["CSFD_STORE"] = _absolute(store)
     call = [sys.executable, "-m", "csfd_dagster.launch", command, *arguments]
-    result = subprocess.run(call, env=environment, check=False)
-    if result.returncode:
-        raise typer.Exit(1)
+    sys.stdout.flush()
+    os.execve(sys.executable, call, environment)
 
 
 def _absolute(place: str) -> str:

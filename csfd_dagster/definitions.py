@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from csfd_dagster.assets import ingest, segmentation
+from csfd_dagster.assets import eda, ingest, segmentation
 from csfd_dagster.checks import CHECKS
 from csfd_dagster.jobs import JOBS
 from csfd_dagster.mlflow_resource import MlflowResource
@@ -22,7 +22,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
         resources: Resources to use in place of those that read the environment.
     """
     return dg.Definitions(
-        assets=dg.load_assets_from_modules([ingest, segmentation]),
+        assets=dg.load_assets_from_modules([ingest, eda, segmentation]),
         asset_checks=[*CHECKS, *SEGMENTATION_CHECKS],
         jobs=JOBS,
         sensors=SENSORS,

@@ -17,6 +17,13 @@ ingestion = dg.define_asset_job(
     description="Headers, slices and masks of new studies, and the table of all.",
 )
 
+exploration = dg.define_asset_job(
+    "exploration",
+    selection=dg.AssetSelection.groups("eda"),
+    executor_def=dg.in_process_executor,
+    description="The report on the data, and the film of a study.",
+)
+
 everything = dg.define_asset_job(
     "everything",
     selection=dg.AssetSelection.all(),
@@ -24,4 +31,4 @@ everything = dg.define_asset_job(
     description="The whole graph.",
 )
 
-JOBS = [ingestion, everything]
+JOBS = [ingestion, exploration, everything]

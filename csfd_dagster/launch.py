@@ -5,18 +5,19 @@ A module of its own, run in its own process, so that the core never imports Dags
 
 import argparse
 import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 
+from csfd_core.eda.report import is_current as report_is_current
 from csfd_core.errors import CsfdError
-from csfd_core.segmentation.fit import is_current, plan_fit
+from csfd_core.segmentation.fit import is_current as model_is_current
+from csfd_core.segmentation.fit import plan_fit
 from csfd_core.segmentation.masks import studies_without_crops
 from csfd_core.settings import PROJECT_ROOT
 from csfd_core.store.convert import Stores, StudyTask, needs_work
@@ -26,6 +27,7 @@ from csfd_core.store.source import Sources
 from csfd_core.store.studies_table import studies_table_inputs
 from csfd_core.vocabulary import is_uid
 from csfd_dagster.definitions import build_defs
+from csfd_dagster.mlflow_resource import MlflowResource
 from csfd_dagster.partitions import partition_ranges, range_tags, studies
 from csfd_dagster.resources import SourceResource, StoreResource
 from csfd_dagster.segmentation_resource import SegmentationResource
@@ -42,6 +44,7 @@ class Project:
     stores: Stores
     conversion: ConversionSettings
     segmentation: SegmentationResource
+    mlflow: MlflowResource
 
     def tasks(self) -> list[StudyTask]:
         """List the studies that are there."""
@@ -67,6 +70,7 @@ def run(profile: str, resources: Mapping[str, Any] | None = None) -> int:
     if not tasks:
         places = " and ".join(str(place) for place in project.sources.locations)
         return _fail(f"There are no studies in {places}. Make some with csfd phantom.")
+    project.mlflow.prepare()
     job = project.defs.resolve_job_def("everything")
     phases = phases_of(project.defs.resolve_asset_graph())
     with dg.DagsterInstance.get() as instance:
@@ -120,7 +124,7 @@ def _runs_of_phase(
 ) -> list[tuple[str, dict[str, str]]]:
     """Return the runs that a phase needs now: what to say of each, and its tags."""
     if number % 2:
-        is_due = bool(changed) or _tables_are_due(project)
+        is_due = bool(changed) or not _are_current(project)
         return [("tables and models", {})] if is_due else []
     wanted = changed
     if number:
@@ -136,15 +140,15 @@ def _runs_of_phase(
     ]
 
 
-def _tables_are_due(project: Project) -> bool:
-    """Say whether the table of studies or a model is not what it would be now."""
-    inputs = studies_table_inputs(project.stores, project.sources)
-    if inputs != project.stores.metadata.read_studies_inputs():
-        return True
+def _are_current(project: Project) -> bool:
+    """Say whether the tables, reports and models are what they would be now."""
+    stores, sources = project.stores, project.sources
+    if studies_table_inputs(stores, sources) != stores.metadata.read_studies_inputs():
+        return False
     settings = project.segmentation.settings()
-    return not all(
-        is_current(project.stores, plan_fit(project.stores, settings, fold))
-        for fold in project.segmentation.folds
+    fits = [plan_fit(stores, settings, fold) for fold in project.segmentation.folds]
+    return report_is_current(sources, stores) and all(
+        model_is_current(stores, fit) for fit in fits
     )
 
 
@@ -153,6 +157,7 @@ def _open_project(profile: str, resources: Mapping[str, Any]) -> Project:
         "source": SourceResource(),
         "store": StoreResource(),
         "segmentation": SegmentationResource(profile=profile),
+        "mlflow": MlflowResource(),
         **resources,
     }
     store = used["store"]
@@ -162,16 +167,18 @@ def _open_project(profile: str, resources: Mapping[str, Any]) -> Project:
         stores=store.open(),
         conversion=store.conversion(),
         segmentation=used["segmentation"],
+        mlflow=used["mlflow"],
     )
 
 
-def ui(port: int) -> int:
-    """Run Dagster's web UI and daemon until interrupted."""
+def ui(port: int) -> NoReturn:
+    """Become Dagster's web UI and daemon, until interrupted."""
+    MlflowResource().prepare()
     _say(f"Dagster's UI is at http://127.0.0.1:{port} (stop it with Ctrl+C).")
-    call = ["dagster", "dev", "--host", "127.0.0.1", "--port", str(port)]
-    call = [str(Path(sys.executable).parent / call[0]), *call[1:]]
+    program = str(Path(sys.executable).parent / "dagster")
     workspace = ["--workspace", str(PROJECT_ROOT / "workspace.yaml")]
-    return subprocess.run([*call, *workspace], check=False).returncode
+    place = ["--host", "127.0.0.1", "--port", str(port)]
+    os.execv(program, [program, "dev", *place, *workspace])
 
 
 def main() -> int:
@@ -187,7 +194,7 @@ def main() -> int:
     try:
         if arguments.command == "run":
             return run(arguments.profile)
-        return ui(arguments.port)
+        ui(arguments.port)
     except CsfdError as error:
         return _fail(str(error))
     except KeyboardInterrupt:

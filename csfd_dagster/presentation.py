@@ -22,7 +22,9 @@ _PREVIEW_COLUMNS = [
 ]
 
 
-def picture(content: bytes, kind: Literal["jpeg", "png"] = "jpeg") -> dg.MetadataValue:
+def picture(
+    content: bytes, kind: Literal["jpeg", "png", "webp"] = "jpeg"
+) -> dg.MetadataValue:
     """Show a picture in the UI."""
     text = base64.b64encode(content).decode("ascii")
     return dg.MetadataValue.md(f"![](data:image/{kind};base64,{text})")

@@ -109,4 +109,12 @@ def _run_requests(
         yield dg.RunRequest(run_key=run_key, tags=range_tags(keys))
 
 
-SENSORS = [new_studies]
+# What depends on the table of studies is made anew when it has been.
+followers = dg.AutomationConditionSensorDefinition(
+    "followers",
+    target=dg.AssetSelection.all(),
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=60,
+)
+
+SENSORS = [new_studies, followers]

@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from pydicom import dcmread
 from pydicom.encaps import get_frame
 from pydicom.uid import JPEGExtended12Bit
@@ -101,7 +102,9 @@ def read_grey_levels(
     table = _grey_table(
         stored.dtype.str, slope, intercept, window, _padding_range(header)
     )
-    return np.asarray(table[stored.view(unsigned)])
+    # Arrow takes 16-bit indices as they are; NumPy would widen them to 64 bits first.
+    levels = table.take(pa.array(stored.view(unsigned).ravel()))
+    return np.asarray(levels).reshape(stored.shape)
 
 
 def window_to_uint8(
@@ -223,11 +226,11 @@ def _grey_table(
     intercept: float,
     window: Window,
     padding: tuple[int, int] | None,
-) -> npt.NDArray[np.uint8]:
+) -> pa.Array:
     """Grey level of every stored value, indexed by its unsigned bit pattern."""
     bits = np.dtype(dtype).itemsize * 8
     stored = np.arange(1 << bits, dtype=f"u{bits // 8}").view(dtype).astype(np.float32)
     hounsfield = stored * np.float32(slope) + np.float32(intercept)
     if padding is not None:
         hounsfield[(stored >= padding[0]) & (stored <= padding[1])] = PADDING_HU
-    return window_to_uint8(hounsfield, window)
+    return pa.array(window_to_uint8(hounsfield, window))

@@ -196,7 +196,7 @@ def _coarsen(grey: Float, rng: np.random.Generator) -> Float:
     sizes = np.maximum(2, np.round(np.array(grey.shape) / steps)).astype(int)
     picks = [np.linspace(0, n - 1, m) for n, m in zip(grey.shape, sizes, strict=True)]
     small: Float = soft[np.ix_(*(np.round(p).astype(int) for p in picks))]
-    return _enlarge(small[None], grey.shape)[0]
+    return np.asarray(_enlarge(small[None], grey.shape)[0])
 
 
 def _blur(grey: Float, rng: np.random.Generator) -> Float:
@@ -225,7 +225,7 @@ def _bend_contrast(grey: Float, rng: np.random.Generator) -> Float:
 def smooth_field(rng: np.random.Generator, shape: tuple[int, ...], knots: int) -> Float:
     """Return a random field of about unit size, ``knots`` control points an axis."""
     values = rng.standard_normal((1, knots, knots, knots), dtype=np.float32)
-    return _enlarge(values, shape)[0]
+    return np.asarray(_enlarge(values, shape)[0])
 
 
 def _enlarge(values: Float, shape: tuple[int, ...]) -> Float:

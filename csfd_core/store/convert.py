@@ -8,7 +8,7 @@ result.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -30,6 +30,7 @@ WRITTEN: Final = "written"
 UNCHANGED: Final = "unchanged"
 QUARANTINED: Final = "quarantined"
 FAILED: Final = "failed"
+_READERS: Final = 16  # comparing studies with the store waits for disk or network
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +183,21 @@ def needs_work(task: StudyTask) -> bool:
     return record.mask_hash is not None and not _mask_is_current(task, record)
 
 
+def convert_studies(
+    tasks: Sequence[StudyTask], executor: Executor
+) -> Iterator[StudyOutcome]:
+    """Convert every study; yield each outcome as it comes.
+
+    Studies that are up to date are found by threads of this process: starting a pool
+    of processes for them would take longer than all of them together.
+    """
+    with ThreadPoolExecutor(_READERS) as readers:
+        found = list(readers.map(_if_current, tasks))
+    yield from (outcome for outcome in found if outcome is not None)
+    rest = [task for task, done in zip(tasks, found, strict=True) if done is None]
+    yield from run_studies(convert_study, rest, executor)
+
+
 def run_studies(
     step: Step, tasks: Sequence[StudyTask], executor: Executor
 ) -> Iterator[StudyOutcome]:
@@ -203,6 +219,14 @@ def _result(future: Future[StudyOutcome], task: StudyTask) -> StudyOutcome:
         return StudyOutcome(
             study_uid=task.folder.name, action=FAILED, message=str(error)
         )
+
+
+def _if_current(task: StudyTask) -> StudyOutcome | None:
+    """Return the outcome of a study that needs no work, else ``None``."""
+    try:
+        return None if needs_work(task) else convert_study(task)
+    except CsfdError:  # it will fail again, where that is an outcome
+        return None
 
 
 def _only_scan(task: StudyTask, on_slice: OnSlice | None = None) -> StudyScan:

@@ -281,7 +281,7 @@ class _as_source_error:  # noqa: N801 - used like a function
             ) from error
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException | None) -> str:
     if isinstance(error, FileNotFoundError):
         return os.strerror(errno.ENOENT)  # s3fs says a path only
     text = getattr(error, "strerror", None) or str(error).rstrip(".")

@@ -6,11 +6,13 @@ import pytest
 from csfd_dagster.definitions import build_defs, defs
 from csfd_dagster.partitions import partition_ranges, range_tags
 
-INGESTION = {
+GRAPH = {
     "study_headers": set(),
     "slice_store": {"study_headers"},
     "mask_store": {"study_headers"},
     "metadata_table": {"study_headers"},
+    "mask_overlay_video": {"metadata_table", "slice_store", "mask_store"},
+    "eda_report": {"metadata_table", "slice_store", "mask_store", "mask_overlay_video"},
 }
 
 
@@ -18,13 +20,13 @@ def test_definitions_can_be_loaded() -> None:
     dg.Definitions.validate_loadable(defs)
 
 
-def test_ingestion_has_the_assets_and_dependencies_of_the_design() -> None:
+def test_graph_has_the_assets_and_dependencies_of_the_design() -> None:
     graph = defs.resolve_asset_graph()
     found = {
         key.to_user_string(): {p.to_user_string() for p in graph.get(key).parent_keys}
         for key in graph.materializable_asset_keys
     }
-    assert INGESTION.items() <= found.items()
+    assert GRAPH.items() <= found.items()
 
 
 def test_every_asset_tells_what_it_is() -> None:

@@ -1,0 +1,127 @@
+"""Exploratory analysis: the report on the data, and the film of a study.
+
+The work is done by ``csfd_core.eda``; here it is only named, described and recorded.
+"""
+
+from dataclasses import asdict
+from typing import Final
+
+import dagster as dg
+
+from csfd_core.eda.film import OVERLAY, PLAIN, PREVIEW
+from csfd_core.eda.inputs import read_inputs
+from csfd_core.eda.report import make_film, report_location, write_eda_report
+from csfd_core.reports.page import INDEX
+from csfd_dagster.assets.ingest import (
+    OWNERS,
+    RETRIES,
+    mask_store,
+    metadata_table,
+    slice_store,
+)
+from csfd_dagster.mlflow_resource import MlflowResource
+from csfd_dagster.presentation import picture
+from csfd_dagster.resources import SourceResource, StoreResource
+
+GROUP = "eda"
+DATA = [metadata_table, slice_store, mask_store]
+# Made anew whenever the table of studies has been, but not in the middle of a run.
+WHEN_DATA_CHANGE: Final = (
+    dg.AutomationCondition.any_deps_updated().allow(
+        dg.AssetSelection.assets(metadata_table)
+    )
+    & ~dg.AutomationCondition.any_deps_in_progress()
+    & ~dg.AutomationCondition.in_progress()
+)
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"video"},
+    deps=DATA,
+    retry_policy=RETRIES,
+    automation_condition=WHEN_DATA_CHANGE,
+    code_version="1",
+)
+def mask_overlay_video(
+    context: dg.AssetExecutionContext,
+    source: SourceResource,
+    store: StoreResource,
+    mlflow: MlflowResource,
+) -> dg.MaterializeResult:
+    """Film of one study from skull base to upper back, plain and with its mask.
+
+    MP4 in steps of 1 mm with the names of the vertebrae, and a small animated preview.
+    Made anew only where the study or its mask has changed.
+    """
+    stores = store.open()
+    inputs = read_inputs(source.open(), stores, with_headers=False)
+    out = report_location(stores)
+    films, is_new = make_film(inputs, out)
+    if films is None:
+        return dg.MaterializeResult(metadata={"outcome": "no study has images"})
+    with mlflow.run(context) as run:
+        run.log_params(asdict(films.note))
+        run.log_files(films.files())
+    return dg.MaterializeResult(
+        metadata={
+            "outcome": "written" if is_new else "unchanged",
+            "study_uid": films.note.study_uid,
+            "frames": films.note.frame_count,
+            "preview": picture(films.preview, kind="webp"),
+            "preview_path": dg.MetadataValue.path(f"{out}/{PREVIEW}"),
+            "plain_path": dg.MetadataValue.path(f"{out}/{PLAIN}"),
+            **(
+                {"overlay_path": dg.MetadataValue.path(f"{out}/{OVERLAY}")}
+                if films.has_mask
+                else {}
+            ),
+            "mlflow_run_id": run.run_id,
+        }
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"matplotlib", "html"},
+    deps=[*DATA, mask_overlay_video],
+    retry_policy=RETRIES,
+    automation_condition=WHEN_DATA_CHANGE,
+    code_version="1",
+)
+def eda_report(
+    context: dg.AssetExecutionContext,
+    source: SourceResource,
+    store: StoreResource,
+    mlflow: MlflowResource,
+) -> dg.MaterializeResult:
+    """One self-contained page on labels, geometry, images, boxes and data quality."""
+    report = write_eda_report(source.open(), store.open())
+    numbers = asdict(report.numbers)
+    with mlflow.run(context) as run:
+        run.log_metrics(numbers)
+        run.log_files(
+            {
+                **report.written.figures,
+                **report.written.tables,
+                INDEX: report.written.html.encode(),
+            }
+        )
+    return dg.MaterializeResult(
+        metadata={
+            "page": dg.MetadataValue.path(report.page_path),
+            "since": report.since,
+            **{f"{name}_count": number for name, number in numbers.items()},
+            **{
+                section.key: dg.MetadataValue.text(section.sentence)
+                for section in report.sections
+            },
+            **{
+                f"figure_{key}": picture(content, kind=kind)
+                for key, (kind, content) in report.written.previews.items()
+            },
+            "mlflow_run_id": run.run_id,
+        }
+    )
