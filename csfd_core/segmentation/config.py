@@ -80,11 +80,11 @@ class TrainingConfig:
     epochs: int = 12
     steps_per_epoch: int = 30
     batch_size: int = 1
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     weight_decay: float = 1e-4
     warm_up: float = 0.05  # share of the steps before the full learning rate
     patience: int = 0  # epochs without a better validation Dice; 0 never stops early
-    strength: float = 1.0  # of the augmentation, 0 none
+    strength: float = 0.7  # of the augmentation, 0 none
     initial: str = "builtin"  # model to start from; "none" starts from nothing
     mixed_precision: bool = False
 
@@ -157,6 +157,8 @@ PROFILES: Final[dict[str, SegmentationProfile]] = {
             epochs=300,
             steps_per_epoch=87,
             batch_size=2,
+            learning_rate=1.5e-3,
+            strength=1.0,
             patience=40,
             initial="none",
             mixed_precision=True,

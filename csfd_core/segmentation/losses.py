@@ -1,33 +1,27 @@
-"""The loss: soft Dice and weighted cross-entropy, on logits."""
+"""The loss: soft Dice and cross-entropy, on logits.
+
+Dice counts each level alike whatever its size. Class weights in the cross-entropy on
+top of it made the networks draw every vertebra a voxel too large (overlap with all bone
+.78 at a recall of .9), so there are none.
+"""
 
 from collections.abc import Callable
 from typing import Any, Final
 
-import numpy as np
-
 _SMOOTH_VOXELS: Final = 50.0  # so that absent levels weigh little, and not nothing
-_BACKGROUND_WEIGHT: Final = 0.4
-_LEVEL_WEIGHT: Final = 2.0
 
 Loss = Callable[[Any, Any], Any]
 
 
 def build_loss(classes: int) -> Loss:
-    """Return the loss of integer targets (N, Z, Y, X) and logits (N, Z, Y, X, C).
-
-    Dice counts each level alike whatever its size; background takes part in the
-    cross-entropy only.
-    """
+    """Return the loss of integer targets (N, Z, Y, X) and logits (N, Z, Y, X, C)."""
     from keras import ops
-
-    weights = np.full(classes, _LEVEL_WEIGHT, dtype=np.float32)
-    weights[0] = _BACKGROUND_WEIGHT
 
     def loss(targets: Any, logits: Any) -> Any:  # noqa: ANN401 - tensors
         logits = ops.cast(logits, "float32")
         wanted = ops.one_hot(ops.cast(targets, "int32"), classes, dtype="float32")
         log_found = ops.log_softmax(logits, axis=-1)
-        entropy = -ops.mean(ops.sum(wanted * log_found * weights, axis=-1))
+        entropy = -ops.mean(ops.sum(wanted * log_found, axis=-1))
         found = ops.exp(log_found)[..., 1:]
         wanted = wanted[..., 1:]
         axes = (0, 1, 2, 3)

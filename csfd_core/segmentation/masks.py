@@ -138,13 +138,13 @@ class CropMaker:
     def inputs(self, study_uid: str) -> str:
         """Identify what the crops of a study are made from."""
         mask = self._stores.predicted_masks.read_note(study_uid) or {}
-        boxes = self._boxes_of(study_uid)
+        boxes = self._boxes[self._boxes["study_uid"] == study_uid]
         facts = [
             self._config.to_note(),
             [mask.get(key) for key in ("format", "content_hash", "model_id")],
             mask.get("levels"),
             self._labels(study_uid),
-            None if boxes is None else boxes.to_numpy().tolist(),
+            boxes.to_numpy().tolist(),
         ]
         text = json.dumps(facts, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -205,8 +205,7 @@ class CropMaker:
         own = self._boxes[self._boxes["study_uid"] == study_uid]
         if own.empty:
             return None
-        table = self._stores.slices.read_table(study_uid)
-        numbers = table.column("instance_number").to_pylist()
+        numbers = self._stores.slices.read_instance_numbers(study_uid)
         index_of = {number: index for index, number in enumerate(numbers)}
         found = own.assign(slice_index=own["slice_number"].map(index_of))
         found = found.dropna(subset=["slice_index"])

@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--rate", type=float, default=1.5e-3, help="Learning rate.")
     parser.add_argument("--start", help="Folder of a model to go on from.")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -115,6 +115,7 @@ def main() -> None:
         steps_per_epoch=arguments.steps,
         seed=arguments.seed,
         learning_rate=arguments.rate,
+        strength=1.0,
         initial=arguments.start or "none",
     )
     pretrain(settings, arguments.out)
