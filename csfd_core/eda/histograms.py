@@ -1,9 +1,13 @@
 """Distributions of the geometry of all studies, in one figure."""
 
 import io
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _PANELS: Final = (
     ("slice_count", "Slices per study", "slices"),
@@ -28,20 +32,40 @@ def plot_histograms(studies: pd.DataFrame) -> bytes:
     figure = Figure(figsize=(11, 2.6), layout="constrained")
     axes = figure.subplots(1, len(_PANELS))
     for axis, (column, title, unit) in zip(axes, _PANELS, strict=True):
-        values = studies[column].dropna()
-        axis.set_title(f"{title}\n(n = {len(values)})", fontsize=10)
-        axis.set_xlabel(unit)
-        if values.empty:
-            continue
-        axis.hist(values, bins=min(30, max(5, len(values) // 4)), color=_COLOUR)
-        axis.axvline(values.median(), color="black", linestyle="--", linewidth=1)
-        axis.annotate(
-            f" median {values.median():.4g}",
-            (values.median(), 0.9),
-            xycoords=("data", "axes fraction"),
-            fontsize=8,
-        )
+        _draw(axis, studies[column].dropna(), title, unit)
     axes[0].set_ylabel("studies")
+    return _to_png(figure)
+
+
+def plot_counts(values: "pd.Series[int]", title: str, unit: str) -> bytes:
+    """Plot how one number is distributed over the studies; a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4, 2.6), layout="constrained")
+    axis = figure.subplots()
+    _draw(axis, values, title, unit)
+    axis.set_ylabel("studies")
+    return _to_png(figure)
+
+
+def _draw(
+    axis: "Axes", values: "pd.Series[int] | pd.Series[float]", title: str, unit: str
+) -> None:
+    axis.set_title(f"{title}\n(n = {len(values)})", fontsize=10)
+    axis.set_xlabel(unit)
+    if values.empty:
+        return
+    axis.hist(values, bins=min(30, max(5, len(values) // 4)), color=_COLOUR)
+    axis.axvline(values.median(), color="black", linestyle="--", linewidth=1)
+    axis.annotate(
+        f" median {values.median():.4g}",
+        (values.median(), 0.9),
+        xycoords=("data", "axes fraction"),
+        fontsize=8,
+    )
+
+
+def _to_png(figure: "Figure") -> bytes:
     sink = io.BytesIO()
     figure.savefig(sink, format="png", dpi=100)
     return sink.getvalue()

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 import dagster as dg
+import pandas as pd
 
-from csfd_core.eda.histograms import plot_histograms
-from csfd_core.eda.montage import study_montage
+from csfd_core.eda.histograms import plot_counts, plot_histograms
+from csfd_core.eda.montage import mask_montage, study_montage
 from csfd_core.store.convert import (
     FAILED,
     UNCHANGED,
@@ -50,7 +51,15 @@ def study_headers(
 ) -> dg.MaterializeResult:
     """Header facts of every slice of a study, its geometry, checks and quarantine."""
     tasks = _tasks(context, source, store)
-    return _record(context, executor.run(scan_headers, tasks))
+    outcomes = executor.run(scan_headers, tasks)
+    result = _record(context, outcomes)
+    counts = pd.Series([outcome.slice_count for outcome in outcomes])
+    histogram = plot_counts(counts, "Slices per study of this run", "slices")
+    metadata = {
+        **(result.metadata or {}),
+        "slices_per_study": picture(histogram, kind="png"),
+    }
+    return dg.MaterializeResult(metadata=metadata)
 
 
 @dg.asset(
@@ -111,7 +120,16 @@ def mask_store(
 ) -> dg.MaterializeResult:
     """Vertebra masks in the grid of the slices, lossless, for studies that have one."""
     tasks = _tasks(context, source, store)
-    return _record(context, executor.run(convert_mask, tasks))
+    outcomes = executor.run(convert_mask, tasks)
+    result = _record(context, outcomes)
+    masks = store.open().masks
+    for outcome in outcomes:
+        if masks.read_note(outcome.study_uid) is not None:
+            montage = picture(mask_montage(masks, outcome.study_uid))
+            context.add_asset_metadata(
+                {"montage": montage}, partition_key=outcome.study_uid
+            )
+    return result
 
 
 @dg.asset(

@@ -112,6 +112,12 @@ def test_one_run_ingests_a_range_and_tells_of_each_study(
         "missing_slices",
     )
     assert "montage" not in bad
+    headers = materialization(instance, "study_headers", UIDS[0]).metadata
+    assert "data:image/png;base64" in headers["slices_per_study"].value
+    mask = materialization(instance, "mask_store", UIDS[0]).metadata
+    assert "data:image/jpeg;base64" in mask["montage"].value
+    without = materialization(instance, "mask_store", UIDS[2]).metadata
+    assert "montage" not in without
     stores = Stores(Location(tmp_path / "store"))
     table = stores.metadata.read_studies().set_index("study_uid")
     assert table["status"].to_dict() == dict(
