@@ -78,13 +78,13 @@ class TrainingConfig:
     profile: Profile = "demo"
     seed: int = 0
     epochs: int = 12
-    steps_per_epoch: int = 30
+    steps_per_epoch: int = 50
     batch_size: int = 1
-    learning_rate: float = 5e-4
+    learning_rate: float = 8e-4
     weight_decay: float = 1e-4
     warm_up: float = 0.05  # share of the steps before the full learning rate
     patience: int = 0  # epochs without a better validation Dice; 0 never stops early
-    strength: float = 0.7  # of the augmentation, 0 none
+    strength: float = 0.5  # of the augmentation, 0 none
     initial: str = "builtin"  # model to start from; "none" starts from nothing
     mixed_precision: bool = False
 

@@ -31,7 +31,8 @@ PHANTOM_SPACING_MM: Final = 1.5
 _PHANTOM_SHAPE: Final = (184, 136, 136)
 _COARSE: Final = 4  # voxels of the volume in one of its coarse copy
 _SPINE_SHARE: Final = 0.15  # of a coarse voxel that makes it spine
-_JITTER_MM: Final = np.array([12.0, 8.0, 6.0])
+# A level and more along the column: what the grid sees must decide, not where it is.
+_JITTER_MM: Final = np.array([22.0, 10.0, 8.0])
 LAST: Final = int(LEVELS[-1])
 
 Sample = tuple[dict[str, Float], dict[str, npt.NDArray[np.int32]]]
@@ -79,7 +80,7 @@ def draw_sample(
     pose = draw_pose(rng, centre, strength)
     near = pose.moved(_offset(rng, _JITTER_MM, strength))
     fine, fine_labels = _resample(grey, labels, near, config.segmenter, volume)
-    wide = pose.rigid().moved(_offset(rng, _JITTER_MM * 4, min(strength, 1)))
+    wide = pose.rigid().moved(_offset(rng, _JITTER_MM * 3, min(strength, 1)))
     coarse, coarse_labels = _resample_coarse(grey, labels, wide, config.locator, volume)
     if strength > 0:
         fine = randomize_look(fine, fine_labels, rng, strength)

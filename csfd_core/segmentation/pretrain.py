@@ -1,8 +1,9 @@
 """Trains the general model that comes with csfd, on nothing but phantoms.
 
-Run ``python -m csfd_core.segmentation.pretrain OUT``. Every epoch some phantoms of a
-pool are replaced by new ones, so that no more than a few samples are drawn from each.
-Needs no data and no network.
+Run ``python -m csfd_core.segmentation.pretrain OUT``; with ``--start FOLDER`` it goes on
+from an earlier model. Every epoch some phantoms of a pool are replaced by new ones, so
+that no more than a few samples are drawn from each. Needs no data and no network; run
+again with the same OUT, it goes on where it was stopped.
 """
 
 import argparse
@@ -63,12 +64,13 @@ def pretrain(settings: TrainingConfig, folder: Path, pool: int = 120) -> Trainin
     """Train the small model on phantoms; write it to ``folder`` and return it."""
     phantoms = PhantomPool(TRAINING_SEED + settings.seed * 10, pool, pool // 12)
     started = time.monotonic()
+    start, earlier = None, "none"
+    if settings.initial != "none":
+        earlier = "an earlier run of this command"
+        start = read_bundle(Location(settings.initial)).weights
     try:
         validation = [phantom_volume(VALIDATION_SEED, i) for i in range(_VALIDATION)]
         data = TrainingData(training=phantoms, validation=validation)
-        start = None
-        if settings.initial != "none":
-            start = read_bundle(Location(settings.initial)).weights
         plan = Plan(model=SMALL, training=settings, initial=start)
         result = train(plan, data, folder, lambda epoch, _: _report(epoch))
     finally:
@@ -76,7 +78,8 @@ def pretrain(settings: TrainingConfig, folder: Path, pool: int = 120) -> Trainin
     facts = {
         "model_id": f"general-{settings.seed}-{settings.epochs}",
         "training_data": "procedural phantoms only, domain randomization",
-        "training": settings.to_note(),
+        # Not the place of an earlier model, which means nothing elsewhere.
+        "training": replace(settings, initial=earlier).to_note(),
         "best_epoch": result.best_epoch,
         "validation_dice_on_grid": round(result.best_dice, 4),
         "seconds": round(time.monotonic() - started),
