@@ -77,8 +77,8 @@ class TrainingConfig:
 
     profile: Profile = "demo"
     seed: int = 0
-    epochs: int = 12
-    steps_per_epoch: int = 50
+    epochs: int = 10
+    steps_per_epoch: int = 40
     batch_size: int = 1
     learning_rate: float = 8e-4
     weight_decay: float = 1e-4

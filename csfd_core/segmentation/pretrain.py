@@ -1,9 +1,9 @@
 """Trains the general model that comes with csfd, on nothing but phantoms.
 
-Run ``python -m csfd_core.segmentation.pretrain OUT``; with ``--start FOLDER`` it goes on
-from an earlier model. Every epoch some phantoms of a pool are replaced by new ones, so
-that no more than a few samples are drawn from each. Needs no data and no network; run
-again with the same OUT, it goes on where it was stopped.
+Run ``python -m csfd_core.segmentation.pretrain OUT``; with ``--start FOLDER`` it goes
+on from an earlier model. Every epoch some phantoms of a pool are replaced by new ones,
+so that no more than a few samples are drawn from each. Needs no data and no network;
+run again with the same OUT, it goes on where it was stopped.
 """
 
 import argparse
