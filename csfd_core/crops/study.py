@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +11,8 @@ import pandas as pd
 from csfd_core.crops.boxes import LevelBox, boxes_of_levels
 from csfd_core.crops.cutting import CropConfig, LevelCrop, TurnedScan, cut_level
 from csfd_core.dicom.geometry import VolumeGeometry
-from csfd_core.vocabulary import LEVEL_NAMES
+from csfd_core.vocabulary import RELATIVE_VOLUMES
 
-# Volume of each level relative to the mean of all, as in the phantom.
-_RELATIVE: Final = dict(
-    zip(LEVEL_NAMES, (1.07, 1.41, 0.8, 0.85, 0.83, 0.96, 1.08), strict=True)
-)
 _Affine = npt.NDArray[np.float64]
 
 
@@ -79,13 +75,13 @@ def visible_shares(levels: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     ones of the same neck let expect.
     """
     whole = [
-        float(found["volume_ml"]) / _RELATIVE[name]
+        float(found["volume_ml"]) / RELATIVE_VOLUMES[name]
         for name, found in levels.items()
         if not found["is_cut"]
     ]
     shares = {}
     for name, found in levels.items():
-        expected = float(np.median(whole)) * _RELATIVE[name] if whole else 0.0
+        expected = float(np.median(whole)) * RELATIVE_VOLUMES[name] if whole else 0.0
         share = float(found["volume_ml"]) / expected if expected else 1.0
         shares[name] = 1.0 if not found["is_cut"] else round(min(share, 1.0), 3)
     return shares

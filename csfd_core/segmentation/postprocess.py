@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from csfd_core.segmentation.config import CLASSES
-from csfd_core.vocabulary import LEVEL_NAMES
+from csfd_core.vocabulary import LEVEL_NAMES, RELATIVE_VOLUMES
 
 Float = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
@@ -25,6 +25,7 @@ _EDGE_MM: Final = 2.5
 _SURE: Final = 0.6
 # Whole adult vertebrae lie well within; a level outside is flagged.
 _PLAUSIBLE_ML: Final = (2.0, 45.0)
+_SQUEEZED: Final = 0.68  # of the volume that the other levels let expect
 _TALLEST_STEP_MM: Final = 45.0  # between the middles of neighbours
 
 
@@ -131,7 +132,12 @@ def _measure(
 def _contradictions(levels: Sequence[LevelFinding]) -> list[str]:
     if not levels:
         return ["No cervical vertebra was found."]
-    return [*_wrong_steps(levels), *_wrong_levels(levels), *_wrong_ends(levels)]
+    return [
+        *_wrong_steps(levels),
+        *_wrong_levels(levels),
+        *_wrong_shares(levels),
+        *_wrong_ends(levels),
+    ]
 
 
 def _wrong_steps(levels: Sequence[LevelFinding]) -> list[str]:
@@ -158,6 +164,18 @@ def _wrong_levels(levels: Sequence[LevelFinding]) -> list[str]:
         if level.confidence < _SURE:
             flags.append(f"{level.level} is uncertain ({level.confidence:.0%}).")
     return flags
+
+
+def _wrong_shares(levels: Sequence[LevelFinding]) -> list[str]:
+    """Find levels squeezed between others: what a shift by one looks like."""
+    whole = [level for level in levels if not level.is_cut]
+    sizes = [level.volume_ml / RELATIVE_VOLUMES[level.level] for level in whole]
+    usual = float(np.median(sizes)) if sizes else 0.0
+    return [
+        f"{level.level} is small beside the other levels; they may be shifted."
+        for level, size in zip(whole, sizes, strict=True)
+        if size < _SQUEEZED * usual
+    ]
 
 
 def _wrong_ends(levels: Sequence[LevelFinding]) -> list[str]:

@@ -12,10 +12,11 @@ Labels = npt.NDArray[np.uint8]
 
 
 def column(order: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7)) -> Labels:
-    """Blocks of 8 x 14 x 14 voxels, one below the other with a gap of 3."""
+    """Blocks of 8 x 14 x 14 voxels (C2: 16 deep), one below the other, 3 apart."""
     labels = np.zeros((90, 24, 24), dtype=np.uint8)
     for place, level in enumerate(order):
-        labels[5 + 11 * place : 13 + 11 * place, 5:19, 5:19] = level
+        depth = 19 if level != 2 else 21
+        labels[5 + 11 * place : 13 + 11 * place, 5:depth, 5:19] = level
     return labels
 
 
@@ -98,3 +99,10 @@ def test_unsure_and_implausible_levels_are_flagged() -> None:
     flags = review(labels, sure(labels, 0.4), GRID).flags
     assert any(flag.startswith("C4 has 0.") for flag in flags)
     assert "C2 is uncertain (40%)." in flags
+
+
+def test_a_squeezed_level_is_flagged_as_a_possible_shift() -> None:
+    labels = column()
+    labels[42:46][labels[42:46] == 4] = 0
+    flags = review(labels, sure(labels), GRID).flags
+    assert flags == ("C4 is small beside the other levels; they may be shifted.",)
