@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STUDIES ?= 24
 SEED ?= 0
 
-.PHONY: help setup demo test check lint type bench ui serve lock clean
+.PHONY: help setup demo test check lint type bench ui serve mlflow lock clean
 
 help:
 	@echo "make demo   set up, make a phantom and run the whole graph on it"
@@ -13,6 +13,7 @@ help:
 	@echo "make check  linters, types and import rules"
 	@echo "make ui     Dagster's web UI on this project"
 	@echo "make serve  the reports in data/store, in a browser"
+	@echo "make mlflow MLflow's UI on what the runs have recorded"
 	@echo "make bench  benchmarks, printed with the machine"
 	@echo "make lock   resolve requirements.lock anew from pyproject.toml"
 	@echo "make clean  remove the demo's data and Dagster's state"
@@ -51,6 +52,9 @@ ui: setup
 serve: setup
 	@echo "Reports: http://127.0.0.1:8000 (stop with Ctrl+C)"
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory data/store/reports 8000
+
+mlflow: setup
+	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///data/mlflow.db
 
 lock:
 	$(PYTHON) -m venv $(VENV)

@@ -126,7 +126,7 @@ def convert(
     ],
     workers: WorkersOption = 0,
     dask: DaskOption = None,
-    jpeg_quality: Annotated[int, typer.Option(min=1, max=100)] = 95,
+    jpeg_quality: Annotated[int, typer.Option(min=1, max=100)] = 96,
 ) -> None:
     """Fill the slice and mask stores without Dagster.
 

@@ -13,7 +13,7 @@ from csfd_core.executors import default_workers, open_executor
 from csfd_core.settings import Settings
 from csfd_core.store.convert import Step, Stores, StudyOutcome, StudyTask, run_studies
 from csfd_core.store.locations import Location
-from csfd_core.store.slice_store import ConversionSettings
+from csfd_core.store.slice_store import JPEG_QUALITY, ConversionSettings
 from csfd_core.store.source import Source, Sources
 
 
@@ -35,7 +35,9 @@ class StoreResource(dg.ConfigurableResource):
     """Where everything goes, and how slices are converted."""
 
     store_url: str = Field(default="", description="Folder or s3:// URL; CSFD_STORE.")
-    jpeg_quality: int = Field(default=95, ge=1, le=100, description="1 to 100.")
+    jpeg_quality: int = Field(
+        default=JPEG_QUALITY, ge=1, le=100, description="1 to 100."
+    )
 
     def open(self) -> Stores:
         """Return the stores. Opens nothing until it is used."""

@@ -167,13 +167,12 @@ def _check_grid(headers: Sequence[SliceHeader]) -> Iterator[Finding]:
         low, high = spacings.min(), spacings.max()
         detail = f"The pixel spacing ranges from {low:.4f} to {high:.4f} mm."
         yield Finding("mixed_pixel_spacing", detail)
-    normals = np.array([slice_normal(header) for header in headers])
     orientations = np.array([header.orientation for header in headers])
     if np.ptp(orientations, axis=0).max() > _PARALLEL_TOLERANCE:
         detail = "The slices have more than one orientation."
         yield Finding("mixed_orientation", detail)
         return
-    if abs(normals[0][2]) < _AXIAL_COSINE:
+    if abs(slice_normal(headers[0])[2]) < _AXIAL_COSINE:
         detail = "The slice normal is more than 45 degrees off the body's axis."
         yield Finding("not_axial", detail)
     yield from _check_spacing(order_head_to_feet(headers))

@@ -24,9 +24,9 @@ from csfd_core.errors import SourceError
 
 _S3_OPTIONS: Final = {
     "config_kwargs": {
-        # Waits of up to 2, 4 and 8 s: a server that restarts is waited for, one that is
-        # away is reported soon.
-        "retries": {"max_attempts": 4, "mode": "standard"},
+        # Waits of up to 1, 2, 4 and 8 s: a server that restarts is waited for, one that
+        # is away is reported soon.
+        "retries": {"total_max_attempts": 5, "mode": "standard"},
         "connect_timeout": 10,
         "read_timeout": 60,
     },

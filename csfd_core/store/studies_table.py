@@ -43,7 +43,9 @@ def write_studies_table(
     records = stores.metadata.read_records()
     badly_named = [StudyRecord.of(scan_study(f)[0]) for f in sources.badly_named()]
     table = build_studies_table([*records, *badly_named], labels, boxes)
-    stores.metadata.write_studies(table, studies_table_inputs(stores, sources))
+    inputs = studies_table_inputs(stores, sources)
+    if inputs != stores.metadata.read_studies_inputs():
+        stores.metadata.write_studies(table, inputs)
     notes = [*labels.notes, *boxes.notes]
     if missing := labels_without_images(records, labels):
         notes.append(f"{len(missing)} labelled studies have no images.")
@@ -52,7 +54,7 @@ def write_studies_table(
 
 def studies_table_inputs(stores: Stores, sources: Sources) -> str:
     """Identify what the table is built from by the listings, without reading it."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(repr(_NAMES).encode())
     entries = [*stores.metadata.record_entries()]
     for location in sources.locations:
         named = (LABELS_FILE, BOXES_FILE)

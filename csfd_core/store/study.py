@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from csfd_core.dicom import checks
 from csfd_core.dicom.elements import is_native
@@ -140,10 +141,11 @@ def _read_file(
     raw: bytes,
     on_slice: OnSlice | None,
 ) -> None:
-    # S3's ETag changes with the content; a disk tells nothing, so the bytes are hashed.
+    # S3's ETag changes with the content; a disk tells nothing, so the bytes are hashed
+    # (XXH3 with 128 bits: against chance, and ten times as fast as SHA-256).
     is_whole = len(raw) >= entry.size_bytes
     is_etag = entry.token.startswith("etag:")
-    digest = entry.token if is_etag else hashlib.sha256(raw).hexdigest()
+    digest = entry.token if is_etag else xxhash.xxh3_128_hexdigest(raw)
     files.digests.append(digest)
     name = folder.file_name(entry)
     try:

@@ -51,7 +51,7 @@ from csfd_core.vocabulary import BONE_WINDOW
 OTHER_UID = "1.2.826.0.1.3680043.12"
 
 
-def tasks(source: Path, store: Path, quality: int = 95) -> list[StudyTask]:
+def tasks(source: Path, store: Path, quality: int = 96) -> list[StudyTask]:
     stores, settings = Stores(Location(store)), ConversionSettings(jpeg_quality=quality)
     return [StudyTask(folder, stores, settings) for folder in Source(source).studies()]
 
@@ -102,7 +102,7 @@ def test_footer_tells_what_the_slices_were_made_from(source: Path, store: Path) 
     assert note["content_hash"] == outcome.content_hash
     assert note["conversion"] == {
         "format": 1,
-        "jpeg_quality": 95,
+        "jpeg_quality": 96,
         "window": {"center_hu": 400.0, "width_hu": 1800.0},
     }
     assert note["spacing_zyx_mm"] == [2.0, 1.5, 1.5]

@@ -1,0 +1,46 @@
+"""Run benchmarks: ``python -m benchmarks [NAME ...] [--save]``; all without a name.
+
+Each prints JSON. The exit status is 1 where a target was missed.
+"""
+
+import argparse
+import importlib
+import sys
+import time
+
+from benchmarks.harness import show
+
+NAMES = (
+    "convert",
+    "cores",
+    "size",
+    "headers",
+    "memory",
+    "increment",
+    "orchestration",
+    "phantom",
+)
+
+
+def main() -> int:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--save", action="store_true", help="keep results as JSON")
+    arguments = parser.parse_args()
+    if unknown := sorted(set(arguments.names) - set(NAMES)):
+        parser.error(f"no such benchmark: {unknown[0]}; there are {', '.join(NAMES)}")
+    missed = []
+    for name in arguments.names or NAMES:
+        start = time.perf_counter()
+        result = importlib.import_module(f"benchmarks.{name}").run()
+        show(name, result, time.perf_counter() - start, save=arguments.save)
+        if not result.met:
+            missed.append(name)
+    if missed:
+        print(f"Missed: {', '.join(missed)}.", file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""Studies to measure on: slices of the full-profile phantom, with its noise.
+
+The grid is fixed, so that every run works on the same number of pixels.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from pydicom.uid import ExplicitVRLittleEndian
+
+from csfd_core.phantom.config import GridOverride, PhantomConfig
+from csfd_core.phantom.dicom_writer import PixelStyle, write_dicom_series
+from csfd_core.phantom.imaging import Scanner, draw_scanner
+from csfd_core.phantom.streams import open_stream
+from csfd_core.phantom.study import derive_uid
+from csfd_core.phantom.volume import PhantomVolume, build_phantom_volume
+from csfd_core.store.convert import Stores, StudyTask
+from csfd_core.store.locations import Location
+from csfd_core.store.source import IMAGES_FOLDER, Source
+
+PIXEL_MM = 0.35
+UNCOMPRESSED = PixelStyle(ExplicitVRLittleEndian, True, 16, -1024, padded=False)
+_NECK_MM = 190.0  # from the skull base to the shoulders
+_CONFIG = PhantomConfig(studies=1, profile="full")
+
+
+def large_volume(slices: int, index: int = 0) -> PhantomVolume:
+    """Paint 512x512 slices of one phantom, spread over the whole neck."""
+    grid = GridOverride(
+        shape_zyx=(slices, 512, 512),
+        spacing_zyx_mm=(_NECK_MM / slices, PIXEL_MM, PIXEL_MM),
+    )
+    return build_phantom_volume(_CONFIG, index, grid=grid)
+
+
+def tiny_volume(slices: int = 16, size: int = 32) -> PhantomVolume:
+    """Paint a phantom of which hardly anything is left: for counting studies."""
+    grid = GridOverride(
+        shape_zyx=(slices, size, size),
+        spacing_zyx_mm=(_NECK_MM / slices, 180 / size, 180 / size),
+    )
+    return build_phantom_volume(_CONFIG, 0, grid=grid)
+
+
+def longer(volume: PhantomVolume, slices: int) -> PhantomVolume:
+    """Repeat the slices of a volume until it has so many."""
+    planes = np.resize(volume.hounsfield, (slices, *volume.hounsfield.shape[1:]))
+    return replace(volume, hounsfield=planes)
+
+
+def scanner_of(index: int) -> Scanner:
+    """Return the kernel and noise that ``large_volume`` draws for this index."""
+    return draw_scanner(open_stream(_CONFIG.seed, index, "scanner"), PIXEL_MM)
+
+
+def write_copy(source: Path, volume: PhantomVolume, number: int) -> str:
+    """Write a volume as an uncompressed study of its own; return its UID."""
+    study_uid = derive_uid(f"csfd benchmark {number}")
+    plan = replace(volume.plan, study_uid=study_uid)
+    folder = source / IMAGES_FOLDER / study_uid
+    folder.mkdir(parents=True)
+    write_dicom_series(replace(volume, plan=plan), UNCOMPRESSED, folder)
+    return study_uid
+
+
+def tasks_of(source: Path, store: Path) -> list[StudyTask]:
+    """Return the work that ``csfd convert`` would do."""
+    stores = Stores(Location(store))
+    return [StudyTask(folder, stores) for folder in Source(source).studies()]

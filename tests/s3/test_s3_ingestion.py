@@ -1,0 +1,133 @@
+"""Source and store on a real S3 server; botocore and the local result are the judge."""
+
+import io
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from bucket import Bucket
+from s3_runs import STUDIES, convert, csfd, rows_of
+
+from csfd_core.executors import open_executor
+from csfd_core.settings import PROJECT_ROOT
+from csfd_core.store.convert import UNCHANGED, WRITTEN
+
+CLOCK_TICK_S = 1.1  # S3 tells when an object was written in whole seconds
+STUDIES_TABLE = "metadata/studies.parquet"
+
+
+def assert_equal_stores(bucket: Bucket, prefix: str, local: Path) -> None:
+    """Compare names, and every byte of the slices and masks, with a local store."""
+    names = {str(p.relative_to(local)) for p in local.rglob("*.parquet")}
+    remote = {key.removeprefix(f"{prefix}/") for key in bucket.objects(prefix)}
+    assert remote - {STUDIES_TABLE} == names - {STUDIES_TABLE}
+    pictures = [name for name in names if name.startswith(("slices/", "masks/"))]
+    assert len(pictures) == 3
+    for name in pictures:
+        there = rows_of(bucket.get(f"{prefix}/{name}"))
+        assert there.equals(rows_of((local / name).read_bytes())), name
+
+
+def studies_table(raw: bytes) -> pd.DataFrame:
+    return rows_of(raw).to_pandas().drop(columns="content_hash")
+
+
+def test_convert_command_gives_what_it_gives_locally(
+    bucket: Bucket, s3_source: str, source_folder: Path, tmp_path: Path
+) -> None:
+    done = csfd("convert", s3_source, bucket.url("store"), "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Warning" not in done.stderr
+    assert "2 studies written, 0 unchanged, 0 quarantined, 0 failed" in done.stdout
+
+    local = tmp_path / "store"
+    assert csfd("convert", source_folder, local).returncode == 0
+    assert_equal_stores(bucket, "store", local)
+    pd.testing.assert_frame_equal(
+        studies_table(bucket.get(f"store/{STUDIES_TABLE}")),
+        studies_table((local / STUDIES_TABLE).read_bytes()),
+    )
+
+
+def test_inspect_command_reports_what_it_reports_locally(
+    s3_source: str, source_folder: Path, tmp_path: Path
+) -> None:
+    reports = []
+    for place in (s3_source, source_folder):
+        file = tmp_path / "report.json"
+        done = csfd("inspect", place, "--json", file)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        report = json.loads(file.read_text())
+        assert [study["study_uid"] for study in report["studies"]] == list(STUDIES)
+        for study in report["studies"]:
+            del study["content_hash"]
+        reports.append(report)
+    assert reports[0] == reports[1]
+
+
+def test_process_pool_gives_what_one_process_gives_locally(
+    bucket: Bucket, s3_source: str, local_store: Path
+) -> None:
+    with open_executor(2) as executor:
+        outcomes = convert(s3_source, bucket.url("store"), executor)
+    assert {outcome.action for outcome in outcomes.values()} == {WRITTEN}
+    assert_equal_stores(bucket, "store", local_store)
+
+
+def test_rerun_writes_nothing(bucket: Bucket, s3_source: str) -> None:
+    convert(s3_source, bucket.url("store"))
+    before = bucket.objects()
+    time.sleep(CLOCK_TICK_S)
+    outcomes = convert(s3_source, bucket.url("store"))
+    assert {outcome.action for outcome in outcomes.values()} == {UNCHANGED}
+    assert bucket.objects() == before
+
+
+def test_changed_object_redoes_its_study_only(bucket: Bucket, s3_source: str) -> None:
+    convert(s3_source, bucket.url("store"))
+    before = bucket.objects("store")
+    key = f"source/train_images/{STUDIES[1]}/7.dcm"
+    raw = bytearray(bucket.get(key))
+    raw[-3000:-2000] = bytes(1000)  # other pixels, the same size
+    time.sleep(CLOCK_TICK_S)
+    bucket.put(key, bytes(raw))
+
+    outcomes = convert(s3_source, bucket.url("store"))
+    assert [outcomes[uid].action for uid in STUDIES] == [UNCHANGED, WRITTEN]
+    after = bucket.objects("store")
+    assert after.keys() == before.keys()
+    assert {key for key in after if after[key] != before[key]} == {
+        f"store/slices/{STUDIES[1]}.parquet",
+        f"store/metadata/slices/{STUDIES[1]}.parquet",
+    }
+
+
+@pytest.mark.slow
+def test_csfd_run_ingests_through_dagster(
+    bucket: Bucket,
+    s3_source: str,
+    local_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy(PROJECT_ROOT / "dagster.yaml", home)
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    monkeypatch.setenv("CSFD_INBOX", bucket.url("inbox"))
+    done = csfd("run", "--source", s3_source, "--store", bucket.url("store"))
+    assert done.returncode == 0, done.stderr
+    stored = {key for key in bucket.objects("store") if "/slices/" in key}
+    assert {f"store/slices/{uid}.parquet" for uid in STUDIES} <= stored
+    for uid in STUDIES:
+        name = f"slices/{uid}.parquet"
+        there = rows_of(bucket.get(f"store/{name}"))
+        assert there.equals(rows_of((local_store / name).read_bytes()))
+    table = pd.read_parquet(io.BytesIO(bucket.get(f"store/{STUDIES_TABLE}")))
+    assert table["study_uid"].tolist() == list(STUDIES)
+    assert table["C2"].tolist() == [1, 0]
