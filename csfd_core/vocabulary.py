@@ -32,6 +32,11 @@ LABEL_COLUMNS: Final = (OVERALL, *LEVEL_NAMES)
 T1_LABEL: Final = 8  # masks continue below C7: T1 = 8 ... T12 = 19
 HIGHEST_MASK_LABEL: Final = 19
 
+# Volume of each vertebra relative to the mean of all seven, as in the phantom.
+RELATIVE_VOLUMES: Final = dict(
+    zip(LEVEL_NAMES, (1.07, 1.41, 0.8, 0.85, 0.83, 0.96, 1.08), strict=True)
+)
+
 # Okabe and Ito (2008), colour-blind safe: one colour per level, the same in every
 # figure, film and page.
 LEVEL_COLOURS: Final[dict[str, str]] = {

@@ -5,11 +5,13 @@ from typing import Any
 
 import dagster as dg
 
-from csfd_dagster.assets import eda, ingest
+from csfd_dagster.assets import eda, ingest, segmentation
 from csfd_dagster.checks import CHECKS
 from csfd_dagster.jobs import JOBS
 from csfd_dagster.mlflow_resource import MlflowResource
 from csfd_dagster.resources import ExecutorResource, SourceResource, StoreResource
+from csfd_dagster.segmentation_checks import SEGMENTATION_CHECKS
+from csfd_dagster.segmentation_resource import SegmentationResource
 from csfd_dagster.sensors import SENSORS
 
 
@@ -20,8 +22,8 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
         resources: Resources to use in place of those that read the environment.
     """
     return dg.Definitions(
-        assets=dg.load_assets_from_modules([ingest, eda]),
-        asset_checks=CHECKS,
+        assets=dg.load_assets_from_modules([ingest, eda, segmentation]),
+        asset_checks=[*CHECKS, *SEGMENTATION_CHECKS],
         jobs=JOBS,
         sensors=SENSORS,
         resources={
@@ -29,6 +31,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
             "store": StoreResource(),
             "executor": ExecutorResource(),
             "mlflow": MlflowResource(),
+            "segmentation": SegmentationResource(),
             **(resources or {}),
         },
     )

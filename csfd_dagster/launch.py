@@ -6,16 +6,23 @@ A module of its own, run in its own process, so that the core never imports Dags
 import argparse
 import os
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 
-from csfd_core.eda.report import is_current
+from csfd_core.eda.report import is_current as report_is_current
 from csfd_core.errors import CsfdError
+from csfd_core.segmentation.fit import is_current as model_is_current
+from csfd_core.segmentation.fit import plan_fit
+from csfd_core.segmentation.masks import studies_without_crops
 from csfd_core.settings import PROJECT_ROOT
 from csfd_core.store.convert import Stores, StudyTask, needs_work
+from csfd_core.store.labels import read_all_boxes
+from csfd_core.store.slice_store import ConversionSettings
 from csfd_core.store.source import Sources
 from csfd_core.store.studies_table import studies_table_inputs
 from csfd_core.vocabulary import is_uid
@@ -23,70 +30,145 @@ from csfd_dagster.definitions import build_defs
 from csfd_dagster.mlflow_resource import MlflowResource
 from csfd_dagster.partitions import partition_ranges, range_tags, studies
 from csfd_dagster.resources import SourceResource, StoreResource
+from csfd_dagster.segmentation_resource import SegmentationResource
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
 
 
-def run(profile: str) -> int:
-    """Materialize the graph: partitions of new and changed studies, then the rest.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """The definitions with their resources, and what these open."""
+
+    defs: dg.Definitions
+    sources: Sources
+    stores: Stores
+    conversion: ConversionSettings
+    segmentation: SegmentationResource
+    mlflow: MlflowResource
+
+    def tasks(self) -> list[StudyTask]:
+        """List the studies that are there."""
+        return [
+            StudyTask(folder, self.stores, self.conversion)
+            for folder in self.sources.studies()
+            if is_uid(folder.name)
+        ]
+
+
+def run(profile: str, resources: Mapping[str, Any] | None = None) -> int:
+    """Materialize the graph: what is new or has changed, phase by phase.
+
+    Args:
+        profile: Sizes of the models.
+        resources: Used in place of those that read the environment.
 
     Returns:
         Exit status.
     """
-    source, store = SourceResource().open(), StoreResource()
-    stores = store.open()
-    tasks = [
-        StudyTask(folder, stores, store.conversion())
-        for folder in source.studies()
-        if is_uid(folder.name)
-    ]
+    project = _open_project(profile, resources or {})
+    tasks = project.tasks()
     if not tasks:
-        places = " and ".join(str(location) for location in source.locations)
+        places = " and ".join(str(place) for place in project.sources.locations)
         return _fail(f"There are no studies in {places}. Make some with csfd phantom.")
-    MlflowResource().prepare()
-    defs = build_defs()
-    job = defs.resolve_job_def("everything")
-    graph = defs.resolve_asset_graph()
-    by_study = [k for k in graph.materializable_asset_keys if _is_by_study(graph, k)]
-    others = [k for k in graph.materializable_asset_keys if k not in set(by_study)]
+    project.mlflow.prepare()
+    job = project.defs.resolve_job_def("everything")
+    phases = phases_of(project.defs.resolve_asset_graph())
     with dg.DagsterInstance.get() as instance:
         name = str(studies.name)
         known = list(instance.get_dynamic_partitions(name))
         new = [t.folder.name for t in tasks if t.folder.name not in set(known)]
         instance.add_dynamic_partitions(name, new)
-        wanted = {task.folder.name for task in tasks if needs_work(task)} | set(new)
-        _say(f"{len(tasks)} studies, {len(wanted)} new or changed (profile {profile}).")
-        runs = [
-            (f"{len(keys)} studies", by_study, range_tags(keys))
-            for keys in partition_ranges([*known, *new], wanted)
-        ]
-        if wanted or not _tables_are_current(stores, source):
-            runs.append(("Tables and reports", others, {}))
-        for what, selection, tags in runs:
-            result = job.execute_in_process(
-                instance=instance,
-                asset_selection=selection,
-                tags=tags,
-                run_config=QUIET,
-                raise_on_error=False,
-            )
-            if not result.success:
-                return _fail(f"Run {result.run_id} failed; look at it in csfd ui.")
-            _say(f"{what}: done (run {result.run_id}).")
-    _say(f"Store: {stores.root}")
+        changed = {task.folder.name for task in tasks if needs_work(task)} | set(new)
+        _say(f"{len(tasks)} studies, {len(changed)} new or changed ({profile}).")
+        for number, selection in enumerate(phases):
+            runs = _runs_of_phase(number, project, [*known, *new], changed)
+            for what, tags in runs:
+                result = job.execute_in_process(
+                    instance=instance,
+                    asset_selection=selection,
+                    tags=tags,
+                    run_config=QUIET,
+                    raise_on_error=False,
+                )
+                if not result.success:
+                    return _fail(f"Run {result.run_id} failed; look at it in csfd ui.")
+                names = ", ".join(key.to_user_string() for key in selection)
+                _say(f"{names}, {what}: done (run {result.run_id}).")
+    _say(f"Store: {project.stores.root}")
     return 0
 
 
-def _tables_are_current(stores: Stores, sources: Sources) -> bool:
-    """Say whether the table of studies and the report on it are what they would be."""
-    inputs = studies_table_inputs(stores, sources)
-    if inputs != stores.metadata.read_studies_inputs():
+def phases_of(graph: BaseAssetGraph) -> list[list[dg.AssetKey]]:
+    """Order the assets into phases: by study, then others, then by study, and so on.
+
+    Assets of one phase are materialized together. Every asset is in the earliest phase
+    of its kind that comes after or together with those it depends on; even phases are
+    by study.
+    """
+    phase_of: dict[dg.AssetKey, int] = {}
+    for key in graph.toposorted_asset_keys:
+        if key not in graph.materializable_asset_keys:
+            continue
+        parents = graph.get(key).parent_keys
+        earliest = max((phase_of.get(parent, 0) for parent in parents), default=0)
+        is_odd = graph.get(key).partitions_def != studies
+        phase_of[key] = earliest + (earliest % 2 != is_odd)
+    phases: list[list[dg.AssetKey]] = [[] for _ in range(max(phase_of.values()) + 1)]
+    for key, phase in phase_of.items():
+        phases[phase].append(key)
+    return phases
+
+
+def _runs_of_phase(
+    number: int, project: Project, partitions: Sequence[str], changed: set[str]
+) -> list[tuple[str, dict[str, str]]]:
+    """Return the runs that a phase needs now: what to say of each, and its tags."""
+    if number % 2:
+        is_due = bool(changed) or not _are_current(project)
+        return [("tables and models", {})] if is_due else []
+    wanted = changed
+    if number:
+        wanted = studies_without_crops(
+            project.stores,
+            project.segmentation.crops(),
+            read_all_boxes(project.sources.locations).table,
+        )
+    wanted = wanted & set(partitions)
+    return [
+        (f"{len(keys)} studies", range_tags(keys))
+        for keys in partition_ranges(partitions, wanted)
+    ]
+
+
+def _are_current(project: Project) -> bool:
+    """Say whether the tables, reports and models are what they would be now."""
+    stores, sources = project.stores, project.sources
+    if studies_table_inputs(stores, sources) != stores.metadata.read_studies_inputs():
         return False
-    return is_current(sources, stores)
+    settings = project.segmentation.settings()
+    fits = [plan_fit(stores, settings, fold) for fold in project.segmentation.folds]
+    return report_is_current(sources, stores) and all(
+        model_is_current(stores, fit) for fit in fits
+    )
 
 
-def _is_by_study(graph: BaseAssetGraph, key: dg.AssetKey) -> bool:
-    return bool(graph.get(key).partitions_def == studies)
+def _open_project(profile: str, resources: Mapping[str, Any]) -> Project:
+    used = {
+        "source": SourceResource(),
+        "store": StoreResource(),
+        "segmentation": SegmentationResource(profile=profile),
+        "mlflow": MlflowResource(),
+        **resources,
+    }
+    store = used["store"]
+    return Project(
+        defs=build_defs(used),
+        sources=used["source"].open(),
+        stores=store.open(),
+        conversion=store.conversion(),
+        segmentation=used["segmentation"],
+        mlflow=used["mlflow"],
+    )
 
 
 def ui(port: int) -> NoReturn:

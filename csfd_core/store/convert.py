@@ -16,6 +16,7 @@ from csfd_core.dicom.headers import SliceHeader
 from csfd_core.errors import CsfdError, PixelDataError, SourceError
 from csfd_core.executors import completed
 from csfd_core.store import mask_store, slice_store
+from csfd_core.store.crop_store import CropStore
 from csfd_core.store.locations import Location
 from csfd_core.store.mask_store import MaskStore
 from csfd_core.store.metadata import MetadataStore, StudyRecord
@@ -52,6 +53,16 @@ class Stores:
     def masks(self) -> MaskStore:
         """Given masks."""
         return MaskStore(self.root)
+
+    @property
+    def predicted_masks(self) -> MaskStore:
+        """Masks that the segmentation has predicted."""
+        return MaskStore(self.root, "predicted_masks")
+
+    @property
+    def crops(self) -> CropStore:
+        """Crops of the vertebrae."""
+        return CropStore(self.root)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -123,6 +123,12 @@ class SliceStore:
         """Return all columns of a study."""
         return read_parquet(self.location, self.path(study_uid))[0]
 
+    def read_instance_numbers(self, study_uid: str) -> list[int | None]:
+        """Return the instance number of each slice, head to feet, without the JPEGs."""
+        path = self.path(study_uid)
+        table, _ = read_parquet(self.location, path, ["instance_number"])
+        return list(table.column("instance_number").to_pylist())
+
     def read_volume(
         self, study_uid: str, start: int = 0, stop: int | None = None
     ) -> npt.NDArray[np.uint8]:

@@ -1,0 +1,152 @@
+"""Crops of one vertebra: K slices across it, each with its neighbours, and its mask.
+
+Every crop is sampled on the same fixed grid in millimetres, centred on the vertebra, so
+that a vertebra has the same size in the crops of any scanner.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from csfd_core.crops.boxes import LevelBox
+from csfd_core.segmentation.grids import Axes, Triple, resampling_weights
+from csfd_core.vocabulary import LEVEL_NAMES
+
+Grey = npt.NDArray[np.uint8]
+_FORMAT: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CropConfig:
+    """How vertebrae are cut out. Crops of another setting are cut again."""
+
+    slices: int = 8  # across the height of the vertebra
+    neighbours: int = 1  # on each side, as further channels
+    neighbour_mm: float = 2.0  # from a slice to its next neighbour
+    side_px: int = 96
+    pixel_mm: float = 1.0
+    margin_mm: float = 3.0  # above and below the mask
+
+    def __post_init__(self) -> None:
+        """Require at least one slice and pixel."""
+        if min(self.slices, self.side_px) < 1 or self.neighbours < 0:
+            raise ValueError(
+                "`slices` and `side_px` must be at least 1, `neighbours` at least 0. "
+                f"Received: {self.slices}, {self.side_px}, {self.neighbours}."
+            )
+
+    @property
+    def channels(self) -> int:
+        """Grey-level channels of a crop: the slice and its neighbours."""
+        return 2 * self.neighbours + 1
+
+    def to_note(self) -> dict[str, Any]:
+        """Return the settings as they are recorded with the crops."""
+        return {"format": _FORMAT, **asdict(self)}
+
+
+CROP_PROFILES: Final = {
+    "demo": CropConfig(),
+    "full": CropConfig(slices=12, neighbour_mm=1.5, side_px=160, pixel_mm=0.6),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TurnedScan:
+    """A study with its mask, axes (feet, back, left), and how to get there from LPS."""
+
+    grey: Grey
+    mask: Grey
+    spacing_mm: Triple
+    lps_to_mm: npt.NDArray[np.float64]  # LPS mm to mm along the turned axes, (4, 4)
+
+    @classmethod
+    def of(
+        cls, grey: Grey, mask: Grey, affine: npt.NDArray[np.float64]
+    ) -> "TurnedScan":
+        """Turn a study.
+
+        Args:
+            grey: Shape (slice, row, column).
+            mask: Labels of the same shape.
+            affine: Maps (slice, row, column, 1) to LPS mm, shape (4, 4).
+        """
+        axes = Axes.of(affine)
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        turned = np.eye(4)
+        for place, axis in enumerate(axes.order):
+            sign = -1.0 if axes.flipped[place] else 1.0
+            turned[place, :] = 0
+            turned[place, axis] = sign * spacing[axis]
+            if axes.flipped[place]:
+                turned[place, 3] = (grey.shape[axis] - 1) * spacing[axis]
+        z, y, x = axes.pick(tuple(float(v) for v in spacing))
+        return cls(
+            grey=np.asarray(axes.turn(grey), dtype=np.uint8),
+            mask=np.asarray(axes.turn(mask), dtype=np.uint8),
+            spacing_mm=(z, y, x),
+            lps_to_mm=turned @ np.linalg.inv(affine),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelCrop:
+    """One vertebra as the classifiers see it."""
+
+    level: str
+    images: Grey  # (K, channels, side, side): rows to the back, columns to the left
+    masks: Grey  # (K, side, side): 255 where the vertebra is, 0 elsewhere
+    middles_mm: npt.NDArray[np.float64]  # (K,): mm below the first voxel of the scan
+    box: LevelBox
+
+
+def cut_level(scan: TurnedScan, box: LevelBox, config: CropConfig) -> LevelCrop:
+    """Cut one vertebra out of a study."""
+    corners = np.array([box.lower_lps_mm, box.upper_lps_mm])
+    at = corners @ scan.lps_to_mm[:3, :3].T + scan.lps_to_mm[:3, 3]
+    low, high = at.min(axis=0), at.max(axis=0)
+    top, end = low[0] - config.margin_mm, high[0] + config.margin_mm
+    middles = top + (np.arange(config.slices) + 0.5) / config.slices * (end - top)
+    steps = np.arange(-config.neighbours, config.neighbours + 1)
+    heights = middles[:, None] + steps * config.neighbour_mm
+    centre = (low + high) / 2
+    half = (np.arange(config.side_px) - (config.side_px - 1) / 2) * config.pixel_mm
+    rows, columns = centre[1] + half, centre[2] + half
+    planes = _sample(scan.grey, scan.spacing_mm, (heights.ravel(), rows, columns))
+    label = LEVEL_NAMES.index(box.level) + 1
+    own = (scan.mask == label).astype(np.uint8) * 255
+    found = _sample(own, scan.spacing_mm, (middles, rows, columns))
+    shape = (config.slices, config.channels, config.side_px, config.side_px)
+    return LevelCrop(
+        level=box.level,
+        images=_to_grey(planes).reshape(shape),
+        masks=np.where(found >= 127.5, 255, 0).astype(np.uint8),
+        middles_mm=middles,
+        box=box,
+    )
+
+
+def _sample(
+    volume: Grey,
+    spacing_mm: Triple,
+    at_mm: tuple[npt.NDArray[np.float64], ...],
+) -> npt.NDArray[np.float32]:
+    """Resample a volume at the crossings of three sets of positions."""
+    matrices, spans = [], []
+    for axis, wanted in enumerate(at_mm):
+        source = np.arange(volume.shape[axis]) * spacing_mm[axis]
+        step = float(wanted[1] - wanted[0]) if axis and wanted.size > 1 else 0.0
+        matrix = resampling_weights(source, wanted, step or spacing_mm[axis])
+        used = np.flatnonzero(matrix.any(axis=0))
+        span = slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, 1)
+        matrices.append(matrix[:, span].astype(np.float32))
+        spans.append(span)
+    part = volume[tuple(spans)].astype(np.float32)
+    planes = np.tensordot(matrices[0], part, axes=(1, 0))
+    return np.asarray(np.matmul(np.matmul(matrices[1], planes), matrices[2].T))
+
+
+def _to_grey(planes: npt.NDArray[np.float32]) -> Grey:
+    return np.asarray(np.rint(np.clip(planes, 0, 255)), dtype=np.uint8)

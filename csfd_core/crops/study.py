@@ -1,0 +1,138 @@
+"""The crops of one study: pixels, labels, and which slices a fracture box marks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from csfd_core.crops.boxes import LevelBox, boxes_of_levels
+from csfd_core.crops.cutting import CropConfig, LevelCrop, TurnedScan, cut_level
+from csfd_core.dicom.geometry import VolumeGeometry
+from csfd_core.vocabulary import RELATIVE_VOLUMES
+
+_Affine = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyFacts:
+    """What the tables know of a study."""
+
+    labels: Mapping[str, int | None]  # by level
+    boxes: pd.DataFrame | None  # x, y, width, height, slice_index; None: not drawn
+    fold: int
+    is_test: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskedStudy:
+    """A study with its mask, head to feet."""
+
+    grey: npt.NDArray[np.uint8]
+    mask: npt.NDArray[np.uint8]
+    geometry: VolumeGeometry
+    levels: Mapping[str, Mapping[str, Any]]  # findings of the segmentation, by level
+
+
+def cut_study(
+    study: MaskedStudy, facts: StudyFacts, config: CropConfig
+) -> list[dict[str, Any]]:
+    """Return the rows of the crop store for one study."""
+    affine = study.geometry.affine()
+    scan = TurnedScan.of(study.grey, study.mask, affine)
+    shares = visible_shares(study.levels)
+    rows: list[dict[str, Any]] = []
+    for box in boxes_of_levels(study.mask, affine):
+        crop = cut_level(scan, box, config)
+        label = facts.labels.get(box.level)
+        marked = _marked_slices(crop, label, facts, affine, scan)
+        finding = study.levels.get(box.level, {})
+        rows += [
+            {
+                "level": box.level,
+                "crop_index": index,
+                "z_mm": float(crop.middles_mm[index]),
+                "label": label,
+                "slice_label": marked[index],
+                "visible_share": shares.get(box.level, 1.0),
+                "confidence": float(finding.get("confidence", 1.0)),
+                "fold": facts.fold,
+                "is_test": facts.is_test,
+                "image": crop.images[index].tobytes(),
+                "mask": crop.masks[index].tobytes(),
+            }
+            for index in range(config.slices)
+        ]
+    return rows
+
+
+def visible_shares(levels: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Estimate how much of each vertebra the scan shows.
+
+    1 for whole vertebrae; for one that the scan cuts, its volume against what the whole
+    ones of the same neck let expect.
+    """
+    whole = [
+        float(found["volume_ml"]) / RELATIVE_VOLUMES[name]
+        for name, found in levels.items()
+        if not found["is_cut"]
+    ]
+    shares = {}
+    for name, found in levels.items():
+        expected = float(np.median(whole)) * RELATIVE_VOLUMES[name] if whole else 0.0
+        share = float(found["volume_ml"]) / expected if expected else 1.0
+        shares[name] = 1.0 if not found["is_cut"] else round(min(share, 1.0), 3)
+    return shares
+
+
+def _marked_slices(
+    crop: LevelCrop,
+    label: int | None,
+    facts: StudyFacts,
+    affine: _Affine,
+    scan: TurnedScan,
+) -> list[int | None]:
+    """Say for each crop whether a fracture box lies on it; None where nobody knows."""
+    count = len(crop.middles_mm)
+    if label == 0:
+        return [0] * count
+    if label is None or facts.boxes is None:
+        return [None] * count
+    centres = _box_centres_mm(facts.boxes, affine, scan)
+    reach = max(
+        float(crop.middles_mm[1] - crop.middles_mm[0]) / 2 if count > 1 else 0.0,
+        scan.spacing_mm[0] / 2,
+    )
+    own = centres[_within(crop.box, facts.boxes, affine)]
+    return [int(bool((np.abs(own[:, 0] - z) <= reach).any())) for z in crop.middles_mm]
+
+
+def _box_centres_mm(
+    boxes: pd.DataFrame, affine: _Affine, scan: TurnedScan
+) -> npt.NDArray[np.float64]:
+    lps = _centres_lps(boxes, affine)
+    return np.asarray(lps @ scan.lps_to_mm[:3, :3].T + scan.lps_to_mm[:3, 3])
+
+
+def _within(
+    box: LevelBox, boxes: pd.DataFrame, affine: _Affine
+) -> npt.NDArray[np.bool_]:
+    """Say which fracture boxes have their middle within a vertebra's box."""
+    near = box.grown(3.0)
+    lps = _centres_lps(boxes, affine)
+    inside = (lps >= np.array(near.lower_lps_mm)) & (lps <= np.array(near.upper_lps_mm))
+    return np.asarray(inside.all(axis=1))
+
+
+def _centres_lps(boxes: pd.DataFrame, affine: _Affine) -> npt.NDArray[np.float64]:
+    at = np.stack(
+        [
+            boxes["slice_index"].to_numpy(dtype=float),
+            (boxes["y"] + boxes["height"] / 2 - 0.5).to_numpy(dtype=float),
+            (boxes["x"] + boxes["width"] / 2 - 0.5).to_numpy(dtype=float),
+        ],
+        axis=1,
+    )
+    return np.asarray(at @ affine[:3, :3].T + affine[:3, 3])

@@ -1,0 +1,128 @@
+"""Trains the general model that comes with csfd, on nothing but phantoms.
+
+Run ``python -m csfd_core.segmentation.pretrain OUT``; with ``--start FOLDER`` it goes
+on from an earlier model. Every epoch some phantoms of a pool are replaced by new ones,
+so that no more than a few samples are drawn from each. Needs no data and no network;
+run again with the same OUT, it goes on where it was stopped.
+"""
+
+import argparse
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Final
+
+from csfd_core.segmentation.bundle import ModelBundle, read_bundle, write_bundle
+from csfd_core.segmentation.config import SMALL, TrainingConfig
+from csfd_core.segmentation.data import GridVolume, phantom_volume
+from csfd_core.segmentation.training import (
+    EpochResult,
+    Plan,
+    TrainingData,
+    TrainingResult,
+    train,
+)
+from csfd_core.store.locations import Location
+
+TRAINING_SEED: Final = 90_001  # phantom seeds that no other part of csfd uses
+VALIDATION_SEED: Final = 90_002
+_VALIDATION: Final = 8
+_log = logging.getLogger(__name__)
+
+
+class PhantomPool:
+    """Endless phantoms: ``size`` at a time, ``fresh`` of them new in every epoch."""
+
+    def __init__(self, seed: int, size: int, fresh: int) -> None:
+        """Start making the first phantoms."""
+        self._seed, self._size, self._fresh = seed, size, fresh
+        self._workers = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+        self._made: dict[int, Future[GridVolume]] = {}
+
+    def volumes(self, epoch: int) -> Sequence[GridVolume]:
+        """Return the phantoms of an epoch and start making those of the next."""
+        first = epoch * self._fresh
+        for index in range(first, first + self._size + self._fresh):
+            if index not in self._made:
+                self._made[index] = self._workers.submit(
+                    phantom_volume, self._seed, index
+                )
+        for index in [index for index in self._made if index < first]:
+            self._made.pop(index).cancel()
+        return [self._made[i].result() for i in range(first, first + self._size)]
+
+    def close(self) -> None:
+        """Stop making phantoms."""
+        self._workers.shutdown(cancel_futures=True)
+
+
+def pretrain(settings: TrainingConfig, folder: Path, pool: int = 120) -> TrainingResult:
+    """Train the small model on phantoms; write it to ``folder`` and return it."""
+    phantoms = PhantomPool(TRAINING_SEED + settings.seed * 10, pool, pool // 12)
+    started = time.monotonic()
+    start, earlier = None, "none"
+    if settings.initial != "none":
+        earlier = "an earlier run of this command"
+        start = read_bundle(Location(settings.initial)).weights
+    try:
+        validation = [phantom_volume(VALIDATION_SEED, i) for i in range(_VALIDATION)]
+        data = TrainingData(training=phantoms, validation=validation)
+        plan = Plan(model=SMALL, training=settings, initial=start)
+        result = train(plan, data, folder, lambda epoch, _: _report(epoch))
+    finally:
+        phantoms.close()
+    facts = {
+        "model_id": f"general-{settings.seed}-{settings.epochs}",
+        "training_data": "procedural phantoms only, domain randomization",
+        # Not the place of an earlier model, which means nothing elsewhere.
+        "training": replace(settings, initial=earlier).to_note(),
+        "best_epoch": result.best_epoch,
+        "validation_dice_on_grid": round(result.best_dice, 4),
+        "seconds": round(time.monotonic() - started),
+    }
+    bundle = ModelBundle(config=SMALL, weights=result.weights, facts=facts)
+    write_bundle(Location(folder), bundle)
+    return result
+
+
+def _report(epoch: EpochResult) -> None:
+    _log.info(
+        "epoch %d: loss %.4f, validation Dice %.4f (%s), %.0f s, %.0f s left",
+        epoch.epoch,
+        epoch.loss,
+        epoch.validation_dice,
+        " ".join(f"{value:.2f}" for value in epoch.level_dice),
+        epoch.seconds,
+        epoch.seconds_left,
+    )
+
+
+def main() -> None:
+    """Parse the arguments and train."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rate", type=float, default=1.5e-3, help="Learning rate.")
+    parser.add_argument("--start", help="Folder of a model to go on from.")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    settings = replace(
+        TrainingConfig(),
+        epochs=arguments.epochs,
+        steps_per_epoch=arguments.steps,
+        seed=arguments.seed,
+        learning_rate=arguments.rate,
+        strength=1.0,
+        initial=arguments.start or "none",
+    )
+    pretrain(settings, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""Segments studies that are in no store: a DICOM folder, a zip file or a source.
+
+Writes ``<study_uid>.nii.gz``, labels 1 to 7 in patient coordinates, and beside it a
+``<study_uid>.json`` with what was found and how long it took.
+"""
+
+import gzip
+import json
+import shutil
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from csfd_core.dicom.findings import Status
+from csfd_core.dicom.geometry import VolumeGeometry
+from csfd_core.dicom.headers import SliceHeader
+from csfd_core.dicom.pixels import read_grey_levels
+from csfd_core.errors import SettingsError, SourceError
+from csfd_core.segmentation.prediction import Prediction, VertebraPredictor
+from csfd_core.segmentation.reading import reduce_slices
+from csfd_core.store.source import Source, StudyFolder
+from csfd_core.store.study import StudyScan, scan_study
+from csfd_core.vocabulary import BONE_WINDOW
+
+SEGMENTED: Final = "segmented"
+REFUSED: Final = "refused"
+_LPS_TO_RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
+_LARGEST_ZIP: Final = 20 * 2**30  # bytes when unpacked
+_MOST_FILES: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentedStudy:
+    """What became of one study."""
+
+    study_uid: str
+    action: str  # SEGMENTED or REFUSED
+    slice_count: int
+    message: str = ""  # why it was refused
+    flags: tuple[str, ...] = ()
+    levels: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+def segment_input(
+    place: str, out: Path, predictor: VertebraPredictor
+) -> Iterator[SegmentedStudy]:
+    """Segment every study of a folder, zip file or source.
+
+    Raises:
+        SourceError: If the input cannot be read, or holds no files.
+        SettingsError: If the results cannot be written.
+    """
+    with opened(place) as source:
+        folders = source.studies()
+        if not folders:
+            raise SourceError(f"There are no files in {place}.")
+        for folder in folders:
+            yield from _segment_folder(folder, out, predictor)
+
+
+@contextmanager
+def opened(place: str) -> Iterator[Source]:
+    """Open a folder or source; unpack a zip file for as long as it is used."""
+    if not place.lower().endswith(".zip"):
+        yield Source(place).require()
+        return
+    folder = Path(tempfile.mkdtemp(prefix="csfd-zip-"))
+    try:
+        _unpack(Path(place), folder)
+        yield Source(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_nifti(
+    path: Path, mask: npt.NDArray[np.uint8], geometry: VolumeGeometry
+) -> None:
+    """Write a mask (slice, row, column) so that viewers lay it on the CT.
+
+    Raises:
+        SettingsError: If it cannot be written.
+    """
+    image: Any = nib.Nifti1Image(  # type: ignore[no-untyped-call]  # no types
+        mask.transpose(2, 1, 0), nifti_affine(geometry)
+    )
+    image.header.set_xyzt_units("mm")
+    image.set_qform(image.affine, code=1)
+    image.set_sform(image.affine, code=1)
+    # No time of writing in the header: the same mask gives the same bytes.
+    content = gzip.compress(image.to_bytes(), compresslevel=4, mtime=0)
+    _write(path, content)
+
+
+def nifti_affine(geometry: VolumeGeometry) -> npt.NDArray[np.float64]:
+    """Return the map from (column, row, slice, 1) to RAS millimetres."""
+    by_column = geometry.affine()[:, [2, 1, 0, 3]]
+    return np.asarray(_LPS_TO_RAS @ by_column)
+
+
+def _segment_folder(
+    folder: StudyFolder, out: Path, predictor: VertebraPredictor
+) -> Iterator[SegmentedStudy]:
+    grey: dict[str, npt.NDArray[np.uint8]] = {}
+
+    def keep(header: SliceHeader, raw: bytes) -> None:
+        grey[header.file_name] = read_grey_levels(raw, header, BONE_WINDOW)
+
+    started = time.perf_counter()
+    scans = scan_study(folder, on_slice=keep)
+    read_s = time.perf_counter() - started
+    for scan in scans:
+        if scan.status is Status.QUARANTINED or scan.geometry is None:
+            yield SegmentedStudy(
+                study_uid=scan.study_uid or folder.name,
+                action=REFUSED,
+                slice_count=len(scan.headers),
+                message=scan.findings[0].reason if scan.findings else "No geometry.",
+            )
+            continue
+        planes = [grey[header.file_name] for header in scan.headers]
+        volume = reduce_slices(planes, scan.geometry, predictor.step_mm)
+        prediction = predictor.predict(volume)
+        write_nifti(out / f"{scan.study_uid}.nii.gz", prediction.mask, scan.geometry)
+        report = _to_json(scan, prediction, predictor, read_s)
+        text = json.dumps(report, indent=2) + "\n"
+        _write(out / f"{scan.study_uid}.json", text.encode())
+        yield SegmentedStudy(
+            study_uid=scan.study_uid,
+            action=SEGMENTED,
+            slice_count=len(scan.headers),
+            flags=prediction.review.flags,
+            levels=tuple(level.level for level in prediction.review.levels),
+            seconds=read_s + sum(prediction.seconds.values()),
+        )
+
+
+def _to_json(
+    scan: StudyScan, prediction: Prediction, predictor: VertebraPredictor, read_s: float
+) -> dict[str, Any]:
+    review = prediction.review
+    return {
+        "study_uid": scan.study_uid,
+        "model": predictor.bundle.name,
+        "slice_count": len(scan.headers),
+        "levels": [asdict(level) for level in review.levels],
+        "confidence": review.confidence,
+        "flags": list(review.flags),
+        "warnings": [finding.code for finding in scan.findings],
+        "seconds": {"read": round(read_s, 3), **prediction.seconds},
+        "notice": "Research software; not for clinical use.",
+    }
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    """Unpack a zip file; no entry may leave the folder or fill the disk."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            size = sum(entry.file_size for entry in entries)
+            if size > _LARGEST_ZIP or len(entries) > _MOST_FILES:
+                raise SourceError(f"{path} unpacks to more than csfd accepts.")
+            for entry in entries:
+                parts = PurePosixPath(entry.filename).parts
+                if ".." in parts or entry.filename.startswith("/"):
+                    raise SourceError(f"{path} has an entry that leaves its folder.")
+                archive.extract(entry, folder)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise SourceError(f"Cannot read {path} as a zip file.") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:
+        raise SettingsError(f"Cannot write {path}: {error.strerror}.") from error

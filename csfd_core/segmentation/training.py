@@ -1,0 +1,339 @@
+"""Training: the same loop for a phantom, for real masks and for the built-in model.
+
+Deterministic for a seed on one machine. After every epoch all that is needed to go on
+is written to ``last.npz``; a killed training that is started again ends with the same
+number of epochs. The weights with the best validation Dice are what is kept.
+"""
+
+import contextlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from csfd_core.segmentation.bundle import Weights
+from csfd_core.segmentation.config import CLASSES, ModelConfig, TrainingConfig
+from csfd_core.segmentation.data import GridVolume, Sample, draw_sample, to_batch
+from csfd_core.segmentation.losses import build_loss
+from csfd_core.segmentation.model import build_model
+
+if TYPE_CHECKING:
+    import keras
+
+_CHECKPOINT: Final = "last.npz"
+_VALIDATED: Final = 8  # volumes at most, each epoch
+
+
+class VolumeSource(Protocol):
+    """Gives the volumes to draw from."""
+
+    def volumes(self, epoch: int) -> Sequence[GridVolume]:
+        """Return the volumes of an epoch; the same ones whenever it is asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class FixedVolumes:
+    """The same volumes in every epoch."""
+
+    items: Sequence[GridVolume]
+
+    def volumes(self, epoch: int) -> Sequence[GridVolume]:
+        """Return all of them."""
+        return self.items
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingData:
+    """What to learn from, and what to stop by."""
+
+    training: VolumeSource
+    validation: Sequence[GridVolume]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochResult:
+    """What one epoch came to."""
+
+    epoch: int  # from 1
+    loss: float
+    validation_dice: float  # mean over the levels that are there; NaN: no validation
+    level_dice: tuple[float, ...]  # C1 ... C7; NaN where absent
+    learning_rate: float
+    seconds: float
+    seconds_left: float
+
+
+@dataclass(slots=True, kw_only=True)
+class TrainingResult:
+    """The best weights, and the history of all epochs."""
+
+    weights: Weights
+    history: list[EpochResult] = field(default_factory=list)
+    best_epoch: int = 0
+
+    @property
+    def best_dice(self) -> float:
+        """Validation Dice of the best weights."""
+        found = [e.validation_dice for e in self.history if e.epoch == self.best_epoch]
+        return found[0] if found else math.nan
+
+
+OnEpoch = Callable[[EpochResult, "keras.Model"], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything that fixes a training but its data."""
+
+    model: ModelConfig
+    training: TrainingConfig
+    initial: Weights | None = None
+
+
+def train(
+    plan: Plan, data: TrainingData, folder: Path, on_epoch: OnEpoch | None = None
+) -> TrainingResult:
+    """Train, or go on with a training that was cut off.
+
+    Args:
+        plan: Networks, settings and the weights to start from.
+        data: Training and validation volumes.
+        folder: Where the checkpoint lies; of another plan or data, use another one.
+        on_epoch: Called after each epoch, also with the model.
+    """
+    with computing(plan.training.mixed_precision):
+        import keras
+
+        keras.utils.set_random_seed(plan.training.seed)
+        model = _compile(plan)
+        state = _Checkpoint(folder).restore(model)
+        started, done_before = time.monotonic(), len(state.history)
+        validation = _validation_batches(data.validation, plan)
+        for epoch in range(done_before, plan.training.epochs):
+            if _is_over(state, plan.training):
+                break
+            begun = time.monotonic()
+            loss = _run_epoch(model, plan, data.training.volumes(epoch), epoch)
+            levels = _validate(model, validation)
+            done = epoch + 1 - done_before
+            elapsed = time.monotonic() - started
+            result = EpochResult(
+                epoch=epoch + 1,
+                loss=loss,
+                validation_dice=_mean(levels),
+                level_dice=levels,
+                learning_rate=_learning_rate(model),
+                seconds=time.monotonic() - begun,
+                seconds_left=elapsed / done * (plan.training.epochs - epoch - 1),
+            )
+            _keep(state, result, model)
+            _Checkpoint(folder).write(model, state)
+            if on_epoch is not None:
+                on_epoch(result, model)
+        return state
+
+
+@contextlib.contextmanager
+def computing(mixed_precision: bool = False) -> Iterator[None]:
+    """Import Keras on TensorFlow, quietly, with repeatable arithmetic."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
+    import tensorflow as tf
+
+    before = keras.mixed_precision.dtype_policy()
+    has_gpu = bool(tf.config.list_physical_devices("GPU"))
+    if mixed_precision and has_gpu:  # slower than float32 on a processor
+        keras.mixed_precision.set_dtype_policy("mixed_float16")
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_dtype_policy(before)
+
+
+def _compile(plan: Plan) -> "keras.Model":
+    import keras
+
+    model = build_model(plan.model)
+    if plan.initial is not None:
+        model.set_weights(plan.initial)
+    settings = plan.training
+    steps = settings.epochs * settings.steps_per_epoch
+    warm_up = max(1, round(settings.warm_up * steps))
+    schedule = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=settings.learning_rate / 20,
+        decay_steps=max(1, steps - warm_up),
+        warmup_target=settings.learning_rate,
+        warmup_steps=warm_up,
+        alpha=0.01,
+    )
+    optimizer = keras.optimizers.AdamW(
+        schedule, weight_decay=settings.weight_decay, clipnorm=1.0
+    )
+    losses = {
+        "locator": build_loss(plan.model.locator.classes),
+        "segmenter": build_loss(plan.model.segmenter.classes),
+    }
+    model.compile(
+        optimizer,
+        loss=losses,
+        loss_weights={"locator": 0.5, "segmenter": 1.0},
+        jit_compile=False,  # eight times slower on a processor
+    )
+    optimizer.build(model.trainable_variables)
+    return model
+
+
+def _run_epoch(
+    model: "keras.Model", plan: Plan, volumes: Sequence[GridVolume], epoch: int
+) -> float:
+    """Take the steps of one epoch; samples are drawn beside the computation."""
+    settings = plan.training
+
+    def batch(step: int) -> Sample:
+        samples = []
+        for place in range(settings.batch_size):
+            rng = np.random.default_rng([settings.seed, epoch, step, place])
+            volume = volumes[int(rng.integers(len(volumes)))]
+            samples.append(draw_sample(volume, plan.model, rng, settings.strength))
+        return to_batch(samples)
+
+    losses = []
+    with ThreadPoolExecutor(1) as pool:
+        coming = [pool.submit(batch, step) for step in range(2)]
+        for step in range(settings.steps_per_epoch):
+            inputs, targets = coming.pop(0).result()
+            coming.append(pool.submit(batch, step + 2))
+            losses.append(float(model.train_on_batch(inputs, targets)[0]))
+        for left in coming:
+            left.cancel()
+    return float(np.mean(losses))
+
+
+def _validation_batches(
+    volumes: Sequence[GridVolume], plan: Plan
+) -> list[tuple[Sample, str]]:
+    """Draw each validation volume once, as it is but for the aim of the crop."""
+    batches = []
+    for index, volume in enumerate(volumes[:_VALIDATED]):
+        rng = np.random.default_rng([plan.training.seed, index])
+        sample = draw_sample(volume, plan.model, rng, 0.0)
+        batches.append((to_batch([sample]), volume.study_uid))
+    return batches
+
+
+def _validate(
+    model: "keras.Model", batches: Sequence[tuple[Sample, str]]
+) -> tuple[float, ...]:
+    """Return the mean Dice of C1 ... C7; NaN for a level that no volume shows."""
+    rows = []
+    for (inputs, targets), _ in batches:
+        logits = np.asarray(model.predict_on_batch(inputs)["segmenter"])
+        rows.append(grid_dice(logits.argmax(axis=-1), targets["segmenter"]))
+    if not rows:
+        return (math.nan,) * (CLASSES - 1)
+    table = np.array(rows)
+    there = ~np.isnan(table)
+    sums = np.where(there, table, 0).sum(axis=0)
+    counts = there.sum(axis=0)
+    return tuple(
+        float(total / count) if count else math.nan
+        for total, count in zip(sums, counts, strict=True)
+    )
+
+
+def grid_dice(
+    found: npt.NDArray[np.integer], wanted: npt.NDArray[np.integer]
+) -> list[float]:
+    """Return the Dice of C1 ... C7 in two label arrays; NaN where both lack it."""
+    scores = []
+    for level in range(1, CLASSES):
+        a, b = found == level, wanted == level
+        total = int(a.sum()) + int(b.sum())
+        scores.append(2 * int((a & b).sum()) / total if total else math.nan)
+    return scores
+
+
+def _is_over(state: TrainingResult, settings: TrainingConfig) -> bool:
+    waited = len(state.history) - state.best_epoch
+    return bool(settings.patience and state.history and waited >= settings.patience)
+
+
+def _keep(state: TrainingResult, result: EpochResult, model: "keras.Model") -> None:
+    best = state.best_dice
+    state.history.append(result)
+    better = math.isnan(best) or not result.validation_dice < best
+    if better or math.isnan(result.validation_dice):
+        state.best_epoch = result.epoch
+        state.weights = model.get_weights()
+
+
+def _learning_rate(model: "keras.Model") -> float:
+    return float(np.asarray(model.optimizer.learning_rate))
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan
+
+
+class _Checkpoint:
+    """The state of a training in one file, replaced in one step."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / _CHECKPOINT
+
+    def write(self, model: "keras.Model", state: TrainingResult) -> None:
+        arrays: dict[str, Any] = {}
+        for group, values in (
+            ("now", model.get_weights()),
+            ("best", state.weights),
+            ("step", [np.asarray(v) for v in model.optimizer.variables]),
+        ):
+            arrays |= {f"{group}{i:04d}": value for i, value in enumerate(values)}
+        note = {
+            "best_epoch": state.best_epoch,
+            "history": [_to_row(epoch) for epoch in state.history],
+        }
+        arrays["note"] = np.frombuffer(json.dumps(note).encode(), dtype=np.uint8)
+        temporary = self._path.with_suffix(".tmp.npz")
+        np.savez(temporary, **arrays)
+        temporary.replace(self._path)
+
+    def restore(self, model: "keras.Model") -> TrainingResult:
+        if not self._path.exists():
+            return TrainingResult(weights=model.get_weights())
+        with np.load(self._path, allow_pickle=False) as arrays:
+            names = sorted(arrays.files)
+
+            def group(prefix: str) -> list[npt.NDArray[np.floating]]:
+                return [arrays[name] for name in names if name.startswith(prefix)]
+
+            note = json.loads(arrays["note"].tobytes())
+            model.set_weights(group("now"))
+            stored = group("step")
+            for variable, value in zip(model.optimizer.variables, stored, strict=True):
+                variable.assign(value)
+            return TrainingResult(
+                weights=group("best"),
+                history=[_to_epoch(row) for row in note["history"]],
+                best_epoch=note["best_epoch"],
+            )
+
+
+def _to_row(epoch: EpochResult) -> dict[str, Any]:
+    row = {name: getattr(epoch, name) for name in EpochResult.__slots__}
+    return {**row, "level_dice": list(epoch.level_dice)}
+
+
+def _to_epoch(row: dict[str, Any]) -> EpochResult:
+    return EpochResult(**{**row, "level_dice": tuple(row["level_dice"])})

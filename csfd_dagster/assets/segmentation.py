@@ -1,0 +1,153 @@
+"""Segmentation: the model, the vertebra masks of every study, and their crops.
+
+The work is done by ``csfd_core.segmentation`` and ``csfd_core.crops``; here it is only
+named, described and recorded.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict
+
+import dagster as dg
+
+from csfd_core.segmentation.masks import CropMaker, MaskMaker, MaskOutcome, make_all
+from csfd_core.segmentation.runs import FoldRun, run_fold
+from csfd_core.store.convert import FAILED
+from csfd_core.store.labels import read_all_boxes
+from csfd_dagster.assets.ingest import (
+    OWNERS,
+    RETRIES,
+    mask_store,
+    metadata_table,
+    slice_store,
+)
+from csfd_dagster.mlflow_resource import MlflowResource
+from csfd_dagster.partitions import MANY_STUDIES, studies
+from csfd_dagster.presentation import picture
+from csfd_dagster.resources import SourceResource, StoreResource
+from csfd_dagster.segmentation_resource import SegmentationResource
+
+GROUP = "segmentation"
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"keras", "html"},
+    deps=[metadata_table, slice_store, mask_store],
+    code_version="1",
+)
+def segmentation_model(
+    context: dg.AssetExecutionContext,
+    store: StoreResource,
+    segmentation: SegmentationResource,
+    mlflow: MlflowResource,
+) -> dg.MaterializeResult:
+    """U-Nets that find C1 to C7, one per held-out fold, with scores and a report.
+
+    Trained on studies with a checked mask; the locked test studies take no part. Left
+    alone while what it is made from has not changed.
+    """
+    stores, settings = store.open(), segmentation.settings()
+    metadata: dict[str, dg.MetadataValue] = {}
+    for fold in segmentation.folds:
+        with mlflow.run(context) as run:
+            found = run_fold(stores, settings, fold, run)
+        metadata |= _describe(found)
+    return dg.MaterializeResult(metadata=metadata)
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"keras", "parquet"},
+    deps=[slice_store, segmentation_model],
+    partitions_def=studies,
+    backfill_policy=MANY_STUDIES,
+    retry_policy=RETRIES,
+    code_version="1",
+)
+def vertebra_masks(
+    context: dg.AssetExecutionContext, store: StoreResource
+) -> dg.MaterializeResult:
+    """Predicted masks of each study in the grid of its slices, lossless.
+
+    By a model that has not seen the study wherever there is one, else marked as
+    in-sample.
+    """
+    maker = MaskMaker(store.open())
+    return _record(context, make_all(maker.make, context.partition_keys))
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"parquet"},
+    deps=[vertebra_masks, metadata_table],
+    partitions_def=studies,
+    backfill_policy=MANY_STUDIES,
+    retry_policy=RETRIES,
+    code_version="1",
+)
+def vertebra_crops(
+    context: dg.AssetExecutionContext,
+    source: SourceResource,
+    store: StoreResource,
+    segmentation: SegmentationResource,
+) -> dg.MaterializeResult:
+    """Slices across each vertebra with neighbours, mask, labels and fold."""
+    boxes = read_all_boxes(source.open().locations).table
+    maker = CropMaker(store.open(), segmentation.crops(), boxes)
+    return _record(context, make_all(maker.make, context.partition_keys))
+
+
+def _describe(found: FoldRun) -> dict[str, dg.MetadataValue]:
+    """Return what Dagster shows of one fold's model."""
+    name = f"fold_{found.fit.fold}"
+    values: dict[str, dg.MetadataValue] = {
+        f"{name}_outcome": dg.MetadataValue.text(found.outcome),
+        f"{name}_model_id": dg.MetadataValue.text(str(found.facts["model_id"])),
+        f"{name}_training_studies": dg.MetadataValue.int(len(found.fit.split.training)),
+    }
+    if found.evaluation is None:
+        return values
+    page = f"{found.evaluation.location}/index.html"
+    values[f"{name}_page"] = dg.MetadataValue.path(page)
+    for key, number in found.evaluation.scores.summary().items():
+        values[f"{name}_{key}"] = dg.MetadataValue.float(number)
+    for key, (kind, content) in found.evaluation.written.previews.items():
+        if kind in ("png", "jpeg"):
+            values[f"{name}_figure_{key}"] = picture(
+                content, kind="png" if kind == "png" else "jpeg"
+            )
+    return values
+
+
+def _record(
+    context: dg.AssetExecutionContext, made: Iterable[MaskOutcome]
+) -> dg.MaterializeResult:
+    """Attach each study's outcome to its partition, and the counts to the run."""
+    outcomes = list(made)
+    for outcome in outcomes:
+        context.add_asset_metadata(
+            {
+                "outcome": outcome.action,
+                "model_id": str(outcome.note.get("model_id", "")),
+                "standing": str(outcome.note.get("standing", "")),
+                "levels": ", ".join(outcome.note.get("levels", [])),
+                "flags": "\n".join(outcome.note.get("flags", [])) or "none",
+                "seconds": outcome.seconds,
+            },
+            partition_key=outcome.study_uid,
+        )
+    failed = [asdict(o) for o in outcomes if o.action == FAILED]
+    if failed:
+        raise dg.Failure(
+            f"{len(failed)} of {len(outcomes)} studies failed; the first, "
+            f"{failed[0]['study_uid']}: {failed[0]['message']} The others are stored "
+            "and will not be done again."
+        )
+    counts = Counter(outcome.action for outcome in outcomes)
+    return dg.MaterializeResult(
+        metadata={f"studies_{action}": count for action, count in counts.items()}
+    )

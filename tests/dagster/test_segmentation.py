@@ -1,0 +1,156 @@
+"""Segmentation through Dagster: phases, checks that fail when they must."""
+
+import json
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+import pytest
+from dagster import AssetKey
+
+from csfd_core.evaluation.folds import fold_of, is_test
+from csfd_core.segmentation.bundle import ModelBundle, write_bundle
+from csfd_core.segmentation.config import SMALL
+from csfd_core.segmentation.models import ModelStore
+from csfd_core.store.convert import Stores
+from csfd_core.store.locations import Location
+from csfd_core.store.metadata import STUDIES_COLUMNS, MetadataStore
+from csfd_dagster import segmentation_checks as checks
+from csfd_dagster.definitions import defs
+from csfd_dagster.launch import phases_of
+from csfd_dagster.resources import StoreResource
+from csfd_dagster.segmentation_resource import SegmentationResource
+
+UIDS = [f"1.2.826.0.1.3680043.{index}" for index in range(1, 60)]
+GRAPH = {
+    "segmentation_model": {"metadata_table", "slice_store", "mask_store"},
+    "vertebra_masks": {"slice_store", "segmentation_model"},
+    "vertebra_crops": {"vertebra_masks", "metadata_table"},
+}
+
+
+def names(keys: list[AssetKey]) -> set[str]:
+    return {key.to_user_string() for key in keys}
+
+
+def test_segmentation_depends_on_what_it_reads() -> None:
+    graph = defs.resolve_asset_graph()
+    for name, parents in GRAPH.items():
+        assert names(list(graph.get(AssetKey(name)).parent_keys)) == parents
+
+
+def test_studies_come_before_the_model_and_the_model_before_its_masks() -> None:
+    phases = phases_of(defs.resolve_asset_graph())
+    assert {"study_headers", "slice_store", "mask_store"} <= names(phases[0])
+    assert {"metadata_table", "segmentation_model"} <= names(phases[1])
+    assert {"vertebra_masks", "vertebra_crops"} <= names(phases[2])
+    everything = defs.resolve_asset_graph().materializable_asset_keys
+    assert sum(len(phase) for phase in phases) == len(everything)
+
+
+def write_model(root: Location, trained: list[str], fold: int = 0) -> None:
+    facts = {
+        "model_id": "x",
+        "training_studies": {uid: ["c", "m"] for uid in trained},
+        "validation_studies": {},
+    }
+    bundle = ModelBundle(config=SMALL, weights=[], facts=facts)
+    write_bundle(ModelStore(root).of_fold(fold), bundle)
+
+
+def write_table(root: Location) -> None:
+    rows = pd.DataFrame({"study_uid": UIDS, "status": "good"})
+    missing = [n for n, _, _ in STUDIES_COLUMNS if n not in rows]
+    empty = pd.DataFrame(None, index=rows.index, columns=missing, dtype=object)
+    table = pd.concat([rows, empty], axis=1)
+    MetadataStore(root).write_studies(table, "x")
+
+
+def run_check(check: dg.AssetChecksDefinition, tmp_path: Path) -> dg.AssetCheckResult:
+    result = check(store=StoreResource(store_url=str(tmp_path)))
+    assert isinstance(result, dg.AssetCheckResult)
+    return result
+
+
+def test_a_planted_test_study_fails_the_leak_check(tmp_path: Path) -> None:
+    root = Location(tmp_path)
+    write_table(root)
+    clean = [uid for uid in UIDS if not is_test(uid) and fold_of(uid) != 0]
+    locked = next(uid for uid in UIDS if is_test(uid))
+    held_out = next(uid for uid in UIDS if not is_test(uid) and fold_of(uid) == 0)
+    write_model(root, clean)
+    assert run_check(checks.no_test_study_trained, tmp_path).passed
+    write_model(root, [*clean, locked])
+    leaky = run_check(checks.no_test_study_trained, tmp_path)
+    assert not leaky.passed
+    assert leaky.metadata["leaked"].value == [locked]
+    write_model(root, [*clean, held_out])
+    assert not run_check(checks.no_test_study_trained, tmp_path).passed
+
+
+def level(z_mm: float, *, is_cut: bool = False, volume_ml: float = 9.0) -> dict:
+    return {
+        "volume_ml": volume_ml,
+        "confidence": 0.9,
+        "is_cut": is_cut,
+        "centre_zyx_mm": [z_mm, 0.0, 0.0],
+    }
+
+
+@pytest.mark.parametrize(
+    ("levels", "failing"),
+    [
+        ({f"C{i}": level(18.0 * i) for i in range(1, 8)}, set()),
+        (
+            {f"C{i}": level(18.0 * i, is_cut=i == 5) for i in range(1, 6)},
+            set(),
+        ),
+        ({f"C{i}": level(18.0 * i) for i in range(1, 6)}, {"levels_are_found"}),
+        (
+            {f"C{i}": level(18.0 * i) for i in range(1, 8) if i != 4},
+            {"levels_are_found"},
+        ),
+        (
+            {f"C{i}": level(18.0 * (3.2 if i == 5 else i)) for i in range(1, 8)},
+            {"levels_follow_each_other"},
+        ),
+        (
+            {f"C{i}": level(18.0 * i, volume_ml=70.0) for i in range(1, 8)},
+            {"volumes_are_plausible"},
+        ),
+    ],
+    ids=["good", "cut", "ends", "gap", "order", "volume"],
+)
+def test_checks_of_masks_fail_for_what_contradicts_anatomy(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    levels: dict,
+    failing: set[str],
+) -> None:
+    note = {"levels": json.loads(json.dumps(levels)), "flags": ["look"]}
+    monkeypatch.setattr(checks, "_notes", lambda stores: iter([(UIDS[0], note)]))
+    found = {
+        check.check_key.name
+        for check in (
+            checks.levels_are_found,
+            checks.levels_follow_each_other,
+            checks.volumes_are_plausible,
+        )
+        if not run_check(check, tmp_path).passed
+    }
+    assert found == failing
+
+
+def test_resource_overrides_its_profile() -> None:
+    plain = SegmentationResource().settings()
+    assert SegmentationResource(epochs=3, seed=5).settings().training.epochs == 3
+    assert plain.training.profile == "demo"
+    full = SegmentationResource(profile="full")
+    assert full.settings().model.segmenter.shape_zyx == (128, 128, 128)
+    assert full.crops().side_px > SegmentationResource().crops().side_px
+
+
+def test_stores_know_where_masks_and_crops_go(tmp_path: Path) -> None:
+    stores = Stores(Location(tmp_path))
+    assert stores.predicted_masks.path("1.2") == "predicted_masks/1.2.parquet"
+    assert stores.crops.path("1.2") == "crops/1.2.parquet"

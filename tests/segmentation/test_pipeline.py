@@ -1,0 +1,98 @@
+"""From a converted source to model, masks, crops and report, without Dagster."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from csfd_core.crops.cutting import CropConfig
+from csfd_core.executors import InlineExecutor
+from csfd_core.phantom.config import PhantomConfig
+from csfd_core.phantom.source import write_phantom_source
+from csfd_core.segmentation import fit as fitting
+from csfd_core.segmentation.config import PROFILES
+from csfd_core.segmentation.fit import MaskSplit, fit_model, is_current, plan_fit
+from csfd_core.segmentation.masks import (
+    CropMaker,
+    MaskMaker,
+    studies_without_crops,
+)
+from csfd_core.segmentation.summary import evaluate_model
+from csfd_core.store.convert import Stores, StudyTask, convert_study
+from csfd_core.store.locations import Location
+from csfd_core.store.source import Source, Sources
+from csfd_core.store.studies_table import write_studies_table
+
+CONFIG = PhantomConfig(studies=3, seed=21, masked_share=1.0, compressed_share=0.0)
+CROPS = CropConfig(slices=3, side_px=48, pixel_mm=2.0)
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Stores:
+    folder = tmp_path_factory.mktemp("pipeline")
+    write_phantom_source(folder / "source", CONFIG, executor=InlineExecutor())
+    found = Stores(Location(folder / "store"))
+    sources = Sources([Source(folder / "source")])
+    for study in sources.studies():
+        convert_study(StudyTask(study, found))
+    write_studies_table(found, sources)
+    return found
+
+
+def one_of_each(studies: pd.DataFrame, fold: int) -> MaskSplit:
+    """The first study trains, the second validates, the third is locked."""
+    rows = [
+        (str(row.study_uid), str(row.content_hash), str(row.mask_hash))
+        for row in studies.itertuples()
+    ]
+    return MaskSplit(training=(rows[0],), validation=(rows[1],), test=(rows[2],))
+
+
+@pytest.mark.slow
+def test_model_masks_crops_and_report_are_made_once(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "split_studies", one_of_each)
+    profile = PROFILES["demo"]
+    training = replace(profile.training, epochs=1, steps_per_epoch=1)
+    fit = plan_fit(stores, replace(profile, training=training))
+    assert not is_current(stores, fit)
+    bundle, result = fit_model(stores, fit)
+    assert result is not None
+    assert len(result.history) == 1
+    assert is_current(stores, fit)
+
+    boxes = pd.DataFrame({"study_uid": []})
+    uids = stores.metadata.study_uids()
+    assert studies_without_crops(stores, CROPS, boxes) == set(uids)
+    maker = MaskMaker(stores)
+    standings = {}
+    for uid in uids:
+        outcome = maker.make(uid)
+        assert outcome.action == "written"
+        standings[uid] = outcome.note["standing"]
+        mask = stores.predicted_masks.read_volume(uid)
+        assert mask.shape == stores.slices.read_volume(uid).shape
+        assert set(np.unique(mask)) <= set(range(8))
+        crops = CropMaker(stores, CROPS, boxes)
+        assert crops.make(uid).action == "written"
+        assert crops.make(uid).action == "unchanged"
+        assert maker.make(uid).action == "unchanged"
+        images, masks = stores.crops.read_level(uid, "C4")
+        assert images.shape == (3, 3, 48, 48)
+        assert masks.any()
+    assert standings == {
+        fit.split.training[0][0]: "in_sample",
+        fit.split.validation[0][0]: "out_of_fold",
+        fit.split.test[0][0]: "unseen",
+    }
+    assert studies_without_crops(stores, CROPS, boxes) == set()
+
+    found = evaluate_model(stores, fit, dict(bundle.facts))
+    assert set(found.scores.studies["group"]) == {"validation", "test"}
+    page = stores.root.read("reports/segmentation/index.html").decode()
+    assert "Mean Dice" in page
+    table = stores.root.read("reports/segmentation/studies.csv").decode()
+    assert table.startswith("study_uid,level,dice,hd95_mm")
+    assert len(table.splitlines()) == 1 + 2 * 7
