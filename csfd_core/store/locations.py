@@ -34,7 +34,7 @@ _S3_OPTIONS: Final = {
     "use_listings_cache": False,
 }
 # s3fs tries again around botocore, for answers that break off while they are read:
-# enough for three breaks of the same answer. Each more multiplies the waits of botocore.
+# enough for three breaks of one answer. Each more multiplies the waits of botocore.
 _S3FS_ATTEMPTS: Final = 4
 _BATCH_FILES: Final = 16
 _TEMPORARY: Final = ".tmp-"
