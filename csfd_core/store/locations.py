@@ -33,9 +33,9 @@ _S3_OPTIONS: Final = {
     # Another process may have written since this one listed.
     "use_listings_cache": False,
 }
-# s3fs tries again around botocore, for answers that break off while they are read. Its
-# own default of 5 would multiply botocore's waits to minutes.
-_S3FS_ATTEMPTS: Final = 3
+# s3fs tries again around botocore, for answers that break off while they are read:
+# enough for three breaks of the same answer. Each more multiplies the waits of botocore.
+_S3FS_ATTEMPTS: Final = 4
 _BATCH_FILES: Final = 16
 _TEMPORARY: Final = ".tmp-"
 _ABANDONED_AFTER_S: Final = 3600

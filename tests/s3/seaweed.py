@@ -88,7 +88,7 @@ def weed_command(folder: Path, ports: list[int]) -> list[str]:
         "-master.volumeSizeLimitMB=64",
         "-master.telemetry=false",
         f"-volume.port={volume}",
-        "-volume.max=100",
+        "-volume.max=2000",  # a bucket takes seven at once
         f"-filer.port={filer}",
         f"-filer.localSocket={folder}/filer.sock",
     ]
