@@ -2,23 +2,16 @@
 
 import hashlib
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
 
 import pandas as pd
 
 from csfd_core.eda.quality import count_slices_by_syntax
 from csfd_core.store.convert import Stores
 from csfd_core.store.labels import LabelTable, read_all_boxes, read_all_labels
-from csfd_core.store.locations import Location
 from csfd_core.store.metadata import STUDIES_COLUMNS, STUDIES_PATH
-from csfd_core.store.source import IMAGES_FOLDER, LABELS_FILE, Sources
+from csfd_core.store.source import DataKind, Sources, data_kind
 from csfd_core.vocabulary import LABEL_COLUMNS
-
-PHANTOM_FILE: Final = "phantom.json"  # lies beside the labels of a synthetic source
-
-DataKind = Literal["phantom", "real", "mixed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,19 +78,6 @@ def studies_from_labels(labels: LabelTable) -> pd.DataFrame:
     table["status"] = "labels only"
     table["has_mask"] = False
     return table.sort_values("study_uid", ignore_index=True)
-
-
-def data_kind(locations: Sequence[Location]) -> DataKind:
-    """Say whether sources are synthetic; those that hold nothing do not count."""
-    kinds = set()
-    for location in locations:
-        if location.exists(PHANTOM_FILE):
-            kinds.add(True)
-        elif location.exists(LABELS_FILE) or location.exists(IMAGES_FOLDER):
-            kinds.add(False)
-    if kinds == {True, False}:
-        return "mixed"
-    return "phantom" if kinds == {True} else "real"
 
 
 def content_digest(inputs: EdaInputs, version: int) -> str:

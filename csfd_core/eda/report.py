@@ -14,6 +14,7 @@ from csfd_core.eda.inputs import EdaInputs, content_digest, read_inputs
 from csfd_core.eda.quality import trusted
 from csfd_core.eda.sections import build_sections, film_study
 from csfd_core.eda.statistics import fracture_share, label_matrix
+from csfd_core.reports.banner import banner_of
 from csfd_core.reports.page import INDEX, Page, Section, Written, write_page
 from csfd_core.store.convert import Stores
 from csfd_core.store.locations import Location
@@ -28,12 +29,6 @@ _KINDS: Final = {
     "phantom": "synthetic phantom",
     "real": "studies as found in the source",
     "mixed": "studies and a synthetic phantom together",
-}
-_BANNERS: Final = {
-    "phantom": "Synthetic phantom: computed images and labels of no patient. Nothing "
-    "here has a clinical meaning.",
-    "mixed": "Part of these data is a synthetic phantom of no patient. The numbers "
-    "have no clinical meaning.",
 }
 
 
@@ -129,7 +124,7 @@ def write_report_of(
     state = _next_state(inputs, _read_state(out), now or datetime.now(UTC))
     page = Page(
         title=_TITLE,
-        banner=_BANNERS.get(inputs.kind),
+        banner=banner_of(inputs.kind),
         facts=_facts(inputs, state),
         sections=sections,
     )

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
+from csfd_core.reports.banner import banner_of
 from csfd_core.reports.page import Page, Section, Table, Written, to_csv, write_page
 from csfd_core.reports.render import (
     NEUTRAL,
@@ -100,12 +101,13 @@ def build_report(
 
     Args:
         scores: Of studies that the model has not seen.
-        facts: Of the model, as kept with it.
+        facts: Of the model, as kept with it, and the kind of data it is scored on.
         examples: Best, median and worst study.
     """
     history = pd.DataFrame(facts.get("history", []))
     return Page(
         title="Segmentation of C1 to C7",
+        banner=banner_of(facts["data_kind"]),
         facts=(
             ("model", str(facts.get("model_id"))),
             ("started from", str(facts.get("initial"))),
@@ -120,7 +122,6 @@ def build_report(
             _curves(history),
             _looks(examples),
         ),
-        banner=None if len(scores.studies) else "No unseen study has a given mask.",
     )
 
 

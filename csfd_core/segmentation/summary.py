@@ -38,7 +38,8 @@ def evaluate_model(stores: Stores, fit: Fit, facts: dict[str, Any]) -> Evaluatio
     scores = score_studies(given, maker.predict)
     examples = [_example(stores, maker, uid, title) for title, uid in _chosen(scores)]
     location = stores.root.join(FOLDER)
-    written = write_report(location, scores, facts, examples)
+    shown = {**facts, "data_kind": stores.metadata.read_data_kind()}
+    written = write_report(location, scores, shown, examples)
     return Evaluation(scores=scores, written=written, location=location)
 
 

@@ -25,6 +25,7 @@ from csfd_core.dicom.headers import SliceHeader
 from csfd_core.errors import StoreError
 from csfd_core.store.locations import FileEntry, Location
 from csfd_core.store.parquet import read_note, read_parquet, write_parquet
+from csfd_core.store.source import DataKind
 from csfd_core.store.study import StudyScan
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL, require_uid
 
@@ -198,15 +199,19 @@ class MetadataStore:
         """Return the studies that have a header table, sorted."""
         return [entry.name.removesuffix(".parquet") for entry in self.record_entries()]
 
-    def write_studies(self, studies: pd.DataFrame, inputs: str) -> None:
+    def write_studies(
+        self, studies: pd.DataFrame, inputs: str, data_kind: DataKind
+    ) -> None:
         """Write the table of studies atomically.
 
         Args:
             studies: With the columns of ``STUDIES_COLUMNS``.
             inputs: Identity of what the table was built from.
+            data_kind: Whether the studies are synthetic.
         """
         table = pa.Table.from_pandas(studies, _STUDIES_SCHEMA, preserve_index=False)
-        write_parquet(self.location, STUDIES_PATH, table, {"inputs": inputs})
+        note = {"inputs": inputs, "data_kind": data_kind}
+        write_parquet(self.location, STUDIES_PATH, table, note)
 
     def read_studies(self) -> pd.DataFrame:
         """Return the table of studies.
@@ -217,6 +222,15 @@ class MetadataStore:
         table, _ = read_parquet(self.location, STUDIES_PATH)
         studies: pd.DataFrame = table.to_pandas()
         return studies
+
+    def read_data_kind(self) -> DataKind:
+        """Say whether the studies in the table are synthetic.
+
+        Raises:
+            SourceError: If there is no table yet.
+        """
+        kind: DataKind = read_note(self.location, STUDIES_PATH)["data_kind"]
+        return kind
 
     def read_studies_inputs(self) -> str | None:
         """Return what the table was built from, ``None`` where there is no table."""

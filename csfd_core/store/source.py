@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from csfd_core.errors import SourceError
 from csfd_core.store.locations import FileEntry, Location
@@ -21,6 +21,10 @@ IMAGES_FOLDER: Final = "train_images"
 MASKS_FOLDER: Final = "segmentations"
 LABELS_FILE: Final = "train.csv"
 BOXES_FILE: Final = "train_bounding_boxes.csv"
+PHANTOM_FILE: Final = "phantom.json"  # lies beside the labels of a synthetic source
+
+DataKind = Literal["phantom", "real", "mixed"]
+
 _MASK_SUFFIXES: Final = (".nii.gz", ".nii")
 
 
@@ -195,6 +199,19 @@ class Sources:
     def badly_named(self) -> list[StudyFolder]:
         """Return the study folders that are not named by a UID."""
         return [folder for source in self._sources for folder in source.badly_named()]
+
+
+def data_kind(locations: Sequence[Location]) -> DataKind:
+    """Say whether sources are synthetic; those that hold nothing do not count."""
+    kinds = set()
+    for location in locations:
+        if location.exists(PHANTOM_FILE):
+            kinds.add(True)
+        elif location.exists(LABELS_FILE) or location.exists(IMAGES_FOLDER):
+            kinds.add(False)
+    if kinds == {True, False}:
+        return "mixed"
+    return "phantom" if kinds == {True} else "real"
 
 
 def _digest_entries(entries: Sequence[FileEntry]) -> str:

@@ -20,7 +20,7 @@ from csfd_core.store.labels import (
     read_all_labels,
 )
 from csfd_core.store.metadata import STUDIES_COLUMNS, StudyRecord
-from csfd_core.store.source import BOXES_FILE, LABELS_FILE, Sources
+from csfd_core.store.source import BOXES_FILE, LABELS_FILE, Sources, data_kind
 from csfd_core.store.study import scan_study
 from csfd_core.vocabulary import LABEL_COLUMNS
 
@@ -45,7 +45,7 @@ def write_studies_table(
     table = build_studies_table([*records, *badly_named], labels, boxes)
     inputs = studies_table_inputs(stores, sources)
     if inputs != stores.metadata.read_studies_inputs():
-        stores.metadata.write_studies(table, inputs)
+        stores.metadata.write_studies(table, inputs, data_kind(sources.locations))
     notes = [*labels.notes, *boxes.notes]
     if missing := labels_without_images(records, labels):
         notes.append(f"{len(missing)} labelled studies have no images.")
@@ -54,7 +54,8 @@ def write_studies_table(
 
 def studies_table_inputs(stores: Stores, sources: Sources) -> str:
     """Identify what the table is built from by the listings, without reading it."""
-    digest = hashlib.sha256(repr(_NAMES).encode())
+    form = f"{_NAMES} {data_kind(sources.locations)}"
+    digest = hashlib.sha256(form.encode())
     entries = [*stores.metadata.record_entries()]
     for location in sources.locations:
         named = (LABELS_FILE, BOXES_FILE)

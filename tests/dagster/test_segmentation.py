@@ -63,7 +63,7 @@ def write_table(root: Location) -> None:
     missing = [n for n, _, _ in STUDIES_COLUMNS if n not in rows]
     empty = pd.DataFrame(None, index=rows.index, columns=missing, dtype=object)
     table = pd.concat([rows, empty], axis=1)
-    MetadataStore(root).write_studies(table, "x")
+    MetadataStore(root).write_studies(table, "x", "phantom")
 
 
 def run_check(check: dg.AssetChecksDefinition, tmp_path: Path) -> dg.AssetCheckResult:

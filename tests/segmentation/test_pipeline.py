@@ -93,6 +93,7 @@ def test_model_masks_crops_and_report_are_made_once(
     assert set(found.scores.studies["group"]) == {"validation", "test"}
     page = stores.root.read("reports/segmentation/index.html").decode()
     assert "Mean Dice" in page
+    assert "Nothing here has a clinical meaning" in page
     table = stores.root.read("reports/segmentation/studies.csv").decode()
     assert table.startswith("study_uid,level,dice,hd95_mm")
     assert len(table.splitlines()) == 1 + 2 * 7
