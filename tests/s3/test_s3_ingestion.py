@@ -14,6 +14,8 @@ from s3_runs import STUDIES, convert, csfd, rows_of
 from csfd_core.executors import open_executor
 from csfd_core.settings import PROJECT_ROOT
 from csfd_core.store.convert import UNCHANGED, WRITTEN
+from csfd_dagster import launch
+from csfd_dagster.segmentation_resource import SegmentationResource
 
 CLOCK_TICK_S = 1.1  # S3 tells when an object was written in whole seconds
 STUDIES_TABLE = "metadata/studies.parquet"
@@ -119,9 +121,13 @@ def test_csfd_run_ingests_through_dagster(
     home.mkdir()
     shutil.copy(PROJECT_ROOT / "dagster.yaml", home)
     monkeypatch.setenv("DAGSTER_HOME", str(home))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv("CSFD_SOURCE", s3_source)
     monkeypatch.setenv("CSFD_INBOX", bucket.url("inbox"))
-    done = csfd("run", "--source", s3_source, "--store", bucket.url("store"))
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("CSFD_STORE", bucket.url("store"))
+    # As ``csfd run`` does, but for one step of training instead of minutes.
+    brief = SegmentationResource(profile="demo", epochs=1, steps_per_epoch=1)
+    assert launch.run("demo", {"segmentation": brief}) == 0
     stored = {key for key in bucket.objects("store") if "/slices/" in key}
     assert {f"store/slices/{uid}.parquet" for uid in STUDIES} <= stored
     for uid in STUDIES:
