@@ -27,6 +27,12 @@ app = typer.Typer(
 SourceArgument = Annotated[
     str, typer.Argument(metavar="SOURCE", help="Folder or s3:// URL with studies.")
 ]
+SourceOption = Annotated[
+    str | None, typer.Option(help="Source; else CSFD_SOURCE or data/source.")
+]
+StoreOption = Annotated[
+    str | None, typer.Option(help="Store; else CSFD_STORE or data/store.")
+]
 WorkersOption = Annotated[
     int, typer.Option(min=0, help="Processes to use; 0 takes one per processor.")
 ]
@@ -192,12 +198,8 @@ def convert(
 
 @app.command()
 def eda(
-    source: Annotated[
-        str | None, typer.Option(help="Source; else CSFD_SOURCE or data/source.")
-    ] = None,
-    store: Annotated[
-        str | None, typer.Option(help="Store; else CSFD_STORE or data/store.")
-    ] = None,
+    source: SourceOption = None,
+    store: StoreOption = None,
     out: Annotated[
         str | None,
         typer.Option(help="Folder or s3:// URL; else reports/eda in the store."),
@@ -230,12 +232,8 @@ def eda(
 
 @app.command()
 def run(
-    source: Annotated[
-        str | None, typer.Option(help="Source; else CSFD_SOURCE or data/source.")
-    ] = None,
-    store: Annotated[
-        str | None, typer.Option(help="Store; else CSFD_STORE or data/store.")
-    ] = None,
+    source: SourceOption = None,
+    store: StoreOption = None,
     profile: Annotated[
         Literal["demo", "full"],
         typer.Option(help="demo: models for two processors; full: for a GPU."),
@@ -251,12 +249,8 @@ def run(
 @app.command()
 def ui(
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 3000,
-    source: Annotated[
-        str | None, typer.Option(help="Source; else CSFD_SOURCE or data/source.")
-    ] = None,
-    store: Annotated[
-        str | None, typer.Option(help="Store; else CSFD_STORE or data/store.")
-    ] = None,
+    source: SourceOption = None,
+    store: StoreOption = None,
 ) -> None:
     """Open Dagster's web UI on this project, with the daemon that runs its sensors."""
     _run_dagster("ui", source, store, ["--port", str(port)])

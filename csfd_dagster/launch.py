@@ -94,7 +94,10 @@ def run(profile: str, resources: Mapping[str, Any] | None = None) -> int:
                     return _fail(f"Run {result.run_id} failed; look at it in csfd ui.")
                 names = ", ".join(key.to_user_string() for key in selection)
                 _say(f"{names}, {what}: done (run {result.run_id}).")
-    _say(f"Store: {project.stores.root}")
+    root = project.stores.root
+    _say(f"Store: {root}")
+    _say(f"Reports: {root}/reports/eda/index.html and reports/segmentation/index.html")
+    _say("Dagster's UI: make ui. MLflow's UI: make mlflow.")
     return 0
 
 
