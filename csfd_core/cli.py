@@ -304,6 +304,8 @@ def segment(
 
 def main() -> NoReturn:
     """Run ``csfd``; every failure on purpose is one line and exit status 1."""
+    # TensorFlow's notices on instructions and rounding are no news to a user.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         app(prog_name="csfd")
     except CsfdError as error:
