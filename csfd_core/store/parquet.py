@@ -16,7 +16,9 @@ from csfd_core.errors import StoreError
 from csfd_core.store.locations import Location
 
 _KEY: Final = b"csfd"
-_ROWS_PER_GROUP: Final = 32  # so that a few slices can be read without the others
+# Of files with images, so that a few slices can be read without the others. Tables of
+# small columns, which are compressed, are one group: many cost more than their rows.
+_ROWS_PER_GROUP: Final = 32
 
 
 def write_parquet(
@@ -37,7 +39,7 @@ def write_parquet(
         table.replace_schema_metadata({_KEY: text.encode()}),
         sink,
         compression=compression,
-        row_group_size=_ROWS_PER_GROUP,
+        row_group_size=_ROWS_PER_GROUP if compression == "none" else None,
         write_statistics=False,
         use_dictionary=False,
     )
