@@ -15,7 +15,7 @@ from csfd_core.segmentation.grids import Axes, Triple, resampling_weights
 from csfd_core.vocabulary import LEVEL_NAMES
 
 Grey = npt.NDArray[np.uint8]
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class CropConfig:
     neighbours: int = 1  # on each side, as further channels
     neighbour_mm: float = 2.0  # from a slice to its next neighbour
     side_px: int = 96
-    pixel_mm: float = 1.0
+    pixel_mm: float = 0.8
     margin_mm: float = 3.0  # above and below the mask
 
     def __post_init__(self) -> None:
@@ -99,6 +99,7 @@ class LevelCrop:
     images: Grey  # (K, channels, side, side): rows to the back, columns to the left
     masks: Grey  # (K, side, side): 255 where the vertebra is, 0 elsewhere
     middles_mm: npt.NDArray[np.float64]  # (K,): mm below the first voxel of the scan
+    centre_yx_mm: npt.NDArray[np.float64]  # (2,): mm behind and left of that voxel
     box: LevelBox
 
 
@@ -124,6 +125,7 @@ def cut_level(scan: TurnedScan, box: LevelBox, config: CropConfig) -> LevelCrop:
         images=_to_grey(planes).reshape(shape),
         masks=np.where(found >= 127.5, 255, 0).astype(np.uint8),
         middles_mm=middles,
+        centre_yx_mm=centre[1:],
         box=box,
     )
 

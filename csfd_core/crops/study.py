@@ -47,7 +47,7 @@ def cut_study(
     for box in boxes_of_levels(study.mask, affine):
         crop = cut_level(scan, box, config)
         label = facts.labels.get(box.level)
-        marked = _marked_slices(crop, label, facts, affine, scan)
+        boxes = _boxes_on_slices(crop, label, facts, affine, scan, config)
         finding = study.levels.get(box.level, {})
         rows += [
             {
@@ -55,7 +55,10 @@ def cut_study(
                 "crop_index": index,
                 "z_mm": float(crop.middles_mm[index]),
                 "label": label,
-                "slice_label": marked[index],
+                "slice_label": None
+                if boxes[index] is None
+                else int(bool(boxes[index])),
+                "boxes": boxes[index],
                 "visible_share": shares.get(box.level, 1.0),
                 "confidence": float(finding.get("confidence", 1.0)),
                 "fold": facts.fold,
@@ -87,33 +90,58 @@ def visible_shares(levels: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     return shares
 
 
-def _marked_slices(
+def _boxes_on_slices(
     crop: LevelCrop,
     label: int | None,
     facts: StudyFacts,
     affine: _Affine,
     scan: TurnedScan,
-) -> list[int | None]:
-    """Say for each crop whether a fracture box lies on it; None where nobody knows."""
+    config: CropConfig,
+) -> list[list[float] | None]:
+    """Return the fracture boxes of each slice of a crop, four numbers a box.
+
+    A box is (row, column, row, column) of its outer edges in pixels of the crop; None
+    where nobody knows.
+    """
     count = len(crop.middles_mm)
     if label == 0:
-        return [0] * count
+        return [[] for _ in range(count)]
     if label is None or facts.boxes is None:
         return [None] * count
-    centres = _box_centres_mm(facts.boxes, affine, scan)
+    own = facts.boxes[_within(crop.box, facts.boxes, affine)]
+    low, high = _extents_mm(own, affine, scan)
     reach = max(
         float(crop.middles_mm[1] - crop.middles_mm[0]) / 2 if count > 1 else 0.0,
         scan.spacing_mm[0] / 2,
     )
-    own = centres[_within(crop.box, facts.boxes, affine)]
-    return [int(bool((np.abs(own[:, 0] - z) <= reach).any())) for z in crop.middles_mm]
+    middle = (config.side_px - 1) / 2
+    edges = [
+        (side[:, 1:] - crop.centre_yx_mm) / config.pixel_mm + middle
+        for side in (low, high)
+    ]
+    pixels = np.round(np.concatenate(edges, axis=1), 2)
+    heights = (low[:, 0] + high[:, 0]) / 2
+    return [
+        pixels[np.abs(heights - z) <= reach].ravel().tolist() for z in crop.middles_mm
+    ]
 
 
-def _box_centres_mm(
+def _extents_mm(
     boxes: pd.DataFrame, affine: _Affine, scan: TurnedScan
-) -> npt.NDArray[np.float64]:
-    lps = _centres_lps(boxes, affine)
-    return np.asarray(lps @ scan.lps_to_mm[:3, :3].T + scan.lps_to_mm[:3, 3])
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the lower and upper corners of fracture boxes along the turned axes."""
+    corners = []
+    for right in (0, 1):
+        for lower in (0, 1):
+            at = _to_lps(
+                boxes["slice_index"],
+                boxes["y"] + boxes["height"] * lower - 0.5,
+                boxes["x"] + boxes["width"] * right - 0.5,
+                affine,
+            )
+            corners.append(at @ scan.lps_to_mm[:3, :3].T + scan.lps_to_mm[:3, 3])
+    stacked = np.stack(corners)
+    return stacked.min(axis=0), stacked.max(axis=0)
 
 
 def _within(
@@ -127,12 +155,17 @@ def _within(
 
 
 def _centres_lps(boxes: pd.DataFrame, affine: _Affine) -> npt.NDArray[np.float64]:
-    at = np.stack(
-        [
-            boxes["slice_index"].to_numpy(dtype=float),
-            (boxes["y"] + boxes["height"] / 2 - 0.5).to_numpy(dtype=float),
-            (boxes["x"] + boxes["width"] / 2 - 0.5).to_numpy(dtype=float),
-        ],
-        axis=1,
+    return _to_lps(
+        boxes["slice_index"],
+        boxes["y"] + boxes["height"] / 2 - 0.5,
+        boxes["x"] + boxes["width"] / 2 - 0.5,
+        affine,
     )
+
+
+def _to_lps(
+    index: pd.Series, row: pd.Series, column: pd.Series, affine: _Affine
+) -> npt.NDArray[np.float64]:
+    """Return the LPS mm of places given as slice index, row and column."""
+    at = np.stack([np.asarray(part, dtype=float) for part in (index, row, column)], 1)
     return np.asarray(at @ affine[:3, :3].T + affine[:3, 3])

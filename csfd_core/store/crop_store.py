@@ -24,6 +24,7 @@ _SCHEMA: Final = pa.schema(
         pa.field("z_mm", pa.float64(), nullable=False),  # below the first slice
         pa.field("label", pa.int8()),  # 1: the vertebra is fractured
         pa.field("slice_label", pa.int8()),  # 1: a fracture box lies on this slice
+        pa.field("boxes", pa.list_(pa.float32())),  # row, column, row, column in pixels
         pa.field("visible_share", pa.float64(), nullable=False),
         pa.field("confidence", pa.float64(), nullable=False),  # of the segmentation
         pa.field("fold", pa.int32(), nullable=False),

@@ -1,0 +1,217 @@
+"""The training manifest: every vertebra of every study, and what it may be used for.
+
+One row per study and level, also where nothing was found: what is left out of training
+is named with the reason. Folds follow from the patient alone; they are written down
+here so that checks and reports need no second rule.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pandas as pd
+import pyarrow as pa
+
+from csfd_core.errors import StoreError
+from csfd_core.evaluation.folds import assign_folds
+from csfd_core.store.convert import Stores
+from csfd_core.store.locations import Location
+from csfd_core.store.parquet import read_note, read_parquet, write_parquet
+from csfd_core.vocabulary import LEVEL_NAMES
+
+MANIFEST_PATH: Final = "metadata/manifest.parquet"
+LEAST_VISIBLE: Final = 0.3  # of a vertebra; less tells nothing of a fracture
+
+NOT_FOUND: Final = "not found by the segmentation"
+NOT_LABELLED: Final = "no label"
+BARELY_VISIBLE: Final = "less than 30 % of it is in the scan"
+
+# Name, type and meaning of each column.
+MANIFEST_COLUMNS: Final[tuple[tuple[str, pa.DataType, str], ...]] = (
+    ("study_uid", pa.string(), "StudyInstanceUID."),
+    ("patient", pa.string(), "What folds are cut by: PatientID's digest, or study."),
+    ("level", pa.string(), "C1 to C7."),
+    ("label", pa.int8(), "1: fractured; null: unlabelled."),
+    ("fold", pa.int32(), "Held out when this fold's models are trained."),
+    ("is_test", pa.bool_(), "In the locked test set, which trains nothing."),
+    ("crop_path", pa.string(), "File of its crops in the store; null: none."),
+    ("crop_row", pa.int32(), "First row of its crops in that file."),
+    ("crop_count", pa.int32(), "Slices across it."),
+    ("content_hash", pa.string(), "Identity of what the crops are made from."),
+    ("visible_share", pa.float64(), "How much of the vertebra the scan shows, 0 to 1."),
+    ("confidence", pa.float64(), "Of the segmentation, 0 to 1."),
+    ("standing", pa.string(), "Whether the segmentation had seen the study."),
+    ("slice_labels", pa.list_(pa.int8()), "1: a fracture box lies on the slice."),
+    ("left_out", pa.string(), "Why it is not used; null: it is."),
+)
+_SCHEMA: Final = pa.schema([(name, kind) for name, kind, _ in MANIFEST_COLUMNS])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """The table, and what its crops look like."""
+
+    table: pd.DataFrame  # columns as in MANIFEST_COLUMNS
+    crop: Mapping[str, Any]  # settings of the crops
+    data_kind: str  # phantom, mixed or real
+    inputs: str  # identity of all that it was built from
+
+    @property
+    def usable(self) -> pd.DataFrame:
+        """Rows that training and scoring may use."""
+        return self.table[self.table["left_out"].isna()]
+
+    @property
+    def visible(self) -> pd.DataFrame:
+        """Rows that can be predicted, labelled or not."""
+        seen = self.table["left_out"].isna() | (self.table["left_out"] == NOT_LABELLED)
+        return self.table[seen & self.table["crop_path"].notna()]
+
+
+def write_manifest(stores: Stores, wanted: Mapping[str, Any]) -> Manifest:
+    """Build and keep the manifest of everything in the crop store.
+
+    Args:
+        stores: Where the table of studies and the crops are.
+        wanted: Settings of the crops; studies whose crops have others are left out.
+
+    Raises:
+        StoreError: If no study has such crops.
+    """
+    studies = stores.metadata.read_studies()
+    studies = studies[studies["status"] != "quarantined"]
+    folds = assign_folds(studies)
+    rows: list[dict[str, Any]] = []
+    pairs = zip(studies.itertuples(), folds.itertuples(), strict=True)
+    for study, place in pairs:
+        labels = {name: getattr(study, name) for name in LEVEL_NAMES}
+        shared = {
+            "study_uid": place.study_uid,
+            "patient": place.patient,
+            "fold": place.fold,
+            "is_test": place.is_test,
+        }
+        rows += _rows_of_study(stores, shared, labels, wanted)
+    if not any(row["crop_path"] for row in rows):
+        raise StoreError(
+            "No study has crops of the wanted settings. Materialize vertebra_crops "
+            "first."
+        )
+    table = pa.Table.from_pylist(rows, schema=_SCHEMA)
+    note = {
+        "crop": dict(wanted),
+        "data_kind": stores.metadata.read_data_kind(),
+        "inputs": _digest(rows),
+    }
+    write_parquet(stores.root, MANIFEST_PATH, table, note)
+    return _manifest(table, note)
+
+
+def read_manifest(root: Location) -> Manifest:
+    """Read the manifest of a store.
+
+    Raises:
+        StoreError: If there is none yet.
+    """
+    if not root.exists(MANIFEST_PATH):
+        raise StoreError(
+            "The store has no training manifest. Materialize training_manifest first."
+        )
+    return _manifest(*read_parquet(root, MANIFEST_PATH))
+
+
+def manifest_inputs(root: Location) -> str | None:
+    """Return the identity of a store's manifest, ``None`` where it has none."""
+    if not root.exists(MANIFEST_PATH):
+        return None
+    return str(read_note(root, MANIFEST_PATH)["inputs"])
+
+
+def patients_in_two_folds(table: pd.DataFrame) -> list[str]:
+    """Return the patients whose rows do not all have the same fold and standing."""
+    places = table.groupby("patient")[["fold", "is_test"]].nunique().max(axis=1)
+    return sorted(str(patient) for patient in places.index[places > 1])
+
+
+def balance_of_folds(table: pd.DataFrame) -> pd.DataFrame:
+    """Return studies, vertebrae and the share of fractured ones per fold.
+
+    Args:
+        table: Rows that are used.
+
+    Returns:
+        Columns ``fold`` (``test`` for the locked set), ``studies``, ``vertebrae``,
+        ``fractured``, ``share``.
+    """
+    name = table["fold"].astype(str).where(~table["is_test"], "test")
+    groups = table.assign(fold=name).groupby("fold", sort=True)
+    frame = groups.agg(
+        studies=("study_uid", "nunique"),
+        vertebrae=("label", "size"),
+        fractured=("label", "sum"),
+    ).reset_index()
+    frame["share"] = frame["fractured"] / frame["vertebrae"]
+    return frame
+
+
+def _rows_of_study(
+    stores: Stores,
+    shared: Mapping[str, Any],
+    labels: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """Return the seven rows of a study."""
+    study_uid = str(shared["study_uid"])
+    note = stores.crops.read_note(study_uid)
+    found: dict[str, pd.DataFrame] = {}
+    if note is not None and note["crop"] == wanted:
+        facts = stores.crops.read_facts(study_uid).to_pandas()
+        facts["row"] = range(len(facts))
+        found = {str(name): own for name, own in facts.groupby("level")}
+    rows = []
+    for level in LEVEL_NAMES:
+        label = None if pd.isna(labels[level]) else int(labels[level])
+        row: dict[str, Any] = {**shared, "level": level, "label": label}
+        own = found.get(level)
+        if own is None or note is None:
+            row |= {"crop_path": None, "crop_count": 0, "left_out": NOT_FOUND}
+        else:
+            share = float(own["visible_share"].iloc[0])
+            marked = own["slice_label"]
+            row |= {
+                "crop_path": stores.crops.path(study_uid),
+                "crop_row": int(own["row"].iloc[0]),
+                "crop_count": len(own),
+                "content_hash": note["inputs"],
+                "visible_share": share,
+                "confidence": float(own["confidence"].iloc[0]),
+                "standing": note["standing"],
+                "slice_labels": None if marked.isna().any() else marked.tolist(),
+                "left_out": _reason(label, share),
+            }
+        rows.append({name: row.get(name) for name in _SCHEMA.names})
+    return rows
+
+
+def _reason(label: int | None, share: float) -> str | None:
+    if share < LEAST_VISIBLE:
+        return BARELY_VISIBLE
+    return NOT_LABELLED if label is None else None
+
+
+def _digest(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = json.dumps(rows, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _manifest(table: pa.Table, note: Mapping[str, Any]) -> Manifest:
+    frame = table.to_pandas()
+    frame["label"] = frame["label"].astype("Int8")
+    return Manifest(
+        table=frame,
+        crop=note["crop"],
+        data_kind=str(note["data_kind"]),
+        inputs=str(note["inputs"]),
+    )
