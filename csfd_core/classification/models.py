@@ -118,7 +118,7 @@ class ClassifierStore:
         return FoldResult(model=model, fold=fold, card=card, predictions=frame)
 
     def results(self, models: Sequence[str]) -> dict[str, list[FoldResult]]:
-        """Return every classifier of the named models; models without one are absent."""
+        """Return the classifiers of each named model that has any."""
         found = {
             model: [self.result(model, fold) for fold in self.folds(model)]
             for model in models
