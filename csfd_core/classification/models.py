@@ -17,7 +17,6 @@ import pandas as pd
 import pyarrow as pa
 
 from csfd_core.errors import StoreError
-from csfd_core.evaluation.calibration import Calibration
 from csfd_core.store.locations import Location
 from csfd_core.store.parquet import read_parquet, write_parquet
 
@@ -153,8 +152,3 @@ class ClassifierStore:
         kept = {**card, "disk_bytes": len(sink.getvalue())}
         place.write(CARD, (json.dumps(kept, indent=2, sort_keys=True) + "\n").encode())
         return kept
-
-
-def calibrations(card: Mapping[str, Any]) -> dict[str, Calibration]:
-    """Return the calibrations of a classifier: ``vertebra`` and ``overall``."""
-    return {k: Calibration.from_note(v) for k, v in card["calibration"].items()}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from scipy import ndimage
 
+from csfd_core.compute import computing
 from csfd_core.segmentation.bundle import ModelBundle
 from csfd_core.segmentation.config import CLASSES, NetworkConfig
 from csfd_core.segmentation.data import with_coordinates
@@ -32,7 +33,6 @@ from csfd_core.segmentation.postprocess import (
     clean_levels,
     review,
 )
-from csfd_core.segmentation.training import computing
 
 if TYPE_CHECKING:
     import keras

@@ -5,12 +5,9 @@ is written to ``last.npz``; a killed training that is started again ends with th
 number of epochs. The weights with the best validation Dice are what is kept.
 """
 
-import contextlib
-import json
 import math
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from csfd_core.checkpoint import Checkpoint
+from csfd_core.compute import computing
 from csfd_core.segmentation.bundle import Weights
 from csfd_core.segmentation.config import CLASSES, ModelConfig, TrainingConfig
 from csfd_core.segmentation.data import GridVolume, Sample, draw_sample, to_batch
@@ -28,7 +27,6 @@ from csfd_core.segmentation.model import build_model
 if TYPE_CHECKING:
     import keras
 
-_CHECKPOINT: Final = "last.npz"
 _VALIDATED: Final = 8  # volumes at most, each epoch
 
 
@@ -114,7 +112,7 @@ def train(
 
         keras.utils.set_random_seed(plan.training.seed)
         model = _compile(plan)
-        state = _Checkpoint(folder).restore(model)
+        state = _restore(folder, model)
         started, done_before = time.monotonic(), len(state.history)
         validation = _validation_batches(data.validation, plan)
         for epoch in range(done_before, plan.training.epochs):
@@ -135,28 +133,10 @@ def train(
                 seconds_left=elapsed / done * (plan.training.epochs - epoch - 1),
             )
             _keep(state, result, model)
-            _Checkpoint(folder).write(model, state)
+            _write(folder, model, state)
             if on_epoch is not None:
                 on_epoch(result, model)
         return state
-
-
-@contextlib.contextmanager
-def computing(mixed_precision: bool = False) -> Iterator[None]:
-    """Import Keras on TensorFlow, quietly, with repeatable arithmetic."""
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import keras
-    import tensorflow as tf
-
-    before = keras.mixed_precision.dtype_policy()
-    has_gpu = bool(tf.config.list_physical_devices("GPU"))
-    if mixed_precision and has_gpu:  # slower than float32 on a processor
-        keras.mixed_precision.set_dtype_policy("mixed_float16")
-    try:
-        yield
-    finally:
-        keras.mixed_precision.set_dtype_policy(before)
 
 
 def _compile(plan: Plan) -> "keras.Model":
@@ -285,49 +265,24 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(known)) if known else math.nan
 
 
-class _Checkpoint:
-    """The state of a training in one file, replaced in one step."""
+def _write(folder: Path, model: "keras.Model", state: TrainingResult) -> None:
+    note = {
+        "best_epoch": state.best_epoch,
+        "history": [_to_row(epoch) for epoch in state.history],
+    }
+    Checkpoint(folder).write(model, state.weights, note)
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / _CHECKPOINT
 
-    def write(self, model: "keras.Model", state: TrainingResult) -> None:
-        arrays: dict[str, Any] = {}
-        for group, values in (
-            ("now", model.get_weights()),
-            ("best", state.weights),
-            ("step", [np.asarray(v) for v in model.optimizer.variables]),
-        ):
-            arrays |= {f"{group}{i:04d}": value for i, value in enumerate(values)}
-        note = {
-            "best_epoch": state.best_epoch,
-            "history": [_to_row(epoch) for epoch in state.history],
-        }
-        arrays["note"] = np.frombuffer(json.dumps(note).encode(), dtype=np.uint8)
-        temporary = self._path.with_suffix(".tmp.npz")
-        np.savez(temporary, **arrays)
-        temporary.replace(self._path)
-
-    def restore(self, model: "keras.Model") -> TrainingResult:
-        if not self._path.exists():
-            return TrainingResult(weights=model.get_weights())
-        with np.load(self._path, allow_pickle=False) as arrays:
-            names = sorted(arrays.files)
-
-            def group(prefix: str) -> list[npt.NDArray[np.floating]]:
-                return [arrays[name] for name in names if name.startswith(prefix)]
-
-            note = json.loads(arrays["note"].tobytes())
-            model.set_weights(group("now"))
-            stored = group("step")
-            for variable, value in zip(model.optimizer.variables, stored, strict=True):
-                variable.assign(value)
-            return TrainingResult(
-                weights=group("best"),
-                history=[_to_epoch(row) for row in note["history"]],
-                best_epoch=note["best_epoch"],
-            )
+def _restore(folder: Path, model: "keras.Model") -> TrainingResult:
+    kept = Checkpoint(folder).restore(model)
+    if kept is None:
+        return TrainingResult(weights=model.get_weights())
+    weights, note = kept
+    return TrainingResult(
+        weights=weights,
+        history=[_to_epoch(row) for row in note["history"]],
+        best_epoch=note["best_epoch"],
+    )
 
 
 def _to_row(epoch: EpochResult) -> dict[str, Any]:

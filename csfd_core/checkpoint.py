@@ -1,0 +1,66 @@
+"""The state of a training in one file, replaced in one step after every epoch."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import keras
+
+_FILE: Final = "last.npz"
+_NOTE: Final = "note"
+
+Weights = Sequence[npt.NDArray[np.floating]]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where a training that was cut off goes on: on this machine's disk."""
+
+    folder: Path
+
+    def write(
+        self, model: "keras.Model", best: Weights, note: Mapping[str, Any]
+    ) -> None:
+        """Keep the weights, the optimizer, the best weights so far and a JSON note."""
+        arrays: dict[str, Any] = {}
+        for group, values in (
+            ("now", model.get_weights()),
+            ("best", best),
+            ("step", [np.asarray(v) for v in model.optimizer.variables]),
+        ):
+            arrays |= {f"{group}{i:04d}": value for i, value in enumerate(values)}
+        arrays[_NOTE] = np.frombuffer(json.dumps(note).encode(), dtype=np.uint8)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / _FILE
+        temporary = path.with_suffix(".tmp.npz")
+        np.savez(temporary, **arrays)
+        temporary.replace(path)
+
+    def restore(
+        self, model: "keras.Model"
+    ) -> tuple[list[npt.NDArray[np.floating]], dict[str, Any]] | None:
+        """Put a compiled model into the kept state; return best weights and note.
+
+        Returns ``None``, and changes nothing, where nothing was kept.
+        """
+        path = self.folder / _FILE
+        if not path.exists():
+            return None
+        with np.load(path, allow_pickle=False) as arrays:
+            names = sorted(arrays.files)
+
+            def group(prefix: str) -> list[npt.NDArray[np.floating]]:
+                return [arrays[n] for n in names if n.startswith(prefix) and n != _NOTE]
+
+            note = json.loads(arrays[_NOTE].tobytes())
+            model.set_weights(group("now"))
+            stored = group("step")
+            for variable, value in zip(model.optimizer.variables, stored, strict=True):
+                variable.assign(value)
+            return group("best"), dict(note)

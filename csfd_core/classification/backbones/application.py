@@ -1,0 +1,393 @@
+"""Backbones of ``keras.applications`` with a head of our own: transfer learning.
+
+First the backbone is frozen: its pooled features are computed once and kept, and only
+the head is trained on them. Then, where the settings ask for it, the top blocks of the
+backbone are trained further at a low rate.
+
+The head judges every slice; the vertebra's logit is the mean over its slices, weighted
+by how suspicious each is. Where fracture boxes tell which slices show the fracture, the
+slices learn from that as well.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import ndimage
+
+from csfd_core.checkpoint import Weights
+from csfd_core.classification.backbones.head import build_head, positive_weight
+from csfd_core.classification.backbones.weights import digest_of, load_backbone
+from csfd_core.classification.classifier import (
+    Classifier,
+    TrainingSet,
+    require_same_shapes,
+)
+from csfd_core.classification.crops import Vertebra, read_vertebrae
+from csfd_core.classification.features import FeatureCache
+from csfd_core.classification.training import (
+    Logits,
+    Loop,
+    OnEpoch,
+    Trained,
+    train_epochs,
+)
+from csfd_core.compute import all_devices, computing
+from csfd_core.evaluation.calibration import correct_prior
+from csfd_core.store.crop_store import CropStore
+
+if TYPE_CHECKING:
+    import keras
+
+_HEAD_BATCH: Final = 32  # vertebrae
+_HEAD_RATE: Final = 1e-3
+_TUNE_BATCH: Final = 4  # vertebrae, with all their slices
+_OUTSIDE: Final = 0.4  # brightness of what is not the vertebra
+_NEAR_PX: Final = 6
+_TOGETHER: Final = 64  # slices computed at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Application:
+    """One backbone of ``keras.applications``.
+
+    Attributes:
+        name: In the registry.
+        application: Name of the function that builds it.
+        module: Module of ``keras.applications`` with its ``preprocess_input``.
+        top_blocks: Layers from the first whose name begins so on are fine-tuned.
+    """
+
+    name: str
+    application: str
+    module: str
+    top_blocks: str
+
+
+class BackboneClassifier(Classifier):
+    """A backbone and its head."""
+
+    def __init__(self, spec: Application, *settings: Any) -> None:  # noqa: ANN401
+        """Take the backbone, and what every classifier takes."""
+        super().__init__(*settings)
+        self.spec = spec
+        self._tuned: Weights | None = None  # of the backbone, once it was trained
+
+    def start(self) -> dict[str, Any]:
+        """Say which weights the backbone has."""
+        return {"weights": self.config.weights, "digest": self._digest}
+
+    def train(self, data: TrainingSet, on_epoch: OnEpoch | None = None) -> Trained:
+        """Train the head on cached features, then the top blocks if asked for."""
+        with computing(self.config.mixed_precision):
+            import keras
+
+            keras.utils.set_random_seed(self.config.seed)
+            trained = self._train_head(data, on_epoch)
+            if self.config.fine_tune_epochs and not trained.stopped.startswith("the"):
+                trained = self._fine_tune(data, trained, on_epoch)
+            return trained
+
+    def stored_logits(self, crops: CropStore, rows: pd.DataFrame) -> Logits:
+        """Return the logits of vertebrae in a store, from cached features if frozen."""
+        found = pd.Series(np.nan, index=rows.index, dtype=float)
+        if self._tuned is None:
+            for places, features in self._cache.read(crops, rows):
+                found.loc[places] = self._head_logits(features)
+        else:
+            for study_uid in rows["study_uid"].unique():
+                own = rows[rows["study_uid"] == study_uid]
+                pairs = dict(read_vertebrae(crops, own))
+                found.loc[list(pairs)] = self.logits(list(pairs.values()))
+        return np.asarray(found.to_numpy(), dtype=float)
+
+    def logits(self, vertebrae: Sequence[Vertebra]) -> Logits:
+        """Return the logits of vertebrae in memory."""
+        if not vertebrae:
+            return np.empty(0)
+        return self._head_logits(self._extract(list(vertebrae)))
+
+    def heat(self, vertebra: Vertebra) -> npt.NDArray[np.float32]:
+        """Return Grad-CAM (Selvaraju et al. 2017), scaled per vertebra."""
+        with computing(self.config.mixed_precision):
+            import tensorflow as tf
+
+            inputs = self._to_inputs([vertebra])
+            maps = tf.convert_to_tensor(self._network(inputs, training=False))
+            with tf.GradientTape() as tape:
+                tape.watch(maps)
+                pooled = tf.reduce_mean(maps, axis=(1, 2))[None]
+                logit = self._head(tf.cast(pooled, tf.float32), training=False)
+                found = logit["vertebra"][0, 0]
+            gradient = tf.reduce_mean(tape.gradient(found, maps), axis=(1, 2))
+            cam = tf.nn.relu(tf.einsum("khwc,kc->khw", maps, gradient)).numpy()
+        side = self.shape.side_px
+        scale = (1, side / cam.shape[1], side / cam.shape[2])
+        heat = ndimage.zoom(cam.astype(np.float32), scale, order=1)
+        peak = float(heat.max())
+        return np.asarray(np.clip(heat / peak if peak else heat, 0, 1), np.float32)
+
+    def get_weights(self) -> Weights:
+        """Return the head's weights, and the backbone's if these were trained."""
+        return [*self._head.get_weights(), *(self._tuned or [])]
+
+    def set_weights(self, weights: Weights) -> None:
+        """Use weights that were kept."""
+        own = self._head.get_weights()
+        head, rest = weights[: len(own)], weights[len(own) :]
+        require_same_shapes(own, head, self.spec.name)
+        self._head.set_weights(head)
+        if rest:
+            require_same_shapes(self._network.get_weights(), rest, self.spec.name)
+            self._network.set_weights(rest)
+            self._tuned = rest
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights of backbone and head."""
+        return int(self._network.count_params() + self._head.count_params())
+
+    @cached_property
+    def _network(self) -> "keras.Model":
+        """The backbone: prepared slices (N, side, side, 3) to maps (N, h, w, D)."""
+        with computing(self.config.mixed_precision):
+            return load_backbone(
+                self.spec.application,
+                self.config.weights,
+                self.shape.side_px,
+                self.config.seed,
+            )
+
+    @cached_property
+    def _digest(self) -> str:
+        return digest_of(self._network)
+
+    @cached_property
+    def _head(self) -> "keras.Model":
+        with computing(self.config.mixed_precision):
+            depth = int(self._network.output_shape[-1])
+            return build_head(self.shape.slices, depth, self.config)
+
+    @cached_property
+    def _cache(self) -> FeatureCache:
+        return FeatureCache(
+            root=self.root,
+            backbone=self.spec.name,
+            digest=self._digest,
+            extract=self._extract,
+        )
+
+    def _train_head(self, data: TrainingSet, on_epoch: OnEpoch | None) -> Trained:
+        import keras
+
+        features, labels, marks, known = self._training_arrays(data)
+        head = self._head
+        head.get_layer("scale").adapt(features)
+        weight = positive_weight(labels)
+        weights = np.where(labels == 1, weight, 1.0)
+        by_slice = np.repeat((known * weights)[:, None], marks.shape[1], axis=1)
+        model = _compile(head, _HEAD_RATE, keras)
+
+        def run_epoch(epoch: int) -> Mapping[str, float]:
+            order = np.random.default_rng([self.config.seed, epoch]).permutation(
+                len(labels)
+            )
+            model.reset_metrics()
+            logs: Mapping[str, float] = {}
+            for start in range(0, len(order), _HEAD_BATCH):
+                at = order[start : start + _HEAD_BATCH]
+                logs = model.train_on_batch(
+                    features[at],
+                    {"vertebra": labels[at, None], "slices": marks[at, :, None]},
+                    {"vertebra": weights[at], "slices": by_slice[at]},
+                    return_dict=True,
+                )
+            return {"loss": logs["loss"], "accuracy": logs["vertebra_accuracy"]}
+
+        loop = Loop(
+            model=model,
+            epochs=self.config.epochs,
+            run_epoch=run_epoch,
+            validate=lambda: correct_prior(
+                self.stored_logits(data.crops, data.validation), weight
+            ),
+            labels=data.validation["label"].to_numpy(dtype=int),
+            folder=data.folder / "head",
+            patience=self.config.patience,
+        )
+        return train_epochs(loop, on_epoch)
+
+    def _training_arrays(self, data: TrainingSet) -> tuple[Any, Any, Any, Any]:
+        """Return features (N, K, D), labels (N,), slice labels (N, K), known (N,)."""
+        rows = data.training
+        found = list(self._cache.read(data.crops, rows))
+        places = np.concatenate([index.to_numpy() for index, _ in found])
+        features = np.concatenate([part for _, part in found]).astype(np.float32)
+        own = rows.loc[places]
+        slices = features.shape[1]
+        known = own["slice_labels"].notna().to_numpy(dtype=np.float32)
+        marks = np.stack(
+            [
+                np.zeros(slices) if labels is None else np.asarray(labels, dtype=float)
+                for labels in own["slice_labels"]
+            ]
+        )
+        labels = own["label"].to_numpy(dtype=np.float32)
+        return features, labels, marks.astype(np.float32), known
+
+    def _fine_tune(
+        self, data: TrainingSet, before: Trained, on_epoch: OnEpoch | None
+    ) -> Trained:
+        """Train the top blocks with the head, on slices, at a low rate."""
+        import keras
+
+        with all_devices():
+            model = self._joined()
+        names = [layer.name for layer in self._network.layers]
+        first = next(
+            i for i, n in enumerate(names) if n.startswith(self.spec.top_blocks)
+        )
+        for index, layer in enumerate(self._network.layers):
+            is_norm = isinstance(layer, keras.layers.BatchNormalization)
+            layer.trainable = index >= first and not is_norm
+        compiled = _compile(model, self.config.fine_tune_rate, keras)
+        rows = data.training
+        weight = positive_weight(rows["label"].to_numpy(dtype=np.float32))
+        done = len(before.history)
+
+        def run_epoch(epoch: int) -> Mapping[str, float]:
+            rng = np.random.default_rng([self.config.seed, 1, epoch])
+            compiled.reset_metrics()
+            logs: Mapping[str, float] = {}
+            for study_uid in rng.permutation(rows["study_uid"].unique()):
+                own = rows[rows["study_uid"] == study_uid]
+                logs = self._tune_on(compiled, data.crops, own, weight)
+            self._tuned = self._network.get_weights()
+            return {"loss": logs["loss"], "accuracy": logs["vertebra_accuracy"]}
+
+        loop = Loop(
+            model=compiled,
+            epochs=self.config.fine_tune_epochs,
+            run_epoch=run_epoch,
+            validate=lambda: correct_prior(
+                self.stored_logits(data.crops, data.validation), weight
+            ),
+            labels=data.validation["label"].to_numpy(dtype=int),
+            folder=data.folder / "tuned",
+            patience=self.config.patience,
+        )
+
+        def tell(row: dict[str, float]) -> None:
+            if on_epoch is not None:
+                on_epoch({**row, "epoch": row["epoch"] + done})
+
+        after = train_epochs(loop, tell)
+        self._tuned = self._network.get_weights()
+        shifted = [{**row, "epoch": row["epoch"] + done} for row in after.history]
+        return Trained(
+            weights=self.get_weights(),
+            history=[*before.history, *shifted],
+            best_epoch=done + after.best_epoch,
+            stopped=after.stopped,
+        )
+
+    def _tune_on(
+        self, model: "keras.Model", crops: CropStore, rows: pd.DataFrame, weight: float
+    ) -> Mapping[str, float]:
+        """Take the steps of one study."""
+        logs: Mapping[str, float] = {}
+        pairs = list(read_vertebrae(crops, rows))
+        for start in range(0, len(pairs), _TUNE_BATCH):
+            part = pairs[start : start + _TUNE_BATCH]
+            vertebrae = [vertebra for _, vertebra in part]
+            own = rows.loc[[place for place, _ in part]]
+            labels = own["label"].to_numpy(dtype=np.float32)
+            inputs = self._to_inputs(vertebrae)
+            shape = (len(part), self.shape.slices)
+            marks = np.zeros((*shape, 1), dtype=np.float32)
+            known = own["slice_labels"].notna().to_numpy(dtype=np.float32)
+            for index, slices in enumerate(own["slice_labels"]):
+                if slices is not None:
+                    marks[index, :, 0] = slices
+            weights = np.where(labels == 1, weight, 1.0)
+            logs = model.train_on_batch(
+                inputs.reshape(*shape, *inputs.shape[1:]),
+                {"vertebra": labels[:, None], "slices": marks},
+                {
+                    "vertebra": weights,
+                    "slices": np.repeat((known * weights)[:, None], shape[1], axis=1),
+                },
+                return_dict=True,
+            )
+        return logs
+
+    def _joined(self) -> "keras.Model":
+        """Return backbone and head as one network for whole vertebrae."""
+        import keras
+
+        side, slices = self.shape.side_px, self.shape.slices
+        inputs = keras.Input((slices, side, side, 3))
+        flat = keras.layers.Lambda(
+            lambda x: keras.ops.reshape(x, (-1, side, side, 3)),
+            output_shape=(side, side, 3),
+        )(inputs)
+        maps = self._network(flat, training=False)
+        depth = int(self._network.output_shape[-1])
+        pooled = keras.layers.Lambda(
+            lambda x: keras.ops.reshape(
+                keras.ops.mean(x, axis=(1, 2)), (-1, slices, depth)
+            ),
+            output_shape=(slices, depth),
+        )(maps)
+        return keras.Model(inputs, self._head(pooled))
+
+    def _extract(self, vertebrae: list[Vertebra]) -> npt.NDArray[np.floating]:
+        """Return the pooled features of every slice, (N, K, D)."""
+        inputs = self._to_inputs(vertebrae)
+        parts = [
+            np.asarray(self._network.predict_on_batch(inputs[at : at + _TOGETHER]))
+            for at in range(0, len(inputs), _TOGETHER)
+        ]
+        pooled = np.concatenate([part.mean(axis=(1, 2)) for part in parts])
+        return pooled.reshape(len(vertebrae), -1, pooled.shape[-1])
+
+    def _head_logits(self, features: npt.NDArray[np.floating]) -> Logits:
+        found = self._head.predict_on_batch(features.astype(np.float32))
+        return np.asarray(found["vertebra"][:, 0], dtype=float)
+
+    def _to_inputs(self, vertebrae: list[Vertebra]) -> npt.NDArray[np.float32]:
+        """Return slices as the backbone demands them, (N * K, side, side, 3).
+
+        The slice and its neighbours are the three colours; what is not the vertebra is
+        darkened. Grey levels are 0..255 before the backbone's own preprocessing.
+        """
+        import keras
+
+        reach = 2 * _NEAR_PX + 1
+        planes = []
+        for vertebra in vertebrae:
+            middle = vertebra.images.shape[1] // 2
+            grey = vertebra.images[:, middle - 1 : middle + 2].astype(np.float32)
+            near = ndimage.maximum_filter(vertebra.masks, size=(1, reach, reach)) > 0
+            grey *= np.where(near, 1.0, _OUTSIDE)[:, None]
+            planes.append(grey.transpose(0, 2, 3, 1))
+        module = getattr(keras.applications, self.spec.module)
+        prepared = module.preprocess_input(np.concatenate(planes))
+        return np.asarray(prepared, dtype=np.float32)
+
+
+def _compile(model: "keras.Model", rate: float, keras: Any) -> "keras.Model":  # noqa: ANN401
+    cross_entropy = keras.losses.BinaryCrossentropy(from_logits=True)
+    accuracy = keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)
+    model.compile(
+        keras.optimizers.AdamW(rate, weight_decay=1e-3, clipnorm=1.0),
+        loss={"vertebra": cross_entropy, "slices": cross_entropy},
+        metrics={"vertebra": [accuracy]},
+        jit_compile=False,
+    )
+    model.optimizer.build(model.trainable_variables)
+    return model

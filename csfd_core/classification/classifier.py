@@ -1,0 +1,147 @@
+"""What every classifier can do, whatever network is inside."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from csfd_core.checkpoint import Weights
+from csfd_core.classification.config import ClassifierConfig
+from csfd_core.classification.crops import Vertebra
+from csfd_core.classification.training import Logits, OnEpoch, Trained
+from csfd_core.store.crop_store import CropStore
+from csfd_core.store.locations import Location
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSet:
+    """What to learn from and what to stop by.
+
+    Attributes:
+        crops: The crop store.
+        training: Rows of the manifest.
+        validation: Rows of the manifest, of other patients.
+        folder: For the state of the training, on this machine's disk.
+    """
+
+    crops: CropStore
+    training: pd.DataFrame
+    validation: pd.DataFrame
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CropShape:
+    """Size of the crops that a classifier sees."""
+
+    slices: int
+    channels: int
+    side_px: int
+
+    @classmethod
+    def of(cls, crop: Mapping[str, Any]) -> "CropShape":
+        """Read the settings of the crops, as noted with them."""
+        channels = 2 * int(crop["neighbours"]) + 1
+        return cls(
+            slices=int(crop["slices"]),
+            channels=channels,
+            side_px=int(crop["side_px"]),
+        )
+
+
+class Classifier(ABC):
+    """A network that says how likely a vertebra is fractured.
+
+    Nothing heavy happens before ``train``, ``logits`` or ``heat`` is called.
+    """
+
+    def __init__(self, config: ClassifierConfig, shape: CropShape, root: Location):
+        """Take the settings.
+
+        Args:
+            config: How it is trained.
+            shape: Of the crops.
+            root: The store, for what may be computed once and kept.
+        """
+        self.config = config
+        self.shape = shape
+        self.root = root
+
+    @abstractmethod
+    def start(self) -> dict[str, Any]:
+        """Say what the network starts from: recorded, and part of its identity.
+
+        Raises:
+            SettingsError: If the weights that it should start from cannot be used.
+        """
+
+    @abstractmethod
+    def train(self, data: TrainingSet, on_epoch: OnEpoch | None = None) -> Trained:
+        """Train; afterwards the best weights are in use."""
+
+    @abstractmethod
+    def stored_logits(self, crops: CropStore, rows: pd.DataFrame) -> Logits:
+        """Return the logits (N,) of vertebrae in a store, in the order of the rows."""
+
+    @abstractmethod
+    def logits(self, vertebrae: Sequence[Vertebra]) -> Logits:
+        """Return the logits (N,) of vertebrae in memory."""
+
+    @abstractmethod
+    def heat(self, vertebra: Vertebra) -> npt.NDArray[np.float32]:
+        """Return where a fracture is suspected, 0..1, (K, side, side)."""
+
+    @abstractmethod
+    def get_weights(self) -> Weights:
+        """Return what has to be kept of the network."""
+
+    @abstractmethod
+    def set_weights(self, weights: Weights) -> None:
+        """Use weights that ``get_weights`` gave.
+
+        Raises:
+            StoreError: If they belong to another network.
+        """
+
+    @property
+    @abstractmethod
+    def parameters(self) -> int:
+        """Number of weights of the whole network."""
+
+
+def in_batches(vertebrae: Iterable[Vertebra], size: int) -> Iterable[list[Vertebra]]:
+    """Yield lists of at most ``size`` vertebrae."""
+    batch: list[Vertebra] = []
+    for vertebra in vertebrae:
+        batch.append(vertebra)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def require_same_shapes(now: Weights, given: Weights, name: str) -> None:
+    """Require that weights fit a network.
+
+    Raises:
+        StoreError: If not, naming the first layer that differs.
+    """
+    from csfd_core.errors import StoreError
+
+    if len(now) != len(given):
+        raise StoreError(
+            f"The weights of {name} belong to another network: it has {len(now)} "
+            f"arrays, the file {len(given)}. Train it again."
+        )
+    for index, (own, other) in enumerate(zip(now, given, strict=True)):
+        if own.shape != other.shape:
+            raise StoreError(
+                f"The weights of {name} belong to another network: array {index} has "
+                f"the shape {own.shape}, in the file {other.shape}. Train it again."
+            )

@@ -1,0 +1,322 @@
+"""Training a classifier on a store: from what, with what result, and what is kept.
+
+The model of a fold learns from the other folds. The held-out fold stops its training,
+calibrates it and chooses its operating points; the locked test set is only scored. What
+a model was made from is recorded with it, so that nothing is trained again while that
+has not changed.
+"""
+
+import hashlib
+import json
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from csfd_core.classification.classifier import Classifier, CropShape, TrainingSet
+from csfd_core.classification.config import ClassifierConfig
+from csfd_core.classification.crops import read_vertebrae
+from csfd_core.classification.manifest import Manifest
+from csfd_core.classification.models import (
+    TEST,
+    VALIDATION,
+    ClassifierStore,
+    FoldResult,
+)
+from csfd_core.classification.probabilities import Calibrated, probabilities_of
+from csfd_core.classification.registry import open_classifier
+from csfd_core.classification.training import OnEpoch, Trained
+from csfd_core.errors import StoreError
+from csfd_core.store.convert import Stores
+from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
+
+CODE_VERSION: Final = "1"  # raised when the same inputs must be trained again
+_TIMED: Final = 3  # studies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifierFit:
+    """One training: the rows of the manifest, the settings and their identity."""
+
+    name: str
+    fold: int
+    config: ClassifierConfig
+    manifest: Manifest
+    inputs: str
+
+    @property
+    def training(self) -> pd.DataFrame:
+        """Rows to learn from."""
+        rows = self.manifest.usable
+        return rows[~rows["is_test"] & (rows["fold"] != self.fold)]
+
+    @property
+    def validation(self) -> pd.DataFrame:
+        """Rows of the held-out fold."""
+        rows = self.manifest.usable
+        return rows[~rows["is_test"] & (rows["fold"] == self.fold)]
+
+    @property
+    def test(self) -> pd.DataFrame:
+        """Rows of the locked test set."""
+        rows = self.manifest.usable
+        return rows[rows["is_test"]]
+
+
+def plan_classifier(
+    name: str, fold: int, config: ClassifierConfig, manifest: Manifest
+) -> ClassifierFit:
+    """Say what a training would be made from, without starting it."""
+    rows = manifest.usable
+    facts = {
+        "code": CODE_VERSION,
+        "name": name,
+        "fold": fold,
+        "config": config.to_note(),
+        "weights": _file_digest(config.weights),
+        "crop": dict(manifest.crop),
+        "rows": rows[
+            ["study_uid", "level", "label", "fold", "is_test", "content_hash"]
+        ].values.tolist(),
+    }
+    text = json.dumps(facts, sort_keys=True, default=str)
+    inputs = hashlib.sha256(text.encode()).hexdigest()
+    return ClassifierFit(
+        name=name, fold=fold, config=config, manifest=manifest, inputs=inputs
+    )
+
+
+def is_current(stores: Stores, fit: ClassifierFit) -> bool:
+    """Say whether the store holds the very model that a training would give."""
+    card = ClassifierStore(stores.root).card(fit.name, fit.fold)
+    return card is not None and card.get("inputs") == fit.inputs
+
+
+def fit_classifier(
+    stores: Stores, fit: ClassifierFit, on_epoch: OnEpoch | None = None
+) -> FoldResult:
+    """Train, calibrate, score and keep a classifier; a killed training goes on.
+
+    Raises:
+        StoreError: If there is nothing to learn from, or to stop by.
+        SettingsError: If the weights to start from cannot be used.
+    """
+    _require_rows(fit)
+    folder = checkpoint_folder(stores, fit)
+    classifier = open_classifier(
+        fit.name, fit.config, CropShape.of(fit.manifest.crop), stores.root
+    )
+    start = classifier.start()
+    data = TrainingSet(
+        crops=stores.crops,
+        training=fit.training,
+        validation=fit.validation,
+        folder=folder,
+    )
+    begun = time.monotonic()
+    trained = classifier.train(data, on_epoch)
+    seconds = time.monotonic() - begun
+    rows, calibrated = _predict(stores, fit, classifier)
+    card = {
+        **_facts(fit, trained, start),
+        "train_s": round(seconds, 1),
+        "ms_per_study": _time_of_study(stores, fit, classifier),
+        "parameters": classifier.parameters,
+        "calibration": calibrated.calibration_note(),
+        "thresholds": calibrated.threshold_note(),
+        "prevalence": calibrated.prevalence,
+    }
+    store = ClassifierStore(stores.root)
+    store.write(fit.name, fit.fold, classifier.get_weights(), rows, card)
+    shutil.rmtree(folder, ignore_errors=True)
+    return store.result(fit.name, fit.fold)
+
+
+def open_trained(stores: Stores, name: str, fold: int) -> Classifier:
+    """Open a classifier that the store holds.
+
+    Raises:
+        StoreError: If there is none, or its files belong to another network.
+        SettingsError: If the weights it started from cannot be had any more.
+    """
+    store = ClassifierStore(stores.root)
+    card = store.card(name, fold)
+    if card is None:
+        raise StoreError(
+            f"The store has no {name} of fold {fold}. Materialize {name} first."
+        )
+    config = ClassifierConfig.from_note(card["config"])
+    shape = CropShape.of(card["crop"])
+    classifier = open_classifier(name, config, shape, stores.root)
+    digest = classifier.start()["digest"]
+    if digest != card["start"]["digest"]:
+        raise StoreError(
+            f"The weights that {name} started from ({config.weights}) are not what "
+            "they were when it was trained. Bring them back, or train it again."
+        )
+    classifier.set_weights(store.read_weights(name, fold))
+    return classifier
+
+
+def checkpoint_folder(stores: Stores, fit: ClassifierFit) -> Path:
+    """Return where a running training keeps its state: on this machine's disk."""
+    name = hashlib.sha256(f"{stores.root} {fit.inputs}".encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / "csfd-training" / name
+
+
+def _require_rows(fit: ClassifierFit) -> None:
+    training, validation = fit.training, fit.validation
+    if training.empty or validation.empty:
+        raise StoreError(
+            f"Fold {fit.fold} cannot be trained: {len(training)} vertebrae to learn "
+            f"from and {len(validation)} of its own to stop by. Add labelled studies."
+        )
+    positives = int((training["label"] == 1).sum())
+    if positives in (0, len(training)):
+        raise StoreError(
+            f"Fold {fit.fold} cannot be trained: {positives} of {len(training)} "
+            "vertebrae to learn from are fractured; both kinds are needed."
+        )
+
+
+def _predict(
+    stores: Stores, fit: ClassifierFit, classifier: Classifier
+) -> tuple[list[dict[str, Any]], Calibrated]:
+    """Calibrate on the held-out fold; return the rows of it and of the test set."""
+    groups = {VALIDATION: fit.validation, TEST: fit.test}
+    tables = {
+        name: _wide(
+            rows, classifier.stored_logits(stores.crops, rows), fit.manifest.table
+        )
+        for name, rows in groups.items()
+    }
+    calibrated = Calibrated.fit(
+        tables[VALIDATION].logits,
+        tables[VALIDATION].labels,
+        prevalence=_prevalence(fit.training),
+    )
+    rows = []
+    for group, table in tables.items():
+        probabilities = probabilities_of(calibrated, table.logits)
+        for index, study_uid in enumerate(table.study_uids):
+            for column, level in enumerate((OVERALL, *LEVEL_NAMES)):
+                label = table.labels[index, column]
+                logit = table.logits[index, column - 1] if column else math.nan
+                rows.append(
+                    {
+                        "study_uid": study_uid,
+                        "patient": table.patients[index],
+                        "level": level,
+                        "label": None if math.isnan(label) else int(label),
+                        "group": group,
+                        "logit": None if math.isnan(logit) else float(logit),
+                        "probability": float(probabilities[index, column]),
+                    }
+                )
+    return rows, calibrated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wide:
+    """Studies in rows: logits of C1..C7 (N, 7), labels of overall, C1..C7 (N, 8)."""
+
+    study_uids: list[str]
+    patients: list[str]
+    logits: npt.NDArray[np.float64]
+    labels: npt.NDArray[np.float64]
+
+
+def _wide(rows: pd.DataFrame, logits: npt.ArrayLike, table: pd.DataFrame) -> _Wide:
+    """Turn vertebrae into studies; labels also of vertebrae that were not found."""
+    studies = sorted(rows["study_uid"].unique())
+    found = rows.assign(logit=np.asarray(logits, dtype=float)).pivot_table(
+        index="study_uid", columns="level", values="logit", dropna=False
+    )
+    found = found.reindex(index=studies, columns=list(LEVEL_NAMES))
+    own = table[table["study_uid"].isin(studies)]
+    labels = own.assign(label=own["label"].astype("Float64")).pivot_table(
+        index="study_uid", columns="level", values="label", dropna=False
+    )
+    labels = labels.reindex(index=studies, columns=list(LEVEL_NAMES)).astype(float)
+    overall = labels.max(axis=1, skipna=True)
+    overall = overall.where((overall == 1) | labels.notna().all(axis=1))
+    patients = own.drop_duplicates("study_uid").set_index("study_uid")["patient"]
+    return _Wide(
+        study_uids=studies,
+        patients=[str(patients[uid]) for uid in studies],
+        logits=found.to_numpy(dtype=float),
+        labels=np.column_stack([overall.to_numpy(float), labels.to_numpy(float)]),
+    )
+
+
+def _prevalence(training: pd.DataFrame) -> dict[str, float]:
+    """Return the share of fractured vertebrae per level, and of fractured studies.
+
+    One study more of each kind keeps a level without a fracture off zero (Laplace).
+    """
+    shares = {}
+    for level in LEVEL_NAMES:
+        own = training.loc[training["level"] == level, "label"]
+        shares[level] = (float(own.sum()) + 1) / (len(own) + 2)
+    studies = training.groupby("study_uid")["label"].max()
+    return {OVERALL: (float(studies.sum()) + 1) / (len(studies) + 2), **shares}
+
+
+def _facts(
+    fit: ClassifierFit, trained: Trained, start: Mapping[str, Any]
+) -> dict[str, Any]:
+    def contents(rows: pd.DataFrame) -> dict[str, str]:
+        pairs = rows.drop_duplicates("study_uid")
+        return dict(zip(pairs["study_uid"], pairs["content_hash"], strict=True))
+
+    return {
+        "model": fit.name,
+        "model_id": f"{fit.name}-fold{fit.fold}-{fit.inputs[:12]}",
+        "fold": fit.fold,
+        "inputs": fit.inputs,
+        "profile": fit.config.profile,
+        "seed": fit.config.seed,
+        "config": fit.config.to_note(),
+        "start": dict(start),
+        "weights": str(start["weights"]),
+        "crop": dict(fit.manifest.crop),
+        "history": trained.history,
+        "best_epoch": trained.best_epoch,
+        "stopped": trained.stopped,
+        "training_studies": contents(fit.training),
+        "validation_studies": contents(fit.validation),
+        "manifest": fit.manifest.inputs,
+        "data_kind": fit.manifest.data_kind,
+        "code_version": CODE_VERSION,
+    }
+
+
+def _time_of_study(stores: Stores, fit: ClassifierFit, classifier: Classifier) -> float:
+    """Return the milliseconds from a study's crops in memory to its logits."""
+    rows = pd.concat([fit.test, fit.validation])
+    chosen = rows["study_uid"].unique()[:_TIMED]
+    studies = [
+        [v for _, v in read_vertebrae(stores.crops, rows[rows["study_uid"] == uid])]
+        for uid in chosen
+    ]
+    classifier.logits(studies[0])  # the first call builds the graph
+    begun = time.perf_counter()
+    for vertebrae in studies:
+        classifier.logits(vertebrae)
+    return round((time.perf_counter() - begun) / len(studies) * 1000, 1)
+
+
+def _file_digest(weights: str) -> str:
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        return weights
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,120 @@
+"""From logits of vertebrae to calibrated probabilities of them and of the study."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import logit
+
+from csfd_core.evaluation.calibration import (
+    Calibration,
+    fit_temperature,
+    overall_from_levels,
+)
+from csfd_core.evaluation.metrics import OperatingPoint, operating_point
+from csfd_core.vocabulary import LEVEL_NAMES
+
+Array = npt.NDArray[np.float64]
+_NEVER_SURE: float = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibrated:
+    """Calibration and operating points, fitted on a held-out fold.
+
+    Attributes:
+        vertebra: Of the logit of one vertebra.
+        overall: Of the logit of ``1 - prod(1 - p)`` over the levels.
+        prevalence: Of each level; stands for vertebrae that were not seen.
+        vertebra_point: Above it a vertebra counts as fractured.
+        overall_point: Above it a study does.
+    """
+
+    vertebra: Calibration
+    overall: Calibration
+    prevalence: Mapping[str, float]
+    vertebra_point: OperatingPoint
+    overall_point: OperatingPoint
+
+    @classmethod
+    def fit(
+        cls, logits: Array, labels: Array, prevalence: Mapping[str, float]
+    ) -> "Calibrated":
+        """Fit on studies that the network has not learnt from.
+
+        Args:
+            logits: Of C1..C7, shape (N, 7); NaN where a vertebra was not seen.
+            labels: Of patient_overall, C1..C7, shape (N, 8); NaN where unknown.
+            prevalence: Of each level among the training studies.
+        """
+        known = np.isfinite(logits) & np.isfinite(labels[:, 1:])
+        own_labels = labels[:, 1:][known].astype(int)
+        vertebra = fit_temperature(logits[known], own_labels)
+        found = vertebra.apply(logits)
+        raw = _overall_logit(_filled(found, prevalence))
+        seen = np.isfinite(labels[:, 0])
+        study_labels = labels[seen, 0].astype(int)
+        overall = fit_temperature(raw[seen], study_labels)
+        return cls(
+            vertebra=vertebra,
+            overall=overall,
+            prevalence=dict(prevalence),
+            vertebra_point=operating_point(own_labels, found[known]),
+            overall_point=operating_point(study_labels, overall.apply(raw[seen])),
+        )
+
+    @classmethod
+    def of(cls, card: Mapping[str, Any]) -> "Calibrated":
+        """Read what was fitted from the card of a classifier."""
+        calibration, points = card["calibration"], card["thresholds"]
+        return cls(
+            vertebra=Calibration.from_note(calibration["vertebra"]),
+            overall=Calibration.from_note(calibration["overall"]),
+            prevalence=card["prevalence"],
+            vertebra_point=OperatingPoint(**points["vertebra"]),
+            overall_point=OperatingPoint(**points["overall"]),
+        )
+
+    def calibration_note(self) -> dict[str, Any]:
+        """Return the calibrations as JSON values."""
+        return {
+            "vertebra": self.vertebra.to_note(),
+            "overall": self.overall.to_note(),
+        }
+
+    def threshold_note(self) -> dict[str, Any]:
+        """Return the operating points as JSON values."""
+        return {
+            "vertebra": asdict(self.vertebra_point),
+            "overall": asdict(self.overall_point),
+        }
+
+
+def probabilities_of(calibrated: Calibrated, logits: Array) -> Array:
+    """Return calibrated probabilities.
+
+    Args:
+        calibrated: What was fitted on a held-out fold.
+        logits: Of C1..C7, shape (N, 7); NaN where a vertebra was not seen.
+
+    Returns:
+        Of patient_overall, C1..C7, shape (N, 8); a vertebra that was not seen has the
+        prevalence of its level.
+    """
+    if not len(logits):
+        return np.empty((0, len(LEVEL_NAMES) + 1))
+    found = _filled(calibrated.vertebra.apply(logits), calibrated.prevalence)
+    overall = calibrated.overall.apply(_overall_logit(found))
+    return np.column_stack([overall, found])
+
+
+def _filled(found: Array, prevalence: Mapping[str, float]) -> Array:
+    shares = np.array([prevalence[level] for level in LEVEL_NAMES])
+    return np.where(np.isfinite(found), found, shares)
+
+
+def _overall_logit(levels: Array) -> Array:
+    overall = overall_from_levels(levels)
+    return np.asarray(logit(np.clip(overall, _NEVER_SURE, 1 - _NEVER_SURE)))
