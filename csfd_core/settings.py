@@ -37,3 +37,8 @@ class Settings:
             mlflow_tracking_uri=values.get("MLFLOW_TRACKING_URI")
             or f"sqlite:///{_DATA / 'mlflow.db'}",
         )
+
+
+def lock_file() -> Path:
+    """Return where the versions of everything that csfd uses are pinned."""
+    return PROJECT_ROOT / "requirements.lock"

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,9 @@ from csfd_core.classification.crops import Vertebra
 from csfd_core.classification.training import Logits, OnEpoch, Trained
 from csfd_core.store.crop_store import CropStore
 from csfd_core.store.locations import Location
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +110,10 @@ class Classifier(ABC):
         Raises:
             StoreError: If they belong to another network.
         """
+
+    @abstractmethod
+    def keras_model(self) -> tuple["keras.Model", npt.NDArray[np.float32]]:
+        """Return what was trained, as a Keras model, and an example of its input."""
 
     @property
     @abstractmethod

@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Any, Final
 from csfd_core.errors import SettingsError
 
 if TYPE_CHECKING:
+    import keras
     from mlflow import MlflowClient
 
 _SQLITE: Final = "sqlite:///"
 _ARTIFACTS: Final = "mlartifacts"  # beside the database
 _BATCH: Final = 100  # most parameters in one request
+_EXAMPLE_VALUES: Final = 200_000  # numbers in an input example that is kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +56,20 @@ class RunIdentity:
 class TrackedRun:
     """An open run. Everything that is logged is visible at once."""
 
-    def __init__(self, client: "MlflowClient", run_id: str) -> None:
+    def __init__(self, client: "MlflowClient", run_id: str, experiment_id: str) -> None:
         """Take a run that ``tracked_run`` has made."""
         self._client = client
+        self._experiment_id = experiment_id
         self.run_id = run_id
+
+    @contextmanager
+    def child(self, identity: "RunIdentity") -> Iterator["TrackedRun"]:
+        """Open a run below this one, as for one fold."""
+        from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+        tags = {**identity.to_tags(), MLFLOW_PARENT_RUN_ID: self.run_id}
+        with _opened(self._client, self._experiment_id, tags, _run_name(identity)) as r:
+            yield r
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Record settings; each can be written once."""
@@ -88,6 +100,69 @@ class TrackedRun:
                 local.write_bytes(content)
             self._client.log_artifacts(self.run_id, folder)
 
+    def log_datasets(self, datasets: Mapping[str, tuple[str, str]]) -> None:
+        """Record what the run has read.
+
+        Args:
+            datasets: By what they are for (``training``, ``validation``, ``test``): a
+                name and a digest of the content.
+        """
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+        from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+        inputs = [
+            DatasetInput(
+                Dataset(
+                    name=name, digest=digest, source_type="csfd", source="crop store"
+                ),
+                [InputTag(MLFLOW_DATASET_CONTEXT, context)],
+            )
+            for context, (name, digest) in datasets.items()
+        ]
+        self._client.log_inputs(self.run_id, datasets=inputs)
+
+    def log_model(
+        self,
+        name: str,
+        model: "keras.Model",
+        example: Any,  # noqa: ANN401 - an array, or a dictionary of arrays
+        extra_files: Mapping[str, bytes] | None = None,
+    ) -> str:
+        """Store a Keras model with its signature and an example of its input.
+
+        Args:
+            name: Of the model in MLflow.
+            model: Without an optimizer's state.
+            example: Input that the signature is read from; kept with the model where it
+                is small.
+            extra_files: Further files beside the model, by name.
+
+        Returns:
+            MLflow's identifier of the model.
+        """
+        import mlflow.tensorflow
+        from mlflow.models import infer_signature
+
+        found = model.predict_on_batch(example)
+        is_small = not isinstance(example, dict) and example.size <= _EXAMPLE_VALUES
+        logged = self._client.create_logged_model(
+            self._experiment_id, name=name, source_run_id=self.run_id
+        )
+        with tempfile.TemporaryDirectory(prefix="csfd-mlflow-") as folder:
+            place = Path(folder) / "model"
+            mlflow.tensorflow.save_model(
+                model,
+                str(place),
+                signature=infer_signature(example, found),
+                input_example=example if is_small else None,
+                pip_requirements=["keras", "tensorflow"],
+            )
+            for file_name, content in (extra_files or {}).items():
+                (place / file_name).write_bytes(content)
+            self._client.log_model_artifacts(logged.model_id, str(place))
+        self._client.finalize_logged_model(logged.model_id, "READY")
+        return str(logged.model_id)
+
 
 def prepare_tracking(tracking_uri: str) -> None:
     """Create the SQLite database, if that is what the URI names and it is absent.
@@ -117,12 +192,19 @@ def tracked_run(
     """
     client = _client(tracking_uri)
     experiment_id = _experiment_id(client, tracking_uri, experiment)
-    run = client.create_run(
-        experiment_id, tags=identity.to_tags(), run_name=_run_name(identity)
-    )
+    name = _run_name(identity)
+    with _opened(client, experiment_id, identity.to_tags(), name) as run:
+        yield run
+
+
+@contextmanager
+def _opened(
+    client: "MlflowClient", experiment_id: str, tags: dict[str, str], name: str
+) -> Iterator[TrackedRun]:
+    run = client.create_run(experiment_id, tags=tags, run_name=name)
     run_id = str(run.info.run_id)
     try:
-        yield TrackedRun(client, run_id)
+        yield TrackedRun(client, run_id, experiment_id)
     except BaseException:
         client.set_terminated(run_id, status="FAILED")
         raise

@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -22,7 +21,7 @@ from csfd_core.segmentation.reading import read_training_volume
 from csfd_core.segmentation.report import FOLDER, sample_overlay
 from csfd_core.segmentation.summary import Evaluation, evaluate_model
 from csfd_core.segmentation.training import EpochResult, OnEpoch
-from csfd_core.settings import PROJECT_ROOT
+from csfd_core.settings import lock_file
 from csfd_core.store.convert import Stores
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 TRAINED: Final = "trained"
 UNCHANGED: Final = "unchanged"
 TAKEN: Final = "taken from csfd"  # no study with a mask may be learnt from
-_LOCK: Final = PROJECT_ROOT / "requirements.lock"
 _OVERLAYS: Final = 6  # of one training
 
 
@@ -75,6 +73,7 @@ def run_fold(
         facts, trained = dict(bundle.facts), result is not None
     evaluation = evaluate_model(stores, fit, facts)
     numbers = evaluation.scores.summary()
+    lock = lock_file()
     run.log_metrics({f"unseen_{k}": v for k, v in numbers.items() if not math.isnan(v)})
     run.log_files(
         {
@@ -82,7 +81,7 @@ def run_fold(
             "model/" + WEIGHTS: place.read(WEIGHTS),
             "model/signature.json": _signature(settings),
             "model/studies.json": _studies(fit),
-            **({"model/requirements.lock": _LOCK.read_bytes()} if _has_lock() else {}),
+            **({"model/requirements.lock": lock.read_bytes()} if lock.exists() else {}),
             f"report/{INDEX}": evaluation.written.html.encode(),
             **{f"report/{k}": v for k, v in evaluation.written.figures.items()},
             **{f"report/{k}": v for k, v in evaluation.written.tables.items()},
@@ -184,7 +183,3 @@ def _studies(fit: Fit) -> bytes:
         )
     }
     return (json.dumps(groups, indent=2) + "\n").encode()
-
-
-def _has_lock(path: Path = _LOCK) -> bool:
-    return path.exists()

@@ -146,6 +146,14 @@ class BackboneClassifier(Classifier):
             self._network.set_weights(rest)
             self._tuned = rest
 
+    def keras_model(self) -> tuple["keras.Model", npt.NDArray[np.float32]]:
+        """Return the head, or the whole network once its backbone was trained."""
+        slices, side = self.shape.slices, self.shape.side_px
+        if self._tuned is not None:
+            return self._joined(), np.zeros((1, slices, side, side, 3), np.float32)
+        depth = int(self._network.output_shape[-1])
+        return self._head, np.zeros((1, slices, depth), dtype=np.float32)
+
     @property
     def parameters(self) -> int:
         """Number of weights of backbone and head."""

@@ -134,6 +134,12 @@ class BasicCnn(Classifier):
         require_same_shapes(self._network.get_weights(), weights, NAME)
         self._network.set_weights(weights)
 
+    def keras_model(self) -> tuple["keras.Model", npt.NDArray[np.float32]]:
+        """Return the network for slices, and a grey patch."""
+        side = self.config.patch_px
+        shape = (1, side, side, self.shape.channels + 1)
+        return self._network, np.zeros(shape, dtype=np.float32)
+
     @property
     def parameters(self) -> int:
         """Number of weights."""

@@ -1,6 +1,6 @@
 """The head on the features of a backbone: from slices to one vertebra."""
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -35,12 +35,8 @@ def build_head(slices: int, depth: int, config: ClassifierConfig) -> "keras.Mode
     values = layers.Dropout(config.dropout)(values)
     logits = layers.Dense(1, name="slices", dtype="float32")(values)
     attention = layers.Softmax(axis=1)(logits)
-    weighted = layers.Multiply()([attention, logits])
-
-    def total(parts: Any) -> Any:  # noqa: ANN401 - tensors
-        return keras.ops.sum(parts, axis=1)
-
-    vertebra = layers.Lambda(total, output_shape=(1,), name="vertebra")(weighted)
+    pooled = layers.Dot(axes=1)([attention, logits])
+    vertebra = layers.Flatten(name="vertebra")(pooled)
     return keras.Model(inputs, {"vertebra": vertebra, "slices": logits}, name="head")
 
 
