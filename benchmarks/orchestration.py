@@ -87,7 +87,7 @@ def run() -> Result:
         data=f"{STUDIES} studies of {len(volume.hounsfield)} slices of 32x32",
         measured={
             "extra_ms_per_study": round(extra_ms, 1),
-            # The rest is waiting for the disk: SQLite syncs each of many commits.
+            # The rest is waiting for the disk and for other programs.
             "of_it_processor_ms": round(extra_cpu_s / STUDIES * 1000, 1),
             "dagster_s": round(dagster_s, 1),
             "alternative": "csfd convert in one process",

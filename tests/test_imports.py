@@ -27,11 +27,12 @@ def run_probe(statement: str) -> subprocess.CompletedProcess[str]:
     [
         "import csfd_dagster.definitions",
         "import csfd_dagster.launch",
+        "import csfd_dagster.storage",
         "import csfd_core.cli\n"
         "from typer.testing import CliRunner\n"
         "assert CliRunner().invoke(csfd_core.cli.app, ['--help']).exit_code == 0",
     ],
-    ids=["definitions", "launch", "help"],
+    ids=["definitions", "launch", "storage", "help"],
 )
 def test_nothing_heavy_is_imported(statement: str) -> None:
     result = run_probe(statement)

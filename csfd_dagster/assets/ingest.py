@@ -4,7 +4,8 @@ The work is done by ``csfd_core.store``; here it is only named, described and re
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import dagster as dg
 import pandas as pd
@@ -88,15 +89,13 @@ def slice_store(
     """JPEG slices of each study in the bone window, one row per slice, head to feet."""
     tasks = _tasks(context, source, store)
     outcomes = executor.run(convert_slices, tasks)
-    result = _record(context, outcomes)
-    stores = store.open()
-    stored = [o for o in outcomes if o.action in (WRITTEN, UNCHANGED)]
-    for outcome in stored:
-        montage = study_montage(stores.slices, outcome.study_uid)
-        context.add_asset_metadata(
-            {"montage": picture(montage)}, partition_key=outcome.study_uid
-        )
-    names = {outcome.study_uid for outcome in stored}
+    slices = store.open().slices
+    names = {o.study_uid for o in outcomes if o.action in (WRITTEN, UNCHANGED)}
+    result = _record(
+        context,
+        outcomes,
+        lambda uid: study_montage(slices, uid) if uid in names else None,
+    )
     chosen = [task for task in tasks if task.folder.name in names]
     check = _check_slices(executor.run(verify_slices, chosen))
     return dg.MaterializeResult(metadata=result.metadata, check_results=[check])
@@ -121,15 +120,12 @@ def mask_store(
     """Vertebra masks in the grid of the slices, lossless, for studies that have one."""
     tasks = _tasks(context, source, store)
     outcomes = executor.run(convert_mask, tasks)
-    result = _record(context, outcomes)
     masks = store.open().masks
-    for outcome in outcomes:
-        if masks.read_note(outcome.study_uid) is not None:
-            montage = picture(mask_montage(masks, outcome.study_uid))
-            context.add_asset_metadata(
-                {"montage": montage}, partition_key=outcome.study_uid
-            )
-    return result
+    return _record(
+        context,
+        outcomes,
+        lambda uid: mask_montage(masks, uid) if masks.read_note(uid) else None,
+    )
 
 
 @dg.asset(
@@ -203,9 +199,11 @@ def _check_slices(outcomes: Sequence[StudyOutcome]) -> dg.AssetCheckResult:
 
 
 def _record(
-    context: dg.AssetExecutionContext, outcomes: Sequence[StudyOutcome]
+    context: dg.AssetExecutionContext,
+    outcomes: Sequence[StudyOutcome],
+    montage_of: Callable[[str], bytes | None] = lambda uid: None,
 ) -> dg.MaterializeResult:
-    """Attach each study's outcome to its partition, and the sums to the run."""
+    """Attach each study's outcome and picture to its partition, the sums to the run."""
     failed = [outcome for outcome in outcomes if outcome.action == FAILED]
     if failed:
         raise dg.Failure(
@@ -214,17 +212,18 @@ def _record(
             "will not be done again."
         )
     for outcome in outcomes:
-        context.add_asset_metadata(
-            {
-                "outcome": outcome.action,
-                "slices": outcome.slice_count,
-                "source_bytes": outcome.source_bytes,
-                "written_bytes": outcome.stored_bytes,
-                "content_hash": outcome.content_hash,
-                "findings": ", ".join(outcome.codes) or "none",
-            },
-            partition_key=outcome.study_uid,
-        )
+        metadata: dict[str, Any] = {
+            "outcome": outcome.action,
+            "slices": outcome.slice_count,
+            "source_bytes": outcome.source_bytes,
+            "written_bytes": outcome.stored_bytes,
+            "content_hash": outcome.content_hash,
+            "findings": ", ".join(outcome.codes) or "none",
+        }
+        if (montage := montage_of(outcome.study_uid)) is not None:
+            metadata["montage"] = picture(montage)
+        # Once per study: each call has Dagster look up all partitions of the run.
+        context.add_asset_metadata(metadata, partition_key=outcome.study_uid)
     counts = Counter(outcome.action for outcome in outcomes)
     context.log.info("Studies: %s", dict(counts))
     return dg.MaterializeResult(

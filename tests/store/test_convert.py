@@ -1,10 +1,5 @@
-import hashlib
 import io
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +10,11 @@ from builders import (
     STUDY_UID,
     neck_hounsfield,
     neck_mask,
-    reorient,
     volume_affine_ras,
     write_mask,
     write_study,
 )
+from converting import OTHER_UID, digests, tasks
 from PIL import Image
 from pydicom import dcmread
 
@@ -43,40 +38,9 @@ from csfd_core.store.convert import (
 )
 from csfd_core.store.locations import Location
 from csfd_core.store.metadata import MetadataStore
-from csfd_core.store.slice_store import ConversionSettings
 from csfd_core.store.source import Source, Sources
 from csfd_core.store.studies_table import studies_table_inputs, write_studies_table
 from csfd_core.vocabulary import BONE_WINDOW
-
-OTHER_UID = "1.2.826.0.1.3680043.12"
-
-
-def tasks(source: Path, store: Path, quality: int = 96) -> list[StudyTask]:
-    stores, settings = Stores(Location(store)), ConversionSettings(jpeg_quality=quality)
-    return [StudyTask(folder, stores, settings) for folder in Source(source).studies()]
-
-
-def digests(store: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(store.rglob("*"))
-        if path.is_file()
-    }
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    folder = tmp_path / "source"
-    write_study(folder)
-    moved = reorient(neck_mask(), volume_affine_ras(), (2, 1, 0), (True, False, True))
-    write_mask(folder, *moved)
-    write_study(folder, OTHER_UID, z_descending=False)
-    return folder
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return tmp_path / "store"
 
 
 def test_slices_follow_the_data_contract(source: Path, store: Path) -> None:
@@ -312,101 +276,6 @@ def test_file_of_another_program_in_the_store_is_told(
     path.write_bytes(b"not parquet")
     with pytest.raises(StoreError, match="is no Parquet file"):
         convert_study(task)
-
-
-KILLED = """
-import os, signal, sys
-from csfd_core.store.locations import Location
-from csfd_core.store import convert
-import test_convert
-
-written = 0
-original = Location.write
-
-def write_and_die(self, path, content):
-    # Half of the bytes are under the temporary name when the process dies.
-    global written
-    written += 1
-    if written == int(sys.argv[3]):
-        def die(*_):
-            os.kill(os.getpid(), signal.SIGKILL)
-        os.fsync = die
-    original(self, path, content)
-
-Location.write = write_and_die
-from pathlib import Path
-for task in test_convert.tasks(Path(sys.argv[1]), Path(sys.argv[2])):
-    convert.convert_study(task)
-"""
-
-
-@pytest.mark.parametrize("write", [1, 2, 3, 4, 5])
-def test_killed_conversion_leaves_no_partial_study_and_goes_on(
-    source: Path, store: Path, tmp_path: Path, write: int
-) -> None:
-    """SIGKILL in the middle of the n-th of five writes."""
-    expected = tmp_path / "expected"
-    for task in tasks(source, expected):
-        convert_study(task)
-    tests = str(Path(__file__).parent)
-    paths = os.pathsep.join([tests, str(Path(tests).parent)])
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, str(source), str(store), str(write)],
-        env={**os.environ, "PYTHONPATH": paths},
-        check=False,
-    )
-    assert killed.returncode == -signal.SIGKILL
-    left = digests(store)
-    whole = {name: digest for name, digest in left.items() if ".tmp-" not in name}
-    assert len(left) - len(whole) == 1
-    assert len(whole) == write - 1
-    assert whole.items() <= digests(expected).items()
-    visible = [entry.path for entry in Location(store).find()[0]]
-    assert sorted(whole) == visible
-    for task in tasks(source, store):
-        convert_study(task)
-    assert {n: d for n, d in digests(store).items() if ".tmp-" not in n} == digests(
-        expected
-    )
-
-
-def test_what_a_killed_writer_left_is_removed_after_an_hour(store: Path) -> None:
-    old, young = store / "x.parquet.tmp-1", store / "x.parquet.tmp-2"
-    store.mkdir()
-    for path in (old, young):
-        path.write_bytes(b"half")
-    hours_ago = time.time() - 2 * 3600
-    os.utime(old, (hours_ago, hours_ago))
-    Location(store).remove_abandoned("")
-    assert [path.name for path in store.iterdir()] == [young.name]
-
-
-def test_two_writers_do_not_harm_each_other(source: Path, store: Path) -> None:
-    """Two processes convert the same studies into the same store at once."""
-    work = [*tasks(source, store), *tasks(source, store)]
-    with open_executor(2) as executor:
-        outcomes = list(run_studies(convert_study, work, executor))
-    assert FAILED not in {outcome.action for outcome in outcomes}
-    for task in tasks(source, store):
-        assert task.stores.slices.verify(task.folder.name) == (SLICES, 64, 64)
-        assert not needs_work(task)
-    assert not [name for name in digests(store) if ".tmp-" in name]
-
-
-def test_failed_write_keeps_the_old_file(
-    store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    location = Location(store)
-    location.write("a.bin", b"old")
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(SourceError, match="No space left on device"):
-        location.write("a.bin", b"new")
-    assert location.read("a.bin") == b"old"
-    assert [path.name for path in store.iterdir()] == ["a.bin"]
 
 
 def test_studies_table_follows_records_labels_and_boxes(

@@ -1,0 +1,111 @@
+"""Dagster's history in SQLite, written in batches; ``dagster.yaml`` names it.
+
+Why, and what was weighed against it: ``docs/adr/0008-batched-history.md``.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any, Final
+
+import dagster as dg
+from dagster._config.config_schema import UserConfigSchema
+from dagster._core.events import ASSET_EVENTS
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
+    SqliteEventLogStorage,
+)
+from dagster._core.storage.sqlalchemy_compat import db_result
+from dagster._core.storage.sqlite_storage import (
+    DagsterSqliteStorage,
+    _event_logs_directory,
+)
+from dagster._serdes import ConfigurableClassData
+
+from csfd_core.settings import PROJECT_ROOT
+
+# Dagster hands over events in batches only where this is set in the environment.
+_BATCH_VARIABLE: Final = "DAGSTER_EVENT_BATCH_SIZE"
+_EVENTS_PER_BATCH: Final = 256
+
+
+class BatchedEventLogStorage(SqliteEventLogStorage):
+    """Stores the events of a batch in one transaction per database, not one each."""
+
+    def __init__(self, base_dir: str) -> None:
+        """Open or make the databases in ``base_dir``."""
+        self._tables_seen: set[str] = set()
+        super().__init__(base_dir)
+
+    def has_table(self, table_name: str) -> bool:
+        """Return whether the index has a table; one that is there stays there.
+
+        Dagster asks this before each look-up of a partition, of which a run over many
+        studies makes thousands, and each time opens the database anew.
+        """
+        if table_name not in self._tables_seen and super().has_table(table_name):
+            self._tables_seen.add(table_name)
+        return table_name in self._tables_seen
+
+    def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
+        """Store events of one run in their order."""
+        for is_of_asset, group in groupby(events, _is_of_asset):
+            if is_of_asset:
+                self._store_asset_events(list(group))
+            else:
+                for event in group:
+                    self.store_event(event)
+
+    def _store_asset_events(self, events: Sequence[dg.EventLogEntry]) -> None:
+        inserts = [self.prepare_insert_event(event) for event in events]
+        # The index first: other processes write to it too, and should it stay locked,
+        # nothing has been stored yet when Dagster goes on to store one by one.
+        with self.index_transaction() as connection:
+            event_ids = []
+            for insert in inserts:
+                with db_result(connection, insert) as result:
+                    event_ids.append(result.inserted_primary_key[0])
+            self._store_asset_event_tags(connection, events, event_ids)
+            # The row of an asset tells of its last event only.
+            last = {
+                event.get_dagster_event().asset_key: (event, event_id)
+                for event, event_id in zip(events, event_ids, strict=True)
+            }
+            for event, event_id in last.values():
+                self._store_asset_event(connection, event, event_id)
+        with self.run_connection(events[0].run_id) as connection:
+            for insert in inserts:
+                connection.execute(insert)
+
+
+class BatchedSqliteStorage(DagsterSqliteStorage):
+    """Dagster's storage in SQLite, where it always is, with the batched event log."""
+
+    def __init__(
+        self, base_dir: str, inst_data: ConfigurableClassData | None = None
+    ) -> None:
+        """Open or make the databases below ``base_dir``."""
+        super().__init__(base_dir, inst_data)
+        self._event_log_storage = BatchedEventLogStorage(
+            _event_logs_directory(base_dir)
+        )
+
+    @classmethod
+    def config_type(cls) -> UserConfigSchema:
+        """Nothing needs to be set: the place is ``DAGSTER_HOME`` or the project."""
+        return {}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]
+    ) -> "BatchedSqliteStorage":
+        """Open the storage that ``dagster.yaml`` names, and have Dagster use it so.
+
+        The variable also reaches the processes that Dagster starts from this one.
+        """
+        os.environ.setdefault(_BATCH_VARIABLE, str(_EVENTS_PER_BATCH))
+        base_dir = os.environ.get("DAGSTER_HOME") or str(PROJECT_ROOT)
+        return cls.from_local(base_dir, inst_data)
+
+
+def _is_of_asset(event: dg.EventLogEntry) -> bool:
+    return event.dagster_event_type in ASSET_EVENTS
