@@ -12,6 +12,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
+from csfd_core import cli_models
 from csfd_core.errors import CsfdError, SettingsError, SourceError
 
 app = typer.Typer(
@@ -256,50 +257,7 @@ def ui(
     _run_dagster("ui", source, store, ["--port", str(port)])
 
 
-@app.command()
-def segment(
-    place: Annotated[
-        str,
-        typer.Argument(metavar="INPUT", help="DICOM folder, zip file or source."),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for masks and reports.")],
-    model: Annotated[
-        str,
-        typer.Option(
-            metavar="ALIAS",
-            help="builtin; store or fold_0 for one trained in CSFD_STORE; or a folder.",
-        ),
-    ] = "builtin",
-) -> None:
-    """Label the vertebrae C1 to C7: one NIfTI mask and one JSON per study.
-
-    Needs no store and no Dagster. Studies that cannot be trusted are named and left
-    out; research software, not for clinical use.
-
-    Example: `csfd segment data/source --out masks`
-    """
-    from csfd_core.segmentation.models import open_model
-    from csfd_core.segmentation.prediction import VertebraPredictor
-    from csfd_core.segmentation.standalone import SEGMENTED, segment_input
-    from csfd_core.settings import Settings
-    from csfd_core.store.locations import Location
-
-    store = Location(Settings.from_environment().store)
-    predictor = VertebraPredictor(open_model(model, store))
-    done = refused = 0
-    for study in segment_input(place, out, predictor):
-        if study.action == SEGMENTED:
-            done += 1
-            found = ", ".join(study.levels) or "no vertebra"
-            typer.echo(f"{study.study_uid}: {found} ({study.seconds:.1f} s)")
-            for flag in study.flags:
-                typer.echo(f"  look at it: {flag}")
-        else:
-            refused += 1
-            typer.echo(f"{study.study_uid}: left out. {study.message}")
-    typer.echo(f"{done} studies segmented, {refused} left out, in {out}.")
-    if refused and not done:
-        raise SourceError("No study could be segmented.")
+cli_models.register(app)
 
 
 def main() -> NoReturn:

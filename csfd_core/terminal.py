@@ -1,7 +1,7 @@
 """What ``csfd`` shows on a terminal: progress over many studies, tables of studies."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.box import SIMPLE
@@ -21,6 +21,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from csfd_core.inspection import InspectedStudy
+from csfd_core.vocabulary import LABEL_COLUMNS, OVERALL
 
 _PIPED_WIDTH = 160  # a file or pipe has no width of its own
 _COLOURS = {"good": "green", "warning": "yellow", "quarantined": "red"}
@@ -125,3 +126,29 @@ def _study_table(studies: Sequence[InspectedStudy]) -> Table:
 
 def _name(study: InspectedStudy) -> str:
     return study.study_uid or study.folder
+
+
+def print_predictions(
+    found: Mapping[str, Mapping[str, float]], thresholds: Mapping[str, float]
+) -> None:
+    """Print probabilities as a table; those above the operating point are marked.
+
+    Args:
+        found: Of each study, by ``patient_overall`` and level.
+        thresholds: Operating points, ``overall`` and ``vertebra``.
+    """
+    if not found:
+        return
+    console = _console()
+    table = Table(box=SIMPLE, caption="* above the operating point of validation")
+    table.add_column("study", overflow="fold")
+    for name in LABEL_COLUMNS:
+        table.add_column("any" if name == OVERALL else name, justify="right")
+    for study_uid, probabilities in found.items():
+        cells = []
+        for name in LABEL_COLUMNS:
+            value = probabilities[name]
+            point = thresholds["overall" if name == OVERALL else "vertebra"]
+            cells.append(f"[bold]{value:.2f}*[/]" if value >= point else f"{value:.2f} ")
+        table.add_row(study_uid, *cells)
+    console.print(table)

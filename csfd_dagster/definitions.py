@@ -5,8 +5,10 @@ from typing import Any
 
 import dagster as dg
 
-from csfd_dagster.assets import eda, ingest, segmentation
+from csfd_dagster.assets import classification, eda, ingest, segmentation
 from csfd_dagster.checks import CHECKS
+from csfd_dagster.classification_checks import CLASSIFICATION_CHECKS
+from csfd_dagster.classification_resource import ClassificationResource
 from csfd_dagster.jobs import JOBS
 from csfd_dagster.mlflow_resource import MlflowResource
 from csfd_dagster.resources import ExecutorResource, SourceResource, StoreResource
@@ -22,8 +24,8 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
         resources: Resources to use in place of those that read the environment.
     """
     return dg.Definitions(
-        assets=dg.load_assets_from_modules([ingest, eda, segmentation]),
-        asset_checks=[*CHECKS, *SEGMENTATION_CHECKS],
+        assets=dg.load_assets_from_modules([ingest, eda, segmentation, classification]),
+        asset_checks=[*CHECKS, *SEGMENTATION_CHECKS, *CLASSIFICATION_CHECKS],
         jobs=JOBS,
         sensors=SENSORS,
         resources={
@@ -32,6 +34,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
             "executor": ExecutorResource(),
             "mlflow": MlflowResource(),
             "segmentation": SegmentationResource(),
+            "classification": ClassificationResource(),
             **(resources or {}),
         },
     )

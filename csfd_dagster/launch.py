@@ -4,18 +4,28 @@ A module of its own, run in its own process, so that the core never imports Dags
 """
 
 import argparse
+import io
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from typing import Any, NoReturn
 
 import dagster as dg
+import pandas as pd
+from csfd_core.comparison.report import FOLDER as _COMPARISON
+from csfd_core.comparison.report import MODELS_CSV
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 
+from csfd_core.classification.fit import is_current as classifier_is_current
+from csfd_core.classification.fit import plan_classifier
+from csfd_core.classification.manifest import manifest_inputs, read_manifest
+from csfd_core.classification.registry import CLASSIFIERS
 from csfd_core.eda.report import is_current as report_is_current
 from csfd_core.errors import CsfdError
+from csfd_core.reports.page import INDEX
 from csfd_core.segmentation.fit import is_current as model_is_current
 from csfd_core.segmentation.fit import plan_fit
 from csfd_core.segmentation.masks import studies_without_crops
@@ -25,13 +35,18 @@ from csfd_core.store.labels import read_all_boxes
 from csfd_core.store.slice_store import ConversionSettings
 from csfd_core.store.source import Sources
 from csfd_core.store.studies_table import studies_table_inputs
+from csfd_core.terminal import print_models
 from csfd_core.vocabulary import is_uid
+from csfd_dagster.classification_resource import ClassificationResource
 from csfd_dagster.definitions import build_defs
 from csfd_dagster.mlflow_resource import MlflowResource
-from csfd_dagster.partitions import partition_ranges, range_tags, studies
+from csfd_dagster.partitions import folds, partition_ranges, range_tags, studies
 from csfd_dagster.resources import SourceResource, StoreResource
 from csfd_dagster.segmentation_resource import SegmentationResource
 
+_REPORTS = tuple(
+    f"reports/{name}" for name in ("eda", "segmentation", "comparison", "leakage")
+)
 QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
 
 
@@ -44,6 +59,7 @@ class Project:
     stores: Stores
     conversion: ConversionSettings
     segmentation: SegmentationResource
+    classification: ClassificationResource
     mlflow: MlflowResource
 
     def tasks(self) -> list[StudyTask]:
@@ -80,33 +96,56 @@ def run(profile: str, resources: Mapping[str, Any] | None = None) -> int:
         instance.add_dynamic_partitions(name, new)
         changed = {task.folder.name for task in tasks if needs_work(task)} | set(new)
         _say(f"{len(tasks)} studies, {len(changed)} new or changed ({profile}).")
-        for number, selection in enumerate(phases):
-            runs = _runs_of_phase(number, project, [*known, *new], changed)
-            for what, tags in runs:
+        progress = _Progress(partitions=[*known, *new], changed=changed)
+        for phase in phases:
+            for what, tags in _runs_of_phase(phase, project, progress):
                 result = job.execute_in_process(
                     instance=instance,
-                    asset_selection=selection,
+                    asset_selection=phase.assets,
                     tags=tags,
                     run_config=QUIET,
                     raise_on_error=False,
                 )
                 if not result.success:
                     return _fail(f"Run {result.run_id} failed; look at it in csfd ui.")
-                names = ", ".join(key.to_user_string() for key in selection)
+                progress.has_run = True
+                names = ", ".join(key.to_user_string() for key in phase.assets)
                 _say(f"{names}, {what}: done (run {result.run_id}).")
-    root = project.stores.root
-    _say(f"Store: {root}")
-    _say(f"Reports: {root}/reports/eda/index.html and reports/segmentation/index.html")
-    _say("Dagster's UI: make ui. MLflow's UI: make mlflow.")
+    _close(project)
     return 0
 
 
-def phases_of(graph: BaseAssetGraph) -> list[list[dg.AssetKey]]:
-    """Order the assets into phases: by study, then others, then by study, and so on.
+class Kind(IntEnum):
+    """What the assets of a phase are partitioned by; phases go round in this order."""
 
-    Assets of one phase are materialized together. Every asset is in the earliest phase
-    of its kind that comes after or together with those it depends on; even phases are
-    by study.
+    STUDIES = 0
+    TABLES = 1  # by nothing
+    FOLDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Assets that are materialized together."""
+
+    number: int
+    kind: Kind
+    assets: list[dg.AssetKey]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Progress:
+    """How far a run has come."""
+
+    partitions: list[str]  # all studies, in the order in which they were added
+    changed: set[str]  # studies whose source is new or has changed
+    has_run: bool = False  # whether anything was materialized
+
+
+def phases_of(graph: BaseAssetGraph) -> list[Phase]:
+    """Order the assets into phases: by study, by nothing, by fold, by study, and so on.
+
+    Every asset is in the earliest phase of its kind that comes after or together with
+    those it depends on; phases without assets are left out.
     """
     phase_of: dict[dg.AssetKey, int] = {}
     for key in graph.toposorted_asset_keys:
@@ -114,33 +153,63 @@ def phases_of(graph: BaseAssetGraph) -> list[list[dg.AssetKey]]:
             continue
         parents = graph.get(key).parent_keys
         earliest = max((phase_of.get(parent, 0) for parent in parents), default=0)
-        is_odd = graph.get(key).partitions_def != studies
-        phase_of[key] = earliest + (earliest % 2 != is_odd)
-    phases: list[list[dg.AssetKey]] = [[] for _ in range(max(phase_of.values()) + 1)]
-    for key, phase in phase_of.items():
-        phases[phase].append(key)
-    return phases
+        wait = (_kind_of(graph, key) - earliest) % len(Kind)
+        phase_of[key] = earliest + wait
+    by_number: dict[int, list[dg.AssetKey]] = {}
+    for key, number in phase_of.items():
+        by_number.setdefault(number, []).append(key)
+    return [
+        Phase(number, Kind(number % len(Kind)), assets)
+        for number, assets in sorted(by_number.items())
+    ]
+
+
+def _kind_of(graph: BaseAssetGraph, key: dg.AssetKey) -> Kind:
+    kinds = {studies: Kind.STUDIES, folds: Kind.FOLDS}
+    definition = graph.get(key).partitions_def
+    return Kind.TABLES if definition is None else kinds[definition]
 
 
 def _runs_of_phase(
-    number: int, project: Project, partitions: Sequence[str], changed: set[str]
+    phase: Phase, project: Project, progress: _Progress
 ) -> list[tuple[str, dict[str, str]]]:
     """Return the runs that a phase needs now: what to say of each, and its tags."""
-    if number % 2:
-        is_due = bool(changed) or not _are_current(project)
-        return [("tables and models", {})] if is_due else []
-    wanted = changed
-    if number:
-        wanted = studies_without_crops(
+    if phase.kind == Kind.TABLES:
+        is_due = bool(progress.changed) or progress.has_run or not _are_current(project)
+        return [("tables, models and reports", {})] if is_due else []
+    if phase.kind == Kind.FOLDS:
+        wanted = _folds_due(project)
+        return [
+            (", ".join(keys), range_tags(keys))
+            for keys in partition_ranges(folds.get_partition_keys(), wanted)
+        ]
+    changed = progress.changed
+    if phase.number:
+        changed = studies_without_crops(
             project.stores,
             project.segmentation.crops(),
             read_all_boxes(project.sources.locations).table,
         )
-    wanted = wanted & set(partitions)
     return [
         (f"{len(keys)} studies", range_tags(keys))
-        for keys in partition_ranges(partitions, wanted)
+        for keys in partition_ranges(
+            progress.partitions, changed & set(progress.partitions)
+        )
     ]
+
+
+def _folds_due(project: Project) -> set[str]:
+    """Return the wanted folds of which a classifier is missing or not current."""
+    stores, settings = project.stores, project.classification.settings()
+    manifest = read_manifest(stores.root)
+    return {
+        f"fold_{fold}"
+        for fold in project.classification.folds
+        for name in CLASSIFIERS
+        if not classifier_is_current(
+            stores, plan_classifier(name, fold, settings, manifest)
+        )
+    }
 
 
 def _are_current(project: Project) -> bool:
@@ -150,9 +219,26 @@ def _are_current(project: Project) -> bool:
         return False
     settings = project.segmentation.settings()
     fits = [plan_fit(stores, settings, fold) for fold in project.segmentation.folds]
-    return report_is_current(sources, stores) and all(
-        model_is_current(stores, fit) for fit in fits
+    return (
+        report_is_current(sources, stores)
+        and all(model_is_current(stores, fit) for fit in fits)
+        and manifest_inputs(stores.root) is not None
+        and not _folds_due(project)
+        and all(stores.root.exists(f"{page}/{INDEX}") for page in _REPORTS)
     )
+
+
+def _close(project: Project) -> None:
+    """Say what came of a run, and where to look."""
+    root = project.stores.root
+    models = f"{_COMPARISON}/{MODELS_CSV}"
+    if root.exists(models):
+        frame = pd.read_csv(io.BytesIO(root.read(models)))
+        print_models(frame, project.stores.metadata.read_data_kind())
+    _say(f"Store: {root}")
+    for page in _REPORTS:
+        _say(f"Report: {root}/{page}/{INDEX}")
+    _say("Dagster's UI: make ui. MLflow's UI: make mlflow. Reports: make serve.")
 
 
 def _open_project(profile: str, resources: Mapping[str, Any]) -> Project:
@@ -160,6 +246,7 @@ def _open_project(profile: str, resources: Mapping[str, Any]) -> Project:
         "source": SourceResource(),
         "store": StoreResource(),
         "segmentation": SegmentationResource(profile=profile),
+        "classification": ClassificationResource(profile=profile),
         "mlflow": MlflowResource(),
         **resources,
     }
@@ -170,6 +257,7 @@ def _open_project(profile: str, resources: Mapping[str, Any]) -> Project:
         stores=store.open(),
         conversion=store.conversion(),
         segmentation=used["segmentation"],
+        classification=used["classification"],
         mlflow=used["mlflow"],
     )
 

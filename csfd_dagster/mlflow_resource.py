@@ -34,16 +34,22 @@ class MlflowResource(dg.ConfigurableResource):
     @contextmanager
     def run(self, context: dg.AssetExecutionContext) -> Iterator[TrackedRun]:
         """Open the run of this materialization, in the experiment of its group."""
+        group = context.assets_def.group_names_by_key[context.asset_key]
+        identity = self.identity(context, _partition(context))
+        with tracked_run(self._uri(), group, identity) as run:
+            yield run
+
+    def identity(
+        self, context: dg.AssetExecutionContext, partition: str | None
+    ) -> RunIdentity:
+        """Say which materialization a run belongs to."""
         key = context.asset_key
-        group = context.assets_def.group_names_by_key[key]
-        identity = RunIdentity(
+        return RunIdentity(
             asset=key.to_user_string(),
             code_version=context.assets_def.code_versions_by_key[key] or "",
             dagster_run_id=context.run.run_id,
-            partition=_partition(context),
+            partition=partition,
         )
-        with tracked_run(self._uri(), group, identity) as run:
-            yield run
 
     def _uri(self) -> str:
         return self.tracking_uri or Settings.from_environment().mlflow_tracking_uri

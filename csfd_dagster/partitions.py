@@ -3,6 +3,10 @@
 One partition per study: a new study is a new partition, and lineage, retries and
 quarantine speak of studies. A run covers a range of partitions, so that the cost of
 starting it is shared; ranges are contiguous in the order in which studies were added.
+
+Classifiers have one partition per fold: the one that they are trained without. All five
+are cross-validation; they are trained in one run, as each process that imports
+TensorFlow pays for that.
 """
 
 import warnings
@@ -15,13 +19,23 @@ from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_START_TAG,
 )
 
+from csfd_core.evaluation.folds import FOLD_COUNT
+
 STUDIES_PER_RUN: Final = 256
 
 # A beta parameter of @asset; Dagster would say so whenever the definitions load.
 warnings.filterwarnings("ignore", "Parameter `backfill_policy`", dg.BetaWarning)
 
+folds = dg.StaticPartitionsDefinition([f"fold_{index}" for index in range(FOLD_COUNT)])
 studies = dg.DynamicPartitionsDefinition(name="studies")
 MANY_STUDIES = dg.BackfillPolicy.multi_run(max_partitions_per_run=STUDIES_PER_RUN)
+
+ALL_FOLDS = dg.BackfillPolicy.single_run()
+
+
+def fold_number(partition_key: str) -> int:
+    """Return the fold of a partition."""
+    return int(partition_key.removeprefix("fold_"))
 
 
 def partition_ranges(

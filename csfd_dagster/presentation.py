@@ -39,14 +39,18 @@ def table_of_counts(name: str, counts: Mapping[str, int]) -> dg.MetadataValue:
     )
 
 
-def table_preview(studies: pd.DataFrame) -> dg.MetadataValue:
-    """Show the first rows of the table of studies."""
-    head = studies[_PREVIEW_COLUMNS].head(_PREVIEW_ROWS)
+def table_of(frame: pd.DataFrame) -> dg.MetadataValue:
+    """Show a small table."""
     records = [
         dg.TableRecord({str(name): _plain(value) for name, value in row.items()})
-        for row in head.to_dict(orient="records")
+        for row in frame.to_dict(orient="records")
     ]
     return dg.MetadataValue.table(records)
+
+
+def table_preview(studies: pd.DataFrame) -> dg.MetadataValue:
+    """Show the first rows of the table of studies."""
+    return table_of(studies[_PREVIEW_COLUMNS].head(_PREVIEW_ROWS))
 
 
 def _plain(value: object) -> str | int | float | bool:

@@ -79,7 +79,12 @@ CLASSIFIER_PROFILES: Final[dict[str, ClassifierConfig]] = {
 
 
 def settings_of(
-    profile: str, *, seed: int = 0, epochs: int = 0, weights: str = ""
+    profile: str,
+    *,
+    seed: int = 0,
+    epochs: int = 0,
+    steps_per_epoch: int = 0,
+    weights: str = "",
 ) -> ClassifierConfig:
     """Return the settings of a profile with what deviates from it.
 
@@ -87,6 +92,7 @@ def settings_of(
         profile: ``demo`` or ``full``.
         seed: Same seed, same model.
         epochs: 0 takes the profile's.
+        steps_per_epoch: 0 takes the profile's.
         weights: Empty takes the profile's.
 
     Raises:
@@ -98,5 +104,9 @@ def settings_of(
         )
     own = CLASSIFIER_PROFILES[profile]
     return replace(
-        own, seed=seed, epochs=epochs or own.epochs, weights=weights or own.weights
+        own,
+        seed=seed,
+        epochs=epochs or own.epochs,
+        steps_per_epoch=steps_per_epoch or own.steps_per_epoch,
+        weights=weights or own.weights,
     )

@@ -4,6 +4,7 @@ Every crop is sampled on the same fixed grid in millimetres, centred on the vert
 that a vertebra has the same size in the crops of any scanner.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -45,6 +46,11 @@ class CropConfig:
     def to_note(self) -> dict[str, Any]:
         """Return the settings as they are recorded with the crops."""
         return {"format": _FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_note(cls, note: Mapping[str, Any]) -> "CropConfig":
+        """Return the settings that ``to_note`` gave."""
+        return cls(**{name: note[name] for name in cls.__slots__})
 
 
 CROP_PROFILES: Final = {

@@ -71,6 +71,14 @@ def cut_study(
     return rows
 
 
+def cut_vertebrae(study: MaskedStudy, config: CropConfig) -> list[LevelCrop]:
+    """Return the crops of each vertebra of a study of which nothing else is known."""
+    affine = study.geometry.affine()
+    scan = TurnedScan.of(study.grey, study.mask, affine)
+    boxes = boxes_of_levels(study.mask, affine)
+    return [cut_level(scan, box, config) for box in boxes]
+
+
 def visible_shares(levels: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """Estimate how much of each vertebra the scan shows.
 

@@ -98,7 +98,7 @@ def write_nifti(
     image.set_sform(image.affine, code=1)
     # No time of writing in the header: the same mask gives the same bytes.
     content = gzip.compress(image.to_bytes(), compresslevel=4, mtime=0)
-    _write(path, content)
+    write_file(path, content)
 
 
 def nifti_affine(geometry: VolumeGeometry) -> npt.NDArray[np.float64]:
@@ -107,9 +107,30 @@ def nifti_affine(geometry: VolumeGeometry) -> npt.NDArray[np.float64]:
     return np.asarray(_LPS_TO_RAS @ by_column)
 
 
-def _segment_folder(
-    folder: StudyFolder, out: Path, predictor: VertebraPredictor
-) -> Iterator[SegmentedStudy]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentedScan:
+    """A scan in memory with its mask; without a prediction it was refused.
+
+    ``grey`` is the bone window, shape (slice, row, column), head to feet.
+    """
+
+    scan: StudyScan
+    study_uid: str  # or the name of the folder, where the files name none
+    read_s: float
+    grey: npt.NDArray[np.uint8] | None = None
+    prediction: Prediction | None = None
+
+    @property
+    def refusal(self) -> str:
+        """Say why the study was refused."""
+        findings = self.scan.findings
+        return findings[0].reason if findings else "No geometry."
+
+
+def segment_folder(
+    folder: StudyFolder, predictor: VertebraPredictor
+) -> Iterator[SegmentedScan]:
+    """Read and segment the studies of one folder."""
     grey: dict[str, npt.NDArray[np.uint8]] = {}
 
     def keep(header: SliceHeader, raw: bytes) -> None:
@@ -119,28 +140,45 @@ def _segment_folder(
     scans = scan_study(folder, on_slice=keep)
     read_s = time.perf_counter() - started
     for scan in scans:
+        uid = scan.study_uid or folder.name
         if scan.status is Status.QUARANTINED or scan.geometry is None:
-            yield SegmentedStudy(
-                study_uid=scan.study_uid or folder.name,
-                action=REFUSED,
-                slice_count=len(scan.headers),
-                message=scan.findings[0].reason if scan.findings else "No geometry.",
-            )
+            yield SegmentedScan(scan=scan, study_uid=uid, read_s=read_s)
             continue
         planes = [grey[header.file_name] for header in scan.headers]
         volume = reduce_slices(planes, scan.geometry, predictor.step_mm)
-        prediction = predictor.predict(volume)
+        yield SegmentedScan(
+            scan=scan,
+            study_uid=uid,
+            read_s=read_s,
+            grey=np.stack(planes),
+            prediction=predictor.predict(volume),
+        )
+
+
+def _segment_folder(
+    folder: StudyFolder, out: Path, predictor: VertebraPredictor
+) -> Iterator[SegmentedStudy]:
+    for found in segment_folder(folder, predictor):
+        scan, prediction = found.scan, found.prediction
+        if prediction is None or scan.geometry is None:
+            yield SegmentedStudy(
+                study_uid=found.study_uid,
+                action=REFUSED,
+                slice_count=len(scan.headers),
+                message=found.refusal,
+            )
+            continue
         write_nifti(out / f"{scan.study_uid}.nii.gz", prediction.mask, scan.geometry)
-        report = _to_json(scan, prediction, predictor, read_s)
+        report = _to_json(scan, prediction, predictor, found.read_s)
         text = json.dumps(report, indent=2) + "\n"
-        _write(out / f"{scan.study_uid}.json", text.encode())
+        write_file(out / f"{scan.study_uid}.json", text.encode())
         yield SegmentedStudy(
             study_uid=scan.study_uid,
             action=SEGMENTED,
             slice_count=len(scan.headers),
             flags=prediction.review.flags,
             levels=tuple(level.level for level in prediction.review.levels),
-            seconds=read_s + sum(prediction.seconds.values()),
+            seconds=found.read_s + sum(prediction.seconds.values()),
         )
 
 
@@ -178,7 +216,12 @@ def _unpack(path: Path, folder: Path) -> None:
         raise SourceError(f"Cannot read {path} as a zip file.") from error
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file and the folders above it.
+
+    Raises:
+        SettingsError: If it cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)

@@ -1,0 +1,124 @@
+"""The trained folds of one classifier, used together: the mean of their probabilities.
+
+With one fold trained it is that model alone.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from csfd_core.classification.classifier import Classifier
+from csfd_core.classification.crops import Vertebra
+from csfd_core.classification.fit import open_trained
+from csfd_core.classification.models import FOLDER, ClassifierStore
+from csfd_core.classification.probabilities import Calibrated, probabilities_of
+from csfd_core.classification.registry import CLASSIFIERS
+from csfd_core.crops.cutting import CropConfig
+from csfd_core.errors import SettingsError
+from csfd_core.store.convert import Stores
+from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL
+
+BEST: Final = "best"
+_BEST_PATH: Final = f"{FOLDER}/best.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ensemble:
+    """Classifiers of one name that were trained on other folds each."""
+
+    name: str
+    members: Sequence[Classifier]
+    cards: Sequence[Mapping[str, Any]]
+
+    @property
+    def crop(self) -> CropConfig:
+        """How the vertebrae must be cut for it."""
+        return CropConfig.from_note(self.cards[0]["crop"])
+
+    @property
+    def model_ids(self) -> list[str]:
+        """Identity of each member."""
+        return [str(card["model_id"]) for card in self.cards]
+
+    @property
+    def data_kind(self) -> str:
+        """What it was trained on: phantom, mixed or real."""
+        return str(self.cards[0]["data_kind"])
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Operating points: the mean of the members'."""
+        return {
+            key: float(np.mean([c["thresholds"][key]["threshold"] for c in self.cards]))
+            for key in ("vertebra", "overall")
+        }
+
+    def predict(self, vertebrae: Mapping[str, Vertebra]) -> dict[str, float]:
+        """Return calibrated probabilities of ``patient_overall`` and C1 to C7.
+
+        A vertebra that is not given has the prevalence of its level.
+        """
+        found: list[npt.NDArray[np.float64]] = []
+        levels = [name for name in LEVEL_NAMES if name in vertebrae]
+        for member, card in zip(self.members, self.cards, strict=True):
+            logits = np.full((1, len(LEVEL_NAMES)), np.nan)
+            if levels:
+                places = [LEVEL_NAMES.index(name) for name in levels]
+                logits[0, places] = member.logits([vertebrae[name] for name in levels])
+            found.append(probabilities_of(Calibrated.of(card), logits)[0])
+        mean = np.mean(found, axis=0)
+        return {name: float(p) for name, p in zip(LABEL_COLUMNS, mean, strict=True)}
+
+
+def open_ensemble(stores: Stores, alias: str) -> Ensemble:
+    """Open the trained folds of a classifier.
+
+    Args:
+        stores: Where the classifiers are.
+        alias: A classifier's name, or ``best``: what the comparison found the best.
+
+    Raises:
+        SettingsError: If the store has no such classifier.
+    """
+    models = ClassifierStore(stores.root)
+    name = read_best(stores) if alias == BEST else alias
+    folds = models.folds(name) if name is not None and name in CLASSIFIERS else []
+    if name is None or not folds:
+        there = [known for known in CLASSIFIERS if models.folds(known)]
+        raise SettingsError(
+            f"The store {stores.root} has no trained classifier {alias!r}. It has: "
+            f"{', '.join(there) or 'none'}. Train some with csfd run, or name another "
+            "store in CSFD_STORE."
+        )
+    return Ensemble(
+        name=name,
+        members=[open_trained(stores, name, fold) for fold in folds],
+        cards=[models.card(name, fold) or {} for fold in folds],
+    )
+
+
+def write_best(stores: Stores, name: str) -> None:
+    """Note which classifier the comparison found the best."""
+    stores.root.write(_BEST_PATH, json.dumps({"model": name}).encode())
+
+
+def read_best(stores: Stores) -> str | None:
+    """Return the classifier that the comparison found the best, if there was one."""
+    if not stores.root.exists(_BEST_PATH):
+        return None
+    return str(json.loads(stores.root.read(_BEST_PATH))["model"])
+
+
+def suspicion(
+    probabilities: Mapping[str, float], thresholds: Mapping[str, float]
+) -> list[str]:
+    """Return the levels, and ``patient_overall``, above their operating point."""
+    return [
+        name
+        for name, value in probabilities.items()
+        if value >= thresholds["overall" if name == OVERALL else "vertebra"]
+    ]

@@ -1,0 +1,125 @@
+"""Classification: the training manifest and one asset per classifier.
+
+The work is done by ``csfd_core.classification``; here it is only named, described and
+recorded.
+"""
+
+import dagster as dg
+
+from csfd_core.classification.manifest import (
+    MANIFEST_COLUMNS,
+    balance_of_folds,
+    write_manifest,
+)
+from csfd_core.classification.runs import UNCHANGED, ClassifierRun, run_classifier
+from csfd_dagster.assets.ingest import OWNERS, metadata_table
+from csfd_dagster.assets.segmentation import vertebra_crops
+from csfd_dagster.classification_resource import ClassificationResource
+from csfd_dagster.mlflow_resource import MlflowResource
+from csfd_dagster.partitions import ALL_FOLDS, fold_number, folds
+from csfd_dagster.presentation import table_of
+from csfd_dagster.resources import StoreResource
+
+GROUP = "classification"
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"parquet"},
+    deps=[vertebra_crops, metadata_table],
+    code_version="1",
+    metadata={
+        "dagster/column_schema": dg.TableSchema(
+            columns=[
+                dg.TableColumn(name, str(kind), description=meaning)
+                for name, kind, meaning in MANIFEST_COLUMNS
+            ]
+        )
+    },
+)
+def training_manifest(
+    store: StoreResource, classification: ClassificationResource
+) -> dg.MaterializeResult:
+    """Every vertebra of every study: label, fold, crops, and why it is left out."""
+    manifest = write_manifest(store.open(), classification.crops().to_note())
+    left_out = manifest.table["left_out"].value_counts()
+    balance = balance_of_folds(manifest.usable)
+    return dg.MaterializeResult(
+        metadata={
+            "vertebrae": len(manifest.usable),
+            "fractured": int(manifest.usable["label"].sum()),
+            "left_out": dg.MetadataValue.json(
+                {str(why): int(count) for why, count in left_out.items()}
+            ),
+            "folds": table_of(balance),
+            "data_kind": manifest.data_kind,
+        },
+        data_version=dg.DataVersion(manifest.inputs[:16]),
+    )
+
+
+def _classifier_asset(name: str, description: str) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=name,
+        description=description,
+        group_name=GROUP,
+        owners=OWNERS,
+        kinds={"keras"},
+        deps=[training_manifest],
+        partitions_def=folds,
+        backfill_policy=ALL_FOLDS,
+        code_version="1",
+    )
+    def classifier(
+        context: dg.AssetExecutionContext,
+        store: StoreResource,
+        classification: ClassificationResource,
+        mlflow: MlflowResource,
+    ) -> dg.MaterializeResult:
+        stores, config = store.open(), classification.settings()
+        trained = 0
+        with mlflow.run(context) as run:
+            for key in context.partition_keys:
+                with run.child(mlflow.identity(context, partition=key)) as own:
+                    fold = fold_number(key)
+                    found = run_classifier(stores, name, fold, config, own)
+                context.add_asset_metadata(_describe(found), partition_key=key)
+                trained += found.outcome != UNCHANGED
+        return dg.MaterializeResult(metadata={"folds_trained": trained})
+
+    return classifier
+
+
+basic_cnn = _classifier_asset(
+    "basic_cnn",
+    "A small CNN from scratch. Learns from patches around the fractures and on bone.",
+)
+inception_v3 = _classifier_asset(
+    "inception_v3", "InceptionV3 with a head that judges the slices of one vertebra."
+)
+resnet50 = _classifier_asset(
+    "resnet50", "ResNet50 with a head that judges the slices of one vertebra."
+)
+efficientnet_b5 = _classifier_asset(
+    "efficientnet_b5",
+    "EfficientNetB5 with a head that judges the slices of one vertebra.",
+)
+CLASSIFIER_ASSETS = (basic_cnn, inception_v3, resnet50, efficientnet_b5)
+
+
+def _describe(found: ClassifierRun) -> dict[str, dg.MetadataValue]:
+    """Return what Dagster shows of one fold's classifier."""
+    card = found.result.card
+    values = {
+        "outcome": dg.MetadataValue.text(found.outcome),
+        "model_id": dg.MetadataValue.text(card["model_id"]),
+        "weights": dg.MetadataValue.text(card["weights"]),
+        "training_studies": dg.MetadataValue.int(len(card["training_studies"])),
+        "train_s": dg.MetadataValue.float(float(card["train_s"])),
+        "best_epoch": dg.MetadataValue.int(card["best_epoch"]),
+        "stopped": dg.MetadataValue.text(card["stopped"] or "after its last epoch"),
+        "data_kind": dg.MetadataValue.text(card["data_kind"]),
+    }
+    scores = {k: dg.MetadataValue.float(v) for k, v in found.scores.items()}
+    return {**values, **scores}
