@@ -74,8 +74,8 @@ def predict(
         str,
         typer.Option(
             metavar="ALIAS",
-            help="best: what the comparison in CSFD_STORE found the best; or basic_cnn, "
-            "inception_v3, resnet50, efficientnet_b5.",
+            help="best of the comparison in CSFD_STORE; or basic_cnn, inception_v3, "
+            "resnet50, efficientnet_b5.",
         ),
     ] = "best",
     segmentation: SegmentationOption = "store",

@@ -1,9 +1,11 @@
-"""What ``csfd`` shows on a terminal: progress over many studies, tables of studies."""
+"""What ``csfd`` shows on a terminal: progress over many studies, tables."""
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import pandas as pd
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.filesize import decimal
@@ -23,6 +25,7 @@ from rich.text import Text
 from csfd_core.inspection import InspectedStudy
 from csfd_core.vocabulary import LABEL_COLUMNS, OVERALL
 
+_TEXTS = ("model", "weights")  # columns without numbers
 _PIPED_WIDTH = 160  # a file or pipe has no width of its own
 _COLOURS = {"good": "green", "warning": "yellow", "quarantined": "red"}
 
@@ -83,9 +86,7 @@ def study_progress(what: str, total: int) -> Iterator[StudyProgress]:
 
 def print_studies(studies: Sequence[InspectedStudy], notes: Sequence[str]) -> None:
     """Print a table of studies, their findings, notes and a count."""
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = _PIPED_WIDTH
+    console = _console()
     console.print(_study_table(studies))
     for study in studies:
         for finding in study.findings:
@@ -98,6 +99,13 @@ def print_studies(studies: Sequence[InspectedStudy], notes: Sequence[str]) -> No
     counts = {name: sum(s.status == name for s in studies) for name in _COLOURS}
     counted = ", ".join(f"{count} {name}" for name, count in counts.items())
     console.print(f"{len(studies)} studies: {counted}.")
+
+
+def _console() -> Console:
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _PIPED_WIDTH
+    return console
 
 
 def _study_table(studies: Sequence[InspectedStudy]) -> Table:
@@ -149,6 +157,46 @@ def print_predictions(
         for name in LABEL_COLUMNS:
             value = probabilities[name]
             point = thresholds["overall" if name == OVERALL else "vertebra"]
-            cells.append(f"[bold]{value:.2f}*[/]" if value >= point else f"{value:.2f} ")
+            cells.append(f"{value:.2f}{'*' if value >= point else ' '}")
         table.add_row(study_uid, *cells)
     console.print(table)
+
+
+def print_models(models: pd.DataFrame, data_kind: str) -> None:
+    """Print the table of classifiers, and which data it rests on.
+
+    Args:
+        models: As in ``reports/comparison/models.csv``.
+        data_kind: phantom, mixed or real.
+    """
+    console = _console()
+    names = {
+        "model": "model",
+        "weights": "weights",
+        "competition_log_loss": "log loss",
+        "auc_vertebra": "AUC vertebra",
+        "auc_overall": "AUC study",
+        "f1": "F1",
+        "sensitivity": "sensitivity",
+        "specificity": "specificity",
+        "train_s": "train s",
+        "ms_per_study": "ms/study",
+    }
+    table = Table(
+        box=SIMPLE,
+        title=f"Classifiers on the locked test set of {data_kind} data",
+        title_justify="left",
+    )
+    for title in names.values():
+        table.add_column(title, justify="left" if title in _TEXTS else "right")
+    for row in models[list(names)].itertuples(index=False):
+        table.add_row(*(_cell(value) for value in row))
+    console.print(table)
+
+
+def _cell(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    if math.isnan(value):
+        return "undefined"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.0f}"
