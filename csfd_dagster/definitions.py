@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from csfd_dagster.assets import classification, eda, ingest, segmentation
+from csfd_dagster.assets import classification, comparison, eda, ingest, segmentation
 from csfd_dagster.checks import CHECKS
 from csfd_dagster.classification_checks import CLASSIFICATION_CHECKS
 from csfd_dagster.classification_resource import ClassificationResource
@@ -24,7 +24,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
         resources: Resources to use in place of those that read the environment.
     """
     return dg.Definitions(
-        assets=dg.load_assets_from_modules([ingest, eda, segmentation, classification]),
+        assets=dg.load_assets_from_modules([ingest, eda, segmentation, classification, comparison]),
         asset_checks=[*CHECKS, *SEGMENTATION_CHECKS, *CLASSIFICATION_CHECKS],
         jobs=JOBS,
         sensors=SENSORS,

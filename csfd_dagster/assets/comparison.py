@@ -1,30 +1,180 @@
 """Comparison of the classifiers, the audit of leakage, and unseen predictions."""
 
 import dagster as dg
+import pandas as pd
 
-from csfd_core.classification.ensemble import open_ensemble, read_best, write_best
-from csfd_core.classification.examples import choose_examples
+from csfd_core.classification.ensemble import BEST, open_ensemble, write_best
 from csfd_core.classification.manifest import read_manifest
 from csfd_core.classification.models import ClassifierStore
 from csfd_core.classification.registry import CLASSIFIERS
+from csfd_core.comparison.chosen import choose_examples
 from csfd_core.comparison.predictions import unseen_studies
-from csfd_core.comparison.report import FOLDER, write_report
+from csfd_core.comparison.report import FOLDER, write_comparison
 from csfd_core.comparison.summary import compare
-from csfd_core.errors import StoreError
 from csfd_core.inference.predict import predict_stored
 from csfd_core.leakage.audit import audit_progress, is_current, run_audit
 from csfd_core.leakage.config import PROFILES as AUDIT_PROFILES
 from csfd_core.leakage.report import report_location
 from csfd_core.leakage.report import write_report as write_audit
 from csfd_core.reports.page import INDEX, Written
-from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL
+from csfd_core.vocabulary import LABEL_COLUMNS
 from csfd_dagster.assets.classification import (
     CLASSIFIER_ASSETS,
     GROUP,
     training_manifest,
 )
 from csfd_dagster.assets.ingest import OWNERS, slice_store
+from csfd_dagster.assets.segmentation import vertebra_crops
 from csfd_dagster.classification_resource import ClassificationResource
 from csfd_dagster.mlflow_resource import MlflowResource
 from csfd_dagster.presentation import picture, table_of
 from csfd_dagster.resources import StoreResource
+
+_LOGGED = [
+    "competition_log_loss",
+    "auc_vertebra",
+    "auc_overall",
+    "f1",
+    "sensitivity",
+    "specificity",
+]
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"keras", "html"},
+    deps=[training_manifest, slice_store],
+    code_version="1",
+)
+def leakage_audit(
+    context: dg.AssetExecutionContext,
+    store: StoreResource,
+    classification: ClassificationResource,
+    mlflow: MlflowResource,
+) -> dg.MaterializeResult:
+    """How much AUC a split of slices pretends, beside a split by patient.
+
+    The same network is trained on every slice with its study's label, as a first
+    attempt at these data did. Left alone while the data have not changed.
+    """
+    stores, config = store.open(), AUDIT_PROFILES[classification.profile]
+    location = report_location(stores)
+    page = dg.MetadataValue.path(f"{location}/{INDEX}")
+    if is_current(stores, config):
+        return dg.MaterializeResult(metadata={"outcome": "unchanged", "page": page})
+    with mlflow.run(context) as run:
+        with audit_progress() as on_progress:
+            audit = run_audit(stores, config, on_progress)
+        written = write_audit(location, audit)
+        run.log_params(config.to_note())
+        frame = audit.to_frame()
+        for row in frame[["protocol", "auc"]].dropna().itertuples(index=False):
+            run.log_metrics({f"auc_{row.protocol}": row.auc})
+        run.log_files(_report_files(written))
+    return dg.MaterializeResult(
+        metadata={
+            "outcome": "measured",
+            "page": page,
+            "data_kind": audit.data_kind,
+            "protocols": table_of(frame[["protocol", "auc", "f1", "loss"]]),
+            **_figures(written),
+        }
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"html", "csv"},
+    deps=list(CLASSIFIER_ASSETS),
+    code_version="1",
+)
+def comparison_report(
+    context: dg.AssetExecutionContext, store: StoreResource, mlflow: MlflowResource
+) -> dg.MaterializeResult:
+    """The classifiers side by side on the locked test set, with intervals and tests.
+
+    Notes which of them is the best; ``csfd predict`` uses that one.
+    """
+    stores = store.open()
+    manifest = read_manifest(stores.root)
+    results = ClassifierStore(stores.root).results(list(CLASSIFIERS))
+    facts = {"data_kind": manifest.data_kind}
+    comparison = compare(results, facts)
+    best = comparison.best or next(iter(comparison.results))
+    write_best(stores, best)
+    examples = choose_examples(stores, manifest, best)
+    location = stores.root.join(FOLDER)
+    written = write_comparison(location, comparison, facts, examples)
+    with mlflow.run(context) as run:
+        run.log_params({"best": best, "data_kind": comparison.data_kind})
+        for row in comparison.models.to_dict(orient="records"):
+            scores = {
+                f"{row['model']}_{name}": float(row[name])
+                for name in _LOGGED
+                if not pd.isna(row[name])
+            }
+            run.log_metrics(scores)
+        run.log_files(_report_files(written))
+    return dg.MaterializeResult(
+        metadata={
+            "best": best,
+            "data_kind": comparison.data_kind,
+            "page": dg.MetadataValue.path(f"{location}/{INDEX}"),
+            "models": table_of(comparison.models[["model", "weights", *_LOGGED]]),
+            **_figures(written),
+        }
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"json"},
+    deps=[comparison_report, vertebra_crops],
+    code_version="1",
+)
+def unseen_predictions(store: StoreResource) -> dg.MaterializeResult:
+    """True and predicted probabilities of five studies that no model has seen.
+
+    A digest draws them from the locked test set; the best classifier predicts them.
+    """
+    stores = store.open()
+    manifest = read_manifest(stores.root)
+    test = manifest.table[manifest.table["is_test"]]
+    chosen = unseen_studies(test["study_uid"].unique())
+    ensemble = open_ensemble(stores, BEST)
+    notes = [predict_stored(stores, manifest, uid, ensemble) for uid in chosen]
+    predicted = pd.DataFrame(
+        [{"study_uid": note["study_uid"], **note["probabilities"]} for note in notes],
+        columns=["study_uid", *LABEL_COLUMNS],
+    )
+    labels = stores.metadata.read_studies().set_index("study_uid")
+    true = labels.loc[chosen, list(LABEL_COLUMNS)].reset_index()
+    return dg.MaterializeResult(
+        metadata={
+            "model": ensemble.name,
+            "trained_on": ensemble.data_kind,
+            "studies": len(chosen),
+            "true": table_of(true),
+            "predicted": table_of(predicted),
+        }
+    )
+
+
+def _report_files(written: Written) -> dict[str, bytes]:
+    """Return a report as artifacts of a run."""
+    return {
+        f"report/{INDEX}": written.html.encode(),
+        **{f"report/{path}": content for path, content in written.figures.items()},
+        **{f"report/{path}": content for path, content in written.tables.items()},
+    }
+
+
+def _figures(written: Written) -> dict[str, dg.MetadataValue]:
+    """Return the charts of a report as they are shown in Dagster."""
+    return {
+        f"figure_{key}": picture(content, kind=kind)
+        for key, (kind, content) in written.previews.items()
+    }
