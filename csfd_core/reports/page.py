@@ -44,6 +44,7 @@ class Table:
     name: str
     title: str
     frame: pd.DataFrame
+    is_open: bool = False  # shown, and printed, without a click
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,6 +40,17 @@ def test_long_tables_are_cut_in_the_page_only() -> None:
     assert written.tables["tables/t.csv"].decode().splitlines()[-1] == "1099"
 
 
+def test_open_tables_are_shown_without_a_click() -> None:
+    frame = pd.DataFrame({"a": [1]})
+    tables = (
+        Table(name="s", title="Shown", frame=frame, is_open=True),
+        Table(name="h", title="Hidden", frame=frame),
+    )
+    html = build_page(make_page(tables=tables)).html
+    assert "<details open>\n<summary>Shown" in html
+    assert "<details>\n<summary>Hidden" in html
+
+
 def test_figure_follows_the_colours_of_the_page() -> None:
     svg = chart_svg(draw())
     assert svg.startswith("<svg viewBox=")
