@@ -30,7 +30,7 @@ def write_report(
     examples: Sequence[Example] = (),
     repeats: int = REPEATS,
 ) -> Written:
-    """Write the page, its figures and tables, and the two tables of the contract.
+    """Compare, and write the page and its tables.
 
     Args:
         location: Of the report; ``index.html`` comes to lie in it.
@@ -44,10 +44,19 @@ def write_report(
         SourceError: If it cannot be written.
     """
     comparison = compare(results, facts, repeats)
-    page = to_page(comparison, facts, examples)
+    return write_comparison(location, comparison, facts, examples)
+
+
+def write_comparison(
+    location: Location,
+    comparison: Comparison,
+    facts: Mapping[str, Any],
+    examples: Sequence[Example] = (),
+) -> Written:
+    """Write the page of a comparison, its figures and the tables of the contract."""
     location.write(MODELS_CSV, to_csv(comparison.models))
     location.write(PREDICTIONS_CSV, to_csv(predictions_table(comparison.results)))
-    return write_page(location, page)
+    return write_page(location, to_page(comparison, facts, examples))
 
 
 def build_report(
