@@ -24,7 +24,9 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
         resources: Resources to use in place of those that read the environment.
     """
     return dg.Definitions(
-        assets=dg.load_assets_from_modules([ingest, eda, segmentation, classification, comparison]),
+        assets=dg.load_assets_from_modules(
+            [ingest, eda, segmentation, classification, comparison]
+        ),
         asset_checks=[*CHECKS, *SEGMENTATION_CHECKS, *CLASSIFICATION_CHECKS],
         jobs=JOBS,
         sensors=SENSORS,

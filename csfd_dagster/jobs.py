@@ -1,8 +1,14 @@
 """Jobs: what is materialized together."""
 
+from typing import Any
+
 import dagster as dg
+from pydantic import Field
 
 from csfd_dagster.assets import ingest
+from csfd_dagster.mlflow_resource import MlflowResource
+from csfd_dagster.phases import materialize_everything, open_project
+from csfd_dagster.resources import SourceResource, StoreResource
 
 # One process for all steps: each spreads its studies over a pool of its own.
 ingestion = dg.define_asset_job(
@@ -24,11 +30,34 @@ exploration = dg.define_asset_job(
     description="The report on the data, and the film of a study.",
 )
 
-everything = dg.define_asset_job(
-    "everything",
-    selection=dg.AssetSelection.all(),
-    executor_def=dg.in_process_executor,
-    description="The whole graph.",
-)
 
-JOBS = [ingestion, exploration, everything]
+class EverythingConfig(dg.Config):
+    """What the job is started with."""
+
+    profile: str = Field(default="demo", description="demo or full.")
+
+
+@dg.op(description="Each phase is a run of its own; this one says what was done.")
+def materialize_all(
+    context: dg.OpExecutionContext,
+    config: EverythingConfig,
+    source: SourceResource,
+    store: StoreResource,
+    mlflow: MlflowResource,
+) -> None:
+    """Materialize what is new or has changed, and what follows from it."""
+    resources = {"source": source, "store": store, "mlflow": mlflow}
+    project = open_project(config.profile, resources)
+    materialize_everything(project, context.instance, context.log.info)
+
+
+@dg.job(
+    description="The whole graph, phase by phase: what is new or has changed.",
+    executor_def=dg.in_process_executor,
+)
+def everything() -> None:
+    """Do what ``csfd run`` does."""
+    materialize_all()
+
+
+JOBS: list[Any] = [ingestion, exploration, everything]  # two classes of jobs

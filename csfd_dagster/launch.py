@@ -8,67 +8,25 @@ import io
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 from typing import Any, NoReturn
 
 import dagster as dg
 import pandas as pd
-from csfd_core.comparison.report import FOLDER as _COMPARISON
-from csfd_core.comparison.report import MODELS_CSV
-from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 
-from csfd_core.classification.fit import is_current as classifier_is_current
-from csfd_core.classification.fit import plan_classifier
-from csfd_core.classification.manifest import manifest_inputs, read_manifest
-from csfd_core.classification.registry import CLASSIFIERS
-from csfd_core.eda.report import is_current as report_is_current
+from csfd_core.comparison.report import FOLDER as COMPARISON
+from csfd_core.comparison.report import MODELS_CSV
 from csfd_core.errors import CsfdError
 from csfd_core.reports.page import INDEX
-from csfd_core.segmentation.fit import is_current as model_is_current
-from csfd_core.segmentation.fit import plan_fit
-from csfd_core.segmentation.masks import studies_without_crops
 from csfd_core.settings import PROJECT_ROOT
-from csfd_core.store.convert import Stores, StudyTask, needs_work
-from csfd_core.store.labels import read_all_boxes
-from csfd_core.store.slice_store import ConversionSettings
-from csfd_core.store.source import Sources
-from csfd_core.store.studies_table import studies_table_inputs
 from csfd_core.terminal import print_models
-from csfd_core.vocabulary import is_uid
-from csfd_dagster.classification_resource import ClassificationResource
-from csfd_dagster.definitions import build_defs
 from csfd_dagster.mlflow_resource import MlflowResource
-from csfd_dagster.partitions import folds, partition_ranges, range_tags, studies
-from csfd_dagster.resources import SourceResource, StoreResource
-from csfd_dagster.segmentation_resource import SegmentationResource
-
-_REPORTS = tuple(
-    f"reports/{name}" for name in ("eda", "segmentation", "comparison", "leakage")
+from csfd_dagster.phases import (
+    REPORTS,
+    Project,
+    materialize_everything,
+    open_project,
 )
-QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Project:
-    """The definitions with their resources, and what these open."""
-
-    defs: dg.Definitions
-    sources: Sources
-    stores: Stores
-    conversion: ConversionSettings
-    segmentation: SegmentationResource
-    classification: ClassificationResource
-    mlflow: MlflowResource
-
-    def tasks(self) -> list[StudyTask]:
-        """List the studies that are there."""
-        return [
-            StudyTask(folder, self.stores, self.conversion)
-            for folder in self.sources.studies()
-            if is_uid(folder.name)
-        ]
 
 
 def run(profile: str, resources: Mapping[str, Any] | None = None) -> int:
@@ -81,185 +39,27 @@ def run(profile: str, resources: Mapping[str, Any] | None = None) -> int:
     Returns:
         Exit status.
     """
-    project = _open_project(profile, resources or {})
-    tasks = project.tasks()
-    if not tasks:
-        places = " and ".join(str(place) for place in project.sources.locations)
-        return _fail(f"There are no studies in {places}. Make some with csfd phantom.")
-    project.mlflow.prepare()
-    job = project.defs.resolve_job_def("everything")
-    phases = phases_of(project.defs.resolve_asset_graph())
-    with dg.DagsterInstance.get() as instance:
-        name = str(studies.name)
-        known = list(instance.get_dynamic_partitions(name))
-        new = [t.folder.name for t in tasks if t.folder.name not in set(known)]
-        instance.add_dynamic_partitions(name, new)
-        changed = {task.folder.name for task in tasks if needs_work(task)} | set(new)
-        _say(f"{len(tasks)} studies, {len(changed)} new or changed ({profile}).")
-        progress = _Progress(partitions=[*known, *new], changed=changed)
-        for phase in phases:
-            for what, tags in _runs_of_phase(phase, project, progress):
-                result = job.execute_in_process(
-                    instance=instance,
-                    asset_selection=phase.assets,
-                    tags=tags,
-                    run_config=QUIET,
-                    raise_on_error=False,
-                )
-                if not result.success:
-                    return _fail(f"Run {result.run_id} failed; look at it in csfd ui.")
-                progress.has_run = True
-                names = ", ".join(key.to_user_string() for key in phase.assets)
-                _say(f"{names}, {what}: done (run {result.run_id}).")
+    project = open_project(profile, resources)
+    try:
+        with dg.DagsterInstance.get() as instance:
+            materialize_everything(project, instance, _say)
+    except CsfdError as error:
+        return _fail(str(error))
     _close(project)
     return 0
-
-
-class Kind(IntEnum):
-    """What the assets of a phase are partitioned by; phases go round in this order."""
-
-    STUDIES = 0
-    TABLES = 1  # by nothing
-    FOLDS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """Assets that are materialized together."""
-
-    number: int
-    kind: Kind
-    assets: list[dg.AssetKey]
-
-
-@dataclass(slots=True, kw_only=True)
-class _Progress:
-    """How far a run has come."""
-
-    partitions: list[str]  # all studies, in the order in which they were added
-    changed: set[str]  # studies whose source is new or has changed
-    has_run: bool = False  # whether anything was materialized
-
-
-def phases_of(graph: BaseAssetGraph) -> list[Phase]:
-    """Order the assets into phases: by study, by nothing, by fold, by study, and so on.
-
-    Every asset is in the earliest phase of its kind that comes after or together with
-    those it depends on; phases without assets are left out.
-    """
-    phase_of: dict[dg.AssetKey, int] = {}
-    for key in graph.toposorted_asset_keys:
-        if key not in graph.materializable_asset_keys:
-            continue
-        parents = graph.get(key).parent_keys
-        earliest = max((phase_of.get(parent, 0) for parent in parents), default=0)
-        wait = (_kind_of(graph, key) - earliest) % len(Kind)
-        phase_of[key] = earliest + wait
-    by_number: dict[int, list[dg.AssetKey]] = {}
-    for key, number in phase_of.items():
-        by_number.setdefault(number, []).append(key)
-    return [
-        Phase(number, Kind(number % len(Kind)), assets)
-        for number, assets in sorted(by_number.items())
-    ]
-
-
-def _kind_of(graph: BaseAssetGraph, key: dg.AssetKey) -> Kind:
-    kinds = {studies: Kind.STUDIES, folds: Kind.FOLDS}
-    definition = graph.get(key).partitions_def
-    return Kind.TABLES if definition is None else kinds[definition]
-
-
-def _runs_of_phase(
-    phase: Phase, project: Project, progress: _Progress
-) -> list[tuple[str, dict[str, str]]]:
-    """Return the runs that a phase needs now: what to say of each, and its tags."""
-    if phase.kind == Kind.TABLES:
-        is_due = bool(progress.changed) or progress.has_run or not _are_current(project)
-        return [("tables, models and reports", {})] if is_due else []
-    if phase.kind == Kind.FOLDS:
-        wanted = _folds_due(project)
-        return [
-            (", ".join(keys), range_tags(keys))
-            for keys in partition_ranges(folds.get_partition_keys(), wanted)
-        ]
-    changed = progress.changed
-    if phase.number:
-        changed = studies_without_crops(
-            project.stores,
-            project.segmentation.crops(),
-            read_all_boxes(project.sources.locations).table,
-        )
-    return [
-        (f"{len(keys)} studies", range_tags(keys))
-        for keys in partition_ranges(
-            progress.partitions, changed & set(progress.partitions)
-        )
-    ]
-
-
-def _folds_due(project: Project) -> set[str]:
-    """Return the wanted folds of which a classifier is missing or not current."""
-    stores, settings = project.stores, project.classification.settings()
-    manifest = read_manifest(stores.root)
-    return {
-        f"fold_{fold}"
-        for fold in project.classification.folds
-        for name in CLASSIFIERS
-        if not classifier_is_current(
-            stores, plan_classifier(name, fold, settings, manifest)
-        )
-    }
-
-
-def _are_current(project: Project) -> bool:
-    """Say whether the tables, reports and models are what they would be now."""
-    stores, sources = project.stores, project.sources
-    if studies_table_inputs(stores, sources) != stores.metadata.read_studies_inputs():
-        return False
-    settings = project.segmentation.settings()
-    fits = [plan_fit(stores, settings, fold) for fold in project.segmentation.folds]
-    return (
-        report_is_current(sources, stores)
-        and all(model_is_current(stores, fit) for fit in fits)
-        and manifest_inputs(stores.root) is not None
-        and not _folds_due(project)
-        and all(stores.root.exists(f"{page}/{INDEX}") for page in _REPORTS)
-    )
 
 
 def _close(project: Project) -> None:
     """Say what came of a run, and where to look."""
     root = project.stores.root
-    models = f"{_COMPARISON}/{MODELS_CSV}"
+    models = f"{COMPARISON}/{MODELS_CSV}"
     if root.exists(models):
         frame = pd.read_csv(io.BytesIO(root.read(models)))
         print_models(frame, project.stores.metadata.read_data_kind())
     _say(f"Store: {root}")
-    for page in _REPORTS:
+    for page in REPORTS:
         _say(f"Report: {root}/{page}/{INDEX}")
     _say("Dagster's UI: make ui. MLflow's UI: make mlflow. Reports: make serve.")
-
-
-def _open_project(profile: str, resources: Mapping[str, Any]) -> Project:
-    used = {
-        "source": SourceResource(),
-        "store": StoreResource(),
-        "segmentation": SegmentationResource(profile=profile),
-        "classification": ClassificationResource(profile=profile),
-        "mlflow": MlflowResource(),
-        **resources,
-    }
-    store = used["store"]
-    return Project(
-        defs=build_defs(used),
-        sources=used["source"].open(),
-        stores=store.open(),
-        conversion=store.conversion(),
-        segmentation=used["segmentation"],
-        classification=used["classification"],
-        mlflow=used["mlflow"],
-    )
 
 
 def ui(port: int) -> NoReturn:

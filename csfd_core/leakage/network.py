@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
+from csfd_core.compute import computing
 from csfd_core.leakage.config import AuditConfig
 from csfd_core.leakage.data import Images
 from csfd_core.leakage.protocols import ProtocolSplit, Rows
-from csfd_core.compute import computing
 
 if TYPE_CHECKING:
     import keras

@@ -70,7 +70,7 @@ def leakage_audit(
         run.log_params(config.to_note())
         frame = audit.to_frame()
         for row in frame[["protocol", "auc"]].dropna().itertuples(index=False):
-            run.log_metrics({f"auc_{row.protocol}": row.auc})
+            run.log_metrics({f"auc_{row.protocol}": float(str(row.auc))})
         run.log_files(_report_files(written))
     return dg.MaterializeResult(
         metadata={
