@@ -1,0 +1,114 @@
+"""The title of champion: given and taken by hand, and whether its holder may serve."""
+
+from csfd_core.errors import SettingsError, StoreError
+from csfd_core.registry.champion import ChampionRegistry, Version
+from csfd_core.registry.frozen import FOLDER, FrozenEnsemble, damages, read_frozen
+from csfd_core.registry.history import (
+    BY_HAND,
+    CHAMPION,
+    DECISION,
+    OUTSIDE,
+    PROMOTE,
+    ROLLBACK,
+    Change,
+    changes_of,
+    predecessor,
+)
+
+
+def promote_by_hand(
+    registry: ChampionRegistry, number: int, by: str, reason: str
+) -> Change:
+    """Make a version the champion because a person says so.
+
+    Raises:
+        SettingsError: If there is no such version, or it is the champion.
+        StoreError: If its files are damaged.
+    """
+    return _give_title(registry, number, PROMOTE, by, reason)
+
+
+def roll_back(registry: ChampionRegistry, by: str, reason: str) -> Change:
+    """Give the title back to the champion before the present one.
+
+    Raises:
+        SettingsError: If there was none.
+        StoreError: If its files are damaged.
+    """
+    number = predecessor(registry.history())
+    if number is None:
+        raise SettingsError(
+            "There is no champion before the present one to go back to. See csfd "
+            "champion show, and csfd champion promote."
+        )
+    return _give_title(registry, number, ROLLBACK, by, reason)
+
+
+def standing_of(registry: ChampionRegistry) -> tuple[Version | None, list[str]]:
+    """Return the champion and why it may not serve, a sentence each; []: it may.
+
+    What it was trained on is not looked at: that takes the table of studies.
+    """
+    try:
+        version = registry.champion()
+    except SettingsError as error:
+        return None, [str(error)]
+    if version is None:
+        return None, []
+    found = damages(registry.stores, version.digest)
+    last = changes_of(registry.history(), CHAMPION)[-1]
+    if last.kind == OUTSIDE:
+        found.append(
+            f"{capital(version.title)} got the title by other means than csfd. Look "
+            "at it, then use csfd champion promote or csfd champion rollback."
+        )
+    if last.kind == DECISION:
+        conditions = (last.decision or {}).get("conditions") or []
+        unmet = [c["sentence"] for c in conditions if not c["is_met"]]
+        if unmet or not conditions:
+            found.append(
+                f"{capital(version.title)} got the title by a decision whose "
+                f"conditions were not met. {' '.join(unmet)}".rstrip()
+            )
+    return version, found
+
+
+def require_whole(registry: ChampionRegistry, version: Version) -> FrozenEnsemble:
+    """Return a version's ensemble if its files are as they were frozen.
+
+    Raises:
+        StoreError: If they are not.
+    """
+    if found := damages(registry.stores, version.digest):
+        raise StoreError(
+            f"The files of {version.title} are damaged: {found[0]} Bring "
+            f"{FOLDER}/{version.digest} back from a copy of the store."
+        )
+    return read_frozen(registry.stores, version.digest)
+
+
+def _give_title(
+    registry: ChampionRegistry, number: int, action: str, by: str, reason: str
+) -> Change:
+    if not reason.strip():
+        raise SettingsError("A change by hand needs a reason. Say it with --reason.")
+    version = registry.version(number)
+    last = changes_of(registry.history(), CHAMPION)[-1:]
+    if last and last[0].after == number and last[0].kind != OUTSIDE:
+        raise SettingsError(f"{capital(version.title)} is the champion already.")
+    require_whole(registry, version)
+    change = Change(
+        alias=CHAMPION,
+        after=number,
+        model=version.model,
+        action=action,
+        kind=BY_HAND,
+        by=by,
+        reason=reason.strip(),
+    )
+    return registry.move(CHAMPION, version, change)
+
+
+def capital(text: str) -> str:
+    """Return a sentence with its first letter large."""
+    return text[:1].upper() + text[1:]
