@@ -91,8 +91,8 @@ def hold_contest(
         StoreError: If the classifier is not there, or has no whole files.
     """
     stores = registry.stores
-    registry.settle()
     holder = registry.champion()
+    registry.settle()
     frozen = freeze(stores, model)
     run.log_files({f"ensemble/{NOTE}": _to_bytes(frozen.to_note())})
     version = registry.register(frozen, run.run_id)

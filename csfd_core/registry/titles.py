@@ -1,8 +1,15 @@
 """The title of champion: given and taken by hand, and whether its holder may serve."""
 
 from csfd_core.errors import SettingsError, StoreError
+from csfd_core.evaluation.folds import assign_folds
 from csfd_core.registry.champion import ChampionRegistry, Version
-from csfd_core.registry.frozen import FOLDER, FrozenEnsemble, damages, read_frozen
+from csfd_core.registry.frozen import (
+    FOLDER,
+    FrozenEnsemble,
+    damages,
+    read_frozen,
+    studies_learnt_from,
+)
 from csfd_core.registry.history import (
     BY_HAND,
     CHAMPION,
@@ -14,6 +21,7 @@ from csfd_core.registry.history import (
     changes_of,
     predecessor,
 )
+from csfd_core.store.convert import Stores
 
 
 def promote_by_hand(
@@ -22,7 +30,8 @@ def promote_by_hand(
     """Make a version the champion because a person says so.
 
     Raises:
-        SettingsError: If there is no such version, or it is the champion.
+        SettingsError: If there is no such version, it is the champion, or it has
+            learnt from the locked test set.
         StoreError: If its files are damaged.
     """
     return _give_title(registry, number, PROMOTE, by, reason)
@@ -45,10 +54,7 @@ def roll_back(registry: ChampionRegistry, by: str, reason: str) -> Change:
 
 
 def standing_of(registry: ChampionRegistry) -> tuple[Version | None, list[str]]:
-    """Return the champion and why it may not serve, a sentence each; []: it may.
-
-    What it was trained on is not looked at: that takes the table of studies.
-    """
+    """Return the champion and why it may not serve, a sentence each; []: it may."""
     try:
         version = registry.champion()
     except SettingsError as error:
@@ -56,6 +62,13 @@ def standing_of(registry: ChampionRegistry) -> tuple[Version | None, list[str]]:
     if version is None:
         return None, []
     found = damages(registry.stores, version.digest)
+    if not found:
+        frozen = read_frozen(registry.stores, version.digest)
+        if leaked := locked_studies_learnt_from(registry.stores, frozen):
+            found.append(
+                f"{capital(version.title)} was trained or calibrated on {len(leaked)} "
+                f"studies of the locked test set, first {leaked[0]}."
+            )
     last = changes_of(registry.history(), CHAMPION)[-1]
     if last.kind == OUTSIDE:
         found.append(
@@ -71,6 +84,18 @@ def standing_of(registry: ChampionRegistry) -> tuple[Version | None, list[str]]:
                 f"conditions were not met. {' '.join(unmet)}".rstrip()
             )
     return version, found
+
+
+def locked_studies_learnt_from(stores: Stores, frozen: FrozenEnsemble) -> list[str]:
+    """Return the locked test studies that an ensemble has learnt from: none.
+
+    The locked set is that of the table of studies, by today's hash of each patient.
+    """
+    if stores.metadata.read_studies_inputs() is None:  # no table yet
+        return []
+    places = assign_folds(stores.metadata.read_studies())
+    locked = {str(uid) for uid in places["study_uid"][places["is_test"]]}
+    return sorted(locked & studies_learnt_from(frozen.results(stores)))
 
 
 def require_whole(registry: ChampionRegistry, version: Version) -> FrozenEnsemble:
@@ -96,7 +121,12 @@ def _give_title(
     last = changes_of(registry.history(), CHAMPION)[-1:]
     if last and last[0].after == number and last[0].kind != OUTSIDE:
         raise SettingsError(f"{capital(version.title)} is the champion already.")
-    require_whole(registry, version)
+    frozen = require_whole(registry, version)
+    if leaked := locked_studies_learnt_from(registry.stores, frozen):
+        raise SettingsError(
+            f"{capital(version.title)} was trained or calibrated on {len(leaked)} "
+            f"studies of the locked test set, first {leaked[0]}. It must not serve."
+        )
     change = Change(
         alias=CHAMPION,
         after=number,
