@@ -11,7 +11,7 @@ next call takes up what is there.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,6 +31,7 @@ from csfd_core.registry.decision import (
     Contender,
     Decision,
     PromotionConfig,
+    capital,
     refuse,
 )
 from csfd_core.registry.frozen import (
@@ -50,7 +51,7 @@ from csfd_core.registry.history import (
     taken_back,
 )
 from csfd_core.registry.promotion import decide
-from csfd_core.registry.titles import capital, require_whole
+from csfd_core.registry.titles import require_whole
 from csfd_core.store.convert import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS
 
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
     from csfd_core.registry.tracking import TrackedRun
 
 _LAST: Final = f"{FOLDER}/decision.json"
+_REPRODUCED: Final = 3  # studies
+_SAME: Final = 0.01  # of a probability; half precision changes less
 DECISION_TAG: Final = "csfd.decision"
 
 
@@ -210,7 +213,39 @@ def _decide(
     except (StoreError, SettingsError) as error:
         sentence = f"The champion cannot be compared with: {error}"
         return refuse(title, version.title, _unmet("champion_whole", sentence), config)
-    return decide(champion, challenger, config)
+    decision = decide(champion, challenger, config)
+    if not decision.promoted:
+        return decision
+    condition = _of_reproduction(registry, version, manifest, challenger)
+    return replace(
+        decision,
+        promoted=condition.is_met,
+        conditions=(*decision.conditions, condition),
+    )
+
+
+def _of_reproduction(
+    registry: ChampionRegistry,
+    version: Version,
+    manifest: Manifest,
+    challenger: Contender,
+) -> Condition:
+    """Compare what was scored with what the frozen files say: that is what serves."""
+    told = challenger.predictions.set_index(["study_uid", "level"])["probability"]
+    studies = sorted(told.index.unique("study_uid"))[:_REPRODUCED]
+    rows = manifest.usable
+    try:
+        found = _predict_anew(registry, version, rows, studies)
+    except (StoreError, SettingsError) as error:
+        return _unmet("reproduction", f"The frozen challenger cannot speak: {error}")
+    again = found.set_index(["study_uid", "level"])["probability"]
+    furthest = float((again - told.reindex(again.index)).abs().max())
+    return Condition(
+        name="reproduction",
+        is_met=furthest <= _SAME,
+        sentence=f"Opened from its frozen files, it says of {len(studies)} test "
+        f"studies what was scored, within {furthest:.4f}; {_SAME:g} is allowed.",
+    )
 
 
 def _unmet(name: str, sentence: str) -> Condition:
@@ -282,7 +317,7 @@ def _promotion(version: Version, decision: Decision, by: str) -> Change:
         action=PROMOTE,
         kind=DECISION,
         by=by,
-        reason=" ".join([capital(decision.verdict), *decision.reasons]),
+        reason=" ".join([decision.verdict, *decision.reasons]),
         decision=decision.to_note(),
     )
 

@@ -115,12 +115,14 @@ class Decision:
     def verdict(self) -> str:
         """Say in one sentence what was decided."""
         if self.promoted and self.champion is None:
-            return f"{self.challenger} becomes the first champion."
-        if self.promoted:
-            return f"{self.challenger} takes over from {self.champion}."
-        if self.champion is None:
-            return f"{self.challenger} does not become champion; there is none yet."
-        return f"{self.champion} stays champion."
+            told = f"{self.challenger} becomes the first champion."
+        elif self.promoted:
+            told = f"{self.challenger} takes over from {self.champion}."
+        elif self.champion is None:
+            told = f"{self.challenger} does not become champion; there is none yet."
+        else:
+            told = f"{self.champion} stays champion."
+        return capital(told)
 
     def scores_table(self) -> pd.DataFrame:
         """Return one row per contender."""
@@ -163,3 +165,8 @@ def refuse(
         scores={},
         config=config,
     )
+
+
+def capital(text: str) -> str:
+    """Return a sentence with its first letter large."""
+    return text[:1].upper() + text[1:]

@@ -3,6 +3,7 @@
 from csfd_core.errors import SettingsError, StoreError
 from csfd_core.evaluation.folds import assign_folds
 from csfd_core.registry.champion import ChampionRegistry, Version
+from csfd_core.registry.decision import capital
 from csfd_core.registry.frozen import (
     FOLDER,
     FrozenEnsemble,
@@ -137,8 +138,3 @@ def _give_title(
         reason=reason.strip(),
     )
     return registry.move(CHAMPION, version, change)
-
-
-def capital(text: str) -> str:
-    """Return a sentence with its first letter large."""
-    return text[:1].upper() + text[1:]

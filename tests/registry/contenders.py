@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 from scipy.special import expit
 
+from csfd_core.classification.config import ClassifierConfig
 from csfd_core.classification.manifest import MANIFEST_COLUMNS, MANIFEST_PATH
 from csfd_core.classification.models import TEST, VALIDATION, ClassifierStore
 from csfd_core.evaluation.calibration import overall_from_levels
@@ -129,6 +130,7 @@ def write_classifier(
         "inputs": f"inputs-{model}-{skill}-{seed}",
         "manifest": f"manifest{len(labels)}",
         "data_kind": "phantom", "code_version": "1", "weights": "none", "crop": CROP,
+        "config": ClassifierConfig().to_note(), "start": {"digest": "of no network"},
         "thresholds": {k: {"threshold": v} for k, v in THRESHOLDS.items()},
         "prevalence": {name: PREVALENCE[name] for name in LABEL_COLUMNS},
         "ms_per_study": 100.0, "parameters": 10, "train_s": 1.0, "profile": "demo",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from contenders import make_labels, write_classifier, write_store_manifest
 
@@ -16,7 +17,7 @@ from csfd_core.classification.models import FOLDER as NEWEST
 from csfd_core.errors import SettingsError, StoreError
 from csfd_core.registry import champion as registry_module
 from csfd_core.registry import contest as contest_module
-from csfd_core.registry.champion import ChampionRegistry
+from csfd_core.registry.champion import ChampionRegistry, Version
 from csfd_core.registry.contest import Contest, hold_contest, is_settled, read_decision
 from csfd_core.registry.decision import PromotionConfig
 from csfd_core.registry.frozen import damages, freeze, read_frozen
@@ -55,6 +56,20 @@ def stores(tmp_path: Path) -> Stores:
 @pytest.fixture
 def registry(stores: Stores, uri: str) -> ChampionRegistry:
     return ChampionRegistry(stores, uri)
+
+
+@pytest.fixture(autouse=True)
+def networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network is behind these classifiers; the frozen tables speak for them."""
+    monkeypatch.setattr(contest_module, "_predict_anew", kept_predictions)
+
+
+def kept_predictions(
+    registry: ChampionRegistry, version: Version, rows: Any, studies: list[str]
+) -> pd.DataFrame:
+    results = read_frozen(registry.stores, version.digest).results(registry.stores)
+    kept = results[0].predictions
+    return kept[kept["study_uid"].isin(studies)]
 
 
 def train(stores: Stores, skill: float, **facts: Any) -> None:
@@ -183,10 +198,11 @@ def test_studies_that_were_cut_anew_are_predicted_anew(
         own = rows[rows["study_uid"].isin(studies)]
         table = own[["study_uid", "level", "patient"]].assign(probability=0.1)
         overall = table.drop_duplicates("study_uid").assign(level="patient_overall")
-        return contest_module.pd.concat([table, overall])
+        return pd.concat([table, overall])
 
     monkeypatch.setattr(contest_module, "_predict_anew", predict)
     found = challenge(registry)
+    asked.pop(2, None)  # which is asked whether it reproduces what was scored
     assert asked == {1: ["1.2.61", "1.2.62", "1.2.63", "1.2.64", "1.2.7"]}
     assert found.decision.studies == 64
 
@@ -200,6 +216,29 @@ def test_studies_cut_otherwise_count_for_neither(
     facts = {f"1.2.{i + 1}": "c" for i in range(len(LABELS))} | {"1.2.7": "cut anew"}
     train(stores, 3.0, test_studies=facts)
     assert challenge(registry).decision.studies == len(LABELS) - 1
+
+
+def test_challenger_that_says_something_else_than_was_scored_is_refused(
+    registry: ChampionRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other(*given: Any) -> pd.DataFrame:
+        found = kept_predictions(*given)
+        return found.assign(probability=found["probability"] * 0.9)
+
+    train_and_challenge(registry, 1.5)
+    monkeypatch.setattr(contest_module, "_predict_anew", other)
+    found = train_and_challenge(registry, 3.0)
+    assert not found.decision.promoted
+    assert "Opened from its frozen files" in found.decision.reasons[0]
+
+
+def test_challenger_that_cannot_be_opened_is_refused(
+    registry: ChampionRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the builder's classifiers start from weights of no network
+    found = train_and_challenge(registry, 3.0)
+    assert "The frozen challenger cannot speak" in found.decision.reasons[0]
+    assert number_of(registry, CHAMPION) is None
 
 
 def test_model_trained_on_a_test_study_is_refused(
@@ -445,9 +484,10 @@ def test_sigkill_before_the_move_leaves_the_champion(
     code = f"""
 import os, signal
 from mlflow import MlflowClient
-from csfd_core.registry.champion import ChampionRegistry
+from csfd_core.registry.champion import ChampionRegistry, Version
 from csfd_core.registry.contest import hold_contest
-from csfd_core.registry.decision import PromotionConfig
+from csfd_core.registry import contest
+from csfd_core.registry.decision import Condition, PromotionConfig
 from csfd_core.registry.tracking import RunIdentity, tracked_run
 from csfd_core.store.convert import Stores
 from csfd_core.store.locations import Location
@@ -458,6 +498,8 @@ def killed(self, name, alias, version):
         os.kill(os.getpid(), signal.SIGKILL)
     move(self, name, alias, version)
 MlflowClient.set_registered_model_alias = killed
+contest._of_reproduction = lambda *given: Condition(
+    name="reproduction", is_met=True, sentence="")
 registry = ChampionRegistry(Stores(Location({str(stores.root)!r})), {uri!r})
 identity = RunIdentity(asset="champion_model", code_version="1")
 with tracked_run({uri!r}, "classification", identity) as run:

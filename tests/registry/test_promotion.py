@@ -30,7 +30,7 @@ def unmet(decision: Decision) -> set[str]:
 def test_better_challenger_takes_over() -> None:
     decision = decide(CHAMPION, make_contender("version 2", 3.0, LABELS, seed=2))
     assert decision.promoted, decision.reasons
-    assert decision.verdict == "version 2 takes over from version 1."
+    assert decision.verdict == "Version 2 takes over from version 1."
     assert (decision.studies, decision.subjects) == (80, 80)
     assert len(decision.reasons) == len(decision.conditions) == 7
 
@@ -39,7 +39,7 @@ def test_worse_challenger_is_refused_with_its_numbers() -> None:
     worse = make_contender("version 2", 0.5, LABELS, seed=2)
     decision = decide(CHAMPION, worse)
     assert not decision.promoted
-    assert decision.verdict == "version 1 stays champion."
+    assert decision.verdict == "Version 1 stays champion."
     assert "loss" in unmet(decision)
     truth = np.column_stack([LABELS.max(axis=1), LABELS])
     by_level = worse.predictions.pivot(
@@ -156,7 +156,7 @@ def test_sensitivity_that_nothing_defines_is_refused() -> None:
 def test_first_model_must_beat_the_prevalences() -> None:
     good = decide(None, make_contender("version 1", 2.0, LABELS, seed=1))
     assert good.promoted
-    assert good.verdict == "version 1 becomes the first champion."
+    assert good.verdict == "Version 1 becomes the first champion."
     assert any("compared with the prevalences" in reason for reason in good.reasons)
     rng = np.random.default_rng(3)
     noise = make_table(LABELS, rng.random(LABELS.shape))
