@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 
 @contextlib.contextmanager
@@ -15,8 +17,9 @@ def computing(mixed_precision: bool = False) -> Iterator[None]:
     """
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import keras
-    import tensorflow as tf
+    with _notices_off():
+        import keras
+        import tensorflow as tf
 
     before = keras.mixed_precision.dtype_policy()
     has_gpu = bool(tf.config.list_physical_devices("GPU"))
@@ -26,6 +29,27 @@ def computing(mixed_precision: bool = False) -> Iterator[None]:
         yield
     finally:
         keras.mixed_precision.set_dtype_policy(before)
+
+
+@contextlib.contextmanager
+def _notices_off() -> Iterator[None]:
+    """Keep off the terminal what TensorFlow's C++ says of itself while it loads.
+
+    It writes to the file descriptor before its log level can be set. Errors are Python
+    exceptions and come through.
+    """
+    if "tensorflow" in sys.modules:
+        yield
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 @contextlib.contextmanager
