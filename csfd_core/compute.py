@@ -5,6 +5,13 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import keras
 
 
 @contextlib.contextmanager
@@ -50,6 +57,27 @@ def _notices_off() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def predict_in_batches(
+    model: "keras.Model", inputs: npt.NDArray[np.float32], size: int
+) -> npt.NDArray[np.float32]:
+    """Return a model's output, computed in batches of one size.
+
+    The last batch is filled up: TensorFlow compiles a network anew for every shape.
+
+    Args:
+        model: With one output.
+        inputs: Shape (N, ...).
+        size: Of a batch.
+    """
+    parts = []
+    for start in range(0, len(inputs), size):
+        part = inputs[start : start + size]
+        short = size - len(part)
+        filled = np.concatenate([part, part[-1:].repeat(short, axis=0)])
+        parts.append(np.asarray(model.predict_on_batch(filled))[: len(part)])
+    return np.concatenate(parts).astype(np.float32, copy=False)
 
 
 @contextlib.contextmanager
