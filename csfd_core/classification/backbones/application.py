@@ -362,7 +362,8 @@ class BackboneClassifier(Classifier):
         together = self.shape.slices * len(LEVEL_NAMES)
         maps = predict_in_batches(self._network, inputs, together)
         pooled = maps.mean(axis=(1, 2))
-        return pooled.reshape(len(vertebrae), -1, pooled.shape[-1])
+        shape = (len(vertebrae), -1, pooled.shape[-1])
+        return np.asarray(pooled.reshape(shape))
 
     def _head_logits(self, features: npt.NDArray[np.floating]) -> Logits:
         found = self._head.predict_on_batch(features.astype(np.float32))
