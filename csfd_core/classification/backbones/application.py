@@ -34,11 +34,13 @@ from csfd_core.classification.training import (
     Loop,
     OnEpoch,
     Trained,
+    mean_of_steps,
     train_epochs,
 )
-from csfd_core.compute import all_devices, computing
+from csfd_core.compute import all_devices, computing, predict_in_batches
 from csfd_core.evaluation.calibration import correct_prior
 from csfd_core.store.crop_store import CropStore
+from csfd_core.vocabulary import LEVEL_NAMES
 
 if TYPE_CHECKING:
     import keras
@@ -48,7 +50,6 @@ _HEAD_RATE: Final = 1e-3
 _TUNE_BATCH: Final = 4  # vertebrae, with all their slices
 _OUTSIDE: Final = 0.4  # brightness of what is not the vertebra
 _NEAR_PX: Final = 6
-_TOGETHER: Final = 64  # slices computed at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,17 +205,18 @@ class BackboneClassifier(Classifier):
             order = np.random.default_rng([self.config.seed, epoch]).permutation(
                 len(labels)
             )
-            model.reset_metrics()
-            logs: Mapping[str, float] = {}
+            logs = []
             for start in range(0, len(order), _HEAD_BATCH):
                 at = order[start : start + _HEAD_BATCH]
-                logs = model.train_on_batch(
+                model.reset_metrics()
+                found = model.train_on_batch(
                     features[at],
                     {"vertebra": labels[at, None], "slices": marks[at, :, None]},
                     {"vertebra": weights[at], "slices": by_slice[at]},
                     return_dict=True,
                 )
-            return {"loss": logs["loss"], "accuracy": logs["vertebra_accuracy"]}
+                logs.append(found)
+            return mean_of_steps(logs, accuracy="vertebra_accuracy")
 
         loop = Loop(
             model=model,
@@ -269,13 +271,12 @@ class BackboneClassifier(Classifier):
 
         def run_epoch(epoch: int) -> Mapping[str, float]:
             rng = np.random.default_rng([self.config.seed, 1, epoch])
-            compiled.reset_metrics()
-            logs: Mapping[str, float] = {}
+            logs = []
             for study_uid in rng.permutation(rows["study_uid"].unique()):
                 own = rows[rows["study_uid"] == study_uid]
-                logs = self._tune_on(compiled, data.crops, own, weight)
+                logs += self._tune_on(compiled, data.crops, own, weight)
             self._tuned = self._network.get_weights()
-            return {"loss": logs["loss"], "accuracy": logs["vertebra_accuracy"]}
+            return mean_of_steps(logs, accuracy="vertebra_accuracy")
 
         loop = Loop(
             model=compiled,
@@ -305,9 +306,9 @@ class BackboneClassifier(Classifier):
 
     def _tune_on(
         self, model: "keras.Model", crops: CropStore, rows: pd.DataFrame, weight: float
-    ) -> Mapping[str, float]:
+    ) -> list[Mapping[str, float]]:
         """Take the steps of one study."""
-        logs: Mapping[str, float] = {}
+        logs = []
         pairs = list(read_vertebrae(crops, rows))
         for start in range(0, len(pairs), _TUNE_BATCH):
             part = pairs[start : start + _TUNE_BATCH]
@@ -322,7 +323,8 @@ class BackboneClassifier(Classifier):
                 if slices is not None:
                     marks[index, :, 0] = slices
             weights = np.where(labels == 1, weight, 1.0)
-            logs = model.train_on_batch(
+            model.reset_metrics()
+            found = model.train_on_batch(
                 inputs.reshape(*shape, *inputs.shape[1:]),
                 {"vertebra": labels[:, None], "slices": marks},
                 {
@@ -331,6 +333,7 @@ class BackboneClassifier(Classifier):
                 },
                 return_dict=True,
             )
+            logs.append(found)
         return logs
 
     def _joined(self) -> "keras.Model":
@@ -356,12 +359,11 @@ class BackboneClassifier(Classifier):
     def _extract(self, vertebrae: list[Vertebra]) -> npt.NDArray[np.floating]:
         """Return the pooled features of every slice, (N, K, D)."""
         inputs = self._to_inputs(vertebrae)
-        parts = [
-            np.asarray(self._network.predict_on_batch(inputs[at : at + _TOGETHER]))
-            for at in range(0, len(inputs), _TOGETHER)
-        ]
-        pooled = np.concatenate([part.mean(axis=(1, 2)) for part in parts])
-        return pooled.reshape(len(vertebrae), -1, pooled.shape[-1])
+        together = self.shape.slices * len(LEVEL_NAMES)
+        maps = predict_in_batches(self._network, inputs, together)
+        pooled = maps.mean(axis=(1, 2))
+        shape = (len(vertebrae), -1, pooled.shape[-1])
+        return np.asarray(pooled.reshape(shape))
 
     def _head_logits(self, features: npt.NDArray[np.floating]) -> Logits:
         found = self._head.predict_on_batch(features.astype(np.float32))
