@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
 _LAST: Final = f"{FOLDER}/decision.json"
 _REPRODUCED: Final = 3  # studies
-_SAME: Final = 0.01  # of a probability; half precision changes less
+_SAME: Final = 0.02  # of a probability; half precision changes less than half of it
 DECISION_TAG: Final = "csfd.decision"
 
 

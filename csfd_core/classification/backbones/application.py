@@ -141,10 +141,10 @@ class BackboneClassifier(Classifier):
         own = self._head.get_weights()
         head, rest = weights[: len(own)], weights[len(own) :]
         require_same_shapes(own, head, self.spec.name)
-        self._head.set_weights(head)
+        _use(self._head, head)
         if rest:
             require_same_shapes(self._network.get_weights(), rest, self.spec.name)
-            self._network.set_weights(rest)
+            _use(self._network, rest)
             self._tuned = rest
 
     def keras_model(self) -> tuple["keras.Model", npt.NDArray[np.float32]]:
@@ -388,6 +388,16 @@ class BackboneClassifier(Classifier):
         module = getattr(keras.applications, self.spec.module)
         prepared = module.preprocess_input(np.concatenate(planes))
         return np.asarray(prepared, dtype=np.float32)
+
+
+def _use(model: "keras.Model", weights: Weights) -> None:
+    """Set weights, also of what scales: Keras takes these up only when it is told."""
+    import keras
+
+    model.set_weights(weights)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
 
 
 def _compile(model: "keras.Model", rate: float, keras: Any) -> "keras.Model":  # noqa: ANN401
