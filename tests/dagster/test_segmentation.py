@@ -145,6 +145,8 @@ def test_resource_overrides_its_profile() -> None:
     plain = SegmentationResource().settings()
     assert SegmentationResource(epochs=3, seed=5).settings().training.epochs == 3
     assert plain.training.profile == "demo"
+    assert plain.training.patience > 0
+    assert SegmentationResource(patience=0).settings().training.patience == 0
     full = SegmentationResource(profile="full")
     assert full.settings().model.segmenter.shape_zyx == (128, 128, 128)
     assert full.crops().side_px > SegmentationResource().crops().side_px
