@@ -34,6 +34,7 @@ from csfd_core.classification.training import (
     Loop,
     OnEpoch,
     Trained,
+    mean_of_steps,
     train_epochs,
 )
 from csfd_core.compute import all_devices, computing
@@ -204,17 +205,18 @@ class BackboneClassifier(Classifier):
             order = np.random.default_rng([self.config.seed, epoch]).permutation(
                 len(labels)
             )
-            model.reset_metrics()
-            logs: Mapping[str, float] = {}
+            logs = []
             for start in range(0, len(order), _HEAD_BATCH):
                 at = order[start : start + _HEAD_BATCH]
-                logs = model.train_on_batch(
+                model.reset_metrics()
+                found = model.train_on_batch(
                     features[at],
                     {"vertebra": labels[at, None], "slices": marks[at, :, None]},
                     {"vertebra": weights[at], "slices": by_slice[at]},
                     return_dict=True,
                 )
-            return {"loss": logs["loss"], "accuracy": logs["vertebra_accuracy"]}
+                logs.append(found)
+            return mean_of_steps(logs, accuracy="vertebra_accuracy")
 
         loop = Loop(
             model=model,
@@ -269,13 +271,12 @@ class BackboneClassifier(Classifier):
 
         def run_epoch(epoch: int) -> Mapping[str, float]:
             rng = np.random.default_rng([self.config.seed, 1, epoch])
-            compiled.reset_metrics()
-            logs: Mapping[str, float] = {}
+            logs = []
             for study_uid in rng.permutation(rows["study_uid"].unique()):
                 own = rows[rows["study_uid"] == study_uid]
-                logs = self._tune_on(compiled, data.crops, own, weight)
+                logs += self._tune_on(compiled, data.crops, own, weight)
             self._tuned = self._network.get_weights()
-            return {"loss": logs["loss"], "accuracy": logs["vertebra_accuracy"]}
+            return mean_of_steps(logs, accuracy="vertebra_accuracy")
 
         loop = Loop(
             model=compiled,
@@ -305,9 +306,9 @@ class BackboneClassifier(Classifier):
 
     def _tune_on(
         self, model: "keras.Model", crops: CropStore, rows: pd.DataFrame, weight: float
-    ) -> Mapping[str, float]:
+    ) -> list[Mapping[str, float]]:
         """Take the steps of one study."""
-        logs: Mapping[str, float] = {}
+        logs = []
         pairs = list(read_vertebrae(crops, rows))
         for start in range(0, len(pairs), _TUNE_BATCH):
             part = pairs[start : start + _TUNE_BATCH]
@@ -322,7 +323,8 @@ class BackboneClassifier(Classifier):
                 if slices is not None:
                     marks[index, :, 0] = slices
             weights = np.where(labels == 1, weight, 1.0)
-            logs = model.train_on_batch(
+            model.reset_metrics()
+            found = model.train_on_batch(
                 inputs.reshape(*shape, *inputs.shape[1:]),
                 {"vertebra": labels[:, None], "slices": marks},
                 {
@@ -331,6 +333,7 @@ class BackboneClassifier(Classifier):
                 },
                 return_dict=True,
             )
+            logs.append(found)
         return logs
 
     def _joined(self) -> "keras.Model":

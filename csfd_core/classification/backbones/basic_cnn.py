@@ -29,6 +29,7 @@ from csfd_core.classification.training import (
     Loop,
     OnEpoch,
     Trained,
+    mean_of_steps,
     train_epochs,
 )
 from csfd_core.compute import all_devices, computing
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 NAME: Final = "basic_cnn"
 _STEP: Final = 4  # pixels from one place to the next: two poolings
 _PATCH_PLACES: Final = 4  # whose mean is the logit of a patch
-_PLACES: Final = 6  # whose mean is the logit of a vertebra
+_PLACES: Final = 3  # whose mean is the logit of a vertebra
 _NEAR_PX: Final = 4  # places so far from the mask count
 _NOWHERE: Final = -12.0  # logit of places away from the vertebra
 _TOGETHER: Final = 16  # vertebrae computed at once
@@ -193,16 +194,16 @@ class BasicCnn(Classifier):
             rng = np.random.default_rng([self.config.seed, epoch, step])
             return pool.batch(size, rng)
 
-        model.reset_metrics()
-        logs: Mapping[str, float] = {}
+        logs: list[Mapping[str, float]] = []
         with ThreadPoolExecutor(1) as thread:
             coming = thread.submit(batch, 0)
             for step in range(steps):
                 patches, labels = coming.result()
                 if step + 1 < steps:
                     coming = thread.submit(batch, step + 1)
-                logs = model.train_on_batch(patches, labels, return_dict=True)
-        return {name: float(logs[name]) for name in ("loss", "accuracy")}
+                model.reset_metrics()
+                logs.append(model.train_on_batch(patches, labels, return_dict=True))
+        return mean_of_steps(logs)
 
     def _places(self, vertebrae: Sequence[Vertebra]) -> npt.NDArray[np.float32]:
         """Return the logits of all places, (N, K, side / 4, side / 4)."""
