@@ -9,6 +9,7 @@ by how suspicious each is. Where fracture boxes tell which slices show the fract
 slices learn from that as well.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,11 @@ import pandas as pd
 from scipy import ndimage
 
 from csfd_core.checkpoint import Weights
-from csfd_core.classification.backbones.head import build_head, positive_weight
+from csfd_core.classification.backbones.head import (
+    build_head,
+    positive_weight,
+    scale_to,
+)
 from csfd_core.classification.backbones.weights import digest_of, load_backbone
 from csfd_core.classification.classifier import (
     Classifier,
@@ -195,7 +200,7 @@ class BackboneClassifier(Classifier):
 
         features, labels, marks, known = self._training_arrays(data)
         head = self._head
-        head.get_layer("scale").adapt(features)
+        scale_to(head, features)
         weight = positive_weight(labels)
         weights = np.where(labels == 1, weight, 1.0)
         by_slice = np.repeat((known * weights)[:, None], marks.shape[1], axis=1)
@@ -294,13 +299,21 @@ class BackboneClassifier(Classifier):
             if on_epoch is not None:
                 on_epoch({**row, "epoch": row["epoch"] + done})
 
+        frozen = self._network.get_weights()
         after = train_epochs(loop, tell)
-        self._tuned = self._network.get_weights()
+        best_epoch = done + after.best_epoch
+        if _lowest_loss(after) < _lowest_loss(before):
+            self._tuned = self._network.get_weights()
+        else:  # it has done harm: the head alone is kept
+            self._network.set_weights(frozen)
+            self._head.set_weights(before.weights)
+            self._tuned = None
+            best_epoch = before.best_epoch
         shifted = [{**row, "epoch": row["epoch"] + done} for row in after.history]
         return Trained(
             weights=self.get_weights(),
             history=[*before.history, *shifted],
-            best_epoch=done + after.best_epoch,
+            best_epoch=best_epoch,
             stopped=after.stopped,
         )
 
@@ -389,6 +402,11 @@ class BackboneClassifier(Classifier):
         module = getattr(keras.applications, self.spec.module)
         prepared = module.preprocess_input(np.concatenate(planes))
         return np.asarray(prepared, dtype=np.float32)
+
+
+def _lowest_loss(trained: Trained) -> float:
+    losses = [row["val_loss"] for row in trained.history]
+    return min((loss for loss in losses if math.isfinite(loss)), default=math.inf)
 
 
 def _compile(model: "keras.Model", rate: float, keras: Any) -> "keras.Model":  # noqa: ANN401

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     import keras
 
 _LARGEST_WEIGHT: Final = 20.0
+_SCALE: Final = "scale"
+_EPSILON: Final = 1e-20  # random backbones have features as small as 1e-7
+_LEAST_VARIANCE: Final = 0.01  # of the mean one; a feature may be constant in training
 
 
 def build_head(slices: int, depth: int, config: ClassifierConfig) -> "keras.Model":
@@ -29,7 +32,10 @@ def build_head(slices: int, depth: int, config: ClassifierConfig) -> "keras.Mode
 
     layers = keras.layers
     inputs = keras.Input((slices, depth))
-    values = layers.Normalization(axis=-1, name="scale")(inputs)
+    # Not Normalization, which does not notice ``set_weights``.
+    values = layers.BatchNormalization(
+        center=False, scale=False, epsilon=_EPSILON, trainable=False, name=_SCALE
+    )(inputs)
     values = layers.Dropout(config.dropout)(values)
     values = layers.Dense(config.hidden, activation="relu")(values)
     values = layers.Dropout(config.dropout)(values)
@@ -38,6 +44,14 @@ def build_head(slices: int, depth: int, config: ClassifierConfig) -> "keras.Mode
     pooled = layers.Dot(axes=1)([attention, logits])
     vertebra = layers.Flatten(name="vertebra")(pooled)
     return keras.Model(inputs, {"vertebra": vertebra, "slices": logits}, name="head")
+
+
+def scale_to(head: "keras.Model", features: npt.NDArray[np.floating]) -> None:
+    """Let a head scale its features to mean 0 and deviation 1, as in (N, K, D)."""
+    flat = features.reshape(-1, features.shape[-1]).astype(np.float64)
+    variance = flat.var(axis=0)
+    variance = np.maximum(variance, _LEAST_VARIANCE * variance.mean())
+    head.get_layer(_SCALE).set_weights([flat.mean(axis=0), variance])
 
 
 def positive_weight(labels: npt.NDArray[np.floating]) -> float:
