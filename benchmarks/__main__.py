@@ -19,6 +19,7 @@ NAMES = (
     "increment",
     "orchestration",
     "phantom",
+    "features",
 )
 
 

@@ -42,9 +42,10 @@ from csfd_core.classification.training import (
     mean_of_steps,
     train_epochs,
 )
-from csfd_core.compute import all_devices, computing
+from csfd_core.compute import all_devices, computing, predict_in_batches
 from csfd_core.evaluation.calibration import correct_prior
 from csfd_core.store.crop_store import CropStore
+from csfd_core.vocabulary import LEVEL_NAMES
 
 if TYPE_CHECKING:
     import keras
@@ -54,7 +55,6 @@ _HEAD_RATE: Final = 1e-3
 _TUNE_BATCH: Final = 4  # vertebrae, with all their slices
 _OUTSIDE: Final = 0.4  # brightness of what is not the vertebra
 _NEAR_PX: Final = 6
-_TOGETHER: Final = 64  # slices computed at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -372,12 +372,11 @@ class BackboneClassifier(Classifier):
     def _extract(self, vertebrae: list[Vertebra]) -> npt.NDArray[np.floating]:
         """Return the pooled features of every slice, (N, K, D)."""
         inputs = self._to_inputs(vertebrae)
-        parts = [
-            np.asarray(self._network.predict_on_batch(inputs[at : at + _TOGETHER]))
-            for at in range(0, len(inputs), _TOGETHER)
-        ]
-        pooled = np.concatenate([part.mean(axis=(1, 2)) for part in parts])
-        return pooled.reshape(len(vertebrae), -1, pooled.shape[-1])
+        together = self.shape.slices * len(LEVEL_NAMES)
+        maps = predict_in_batches(self._network, inputs, together)
+        pooled = maps.mean(axis=(1, 2))
+        shape = (len(vertebrae), -1, pooled.shape[-1])
+        return np.asarray(pooled.reshape(shape))
 
     def _head_logits(self, features: npt.NDArray[np.floating]) -> Logits:
         found = self._head.predict_on_batch(features.astype(np.float32))

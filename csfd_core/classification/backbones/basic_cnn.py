@@ -32,9 +32,10 @@ from csfd_core.classification.training import (
     mean_of_steps,
     train_epochs,
 )
-from csfd_core.compute import all_devices, computing
+from csfd_core.compute import all_devices, computing, predict_in_batches
 from csfd_core.errors import StoreError
 from csfd_core.store.crop_store import CropStore
+from csfd_core.vocabulary import LEVEL_NAMES
 
 if TYPE_CHECKING:
     import keras
@@ -45,7 +46,7 @@ _PATCH_PLACES: Final = 4  # whose mean is the logit of a patch
 _PLACES: Final = 3  # whose mean is the logit of a vertebra
 _NEAR_PX: Final = 4  # places so far from the mask count
 _NOWHERE: Final = -12.0  # logit of places away from the vertebra
-_TOGETHER: Final = 16  # vertebrae computed at once
+_TOGETHER: Final = len(LEVEL_NAMES)  # vertebrae computed at once
 _WARM_UP: Final = 40  # steps
 _TRUSTED: Final = 0.6  # share of the epochs before it may say where fractures are
 
@@ -208,7 +209,8 @@ class BasicCnn(Classifier):
     def _places(self, vertebrae: Sequence[Vertebra]) -> npt.NDArray[np.float32]:
         """Return the logits of all places, (N, K, side / 4, side / 4)."""
         inputs = np.concatenate([to_inputs(vertebra) for vertebra in vertebrae])
-        found = np.asarray(self._network.predict_on_batch(inputs))[..., 0]
+        together = self.shape.slices * _TOGETHER
+        found = predict_in_batches(self._network, inputs, together)[..., 0]
         near = np.concatenate([_near(vertebra.masks) for vertebra in vertebrae])
         logits = np.where(near, found, _NOWHERE)
         return np.asarray(logits.reshape(len(vertebrae), -1, *logits.shape[1:]))
