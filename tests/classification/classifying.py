@@ -195,3 +195,20 @@ class BrightClassifier(Classifier):
     @property
     def parameters(self) -> int:
         return 1
+
+
+def tiny_backbone(
+    include_top: bool, weights: str | None, input_shape: tuple[int, int, int]
+) -> Any:
+    """A network in place of a large one, with the arguments of keras.applications.
+
+    Its last layer is named as the top block of ResNet50.
+    """
+    import keras
+
+    assert not include_top
+    assert weights is None
+    inputs = keras.Input(input_shape)
+    values = keras.layers.Conv2D(4, 3, strides=4, name="first")(inputs)
+    values = keras.layers.BatchNormalization(name="norm")(values)
+    return keras.Model(inputs, keras.layers.Conv2D(6, 3, name="conv5_block")(values))

@@ -5,8 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from classifying import CROPS, draw_vertebra, manifest_of, write_store
-from test_weights import tiny
+from classifying import (
+    CROPS,
+    draw_vertebra,
+    manifest_of,
+    tiny_backbone,
+    write_store,
+)
 
 from csfd_core.classification.backbones.application import BackboneClassifier
 from csfd_core.classification.classifier import CropShape
@@ -46,13 +51,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     with computing():
         import keras
 
-    def named(**settings: object) -> object:
-        found = tiny(**settings)  # type: ignore[arg-type]
-        return keras.Model(
-            found.input, keras.layers.Conv2D(6, 1, name="conv5_block")(found.output)
-        )
-
-    monkeypatch.setattr(keras.applications, "ResNet50", named)
+    monkeypatch.setattr(keras.applications, "ResNet50", tiny_backbone)
 
 
 def plan(stores: Stores, config: ClassifierConfig = CONFIG) -> ClassifierFit:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from classifying import CROPS, SIDE
+from classifying import CROPS, SIDE, tiny_backbone
 
 from csfd_core.classification.backbones.weights import (
     digest_of,
@@ -24,25 +24,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 SHAPE = CropShape.of(CROPS.to_note())
 
 
-def tiny(
-    include_top: bool, weights: str | None, input_shape: tuple[int, int, int]
-) -> Any:
-    """A network in place of a large one, with the arguments of keras.applications."""
-    import keras
-
-    assert not include_top
-    assert weights is None
-    inputs = keras.Input(input_shape)
-    values = keras.layers.Conv2D(4, 3, strides=4, name="first")(inputs)
-    values = keras.layers.BatchNormalization(name="norm")(values)
-    return keras.Model(inputs, keras.layers.Conv2D(6, 3, name="last")(values))
-
-
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     with computing():
         import keras
-    monkeypatch.setattr(keras.applications, "ResNet50", tiny)
+    monkeypatch.setattr(keras.applications, "ResNet50", tiny_backbone)
 
 
 def load(weights: str | Path, seed: int = 0) -> Any:

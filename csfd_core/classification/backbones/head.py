@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from csfd_core.classification.config import ClassifierConfig
 
@@ -63,3 +64,36 @@ def positive_weight(labels: npt.NDArray[np.floating]) -> float:
     if not positives:
         return 1.0
     return min(float(np.sqrt((len(labels) - positives) / positives)), _LARGEST_WEIGHT)
+
+
+def slice_marks(
+    rows: pd.DataFrame, slices: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return labels of slices (N, K), and 1 for vertebrae where these are known (N,).
+
+    Args:
+        rows: Of the manifest.
+        slices: K, of a vertebra.
+    """
+    marks = np.zeros((len(rows), slices), dtype=np.float32)
+    known = np.asarray(rows["slice_labels"].notna(), dtype=np.float32)
+    for index, labels in enumerate(rows["slice_labels"]):
+        if known[index]:
+            marks[index] = labels
+    return marks, known
+
+
+def compile_model(model: "keras.Model", rate: float) -> "keras.Model":
+    """Prepare a network with the outputs of the head for training; return it."""
+    import keras
+
+    cross_entropy = keras.losses.BinaryCrossentropy(from_logits=True)
+    accuracy = keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)
+    model.compile(
+        keras.optimizers.AdamW(rate, weight_decay=1e-3, clipnorm=1.0),
+        loss={"vertebra": cross_entropy, "slices": cross_entropy},
+        metrics={"vertebra": [accuracy]},
+        jit_compile=False,
+    )
+    model.optimizer.build(model.trainable_variables)
+    return model
