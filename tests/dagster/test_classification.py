@@ -152,9 +152,8 @@ def test_a_quarantined_copy_of_a_study_does_not_upset_the_check(
 def test_folds_without_their_share_of_fractures_are_told(tmp_path: Path) -> None:
     root = Location(tmp_path)
     many = [f"1.2.3.{index}" for index in range(1, 1500)]
-    write_manifest(
-        root, many, labels={uid: index % 10 == 0 for index, uid in enumerate(many)}
-    )
+    tenth = {uid: int(index % 10 == 0) for index, uid in enumerate(many)}
+    write_manifest(root, many, labels=tenth)
     even = run_check(checks.folds_are_balanced, tmp_path)
     assert even.passed
     assert even.metadata["share"].value == pytest.approx(0.1, abs=0.01)
