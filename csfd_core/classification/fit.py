@@ -38,7 +38,7 @@ from csfd_core.errors import StoreError
 from csfd_core.store.convert import Stores
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
-CODE_VERSION: Final = "1"  # raised when the same inputs must be trained again
+CODE_VERSION: Final = "2"  # raised when the same inputs must be trained again
 _TIMED: Final = 3  # studies
 
 

@@ -141,10 +141,7 @@ class ClassifierStore:
         """Keep a classifier, its card last; return the card with its size on disk."""
         place = self.of_fold(model, fold)
         sink = io.BytesIO()
-        arrays = {
-            f"{index:04d}": np.asarray(value, dtype=np.float16)
-            for index, value in enumerate(weights)
-        }
+        arrays = {f"{index:04d}": _small(w) for index, w in enumerate(weights)}
         np.savez(sink, **arrays)  # type: ignore[arg-type]  # a savez option is no array
         table = pa.Table.from_pylist([dict(row) for row in predictions], schema=_SCHEMA)
         place.write(WEIGHTS, sink.getvalue())
@@ -152,3 +149,11 @@ class ClassifierStore:
         kept = {**card, "disk_bytes": len(sink.getvalue())}
         place.write(CARD, (json.dumps(kept, indent=2, sort_keys=True) + "\n").encode())
         return kept
+
+
+def _small(values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """Return kernels in half precision, which costs no accuracy here.
+
+    Vectors are few and stay: among them are variances that half precision cannot hold.
+    """
+    return np.asarray(values, dtype=np.float16 if np.ndim(values) > 1 else np.float32)
