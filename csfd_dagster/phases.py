@@ -13,16 +13,18 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 
+from csfd_core.classification.ensemble import read_best
 from csfd_core.classification.fit import is_current as classifier_is_current
 from csfd_core.classification.fit import plan_classifier
 from csfd_core.classification.manifest import manifest_inputs, read_manifest
 from csfd_core.classification.registry import CLASSIFIERS
 from csfd_core.eda.report import is_current as report_is_current
 from csfd_core.errors import CsfdError, SourceError
+from csfd_core.registry.contest import is_settled
 from csfd_core.reports.page import INDEX
 from csfd_core.segmentation.fit import is_current as model_is_current
-from csfd_core.segmentation.fit import plan_fit
 from csfd_core.segmentation.masks import studies_without_crops
+from csfd_core.segmentation.summary import is_reported, reported_fits
 from csfd_core.store.convert import Stores, StudyTask, needs_work
 from csfd_core.store.labels import read_all_boxes
 from csfd_core.store.slice_store import ConversionSettings
@@ -251,11 +253,19 @@ def _are_current(project: Project) -> bool:
     if studies_table_inputs(stores, sources) != stores.metadata.read_studies_inputs():
         return False
     settings = project.segmentation.settings()
-    fits = [plan_fit(stores, settings, fold) for fold in project.segmentation.folds]
+    fits = reported_fits(stores, settings, project.segmentation.folds)
     return (
         report_is_current(sources, stores)
         and all(model_is_current(stores, fit) for fit in fits)
+        and is_reported(stores, fits)
         and manifest_inputs(stores.root) is not None
         and not _folds_due(project)
         and all(stores.root.exists(f"{page}/{INDEX}") for page in REPORTS)
+        and _champion_is_settled(stores)
     )
+
+
+def _champion_is_settled(stores: Stores) -> bool:
+    """Say whether the best of the comparison has met the champion."""
+    best = read_best(stores)
+    return best is not None and is_settled(stores, best)

@@ -19,7 +19,7 @@ from csfd_core.evaluation.folds import assign_folds
 from csfd_core.store.convert import Stores
 from csfd_core.store.locations import Location
 from csfd_core.store.parquet import read_note, read_parquet, write_parquet
-from csfd_core.vocabulary import LEVEL_NAMES
+from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
 MANIFEST_PATH: Final = "metadata/manifest.parquet"
 LEAST_VISIBLE: Final = 0.3  # of a vertebra; less tells nothing of a fracture
@@ -134,6 +134,29 @@ def patients_in_two_folds(table: pd.DataFrame) -> list[str]:
     """Return the patients whose rows do not all have the same fold and standing."""
     places = table.groupby("patient")[["fold", "is_test"]].nunique().max(axis=1)
     return sorted(str(patient) for patient in places.index[places > 1])
+
+
+def labels_of(table: pd.DataFrame, studies: Sequence[str]) -> pd.DataFrame:
+    """Return the labels of studies, also of vertebrae that were not found.
+
+    Args:
+        table: Rows of a manifest.
+        studies: In the order of the result.
+
+    Returns:
+        One row per study, columns as in ``LABEL_COLUMNS``; NaN where unknown. A study
+        is fractured where any level is, and intact where all are known to be.
+    """
+    own = table[table["study_uid"].isin(studies)]
+    labels = own.assign(label=own["label"].astype("Float64")).pivot_table(
+        index="study_uid", columns="level", values="label", dropna=False
+    )
+    labels = labels.reindex(index=list(studies), columns=list(LEVEL_NAMES))
+    labels = labels.astype(float)
+    overall = labels.max(axis=1, skipna=True)
+    overall = overall.where((overall == 1) | labels.notna().all(axis=1))
+    labels.insert(0, OVERALL, overall)
+    return labels
 
 
 def balance_of_folds(table: pd.DataFrame) -> pd.DataFrame:

@@ -100,21 +100,22 @@ class TrackedRun:
                 local.write_bytes(content)
             self._client.log_artifacts(self.run_id, folder)
 
-    def log_datasets(self, datasets: Mapping[str, tuple[str, str]]) -> None:
+    def log_datasets(
+        self, datasets: Mapping[str, tuple[str, str]], source: str = "crop store"
+    ) -> None:
         """Record what the run has read.
 
         Args:
             datasets: By what they are for (``training``, ``validation``, ``test``): a
                 name and a digest of the content.
+            source: Where they were read from.
         """
         from mlflow.entities import Dataset, DatasetInput, InputTag
         from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
         inputs = [
             DatasetInput(
-                Dataset(
-                    name=name, digest=digest, source_type="csfd", source="crop store"
-                ),
+                Dataset(name=name, digest=digest, source_type="csfd", source=source),
                 [InputTag(MLFLOW_DATASET_CONTEXT, context)],
             )
             for context, (name, digest) in datasets.items()
@@ -173,7 +174,7 @@ def prepare_tracking(tracking_uri: str) -> None:
     Raises:
         SettingsError: If it cannot be created.
     """
-    _client(tracking_uri)
+    open_client(tracking_uri)
 
 
 @contextmanager
@@ -190,7 +191,7 @@ def tracked_run(
     Raises:
         SettingsError: If the tracking backend cannot be used.
     """
-    client = _client(tracking_uri)
+    client = open_client(tracking_uri)
     experiment_id = _experiment_id(client, tracking_uri, experiment)
     name = _run_name(identity)
     with _opened(client, experiment_id, identity.to_tags(), name) as run:
@@ -211,7 +212,12 @@ def _opened(
     client.set_terminated(run_id, status="FINISHED")
 
 
-def _client(tracking_uri: str) -> "MlflowClient":
+def open_client(tracking_uri: str) -> "MlflowClient":
+    """Return MLflow's client, once the backend has answered.
+
+    Raises:
+        SettingsError: If the tracking backend cannot be used.
+    """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     if tracking_uri.startswith(_SQLITE):
         _make_folder(Path(tracking_uri.removeprefix(_SQLITE)).parent)
