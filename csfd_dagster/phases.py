@@ -131,10 +131,23 @@ def materialize_everything(
                 raise_on_error=False,
             )
             if not result.success:
-                raise CsfdError(f"Run {result.run_id} failed; look at it in csfd ui.")
+                raise CsfdError(
+                    f"Run {result.run_id} failed; look at it in csfd ui. "
+                    f"{_first_failure(result)}"
+                )
             progress.has_run = True
             names = ", ".join(key.to_user_string() for key in phase.assets)
             say(f"{names}, {what}: done (run {result.run_id}).")
+
+
+def _first_failure(result: dg.ExecuteInProcessResult) -> str:
+    """Return what the first step that failed has told."""
+    for event in result.all_events:
+        if event.is_step_failure and event.step_failure_data.error is not None:
+            error = event.step_failure_data.error
+            told = (error.cause or error).message.strip()
+            return f"{event.step_key}: {told.partition(': ')[2] or told}"
+    return "No step has failed; a check has, or the run was stopped."
 
 
 class Kind(IntEnum):
