@@ -105,9 +105,10 @@ def _usable(table: pd.DataFrame, labelled: Set[str]) -> set[str]:
     """Return the labelled, good studies outside the locked test set."""
     good = table[table["status"] != "quarantined"]
     places = assign_folds(good)
-    known = good[list(LEVEL_NAMES)].notna().any(axis=1).to_numpy()
-    known |= good["study_uid"].isin(labelled).to_numpy()
-    own = places["study_uid"][known & ~places["is_test"].to_numpy()]
+    known = good[list(LEVEL_NAMES)].notna().any(axis=1)
+    known = known | good["study_uid"].isin(labelled)
+    locked = places["is_test"].to_numpy(dtype=bool)
+    own = places["study_uid"][known.to_numpy(dtype=bool) & ~locked]
     return {str(uid) for uid in own}
 
 

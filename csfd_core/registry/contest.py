@@ -39,6 +39,7 @@ from csfd_core.registry.frozen import (
     NOTE,
     FrozenEnsemble,
     freeze,
+    read_frozen,
     studies_learnt_from,
 )
 from csfd_core.registry.history import (
@@ -51,7 +52,7 @@ from csfd_core.registry.history import (
     taken_back,
 )
 from csfd_core.registry.promotion import decide
-from csfd_core.registry.titles import require_whole
+from csfd_core.registry.titles import locked_studies_learnt_from, require_whole
 from csfd_core.store.convert import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS
 
@@ -208,6 +209,13 @@ def _decide(
         return refuse(title, version.title, _unmet("taken_back", sentence), config)
     manifest = read_manifest(registry.stores.root)
     challenger = contender_of(registry, version, manifest)
+    frozen = read_frozen(registry.stores, version.digest)
+    if leaked := locked_studies_learnt_from(registry.stores, frozen):
+        sentence = (
+            f"The challenger was trained or calibrated on {len(leaked)} studies of the "
+            f"locked test set, first {leaked[0]}; there must be none."
+        )
+        return refuse(title, version.title, _unmet("unseen_test_set", sentence), config)
     try:
         champion = None if holder is None else contender_of(registry, holder, manifest)
     except (StoreError, SettingsError) as error:

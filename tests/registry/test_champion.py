@@ -1,25 +1,27 @@
 """Versions, aliases, the record of changes, and what a crash leaves."""
 
 import json
-import signal
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from challenging import (
+    LABELS,
+    challenge,
+    kept_predictions,
+    number_of,
+    train,
+    train_and_challenge,
+)
 from contenders import make_labels, write_classifier, write_store_manifest
 
 from csfd_core.classification.models import FOLDER as NEWEST
 from csfd_core.errors import SettingsError, StoreError
-from csfd_core.registry import champion as registry_module
 from csfd_core.registry import contest as contest_module
-from csfd_core.registry.champion import ChampionRegistry, Version
-from csfd_core.registry.contest import Contest, hold_contest, is_settled, read_decision
-from csfd_core.registry.decision import PromotionConfig
+from csfd_core.registry.champion import ChampionRegistry
+from csfd_core.registry.contest import is_settled, read_decision
 from csfd_core.registry.frozen import damages, freeze, read_frozen
 from csfd_core.registry.history import (
     BY_HAND,
@@ -30,65 +32,8 @@ from csfd_core.registry.history import (
     read_history,
 )
 from csfd_core.registry.titles import promote_by_hand, roll_back, standing_of
-from csfd_core.registry.tracking import RunIdentity, prepare_tracking, tracked_run
 from csfd_core.store.convert import Stores
 from csfd_core.store.locations import Location
-
-LABELS = make_labels(60)
-QUICK = PromotionConfig(repeats=200)
-IDENTITY = RunIdentity(asset="champion_model", code_version="1")
-
-
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    found = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
-    prepare_tracking(found)
-    return found
-
-
-@pytest.fixture
-def stores(tmp_path: Path) -> Stores:
-    found = Stores(Location(tmp_path / "store"))
-    write_store_manifest(found, LABELS)
-    return found
-
-
-@pytest.fixture
-def registry(stores: Stores, uri: str) -> ChampionRegistry:
-    return ChampionRegistry(stores, uri)
-
-
-@pytest.fixture(autouse=True)
-def networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No network is behind these classifiers; the frozen tables speak for them."""
-    monkeypatch.setattr(contest_module, "_predict_anew", kept_predictions)
-
-
-def kept_predictions(
-    registry: ChampionRegistry, version: Version, rows: Any, studies: list[str]
-) -> pd.DataFrame:
-    results = read_frozen(registry.stores, version.digest).results(registry.stores)
-    kept = results[0].predictions
-    return kept[kept["study_uid"].isin(studies)]
-
-
-def train(stores: Stores, skill: float, **facts: Any) -> None:
-    write_classifier(stores, LABELS, skill, seed=int(skill * 10), **facts)
-
-
-def challenge(registry: ChampionRegistry) -> Contest:
-    with tracked_run(registry.tracking_uri, "classification", IDENTITY) as run:
-        return hold_contest(registry, "basic_cnn", run, QUICK, by="a test")
-
-
-def train_and_challenge(registry: ChampionRegistry, skill: float) -> Contest:
-    train(registry.stores, skill)
-    return challenge(registry)
-
-
-def number_of(registry: ChampionRegistry, alias: str) -> int | None:
-    found = registry.holder(alias)
-    return None if found is None else found.number
 
 
 def test_champion_stays_while_training_writes_anew(
@@ -379,137 +324,3 @@ def test_stores_do_not_share_a_champion(
     assert found.challenger.number == 1
     assert number_of(registry, CHAMPION) == 1
     assert registry.champion() != other.champion()
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: no handler runs."""
-
-
-def steps() -> list[tuple[str, Callable[[pytest.MonkeyPatch], None]]]:
-    """Every write between a trained challenger and its title."""
-
-    def stop_at(owner: Any, name: str, call: int) -> Callable[..., None]:
-        def plant(patch: pytest.MonkeyPatch) -> None:
-            calls = {"left": call}
-            own = getattr(owner, name)
-
-            def killed(*args: Any, **named: Any) -> Any:
-                if calls["left"] == 0:
-                    raise Killed
-                calls["left"] -= 1
-                return own(*args, **named)
-
-            patch.setattr(owner, name, killed)
-
-        return plant
-
-    from mlflow import MlflowClient
-
-    return [
-        ("freeze, first file", stop_at(Location, "write", 0)),
-        ("freeze, second file", stop_at(Location, "write", 1)),
-        ("freeze, note", stop_at(Location, "write", 3)),
-        ("register", stop_at(MlflowClient, "create_model_version", 0)),
-        ("challenger's tag", stop_at(MlflowClient, "set_model_version_tag", 0)),
-        ("challenger", stop_at(MlflowClient, "set_registered_model_alias", 0)),
-        ("challenger's record", stop_at(registry_module, "append_change", 0)),
-        ("decision", stop_at(contest_module, "decide", 0)),
-        ("decision's tag", stop_at(MlflowClient, "set_model_version_tag", 1)),
-        ("champion's tag", stop_at(MlflowClient, "set_model_version_tag", 2)),
-        ("champion", stop_at(MlflowClient, "set_registered_model_alias", 1)),
-    ]
-
-
-@pytest.mark.parametrize("plant", [s[1] for s in steps()], ids=[s[0] for s in steps()])
-def test_crash_leaves_the_champion_and_the_next_call_recovers(
-    registry: ChampionRegistry,
-    stores: Stores,
-    uri: str,
-    plant: Callable[[pytest.MonkeyPatch], None],
-) -> None:
-    train_and_challenge(registry, 1.5)
-    train(stores, 3.0)
-    with pytest.MonkeyPatch.context() as patch:
-        plant(patch)
-        with pytest.raises(Killed):
-            challenge(registry)
-    afterwards = ChampionRegistry(stores, uri)
-    assert number_of(afterwards, CHAMPION) == 1
-    assert standing_of(afterwards)[1] == []
-    found = challenge(afterwards)
-    assert found.decision.promoted
-    assert [v.number for v in afterwards.versions()] == [1, 2]
-    own = [(c.alias, c.before, c.after, c.kind) for c in read_history(stores.root)]
-    assert own == [
-        (CHALLENGER, None, 1, DECISION),
-        (CHAMPION, None, 1, DECISION),
-        (CHALLENGER, 1, 2, DECISION),
-        (CHAMPION, 1, 2, DECISION),
-    ]
-
-
-def test_crash_after_the_move_loses_no_record(
-    registry: ChampionRegistry, stores: Stores, uri: str
-) -> None:
-    train_and_challenge(registry, 1.5)
-    train(stores, 3.0)
-
-    def killed(root: Location, change: Any) -> None:
-        if change.alias == CHAMPION:
-            raise Killed
-        append(root, change)
-
-    append = registry_module.append_change
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry_module, "append_change", killed)
-        with pytest.raises(Killed):
-            challenge(registry)
-    afterwards = ChampionRegistry(stores, uri)
-    assert number_of(afterwards, CHAMPION) == 2
-    assert len(read_history(stores.root)) == 3
-    version, problems = standing_of(afterwards)
-    assert problems == []
-    challenge(afterwards)
-    last = [c for c in read_history(stores.root) if c.alias == CHAMPION][-1]
-    assert (last.before, last.after, last.kind) == (1, 2, DECISION)
-    assert "takes over" in last.reason
-
-
-@pytest.mark.slow
-def test_sigkill_before_the_move_leaves_the_champion(
-    registry: ChampionRegistry, stores: Stores, uri: str
-) -> None:
-    train_and_challenge(registry, 1.5)
-    train(stores, 3.0)
-    code = f"""
-import os, signal
-from mlflow import MlflowClient
-from csfd_core.registry.champion import ChampionRegistry, Version
-from csfd_core.registry.contest import hold_contest
-from csfd_core.registry import contest
-from csfd_core.registry.decision import Condition, PromotionConfig
-from csfd_core.registry.tracking import RunIdentity, tracked_run
-from csfd_core.store.convert import Stores
-from csfd_core.store.locations import Location
-
-move = MlflowClient.set_registered_model_alias
-def killed(self, name, alias, version):
-    if alias == "champion":
-        os.kill(os.getpid(), signal.SIGKILL)
-    move(self, name, alias, version)
-MlflowClient.set_registered_model_alias = killed
-contest._of_reproduction = lambda *given: Condition(
-    name="reproduction", is_met=True, sentence="")
-registry = ChampionRegistry(Stores(Location({str(stores.root)!r})), {uri!r})
-identity = RunIdentity(asset="champion_model", code_version="1")
-with tracked_run({uri!r}, "classification", identity) as run:
-    hold_contest(registry, "basic_cnn", run, PromotionConfig(repeats=100), by="it")
-"""
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False)
-    assert done.returncode == -signal.SIGKILL
-    afterwards = ChampionRegistry(stores, uri)
-    assert number_of(afterwards, CHAMPION) == 1
-    assert number_of(afterwards, CHALLENGER) == 2
-    assert standing_of(afterwards)[1] == []
-    assert challenge(afterwards).decision.promoted
-    assert number_of(afterwards, CHAMPION) == 2

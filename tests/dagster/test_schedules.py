@@ -1,0 +1,211 @@
+"""When the nightly retraining starts, and why it does not."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+import pytest
+from dagster._core.remote_origin import (
+    RegisteredCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
+
+from csfd_core.classification.models import CARD, ClassifierStore
+from csfd_core.errors import SettingsError
+from csfd_core.evaluation.folds import is_test
+from csfd_core.store.convert import Stores
+from csfd_core.store.locations import Location
+from csfd_core.store.metadata import STUDIES_COLUMNS
+from csfd_core.vocabulary import LABEL_COLUMNS
+from csfd_dagster.definitions import build_defs
+from csfd_dagster.resources import SourceResource, StoreResource
+from csfd_dagster.schedules import build_schedules
+
+UIDS = [uid for uid in (f"1.2.{i}" for i in range(1, 99)) if not is_test(uid)][:30]
+NIGHT = datetime(2026, 3, 1, 2, tzinfo=UTC)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A store of thirty labelled studies; ten of them trained a classifier."""
+    rows = [
+        {**dict.fromkeys([name for name, _, _ in STUDIES_COLUMNS]),
+         **dict.fromkeys(LABEL_COLUMNS, 0), "study_uid": uid, "status": "good",
+         "warning_codes": []}
+        for uid in UIDS
+    ]  # fmt: skip
+    stores = Stores(Location(tmp_path / "store"))
+    stores.metadata.write_studies(pd.DataFrame(rows), "inputs", "phantom")
+    write_card(tmp_path, UIDS[:10])
+    return tmp_path
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """A schedule's context takes no instance that lives in memory alone."""
+    home = tmp_path / "home"
+    home.mkdir()
+    with dg.DagsterInstance.local_temp(str(home)) as found:
+        yield found
+
+
+def write_card(folder: Path, uids: list[str]) -> None:
+    place = ClassifierStore(Location(folder / "store")).of_fold("resnet50", 0)
+    card = {
+        "model_id": "resnet50-fold0-abc",
+        "profile": "full",
+        "training_studies": dict.fromkeys(uids, "a"),
+        "validation_studies": {},
+    }
+    place.write(CARD, json.dumps(card).encode())
+
+
+def tick(
+    folder: Path, instance: dg.DagsterInstance
+) -> tuple[list[dg.RunRequest], str | None]:
+    """Evaluate the schedule once: what it asks for, or why it does not."""
+    resources = {
+        "source": SourceResource(
+            source_url=str(folder / "source"), inbox_url=str(folder / "inbox")
+        ),
+        "store": StoreResource(store_url=str(folder / "store")),
+    }
+    defs = build_defs(resources)
+    schedule = defs.resolve_schedule_def("nightly_retraining")
+    with dg.build_schedule_context(
+        instance=instance,
+        scheduled_execution_time=NIGHT,
+        resources=resources,
+        repository_def=defs.get_repository_def(),
+    ) as context:
+        found = schedule.evaluate_tick(context)
+    return list(found.run_requests or []), found.skip_message
+
+
+def test_enough_new_studies_start_a_run(
+    folder: Path, instance: dg.DagsterInstance
+) -> None:
+    (request,), reason = tick(folder, instance)
+    assert reason is None
+    assert request.run_key == "nightly_retraining-2026-03-01T02:00:00+00:00"
+    config = request.run_config["ops"]["materialize_all"]["config"]
+    assert config == {"profile": "full"}
+    assert request.tags["csfd/new_studies"] == "20"
+
+
+def test_too_few_new_studies_are_told(
+    folder: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CSFD_RETRAIN_STUDIES", "21")
+    requests, reason = tick(folder, instance)
+    assert not requests
+    assert reason == (
+        "20 newly labelled studies have come since resnet50-fold0-abc was trained on "
+        "10. 21 are needed."
+    )
+
+
+def test_nothing_starts_twice_for_one_tick(
+    folder: Path, instance: dg.DagsterInstance
+) -> None:
+    first, second = tick(folder, instance)[0], tick(folder, instance)[0]
+    assert first[0].run_key == second[0].run_key
+
+
+def test_studies_that_were_trained_do_not_count_again(
+    folder: Path, instance: dg.DagsterInstance
+) -> None:
+    write_card(folder, UIDS)
+    requests, reason = tick(folder, instance)
+    assert not requests
+    assert reason is not None
+    assert reason.startswith("0 newly labelled studies have come")
+
+
+def test_first_training_is_left_to_a_person(
+    folder: Path, instance: dg.DagsterInstance
+) -> None:
+    place = ClassifierStore(Location(folder / "store")).of_fold("resnet50", 0)
+    place.remove(CARD)
+    requests, reason = tick(folder, instance)
+    assert not requests
+    assert reason is not None
+    assert "No classifier has been trained yet; 30 labelled studies" in reason
+
+
+@pytest.mark.parametrize(
+    "status", [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTED]
+)
+def test_nothing_starts_while_the_job_runs(
+    folder: Path, instance: dg.DagsterInstance, status: dg.DagsterRunStatus
+) -> None:
+    job = build_defs().resolve_job_def("everything")
+    place = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("csfd"), "csfd")
+    run = instance.create_run_for_job(
+        job, status=status, remote_job_origin=RemoteJobOrigin(place, job.name)
+    )
+    requests, reason = tick(folder, instance)
+    assert not requests
+    assert reason == (
+        f"Run {run.run_id[:8]} trains already; retraining waits for the next tick."
+    )
+
+
+def test_nothing_starts_while_csfd_run_trains(
+    folder: Path, instance: dg.DagsterInstance
+) -> None:
+    job = build_defs().resolve_implicit_global_asset_job_def()
+    for key in ("eda_report", "resnet50"):
+        instance.create_run_for_job(
+            job.get_subset(asset_selection={dg.AssetKey(key)}),
+            status=dg.DagsterRunStatus.STARTED,
+            asset_selection=frozenset({dg.AssetKey(key)}),
+        )
+    assert "trains already" in str(tick(folder, instance)[1])
+
+
+def test_runs_that_train_nothing_hold_nothing_up(
+    folder: Path, instance: dg.DagsterInstance
+) -> None:
+    defs = build_defs()
+    instance.create_run_for_job(
+        defs.resolve_job_def("exploration"), status=dg.DagsterRunStatus.STARTED
+    )
+    instance.create_run_for_job(
+        defs.resolve_job_def("everything"), status=dg.DagsterRunStatus.FAILURE
+    )
+    assert len(tick(folder, instance)[0]) == 1
+
+
+def test_time_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    (schedule,) = build_schedules()
+    assert schedule.cron_schedule == "0 2 * * *"
+    monkeypatch.setenv("CSFD_RETRAIN_CRON", "30 4 * * 6")
+    (schedule,) = build_schedules()
+    assert schedule.cron_schedule == "30 4 * * 6"
+    monkeypatch.setenv("CSFD_RETRAIN_CRON", "at night")
+    with pytest.raises(SettingsError, match="must be a cron string"):
+        build_schedules()
+
+
+@pytest.mark.parametrize("value", ["0", "-3", "many"])
+def test_number_that_cannot_be_meant_is_told(
+    folder: Path,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    value: str,
+) -> None:
+    monkeypatch.setenv("CSFD_RETRAIN_STUDIES", value)
+    with pytest.raises(Exception, match="nightly_retraining") as caught:
+        tick(folder, instance)
+    assert isinstance(caught.value.__cause__, SettingsError)
+
+
+def test_schedule_runs_the_whole_graph() -> None:
+    schedule = build_defs().resolve_schedule_def("nightly_retraining")
+    assert schedule.job_name == "everything"
+    assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING

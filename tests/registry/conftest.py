@@ -1,0 +1,38 @@
+"""A store and a registry of its own in an MLflow that the tests of a module share."""
+
+from pathlib import Path
+
+import pytest
+from challenging import LABELS, kept_predictions
+from contenders import write_store_manifest
+
+from csfd_core.registry import contest
+from csfd_core.registry.champion import ChampionRegistry
+from csfd_core.registry.tracking import prepare_tracking
+from csfd_core.store.convert import Stores
+from csfd_core.store.locations import Location
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    found = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+    prepare_tracking(found)
+    return found
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Stores:
+    found = Stores(Location(tmp_path / "store"))
+    write_store_manifest(found, LABELS)
+    return found
+
+
+@pytest.fixture
+def registry(stores: Stores, uri: str, networks: None) -> ChampionRegistry:
+    return ChampionRegistry(stores, uri)
+
+
+@pytest.fixture
+def networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network is behind these classifiers; the frozen tables speak for them."""
+    monkeypatch.setattr(contest, "_predict_anew", kept_predictions)

@@ -1,0 +1,94 @@
+"""How many newly labelled studies count for a retraining."""
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from csfd_core.evaluation.folds import is_test
+from csfd_core.registry.arrivals import Arrivals, new_studies
+from csfd_core.vocabulary import LEVEL_NAMES
+
+UIDS = [uid for uid in (f"1.2.{i}" for i in range(1, 200)) if not is_test(uid)]
+LOCKED = next(uid for uid in (f"1.2.{i}" for i in range(1, 200)) if is_test(uid))
+
+
+def table_of(*uids: str, label: int | None = 0, status: str = "good") -> pd.DataFrame:
+    rows = [
+        {"study_uid": uid, "status": status, "patient_key": None,
+         **dict.fromkeys(LEVEL_NAMES, label)}
+        for uid in uids
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows)
+    return frame.astype(dict.fromkeys(LEVEL_NAMES, "Int8"))
+
+
+def manifest_of(uid: str, left_out: str | None, label: int | None = 0) -> pd.DataFrame:
+    rows = [{"study_uid": uid, "label": label, "left_out": left_out}] * 7
+    return pd.DataFrame(rows).astype({"label": "Int8"})
+
+
+def card(*training: str, validation: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {
+        "model_id": f"m{len(training)}",
+        "profile": "full",
+        "training_studies": dict.fromkeys(training, "a"),
+        "validation_studies": dict.fromkeys(validation, "b"),
+    }
+
+
+def count(table: pd.DataFrame | None, **given: Any) -> Arrivals:
+    facts = {"manifest": None, "offered": set(), "labelled": set(), "cards": []}
+    return new_studies(table=table, **{**facts, **given})
+
+
+def test_studies_that_no_candidate_has_seen_count() -> None:
+    own = card(UIDS[0], validation=(UIDS[1],))
+    found = count(table_of(*UIDS[:4]), cards=[own])
+    assert found.in_store == tuple(sorted(UIDS[2:4]))
+    assert (found.count, found.trained_on, found.profile) == (2, 2, "full")
+    assert found.model_id == "m1"
+
+
+def test_candidate_that_has_seen_most_is_the_newest() -> None:
+    cards = [card(*UIDS[:3]), card(*UIDS[:5]), card(*UIDS[:2])]
+    found = count(table_of(*UIDS[:6]), cards=cards)
+    assert (found.model_id, found.count) == ("m5", 1)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        table_of(LOCKED),
+        table_of(UIDS[0], status="quarantined"),
+        table_of(UIDS[0], label=None),
+    ],
+    ids=["locked test set", "quarantined", "unlabelled"],
+)
+def test_studies_that_train_nothing_do_not_count(table: pd.DataFrame) -> None:
+    assert count(table, cards=[card("9.9")]).count == 0
+
+
+def test_study_that_the_manifest_leaves_out_does_not_count_every_night() -> None:
+    table = table_of(UIDS[0])
+    left_out = manifest_of(UIDS[0], "not found by the segmentation")
+    assert count(table, manifest=left_out).count == 0
+    assert count(table, manifest=manifest_of(UIDS[0], None)).count == 1
+
+
+def test_study_that_was_labelled_after_the_manifest_counts() -> None:
+    unlabelled = manifest_of(UIDS[0], "no label", label=None)
+    assert count(table_of(UIDS[0]), manifest=unlabelled).count == 1
+    before = table_of(UIDS[0], label=None)  # the table of studies is older, too
+    assert count(before, manifest=unlabelled, labelled={UIDS[0]}).count == 1
+
+
+def test_labelled_studies_that_wait_for_ingestion_count() -> None:
+    found = count(table_of(UIDS[0]), offered={UIDS[0], UIDS[1]}, cards=[card(UIDS[0])])
+    assert (found.in_store, found.waiting) == ((), (UIDS[1],))
+    assert count(None, offered={UIDS[1]}).count == 1
+
+
+def test_without_a_training_everything_is_new() -> None:
+    found = count(table_of(*UIDS[:3]))
+    assert (found.model_id, found.trained_on, found.count) == (None, 0, 3)
