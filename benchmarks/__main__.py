@@ -21,6 +21,7 @@ NAMES = (
     "increment",
     "orchestration",
     "phantom",
+    "features",
 )
 LONG = ("segmentation",)  # minutes; run where they are named
 

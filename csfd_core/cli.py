@@ -12,7 +12,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from csfd_core import cli_models
+from csfd_core import cli_champion, cli_models
 from csfd_core.errors import CsfdError, SettingsError, SourceError
 
 app = typer.Typer(
@@ -258,6 +258,7 @@ def ui(
 
 
 cli_models.register(app)
+cli_champion.register(app)
 
 
 def main() -> NoReturn:

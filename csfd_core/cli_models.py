@@ -74,17 +74,18 @@ def predict(
         str,
         typer.Option(
             metavar="ALIAS",
-            help="best of the comparison in CSFD_STORE; or basic_cnn, inception_v3, "
-            "resnet50, efficientnet_b5.",
+            help="champion, challenger or a version (v3) of CSFD_STORE; best of its "
+            "comparison; or basic_cnn, inception_v3, resnet50, efficientnet_b5.",
         ),
-    ] = "best",
+    ] = "champion",
     segmentation: SegmentationOption = "store",
 ) -> None:
     """Say how likely each of C1 to C7 is fractured: one JSON per study, and a table.
 
     Reads DICOM, finds the vertebrae, and judges each with a classifier that was trained
-    in the store. Studies that cannot be trusted are named and left out; research
-    software, not for clinical use.
+    in the store: the champion, or the best of the comparison while there is none.
+    Studies that cannot be trusted are named and left out; research software, not for
+    clinical use.
 
     Example: `csfd predict data/source --out predictions`
     """
@@ -99,6 +100,8 @@ def predict(
 
     stores = Stores(Location(Settings.from_environment().store))
     ensemble = open_ensemble(stores, model)
+    if ensemble.notice:
+        typer.echo(ensemble.notice, err=True)
     predictor = VertebraPredictor(open_model(segmentation, stores.root))
     done: list[PredictedStudy] = []
     refused = 0
@@ -115,7 +118,7 @@ def predict(
         {study.study_uid: study.probabilities for study in done}, ensemble.thresholds
     )
     typer.echo(
-        f"{len(done)} studies predicted by {ensemble.name} (trained on "
+        f"{len(done)} studies predicted by {ensemble.title} (trained on "
         f"{ensemble.data_kind} data), {refused} left out, in {out}. Not for clinical "
         "use."
     )

@@ -3,9 +3,17 @@
 import contextlib
 import functools
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import keras
 
 
 @contextlib.contextmanager
@@ -18,8 +26,9 @@ def computing(mixed_precision: bool = False) -> Iterator[None]:
     """
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import keras
-    import tensorflow as tf
+    with _notices_off():
+        import keras
+        import tensorflow as tf
 
     before = keras.mixed_precision.dtype_policy()
     has_gpu = bool(tf.config.list_physical_devices("GPU"))
@@ -46,6 +55,48 @@ def _libraries() -> Any:  # noqa: ANN401 - threadpoolctl has no types
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
+
+
+@contextlib.contextmanager
+def _notices_off() -> Iterator[None]:
+    """Keep off the terminal what TensorFlow's C++ says of itself while it loads.
+
+    It writes to the file descriptor before its log level can be set. Errors are Python
+    exceptions and come through.
+    """
+    if "tensorflow" in sys.modules:
+        yield
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def predict_in_batches(
+    model: "keras.Model", inputs: npt.NDArray[np.float32], size: int
+) -> npt.NDArray[np.float32]:
+    """Return a model's output, computed in batches of one size.
+
+    The last batch is filled up: TensorFlow compiles a network anew for every shape.
+
+    Args:
+        model: With one output.
+        inputs: Shape (N, ...).
+        size: Of a batch.
+    """
+    parts = []
+    for start in range(0, len(inputs), size):
+        part = inputs[start : start + size]
+        short = size - len(part)
+        filled = np.concatenate([part, part[-1:].repeat(short, axis=0)])
+        parts.append(np.asarray(model.predict_on_batch(filled))[: len(part)])
+    return np.concatenate(parts).astype(np.float32, copy=False)
 
 
 @contextlib.contextmanager

@@ -5,13 +5,23 @@ from typing import Any
 
 import dagster as dg
 
-from csfd_dagster.assets import classification, comparison, eda, ingest, segmentation
+from csfd_dagster.assets import (
+    champion,
+    classification,
+    comparison,
+    eda,
+    ingest,
+    segmentation,
+)
+from csfd_dagster.champion_checks import CHAMPION_CHECKS
 from csfd_dagster.checks import CHECKS
 from csfd_dagster.classification_checks import CLASSIFICATION_CHECKS
 from csfd_dagster.classification_resource import ClassificationResource
 from csfd_dagster.jobs import JOBS
 from csfd_dagster.mlflow_resource import MlflowResource
+from csfd_dagster.promotion_resource import PromotionResource
 from csfd_dagster.resources import ExecutorResource, SourceResource, StoreResource
+from csfd_dagster.schedules import build_schedules
 from csfd_dagster.segmentation_checks import SEGMENTATION_CHECKS
 from csfd_dagster.segmentation_resource import SegmentationResource
 from csfd_dagster.sensors import SENSORS
@@ -25,11 +35,17 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     """
     return dg.Definitions(
         assets=dg.load_assets_from_modules(
-            [ingest, eda, segmentation, classification, comparison]
+            [ingest, eda, segmentation, classification, comparison, champion]
         ),
-        asset_checks=[*CHECKS, *SEGMENTATION_CHECKS, *CLASSIFICATION_CHECKS],
+        asset_checks=[
+            *CHECKS,
+            *SEGMENTATION_CHECKS,
+            *CLASSIFICATION_CHECKS,
+            *CHAMPION_CHECKS,
+        ],
         jobs=JOBS,
         sensors=SENSORS,
+        schedules=build_schedules(),
         resources={
             "source": SourceResource(),
             "store": StoreResource(),
@@ -37,6 +53,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
             "mlflow": MlflowResource(),
             "segmentation": SegmentationResource(),
             "classification": ClassificationResource(),
+            "promotion": PromotionResource(),
             **(resources or {}),
         },
     )

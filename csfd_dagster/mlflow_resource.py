@@ -29,14 +29,14 @@ class MlflowResource(dg.ConfigurableResource):
 
     def prepare(self) -> None:
         """Create the SQLite database; call this before steps run in parallel."""
-        prepare_tracking(self._uri())
+        prepare_tracking(self.uri())
 
     @contextmanager
     def run(self, context: dg.AssetExecutionContext) -> Iterator[TrackedRun]:
         """Open the run of this materialization, in the experiment of its group."""
         group = context.assets_def.group_names_by_key[context.asset_key]
         identity = self.identity(context, _partition(context))
-        with tracked_run(self._uri(), group, identity) as run:
+        with tracked_run(self.uri(), group, identity) as run:
             yield run
 
     def identity(
@@ -51,7 +51,8 @@ class MlflowResource(dg.ConfigurableResource):
             partition=partition,
         )
 
-    def _uri(self) -> str:
+    def uri(self) -> str:
+        """Return where MLflow is."""
         return self.tracking_uri or Settings.from_environment().mlflow_tracking_uri
 
 

@@ -13,12 +13,14 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 
+from csfd_core.classification.ensemble import read_best
 from csfd_core.classification.fit import is_current as classifier_is_current
 from csfd_core.classification.fit import plan_classifier
 from csfd_core.classification.manifest import manifest_inputs, read_manifest
 from csfd_core.classification.registry import CLASSIFIERS
 from csfd_core.eda.report import is_current as report_is_current
 from csfd_core.errors import CsfdError, SourceError
+from csfd_core.registry.contest import is_settled
 from csfd_core.reports.page import INDEX
 from csfd_core.segmentation.fit import is_current as model_is_current
 from csfd_core.segmentation.masks import studies_without_crops
@@ -246,4 +248,11 @@ def _are_current(project: Project) -> bool:
         and manifest_inputs(stores.root) is not None
         and not _folds_due(project)
         and all(stores.root.exists(f"{page}/{INDEX}") for page in REPORTS)
+        and _champion_is_settled(stores)
     )
+
+
+def _champion_is_settled(stores: Stores) -> bool:
+    """Say whether the best of the comparison has met the champion."""
+    best = read_best(stores)
+    return best is not None and is_settled(stores, best)

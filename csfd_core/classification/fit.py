@@ -24,8 +24,9 @@ import pandas as pd
 from csfd_core.classification.classifier import Classifier, CropShape, TrainingSet
 from csfd_core.classification.config import ClassifierConfig
 from csfd_core.classification.crops import read_vertebrae
-from csfd_core.classification.manifest import Manifest
+from csfd_core.classification.manifest import Manifest, labels_of
 from csfd_core.classification.models import (
+    FOLDER,
     TEST,
     VALIDATION,
     ClassifierStore,
@@ -38,7 +39,7 @@ from csfd_core.errors import StoreError
 from csfd_core.store.convert import Stores
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
-CODE_VERSION: Final = "1"  # raised when the same inputs must be trained again
+CODE_VERSION: Final = "2"  # raised when the same inputs must be trained again
 _TIMED: Final = 3  # studies
 
 
@@ -140,14 +141,22 @@ def fit_classifier(
     return store.result(fit.name, fit.fold)
 
 
-def open_trained(stores: Stores, name: str, fold: int) -> Classifier:
+def open_trained(
+    stores: Stores, name: str, fold: int, folder: str = FOLDER
+) -> Classifier:
     """Open a classifier that the store holds.
+
+    Args:
+        stores: Where it is.
+        name: In the registry of backbones.
+        fold: That it was trained without.
+        folder: Of the newest, or of a frozen version.
 
     Raises:
         StoreError: If there is none, or its files belong to another network.
         SettingsError: If the weights it started from cannot be had any more.
     """
-    store = ClassifierStore(stores.root)
+    store = ClassifierStore(stores.root, folder)
     card = store.card(name, fold)
     if card is None:
         raise StoreError(
@@ -242,18 +251,12 @@ def _wide(rows: pd.DataFrame, logits: npt.ArrayLike, table: pd.DataFrame) -> _Wi
     )
     found = found.reindex(index=studies, columns=list(LEVEL_NAMES))
     own = table[table["study_uid"].isin(studies)]
-    labels = own.assign(label=own["label"].astype("Float64")).pivot_table(
-        index="study_uid", columns="level", values="label", dropna=False
-    )
-    labels = labels.reindex(index=studies, columns=list(LEVEL_NAMES)).astype(float)
-    overall = labels.max(axis=1, skipna=True)
-    overall = overall.where((overall == 1) | labels.notna().all(axis=1))
     patients = own.drop_duplicates("study_uid").set_index("study_uid")["patient"]
     return _Wide(
         study_uids=studies,
         patients=[str(patients[uid]) for uid in studies],
         logits=found.to_numpy(dtype=float),
-        labels=np.column_stack([overall.to_numpy(float), labels.to_numpy(float)]),
+        labels=labels_of(table, studies).to_numpy(dtype=float),
     )
 
 
@@ -293,6 +296,7 @@ def _facts(
         "stopped": trained.stopped,
         "training_studies": contents(fit.training),
         "validation_studies": contents(fit.validation),
+        "test_studies": contents(fit.test),
         "manifest": fit.manifest.inputs,
         "data_kind": fit.manifest.data_kind,
         "code_version": CODE_VERSION,

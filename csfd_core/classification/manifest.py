@@ -19,11 +19,12 @@ from csfd_core.evaluation.folds import assign_folds
 from csfd_core.store.convert import Stores
 from csfd_core.store.locations import Location
 from csfd_core.store.parquet import read_note, read_parquet, write_parquet
-from csfd_core.vocabulary import LEVEL_NAMES
+from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
 MANIFEST_PATH: Final = "metadata/manifest.parquet"
 LEAST_VISIBLE: Final = 0.3  # of a vertebra; less tells nothing of a fracture
 
+NO_CROPS: Final = "the study has no crops, or crops of other settings"
 NOT_FOUND: Final = "not found by the segmentation"
 NOT_LABELLED: Final = "no label"
 BARELY_VISIBLE: Final = "less than 30 % of it is in the scan"
@@ -135,6 +136,29 @@ def patients_in_two_folds(table: pd.DataFrame) -> list[str]:
     return sorted(str(patient) for patient in places.index[places > 1])
 
 
+def labels_of(table: pd.DataFrame, studies: Sequence[str]) -> pd.DataFrame:
+    """Return the labels of studies, also of vertebrae that were not found.
+
+    Args:
+        table: Rows of a manifest.
+        studies: In the order of the result.
+
+    Returns:
+        One row per study, columns as in ``LABEL_COLUMNS``; NaN where unknown. A study
+        is fractured where any level is, and intact where all are known to be.
+    """
+    own = table[table["study_uid"].isin(studies)]
+    labels = own.assign(label=own["label"].astype("Float64")).pivot_table(
+        index="study_uid", columns="level", values="label", dropna=False
+    )
+    labels = labels.reindex(index=list(studies), columns=list(LEVEL_NAMES))
+    labels = labels.astype(float)
+    overall = labels.max(axis=1, skipna=True)
+    overall = overall.where((overall == 1) | labels.notna().all(axis=1))
+    labels.insert(0, OVERALL, overall)
+    return labels
+
+
 def balance_of_folds(table: pd.DataFrame) -> pd.DataFrame:
     """Return studies, vertebrae and the share of fractured ones per fold.
 
@@ -165,8 +189,10 @@ def _rows_of_study(
     """Return the seven rows of a study."""
     study_uid = str(shared["study_uid"])
     note = stores.crops.read_note(study_uid)
+    if note is not None and note["crop"] != wanted:
+        note = None
     found: dict[str, pd.DataFrame] = {}
-    if note is not None and note["crop"] == wanted:
+    if note is not None:
         facts = stores.crops.read_facts(study_uid).to_pandas()
         facts["row"] = range(len(facts))
         found = {str(name): own for name, own in facts.groupby("level")}
@@ -176,7 +202,8 @@ def _rows_of_study(
         row: dict[str, Any] = {**shared, "level": level, "label": label}
         own = found.get(level)
         if own is None or note is None:
-            row |= {"crop_path": None, "crop_count": 0, "left_out": NOT_FOUND}
+            reason = NO_CROPS if note is None else NOT_FOUND
+            row |= {"crop_path": None, "crop_count": 0, "left_out": reason}
         else:
             share = float(own["visible_share"].iloc[0])
             marked = own["slice_label"]

@@ -5,6 +5,7 @@ it is calibrated), ``weights.npz`` and ``predictions.parquet`` (what it says of 
 that it has not seen). Nothing in these files is code.
 """
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -69,25 +70,28 @@ class FoldResult:
 class ClassifierStore:
     """Classifiers under one store location.
 
+    ``folder`` is that of the newest, or of a frozen version (``registry.frozen``).
+
     The card holds: ``model``, ``model_id``, ``fold``, ``inputs``, ``profile``,
     ``seed``, ``weights`` (what the backbone started from), ``parameters``,
     ``disk_bytes``, ``train_s``, ``ms_per_study``, ``history`` (one row per epoch:
     ``epoch``, ``loss``, ``accuracy``, ``val_loss``, ``val_accuracy``, ``seconds``),
     ``calibration`` and ``thresholds`` (each for ``vertebra`` and ``overall``),
     ``prevalence`` (of each level among the training studies), ``crop``,
-    ``training_studies`` and ``validation_studies`` (UID to content hash),
-    ``data_kind`` and ``code_version``.
+    ``training_studies``, ``validation_studies`` and ``test_studies`` (UID to content
+    hash), ``weights_sha256``, ``data_kind`` and ``code_version``.
     """
 
     location: Location
+    folder: str = FOLDER
 
     def of_fold(self, model: str, fold: int) -> Location:
         """Return where a classifier lies."""
-        return self.location.join(f"{FOLDER}/{model}/fold_{fold}")
+        return self.location.join(f"{self.folder}/{model}/fold_{fold}")
 
     def folds(self, model: str) -> list[int]:
         """Return the folds for which a model is there."""
-        names = self.location.folders(f"{FOLDER}/{model}")
+        names = self.location.folders(f"{self.folder}/{model}")
         folds = [name.removeprefix("fold_") for name in names]
         return sorted(
             int(fold)
@@ -141,14 +145,21 @@ class ClassifierStore:
         """Keep a classifier, its card last; return the card with its size on disk."""
         place = self.of_fold(model, fold)
         sink = io.BytesIO()
-        arrays = {
-            f"{index:04d}": np.asarray(value, dtype=np.float16)
-            for index, value in enumerate(weights)
-        }
+        arrays = {f"{index:04d}": _small(w) for index, w in enumerate(weights)}
         np.savez(sink, **arrays)  # type: ignore[arg-type]  # a savez option is no array
         table = pa.Table.from_pylist([dict(row) for row in predictions], schema=_SCHEMA)
         place.write(WEIGHTS, sink.getvalue())
         write_parquet(place, PREDICTIONS, table, {"model_id": card["model_id"]})
-        kept = {**card, "disk_bytes": len(sink.getvalue())}
+        content = sink.getvalue()
+        digest = hashlib.sha256(content).hexdigest()
+        kept = {**card, "disk_bytes": len(content), "weights_sha256": digest}
         place.write(CARD, (json.dumps(kept, indent=2, sort_keys=True) + "\n").encode())
         return kept
+
+
+def _small(values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """Return kernels in half precision, which costs no accuracy here.
+
+    Vectors are few and stay: among them are variances that half precision cannot hold.
+    """
+    return np.asarray(values, dtype=np.float16 if np.ndim(values) > 1 else np.float32)

@@ -7,7 +7,7 @@ number of epochs. The weights with the lowest validation loss are what is kept.
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -90,6 +90,16 @@ def train_epochs(loop: Loop, on_epoch: OnEpoch | None = None) -> Trained:
             on_epoch(row)
     loop.model.set_weights(state.weights)
     return state
+
+
+def mean_of_steps(
+    logs: Sequence[Mapping[str, Any]], loss: str = "loss", accuracy: str = "accuracy"
+) -> dict[str, float]:
+    """Return ``loss`` and ``accuracy`` of an epoch from what its steps returned."""
+    return {
+        "loss": float(np.mean([float(row[loss]) for row in logs])),
+        "accuracy": float(np.mean([float(row[accuracy]) for row in logs])),
+    }
 
 
 def validation_scores(

@@ -3,9 +3,10 @@
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from csfd_core.classification.crops import read_vertebrae
+from csfd_core.classification.crops import Vertebra, read_vertebrae
 from csfd_core.classification.ensemble import open_ensemble
 from csfd_core.classification.manifest import Manifest
 from csfd_core.classification.models import TEST, ClassifierStore
@@ -51,7 +52,7 @@ def choose_examples(stores: Stores, manifest: Manifest, model: str) -> list[Exam
             for _, vertebra in read_vertebrae(stores.crops, own):
                 heats = [member.heat(vertebra) for member in ensemble.members]
                 heat = np.mean(heats, axis=0)
-                at = int(heat.reshape(len(heat), -1).max(axis=1).argmax())
+                at = _slice_to_show(heat, vertebra)
                 middle = vertebra.images.shape[1] // 2
                 examples.append(
                     Example(
@@ -65,3 +66,9 @@ def choose_examples(stores: Stores, manifest: Manifest, model: str) -> list[Exam
                     )
                 )
     return examples
+
+
+def _slice_to_show(heat: npt.NDArray[np.floating], vertebra: Vertebra) -> int:
+    """Return the slice with the hottest place on the vertebra itself."""
+    on_it = np.where(vertebra.masks > 0, heat, 0.0).reshape(len(heat), -1)
+    return int(on_it.max(axis=1).argmax())

@@ -167,6 +167,7 @@ def _note(
     return {
         "study_uid": study_uid,
         "model": ensemble.name,
+        "model_version": ensemble.version,
         "model_ids": ensemble.model_ids,
         "trained_on": ensemble.data_kind,
         "probabilities": {name: round(p, 6) for name, p in probabilities.items()},

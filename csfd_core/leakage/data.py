@@ -25,7 +25,7 @@ from csfd_core.vocabulary import OVERALL
 
 Images = npt.NDArray[np.uint8]  # (N, side, side)
 
-CODE_VERSION: Final = "1"  # raised when the same inputs must be audited again
+CODE_VERSION: Final = "2"  # raised when the same inputs must be audited again
 _TEST_SHARE: Final = 1 / 3  # of the studies at most, where not all can take part
 _READERS: Final = 4  # each holds the JPEGs of one study
 

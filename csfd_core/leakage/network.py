@@ -23,6 +23,7 @@ OnStep = Callable[[int], None]
 
 _FILTERS: Final = (16, 32, 64)
 _UNITS: Final = 64
+_LEAK: Final = 0.1  # with a plain ReLU some seeds fell silent and learnt nothing
 _SCORED_AT_ONCE: Final = 256  # slices
 
 
@@ -50,9 +51,9 @@ def build_network(side: int) -> "keras.Model":
         values = layers.Conv2D(
             filters, 3, strides=2, padding="same", kernel_initializer="he_normal"
         )(values)
-        values = layers.ReLU()(values)
+        values = layers.LeakyReLU(_LEAK)(values)
     values = layers.LayerNormalization()(layers.Flatten()(values))
-    values = layers.Dense(_UNITS, activation="relu")(values)
+    values = layers.LeakyReLU(_LEAK)(layers.Dense(_UNITS)(values))
     return keras.Model(inputs, layers.Dense(1)(values), name="slices")
 
 
@@ -89,7 +90,8 @@ def train_and_score(
             keras.optimizers.Adam(
                 keras.optimizers.schedules.CosineDecay(
                     config.learning_rate, config.steps, alpha=0.05
-                )
+                ),
+                clipnorm=1.0,
             ),
             loss=keras.losses.BinaryCrossentropy(from_logits=True),
             jit_compile=False,

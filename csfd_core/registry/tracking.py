@@ -174,7 +174,7 @@ def prepare_tracking(tracking_uri: str) -> None:
     Raises:
         SettingsError: If it cannot be created.
     """
-    _client(tracking_uri)
+    open_client(tracking_uri)
 
 
 @contextmanager
@@ -191,7 +191,7 @@ def tracked_run(
     Raises:
         SettingsError: If the tracking backend cannot be used.
     """
-    client = _client(tracking_uri)
+    client = open_client(tracking_uri)
     experiment_id = _experiment_id(client, tracking_uri, experiment)
     name = _run_name(identity)
     with _opened(client, experiment_id, identity.to_tags(), name) as run:
@@ -212,7 +212,12 @@ def _opened(
     client.set_terminated(run_id, status="FINISHED")
 
 
-def _client(tracking_uri: str) -> "MlflowClient":
+def open_client(tracking_uri: str) -> "MlflowClient":
+    """Return MLflow's client, once the backend has answered.
+
+    Raises:
+        SettingsError: If the tracking backend cannot be used.
+    """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     if tracking_uri.startswith(_SQLITE):
         _make_folder(Path(tracking_uri.removeprefix(_SQLITE)).parent)

@@ -150,7 +150,13 @@ class SegmentationProfile:
 
 
 PROFILES: Final[dict[str, SegmentationProfile]] = {
-    "demo": SegmentationProfile(model=SMALL, training=TrainingConfig(patience=4)),
+    # Short: it goes on from the general model, which knows the phantom well.
+    "demo": SegmentationProfile(
+        model=SMALL,
+        training=TrainingConfig(
+            epochs=6, steps_per_epoch=25, learning_rate=3e-4, patience=4
+        ),
+    ),
     "full": SegmentationProfile(
         model=LARGE,
         training=TrainingConfig(

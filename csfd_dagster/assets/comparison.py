@@ -1,30 +1,26 @@
-"""Comparison of the classifiers, the audit of leakage, and unseen predictions."""
+"""Comparison of the classifiers, and the audit of leakage."""
 
 import dagster as dg
 import pandas as pd
 
-from csfd_core.classification.ensemble import BEST, open_ensemble, write_best
+from csfd_core.classification.ensemble import write_best
 from csfd_core.classification.manifest import read_manifest
 from csfd_core.classification.models import ClassifierStore
 from csfd_core.classification.registry import CLASSIFIERS
 from csfd_core.comparison.chosen import choose_examples
-from csfd_core.comparison.predictions import unseen_studies
 from csfd_core.comparison.report import FOLDER, write_comparison
 from csfd_core.comparison.summary import compare
-from csfd_core.inference.predict import predict_stored
 from csfd_core.leakage.audit import audit_progress, is_current, run_audit
 from csfd_core.leakage.config import PROFILES as AUDIT_PROFILES
 from csfd_core.leakage.report import report_location
 from csfd_core.leakage.report import write_report as write_audit
 from csfd_core.reports.page import INDEX, Written
-from csfd_core.vocabulary import LABEL_COLUMNS
 from csfd_dagster.assets.classification import (
     CLASSIFIER_ASSETS,
     GROUP,
     training_manifest,
 )
 from csfd_dagster.assets.ingest import OWNERS, slice_store
-from csfd_dagster.assets.segmentation import vertebra_crops
 from csfd_dagster.classification_resource import ClassificationResource
 from csfd_dagster.mlflow_resource import MlflowResource
 from csfd_dagster.presentation import picture, table_of
@@ -95,7 +91,7 @@ def comparison_report(
 ) -> dg.MaterializeResult:
     """The classifiers side by side on the locked test set, with intervals and tests.
 
-    Notes which of them is the best; ``csfd predict`` uses that one.
+    Notes which of them is the best; that one challenges the champion.
     """
     stores = store.open()
     manifest = read_manifest(stores.root)
@@ -124,41 +120,6 @@ def comparison_report(
             "page": dg.MetadataValue.path(f"{location}/{INDEX}"),
             "models": table_of(comparison.models[["model", "weights", *_LOGGED]]),
             **_figures(written),
-        }
-    )
-
-
-@dg.asset(
-    group_name=GROUP,
-    owners=OWNERS,
-    kinds={"json"},
-    deps=[comparison_report, vertebra_crops],
-    code_version="1",
-)
-def unseen_predictions(store: StoreResource) -> dg.MaterializeResult:
-    """True and predicted probabilities of five studies that no model has seen.
-
-    A digest draws them from the locked test set; the best classifier predicts them.
-    """
-    stores = store.open()
-    manifest = read_manifest(stores.root)
-    test = manifest.table[manifest.table["is_test"]]
-    chosen = unseen_studies(test["study_uid"].unique())
-    ensemble = open_ensemble(stores, BEST)
-    notes = [predict_stored(stores, manifest, uid, ensemble) for uid in chosen]
-    predicted = pd.DataFrame(
-        [{"study_uid": note["study_uid"], **note["probabilities"]} for note in notes],
-        columns=["study_uid", *LABEL_COLUMNS],
-    )
-    labels = stores.metadata.read_studies().set_index("study_uid")
-    true = labels.loc[chosen, list(LABEL_COLUMNS)].reset_index()
-    return dg.MaterializeResult(
-        metadata={
-            "model": ensemble.name,
-            "trained_on": ensemble.data_kind,
-            "studies": len(chosen),
-            "true": table_of(true),
-            "predicted": table_of(predicted),
         }
     )
 

@@ -9,6 +9,7 @@ by how suspicious each is. Where fracture boxes tell which slices show the fract
 slices learn from that as well.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,13 @@ import pandas as pd
 from scipy import ndimage
 
 from csfd_core.checkpoint import Weights
-from csfd_core.classification.backbones.head import build_head, positive_weight
+from csfd_core.classification.backbones.head import (
+    build_head,
+    compile_model,
+    positive_weight,
+    scale_to,
+    slice_marks,
+)
 from csfd_core.classification.backbones.weights import digest_of, load_backbone
 from csfd_core.classification.classifier import (
     Classifier,
@@ -34,11 +41,13 @@ from csfd_core.classification.training import (
     Loop,
     OnEpoch,
     Trained,
+    mean_of_steps,
     train_epochs,
 )
-from csfd_core.compute import all_devices, computing
+from csfd_core.compute import all_devices, computing, predict_in_batches
 from csfd_core.evaluation.calibration import correct_prior
 from csfd_core.store.crop_store import CropStore
+from csfd_core.vocabulary import LEVEL_NAMES
 
 if TYPE_CHECKING:
     import keras
@@ -48,7 +57,6 @@ _HEAD_RATE: Final = 1e-3
 _TUNE_BATCH: Final = 4  # vertebrae, with all their slices
 _OUTSIDE: Final = 0.4  # brightness of what is not the vertebra
 _NEAR_PX: Final = 6
-_TOGETHER: Final = 64  # slices computed at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,31 +198,31 @@ class BackboneClassifier(Classifier):
         )
 
     def _train_head(self, data: TrainingSet, on_epoch: OnEpoch | None) -> Trained:
-        import keras
 
         features, labels, marks, known = self._training_arrays(data)
         head = self._head
-        head.get_layer("scale").adapt(features)
+        scale_to(head, features)
         weight = positive_weight(labels)
         weights = np.where(labels == 1, weight, 1.0)
         by_slice = np.repeat((known * weights)[:, None], marks.shape[1], axis=1)
-        model = _compile(head, _HEAD_RATE, keras)
+        model = compile_model(head, _HEAD_RATE)
 
         def run_epoch(epoch: int) -> Mapping[str, float]:
             order = np.random.default_rng([self.config.seed, epoch]).permutation(
                 len(labels)
             )
-            model.reset_metrics()
-            logs: Mapping[str, float] = {}
+            logs = []
             for start in range(0, len(order), _HEAD_BATCH):
                 at = order[start : start + _HEAD_BATCH]
-                logs = model.train_on_batch(
+                model.reset_metrics()
+                found = model.train_on_batch(
                     features[at],
                     {"vertebra": labels[at, None], "slices": marks[at, :, None]},
                     {"vertebra": weights[at], "slices": by_slice[at]},
                     return_dict=True,
                 )
-            return {"loss": logs["loss"], "accuracy": logs["vertebra_accuracy"]}
+                logs.append(found)
+            return mean_of_steps(logs, accuracy="vertebra_accuracy")
 
         loop = Loop(
             model=model,
@@ -236,16 +244,9 @@ class BackboneClassifier(Classifier):
         places = np.concatenate([index.to_numpy() for index, _ in found])
         features = np.concatenate([part for _, part in found]).astype(np.float32)
         own = rows.loc[places]
-        slices = features.shape[1]
-        known = own["slice_labels"].notna().to_numpy(dtype=np.float32)
-        marks = np.stack(
-            [
-                np.zeros(slices) if labels is None else np.asarray(labels, dtype=float)
-                for labels in own["slice_labels"]
-            ]
-        )
+        marks, known = slice_marks(own, features.shape[1])
         labels = own["label"].to_numpy(dtype=np.float32)
-        return features, labels, marks.astype(np.float32), known
+        return features, labels, marks, known
 
     def _fine_tune(
         self, data: TrainingSet, before: Trained, on_epoch: OnEpoch | None
@@ -262,20 +263,19 @@ class BackboneClassifier(Classifier):
         for index, layer in enumerate(self._network.layers):
             is_norm = isinstance(layer, keras.layers.BatchNormalization)
             layer.trainable = index >= first and not is_norm
-        compiled = _compile(model, self.config.fine_tune_rate, keras)
+        compiled = compile_model(model, self.config.fine_tune_rate)
         rows = data.training
         weight = positive_weight(rows["label"].to_numpy(dtype=np.float32))
         done = len(before.history)
 
         def run_epoch(epoch: int) -> Mapping[str, float]:
             rng = np.random.default_rng([self.config.seed, 1, epoch])
-            compiled.reset_metrics()
-            logs: Mapping[str, float] = {}
+            logs = []
             for study_uid in rng.permutation(rows["study_uid"].unique()):
                 own = rows[rows["study_uid"] == study_uid]
-                logs = self._tune_on(compiled, data.crops, own, weight)
+                logs += self._tune_on(compiled, data.crops, own, weight)
             self._tuned = self._network.get_weights()
-            return {"loss": logs["loss"], "accuracy": logs["vertebra_accuracy"]}
+            return mean_of_steps(logs, accuracy="vertebra_accuracy")
 
         loop = Loop(
             model=compiled,
@@ -293,21 +293,29 @@ class BackboneClassifier(Classifier):
             if on_epoch is not None:
                 on_epoch({**row, "epoch": row["epoch"] + done})
 
+        frozen = self._network.get_weights()
         after = train_epochs(loop, tell)
-        self._tuned = self._network.get_weights()
+        best_epoch = done + after.best_epoch
+        if _lowest_loss(after) < _lowest_loss(before):
+            self._tuned = self._network.get_weights()
+        else:  # it has done harm: the head alone is kept
+            self._network.set_weights(frozen)
+            self._head.set_weights(before.weights)
+            self._tuned = None
+            best_epoch = before.best_epoch
         shifted = [{**row, "epoch": row["epoch"] + done} for row in after.history]
         return Trained(
             weights=self.get_weights(),
             history=[*before.history, *shifted],
-            best_epoch=done + after.best_epoch,
+            best_epoch=best_epoch,
             stopped=after.stopped,
         )
 
     def _tune_on(
         self, model: "keras.Model", crops: CropStore, rows: pd.DataFrame, weight: float
-    ) -> Mapping[str, float]:
+    ) -> list[Mapping[str, float]]:
         """Take the steps of one study."""
-        logs: Mapping[str, float] = {}
+        logs = []
         pairs = list(read_vertebrae(crops, rows))
         for start in range(0, len(pairs), _TUNE_BATCH):
             part = pairs[start : start + _TUNE_BATCH]
@@ -316,21 +324,19 @@ class BackboneClassifier(Classifier):
             labels = own["label"].to_numpy(dtype=np.float32)
             inputs = self._to_inputs(vertebrae)
             shape = (len(part), self.shape.slices)
-            marks = np.zeros((*shape, 1), dtype=np.float32)
-            known = own["slice_labels"].notna().to_numpy(dtype=np.float32)
-            for index, slices in enumerate(own["slice_labels"]):
-                if slices is not None:
-                    marks[index, :, 0] = slices
+            marks, known = slice_marks(own, self.shape.slices)
             weights = np.where(labels == 1, weight, 1.0)
-            logs = model.train_on_batch(
+            model.reset_metrics()
+            found = model.train_on_batch(
                 inputs.reshape(*shape, *inputs.shape[1:]),
-                {"vertebra": labels[:, None], "slices": marks},
+                {"vertebra": labels[:, None], "slices": marks[..., None]},
                 {
                     "vertebra": weights,
                     "slices": np.repeat((known * weights)[:, None], shape[1], axis=1),
                 },
                 return_dict=True,
             )
+            logs.append(found)
         return logs
 
     def _joined(self) -> "keras.Model":
@@ -339,29 +345,21 @@ class BackboneClassifier(Classifier):
 
         side, slices = self.shape.side_px, self.shape.slices
         inputs = keras.Input((slices, side, side, 3))
-        flat = keras.layers.Lambda(
-            lambda x: keras.ops.reshape(x, (-1, side, side, 3)),
-            output_shape=(side, side, 3),
-        )(inputs)
+        flat = keras.ops.reshape(inputs, (-1, side, side, 3))
         maps = self._network(flat, training=False)
         depth = int(self._network.output_shape[-1])
-        pooled = keras.layers.Lambda(
-            lambda x: keras.ops.reshape(
-                keras.ops.mean(x, axis=(1, 2)), (-1, slices, depth)
-            ),
-            output_shape=(slices, depth),
-        )(maps)
+        pooled = keras.ops.mean(maps, axis=(1, 2))
+        pooled = keras.ops.reshape(pooled, (-1, slices, depth))
         return keras.Model(inputs, self._head(pooled))
 
     def _extract(self, vertebrae: list[Vertebra]) -> npt.NDArray[np.floating]:
         """Return the pooled features of every slice, (N, K, D)."""
         inputs = self._to_inputs(vertebrae)
-        parts = [
-            np.asarray(self._network.predict_on_batch(inputs[at : at + _TOGETHER]))
-            for at in range(0, len(inputs), _TOGETHER)
-        ]
-        pooled = np.concatenate([part.mean(axis=(1, 2)) for part in parts])
-        return pooled.reshape(len(vertebrae), -1, pooled.shape[-1])
+        together = self.shape.slices * len(LEVEL_NAMES)
+        maps = predict_in_batches(self._network, inputs, together)
+        pooled = maps.mean(axis=(1, 2))
+        shape = (len(vertebrae), -1, pooled.shape[-1])
+        return np.asarray(pooled.reshape(shape))
 
     def _head_logits(self, features: npt.NDArray[np.floating]) -> Logits:
         found = self._head.predict_on_batch(features.astype(np.float32))
@@ -388,14 +386,6 @@ class BackboneClassifier(Classifier):
         return np.asarray(prepared, dtype=np.float32)
 
 
-def _compile(model: "keras.Model", rate: float, keras: Any) -> "keras.Model":  # noqa: ANN401
-    cross_entropy = keras.losses.BinaryCrossentropy(from_logits=True)
-    accuracy = keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)
-    model.compile(
-        keras.optimizers.AdamW(rate, weight_decay=1e-3, clipnorm=1.0),
-        loss={"vertebra": cross_entropy, "slices": cross_entropy},
-        metrics={"vertebra": [accuracy]},
-        jit_compile=False,
-    )
-    model.optimizer.build(model.trainable_variables)
-    return model
+def _lowest_loss(trained: Trained) -> float:
+    losses = [row["val_loss"] for row in trained.history]
+    return min((loss for loss in losses if math.isfinite(loss)), default=math.inf)

@@ -29,11 +29,13 @@ from csfd_core.classification.training import (
     Loop,
     OnEpoch,
     Trained,
+    mean_of_steps,
     train_epochs,
 )
-from csfd_core.compute import all_devices, computing
+from csfd_core.compute import all_devices, computing, predict_in_batches
 from csfd_core.errors import StoreError
 from csfd_core.store.crop_store import CropStore
+from csfd_core.vocabulary import LEVEL_NAMES
 
 if TYPE_CHECKING:
     import keras
@@ -41,10 +43,10 @@ if TYPE_CHECKING:
 NAME: Final = "basic_cnn"
 _STEP: Final = 4  # pixels from one place to the next: two poolings
 _PATCH_PLACES: Final = 4  # whose mean is the logit of a patch
-_PLACES: Final = 6  # whose mean is the logit of a vertebra
+_PLACES: Final = 3  # whose mean is the logit of a vertebra
 _NEAR_PX: Final = 4  # places so far from the mask count
 _NOWHERE: Final = -12.0  # logit of places away from the vertebra
-_TOGETHER: Final = 16  # vertebrae computed at once
+_TOGETHER: Final = len(LEVEL_NAMES)  # vertebrae computed at once
 _WARM_UP: Final = 40  # steps
 _TRUSTED: Final = 0.6  # share of the epochs before it may say where fractures are
 
@@ -193,21 +195,22 @@ class BasicCnn(Classifier):
             rng = np.random.default_rng([self.config.seed, epoch, step])
             return pool.batch(size, rng)
 
-        model.reset_metrics()
-        logs: Mapping[str, float] = {}
+        logs: list[Mapping[str, float]] = []
         with ThreadPoolExecutor(1) as thread:
             coming = thread.submit(batch, 0)
             for step in range(steps):
                 patches, labels = coming.result()
                 if step + 1 < steps:
                     coming = thread.submit(batch, step + 1)
-                logs = model.train_on_batch(patches, labels, return_dict=True)
-        return {name: float(logs[name]) for name in ("loss", "accuracy")}
+                model.reset_metrics()
+                logs.append(model.train_on_batch(patches, labels, return_dict=True))
+        return mean_of_steps(logs)
 
     def _places(self, vertebrae: Sequence[Vertebra]) -> npt.NDArray[np.float32]:
         """Return the logits of all places, (N, K, side / 4, side / 4)."""
         inputs = np.concatenate([to_inputs(vertebra) for vertebra in vertebrae])
-        found = np.asarray(self._network.predict_on_batch(inputs))[..., 0]
+        together = self.shape.slices * _TOGETHER
+        found = predict_in_batches(self._network, inputs, together)[..., 0]
         near = np.concatenate([_near(vertebra.masks) for vertebra in vertebrae])
         logits = np.where(near, found, _NOWHERE)
         return np.asarray(logits.reshape(len(vertebrae), -1, *logits.shape[1:]))
@@ -224,8 +227,10 @@ class _Pools:
     def pool(self, epoch: int) -> PatchPool:
         config = self._network.config
         rng = np.random.default_rng([config.seed, epoch])
-        if self._pool is None or not self._fits:
+        if not self._fits:
             self._pool = self._read(rng)
+        elif self._pool is None:  # the same ones when a training goes on
+            self._pool = self._read(np.random.default_rng([config.seed, 0]))
         if epoch:
             trusted = epoch >= config.epochs * _TRUSTED
             self._pool.mine(self._network.suspects, rng, trusted=trusted)

@@ -1,0 +1,132 @@
+"""How many newly labelled studies have come since the newest training.
+
+Counted are studies that a training could use and that no candidate has seen: labelled,
+not quarantined, not of the locked test set. A study that the manifest leaves out (its
+vertebrae were not found, say) is not counted, as training again would not use it.
+"""
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from csfd_core.classification.manifest import MANIFEST_PATH, read_manifest
+from csfd_core.classification.models import ClassifierStore
+from csfd_core.classification.registry import CLASSIFIERS
+from csfd_core.evaluation.folds import assign_folds
+from csfd_core.store.convert import Stores
+from csfd_core.store.labels import read_all_labels
+from csfd_core.store.source import Sources
+from csfd_core.vocabulary import LEVEL_NAMES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrivals:
+    """Newly labelled studies.
+
+    Attributes:
+        in_store: Ingested, and of no use to the newest candidate yet.
+        waiting: Labelled in a source, not ingested yet. Whether they are good, and of
+            the locked test set, is not known before that.
+        model_id: The candidate that has seen most; ``None``: nothing was trained yet.
+        profile: Of its training.
+        trained_on: Studies that it was trained, stopped or calibrated on.
+    """
+
+    in_store: tuple[str, ...]
+    waiting: tuple[str, ...]
+    model_id: str | None
+    profile: str
+    trained_on: int
+
+    @property
+    def count(self) -> int:
+        """All of them."""
+        return len(self.in_store) + len(self.waiting)
+
+
+def count_arrivals(stores: Stores, sources: Sources) -> Arrivals:
+    """Compare what is labelled with what the newest candidate was trained on."""
+    table = stores.metadata.read_studies() if _is_there(stores) else None
+    labelled = read_all_labels(sources.locations).table
+    levels = labelled[list(LEVEL_NAMES)]
+    with_labels = {str(uid) for uid in levels.index[levels.notna().any(axis=1)]}
+    folders = {folder.name for folder in sources.studies()}
+    manifest = None
+    if stores.root.exists(MANIFEST_PATH):
+        manifest = read_manifest(stores.root).table
+    return new_studies(
+        table=table,
+        manifest=manifest,
+        offered=with_labels & folders,
+        labelled=with_labels,
+        cards=_cards(stores),
+    )
+
+
+def new_studies(
+    *,
+    table: pd.DataFrame | None,
+    manifest: pd.DataFrame | None,
+    offered: Set[str],
+    labelled: Set[str],
+    cards: list[Mapping[str, Any]],
+) -> Arrivals:
+    """Count newly labelled studies; ``count_arrivals`` reads what it takes.
+
+    Args:
+        table: The store's table of studies; ``None``: there is none yet.
+        manifest: Rows of the training manifest; ``None``: there is none yet.
+        offered: Studies of the sources that have labels and images.
+        labelled: Studies of the sources that have labels.
+        cards: Of all trained classifiers.
+    """
+    trained: set[str] = set()
+    newest: Mapping[str, Any] = {}
+    for card in cards:
+        own = set(card["training_studies"]) | set(card["validation_studies"])
+        if not newest or len(own) > len(trained):
+            newest, trained = card, own
+    usable, ingested = set[str](), set[str]()
+    if table is not None:
+        ingested = {str(uid) for uid in table["study_uid"]}
+        usable = _usable(table, labelled) - _left_out(manifest)
+    return Arrivals(
+        in_store=tuple(sorted(usable - trained)),
+        waiting=tuple(sorted(offered - ingested)),
+        model_id=str(newest["model_id"]) if newest else None,
+        profile=str(newest.get("profile", "demo")),
+        trained_on=len(trained),
+    )
+
+
+def _usable(table: pd.DataFrame, labelled: Set[str]) -> set[str]:
+    """Return the labelled, good studies outside the locked test set."""
+    good = table[table["status"] != "quarantined"]
+    places = assign_folds(good)
+    known = good[list(LEVEL_NAMES)].notna().any(axis=1).to_numpy()
+    known |= good["study_uid"].isin(labelled).to_numpy()
+    own = places["study_uid"][known & ~places["is_test"].to_numpy()]
+    return {str(uid) for uid in own}
+
+
+def _left_out(manifest: pd.DataFrame | None) -> set[str]:
+    """Return the studies of the manifest that have labels but no usable vertebra."""
+    if manifest is None:
+        return set()
+    own = manifest[manifest["label"].notna()]
+    is_used = own["left_out"].isna().groupby(own["study_uid"]).any()
+    return {str(uid) for uid in is_used.index[~is_used]}
+
+
+def _cards(stores: Stores) -> list[Mapping[str, Any]]:
+    models = ClassifierStore(stores.root)
+    found = [
+        models.card(name, fold) for name in CLASSIFIERS for fold in models.folds(name)
+    ]
+    return [card for card in found if card is not None]
+
+
+def _is_there(stores: Stores) -> bool:
+    return stores.metadata.read_studies_inputs() is not None

@@ -1,0 +1,310 @@
+"""The champion and the challenger: aliases of a registered model in MLflow.
+
+A version of the registered model is one ensemble, frozen in the store
+(``registry.frozen``); its tags name it by digest, and nothing of a patient. MLflow
+holds the aliases: moving one is a single transaction, before which everything is as it
+was. A change is written to a tag of the version first, then the alias is moved, then
+the change is recorded in the store. So a process that dies in between leaves the
+champion as it was, or moved with the record still to be written; ``settle`` does that.
+
+Each store has a registered model of its own, ``csfd-classifier`` or, where another
+store has taken that name in the same MLflow, one with a suffix: a champion of one store
+never serves another.
+"""
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+from csfd_core.errors import SettingsError
+from csfd_core.registry.frozen import FOLDER, FrozenEnsemble
+from csfd_core.registry.history import (
+    ALIASES,
+    CHAMPION,
+    OUTSIDE,
+    PROMOTE,
+    Change,
+    append_change,
+    changes_of,
+    read_history,
+)
+from csfd_core.registry.tracking import open_client
+from csfd_core.store.convert import Stores
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+NAME: Final = "csfd-classifier"
+_NOTE: Final = f"{FOLDER}/registry.json"
+_STORE_TAG: Final = "csfd.store_id"
+_DIGEST_TAG: Final = "csfd.digest"
+_CHANGE_TAG: Final = "csfd.change"
+_ABSENT: Final = "RESOURCE_DOES_NOT_EXIST"
+_THERE: Final = "RESOURCE_ALREADY_EXISTS"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """A registered ensemble."""
+
+    number: int
+    digest: str  # of the frozen ensemble
+    model: str  # name in the registry of backbones
+    tags: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def title(self) -> str:
+        """Return what sentences call it."""
+        return f"version {self.number} ({self.model})"
+
+
+class ChampionRegistry:
+    """Versions and aliases of one store. Opens nothing until it is used."""
+
+    def __init__(self, stores: Stores, tracking_uri: str) -> None:
+        """Take where the ensembles are, and MLflow's backend."""
+        self.stores = stores
+        self.tracking_uri = tracking_uri
+
+    @property
+    def is_begun(self) -> bool:
+        """Say whether the store has ever registered a version; asks the store only."""
+        return self.stores.root.exists(_NOTE)
+
+    def holder(self, alias: str) -> Version | None:
+        """Return the version that has an alias, ``None`` where none has it.
+
+        Raises:
+            SettingsError: If MLflow cannot be used, or the version is gone.
+        """
+        number = self._number_of(alias)
+        return None if number is None else self.version(number)
+
+    def champion(self) -> Version | None:
+        """Return the champion, ``None`` where there has not been one yet.
+
+        Raises:
+            SettingsError: If MLflow cannot be used, or does not know the champion that
+                the store's record names.
+        """
+        found = self.holder(CHAMPION)
+        recorded = changes_of(read_history(self.stores.root), CHAMPION)
+        if found is None and recorded:
+            number = recorded[-1].after
+            raise SettingsError(
+                f"MLflow has no champion, but version {number} was. Check "
+                f"MLFLOW_TRACKING_URI; csfd champion promote {number} gives the title "
+                "back."
+            )
+        return found
+
+    def version(self, number: int) -> Version:
+        """Return a version.
+
+        Raises:
+            SettingsError: If MLflow cannot be used, or there is no such version.
+        """
+        model = self._registered()
+        if model is not None:
+            found = self._get_version(str(model.name), number)
+            if found is not None:
+                return found
+        raise SettingsError(
+            f"There is no version {number} of the classifier in MLflow for the store "
+            f"{self.stores.root}. See csfd champion show."
+        )
+
+    def versions(self) -> list[Version]:
+        """Return all versions, the oldest first."""
+        model = self._registered()
+        if model is None:
+            return []
+        found = self._client.search_model_versions(f"name='{model.name}'")
+        return sorted((_to_version(v) for v in found), key=lambda v: v.number)
+
+    def register(self, frozen: FrozenEnsemble, run_id: str) -> Version:
+        """Return the version of a frozen ensemble, made if it is new.
+
+        Args:
+            frozen: In the store.
+            run_id: The MLflow run that registers it and holds its description.
+        """
+        for version in self.versions():
+            if version.digest == frozen.digest:
+                return version
+        name = self._require_registered()
+        tags = {
+            _DIGEST_TAG: frozen.digest,
+            "csfd.place": frozen.folder,
+            "csfd.model": frozen.model,
+            "csfd.model_ids": ", ".join(frozen.model_ids),
+            "csfd.manifest": ", ".join(frozen.manifests),
+            "csfd.data_kind": frozen.data_kind,
+            "csfd.code_version": ", ".join(frozen.code_versions),
+            "csfd.training_runs": ", ".join(self._training_runs(frozen)),
+        }
+        made = self._client.create_model_version(
+            name,
+            f"runs:/{run_id}/ensemble",
+            run_id=run_id,
+            tags={key: value for key, value in tags.items() if value},
+            await_creation_for=0,
+        )
+        return _to_version(made)
+
+    def tag(self, version: Version, key: str, value: str) -> None:
+        """Write a tag of a version."""
+        self._client.set_model_version_tag(
+            self._require_registered(), str(version.number), key, value
+        )
+
+    def move(self, alias: str, version: Version, change: Change) -> Change:
+        """Give an alias to a version, and record it; ``change`` says who and why.
+
+        Raises:
+            SettingsError: If MLflow cannot be used.
+        """
+        self.settle()
+        done = change.since(self._number_of(alias))
+        self.tag(version, f"{_CHANGE_TAG}.{alias}", json.dumps(done.to_note()))
+        self._client.set_registered_model_alias(
+            self._require_registered(), alias, str(version.number)
+        )
+        append_change(self.stores.root, done)
+        return done
+
+    def history(self) -> list[Change]:
+        """Return every change, also those that the record in the store lacks."""
+        known = read_history(self.stores.root)
+        return [*known, *self._unrecorded(known)]
+
+    def settle(self) -> list[Change]:
+        """Record what a process that died has left unrecorded; return that."""
+        missing = self._unrecorded(read_history(self.stores.root))
+        for change in missing:
+            append_change(self.stores.root, change)
+        return missing
+
+    def _unrecorded(self, known: Sequence[Change]) -> list[Change]:
+        found = []
+        for alias in ALIASES:
+            own = [change for change in known if change.alias == alias]
+            before = own[-1].after if own else None
+            after = self._number_of(alias)
+            if after != before:
+                told = None if after is None else self._told_change(alias, after)
+                ids = {change.id for change in known}
+                if told is None or told.id in ids or told.before != before:
+                    told = Change(
+                        id=f"{OUTSIDE}-{alias}-{len(known)}-{after}",
+                        alias=alias,
+                        before=before,
+                        after=after,
+                        action=PROMOTE,
+                        kind=OUTSIDE,
+                        by="unknown",
+                        reason="The alias was moved by other means than csfd.",
+                    )
+                found.append(told)
+        return found
+
+    def _told_change(self, alias: str, number: int) -> Change | None:
+        """Return what the version's tag says of how it got the alias."""
+        model = self._registered()
+        version = None if model is None else self._get_version(str(model.name), number)
+        text = "" if version is None else version.tags.get(f"{_CHANGE_TAG}.{alias}", "")
+        return Change.from_note(json.loads(text)) if text else None
+
+    def _number_of(self, alias: str) -> int | None:
+        model = self._registered()
+        number = None if model is None else model.aliases.get(alias)
+        return None if number is None else int(number)
+
+    def _get_version(self, name: str, number: int) -> Version | None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return _to_version(self._client.get_model_version(name, str(number)))
+        except MlflowException as error:
+            if error.error_code == _ABSENT:
+                return None
+            raise
+
+    @cached_property
+    def _client(self) -> "MlflowClient":
+        return open_client(self.tracking_uri)
+
+    def _registered(self) -> "RegisteredModel | None":
+        """Return this store's registered model, ``None`` where it has none yet."""
+        if not self.is_begun:
+            return None
+        note = self._read_note()
+        found = self._get_model(note["registered_model"])
+        return found if _belongs(found, note["store_id"]) else None
+
+    def _require_registered(self) -> str:
+        """Return the name of this store's registered model, made if it has none."""
+        from mlflow.exceptions import MlflowException
+
+        note = self._read_note() if self.is_begun else {"store_id": uuid.uuid4().hex}
+        own = str(note["store_id"])
+        for name in (note.get("registered_model", NAME), f"{NAME}-{own[:8]}"):
+            found = self._get_model(name)
+            if found is not None and not _belongs(found, own):
+                continue  # of another store
+            if note.get("registered_model") != name:
+                note["registered_model"] = name
+                content = json.dumps(note, indent=2) + "\n"
+                self.stores.root.write(_NOTE, content.encode())
+            if found is None:
+                try:
+                    self._client.create_registered_model(name, tags={_STORE_TAG: own})
+                except MlflowException as error:
+                    if error.error_code != _THERE:
+                        raise
+            return str(name)
+        raise SettingsError(
+            f"MLflow has registered models {NAME} and {NAME}-{own[:8]}, but neither "
+            "belongs to this store. Use another MLFLOW_TRACKING_URI."
+        )
+
+    def _get_model(self, name: str) -> "RegisteredModel | None":
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._client.get_registered_model(name)
+        except MlflowException as error:
+            if error.error_code == _ABSENT:
+                return None
+            raise
+
+    def _read_note(self) -> dict[str, Any]:
+        return dict(json.loads(self.stores.root.read(_NOTE)))
+
+    def _training_runs(self, frozen: FrozenEnsemble) -> list[str]:
+        """Return the MLflow runs that trained the folds, as far as they are there."""
+        places = [e.experiment_id for e in self._client.search_experiments()]
+        found = []
+        for inputs in frozen.inputs:
+            query = f"params.inputs = '{inputs}' and attributes.status = 'FINISHED'"
+            runs = self._client.search_runs(places, query, max_results=1)
+            found += [str(run.info.run_id) for run in runs]
+        return found
+
+
+def _to_version(found: "ModelVersion") -> Version:
+    tags = dict(found.tags)
+    return Version(
+        number=int(found.version),
+        digest=tags.get(_DIGEST_TAG, ""),
+        model=tags.get("csfd.model", "unknown"),
+        tags=tags,
+    )
+
+
+def _belongs(model: "RegisteredModel | None", store_id: str) -> bool:
+    return model is not None and model.tags.get(_STORE_TAG) == store_id

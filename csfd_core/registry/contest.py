@@ -1,0 +1,344 @@
+"""The contest: the best of a comparison is registered and meets the champion.
+
+Both are judged as they would serve now. What was predicted at training counts as long
+as the crops of a study are what they were; new test studies, and those that were cut
+anew, are predicted again by whoever lacks them. The labels are today's, for both.
+
+Every step can be repeated: a process that dies leaves the champion as it was, and the
+next call takes up what is there.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+
+from csfd_core.classification.crops import read_vertebrae
+from csfd_core.classification.ensemble import open_version
+from csfd_core.classification.manifest import Manifest, labels_of, read_manifest
+from csfd_core.classification.models import TEST, ClassifierStore, FoldResult
+from csfd_core.comparison.predictions import test_predictions
+from csfd_core.comparison.tables import mean_threshold
+from csfd_core.errors import SettingsError, StoreError
+from csfd_core.registry.champion import ChampionRegistry, Version
+from csfd_core.registry.decision import (
+    Condition,
+    Contender,
+    Decision,
+    PromotionConfig,
+    capital,
+    refuse,
+)
+from csfd_core.registry.frozen import (
+    FOLDER,
+    NOTE,
+    FrozenEnsemble,
+    freeze,
+    studies_learnt_from,
+)
+from csfd_core.registry.history import (
+    CHALLENGER,
+    CHAMPION,
+    CONSIDER,
+    DECISION,
+    PROMOTE,
+    Change,
+    taken_back,
+)
+from csfd_core.registry.promotion import decide
+from csfd_core.registry.titles import require_whole
+from csfd_core.store.convert import Stores
+from csfd_core.vocabulary import LABEL_COLUMNS
+
+if TYPE_CHECKING:
+    from csfd_core.registry.tracking import TrackedRun
+
+_LAST: Final = f"{FOLDER}/decision.json"
+_REPRODUCED: Final = 3  # studies
+_SAME: Final = 0.02  # of a probability; half precision changes less than half of it
+DECISION_TAG: Final = "csfd.decision"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contest:
+    """What came of a challenge."""
+
+    challenger: Version
+    champion: Version | None  # afterwards
+    decision: Decision
+
+
+def hold_contest(
+    registry: ChampionRegistry,
+    model: str,
+    run: "TrackedRun",
+    config: PromotionConfig,
+    by: str,
+) -> Contest:
+    """Register a classifier as challenger, decide, and move the title if it won.
+
+    Args:
+        registry: Of the store whose newest folds of the classifier are meant.
+        model: Name in the registry of backbones.
+        run: Holds the description of a new version, and the decision.
+        config: What the challenger must reach.
+        by: Who is recorded.
+
+    Raises:
+        SettingsError: If MLflow cannot be used, or lost the champion.
+        StoreError: If the classifier is not there, or has no whole files.
+    """
+    stores = registry.stores
+    holder = registry.champion()
+    registry.settle()
+    frozen = freeze(stores, model)
+    run.log_files({f"ensemble/{NOTE}": _to_bytes(frozen.to_note())})
+    version = registry.register(frozen, run.run_id)
+    before = registry.holder(CHALLENGER)
+    if before is None or before.number != version.number:
+        registry.move(
+            CHALLENGER,
+            version,
+            Change(
+                alias=CHALLENGER,
+                after=version.number,
+                model=model,
+                action=CONSIDER,
+                kind=DECISION,
+                by=by,
+                reason=f"{capital(version.title)} is the best of the comparison.",
+            ),
+        )
+    decision = _decide(registry, holder, version, config)
+    note = decision.to_note()
+    if holder is None or holder.number != version.number:
+        registry.tag(version, DECISION_TAG, json.dumps(note))
+    if decision.promoted:
+        registry.move(CHAMPION, version, _promotion(version, decision, by))
+    run.log_files({"decision.json": _to_bytes(note)})
+    _write_last(stores, frozen, version, note)
+    return Contest(
+        challenger=version,
+        champion=version if decision.promoted else holder,
+        decision=decision,
+    )
+
+
+def is_settled(stores: Stores, model: str) -> bool:
+    """Say whether the newest folds of a classifier have met the champion already.
+
+    Asks the store only. New test studies and corrected labels are part of what the
+    folds were made from, so they bring on a new contest.
+    """
+    if not stores.root.exists(_LAST):
+        return False
+    last = json.loads(stores.root.read(_LAST))
+    models = ClassifierStore(stores.root)
+    cards = [models.card(model, fold) or {} for fold in models.folds(model)]
+    return bool(last["inputs"] == [card.get("inputs") for card in cards])
+
+
+def read_decision(stores: Stores) -> dict[str, Any] | None:
+    """Return the last decision as JSON values, ``None`` where there was none."""
+    if not stores.root.exists(_LAST):
+        return None
+    return dict(json.loads(stores.root.read(_LAST)))
+
+
+def contender_of(
+    registry: ChampionRegistry, version: Version, manifest: Manifest
+) -> Contender:
+    """Return a version with what it says of today's locked test set.
+
+    Raises:
+        StoreError: If its files are damaged.
+        SettingsError: If studies must be predicted anew and the network cannot be had.
+    """
+    frozen = require_whole(registry, version)
+    results = frozen.results(registry.stores)
+    rows = manifest.usable[manifest.usable["is_test"]]
+    studies = sorted(str(uid) for uid in rows["study_uid"].unique())
+    kept = test_predictions({version.model: results})
+    fresh = [uid for uid in studies if _still_holds(uid, rows, results, manifest)]
+    fresh = [uid for uid in fresh if uid in set(kept["study_uid"])]
+    parts = [kept[kept["study_uid"].isin(fresh)]]
+    stale = [uid for uid in studies if uid not in set(fresh)]
+    if stale and dict(results[0].card["crop"]) == dict(manifest.crop):
+        parts.append(_predict_anew(registry, version, rows, stale))
+    frame = pd.concat(parts, ignore_index=True)
+    return Contender(
+        name=version.title,
+        predictions=_relabelled(frame, manifest),
+        thresholds={
+            "vertebra": mean_threshold(results, "vertebra"),
+            "overall": mean_threshold(results, "overall"),
+        },
+        ms_per_study=sum(_number(r.card.get("ms_per_study")) for r in results),
+        prevalence={
+            name: float(np.mean([r.card["prevalence"][name] for r in results]))
+            for name in LABEL_COLUMNS
+        },
+        learnt_from=frozenset(studies_learnt_from(results)),
+    )
+
+
+def _decide(
+    registry: ChampionRegistry,
+    holder: Version | None,
+    version: Version,
+    config: PromotionConfig,
+) -> Decision:
+    """Return the decision; what cannot be compared is a reason to refuse."""
+    title = None if holder is None else holder.title
+    if holder is not None and holder.number == version.number:
+        sentence = f"{capital(version.title)} is the champion already."
+        return refuse(title, version.title, _unmet("is_new", sentence), config)
+    by_hand = taken_back(registry.history(), version.number)
+    if by_hand is not None:
+        sentence = (
+            f"{capital(version.title)} was champion until {by_hand.by} took the title "
+            f"back on {by_hand.at[:10]} ({by_hand.reason.rstrip('.')}). Only csfd "
+            f"champion promote {version.number} gives it back."
+        )
+        return refuse(title, version.title, _unmet("taken_back", sentence), config)
+    manifest = read_manifest(registry.stores.root)
+    challenger = contender_of(registry, version, manifest)
+    try:
+        champion = None if holder is None else contender_of(registry, holder, manifest)
+    except (StoreError, SettingsError) as error:
+        sentence = f"The champion cannot be compared with: {error}"
+        return refuse(title, version.title, _unmet("champion_whole", sentence), config)
+    decision = decide(champion, challenger, config)
+    if not decision.promoted:
+        return decision
+    condition = _of_reproduction(registry, version, manifest, challenger)
+    return replace(
+        decision,
+        promoted=condition.is_met,
+        conditions=(*decision.conditions, condition),
+    )
+
+
+def _of_reproduction(
+    registry: ChampionRegistry,
+    version: Version,
+    manifest: Manifest,
+    challenger: Contender,
+) -> Condition:
+    """Compare what was scored with what the frozen files say: that is what serves."""
+    told = challenger.predictions.set_index(["study_uid", "level"])["probability"]
+    studies = sorted(told.index.unique("study_uid"))[:_REPRODUCED]
+    rows = manifest.usable
+    try:
+        found = _predict_anew(registry, version, rows, studies)
+    except (StoreError, SettingsError) as error:
+        return _unmet("reproduction", f"The frozen challenger cannot speak: {error}")
+    again = found.set_index(["study_uid", "level"])["probability"]
+    furthest = float((again - told.reindex(again.index)).abs().max())
+    return Condition(
+        name="reproduction",
+        is_met=furthest <= _SAME,
+        sentence=f"Opened from its frozen files, it says of {len(studies)} test "
+        f"studies what was scored, within {furthest:.4f}; {_SAME:g} is allowed.",
+    )
+
+
+def _unmet(name: str, sentence: str) -> Condition:
+    return Condition(name=name, is_met=False, sentence=sentence)
+
+
+def _still_holds(
+    uid: str, rows: pd.DataFrame, results: list[FoldResult], manifest: Manifest
+) -> bool:
+    """Say whether what every fold said of a study is what it would say now."""
+    own = rows[rows["study_uid"] == uid]
+    levels, content = set(own["level"]), str(own["content_hash"].iloc[0])
+    for result in results:
+        hashes = result.card.get("test_studies")
+        if hashes is None:  # of an older card
+            if result.card["manifest"] != manifest.inputs:
+                return False
+        elif hashes.get(uid) != content:
+            return False
+        said = result.predictions
+        said = said[(said["study_uid"] == uid) & (said["group"] == TEST)]
+        if set(said["level"][said["logit"].notna()]) != levels:
+            return False
+    return True
+
+
+def _predict_anew(
+    registry: ChampionRegistry,
+    version: Version,
+    rows: pd.DataFrame,
+    studies: list[str],
+) -> pd.DataFrame:
+    ensemble = open_version(registry, version)
+    found = []
+    for uid in studies:
+        own = rows[rows["study_uid"] == uid]
+        pairs = dict(read_vertebrae(registry.stores.crops, own))
+        said = ensemble.predict(
+            {str(own.at[at, "level"]): v for at, v in pairs.items()}
+        )
+        found += [
+            {
+                "study_uid": uid,
+                "model": version.model,
+                "level": level,
+                "label": math.nan,
+                "probability": probability,
+                "patient": str(own["patient"].iloc[0]),
+                "is_seen": level in set(own["level"]),
+            }
+            for level, probability in said.items()
+        ]
+    return pd.DataFrame(found)
+
+
+def _relabelled(frame: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
+    """Give predictions today's labels."""
+    studies = sorted(str(uid) for uid in frame["study_uid"].unique())
+    labels = labels_of(manifest.table, studies).stack(future_stack=True)
+    places = pd.MultiIndex.from_frame(frame[["study_uid", "level"]])
+    return frame.assign(label=labels.reindex(places).to_numpy(dtype=float))
+
+
+def _promotion(version: Version, decision: Decision, by: str) -> Change:
+    return Change(
+        alias=CHAMPION,
+        after=version.number,
+        model=version.model,
+        action=PROMOTE,
+        kind=DECISION,
+        by=by,
+        reason=" ".join([decision.verdict, *decision.reasons]),
+        decision=decision.to_note(),
+    )
+
+
+def _write_last(
+    stores: Stores, frozen: FrozenEnsemble, version: Version, note: Mapping[str, Any]
+) -> None:
+    """Note the last decision in the store, for whoever cannot ask MLflow."""
+    last = {
+        "when": datetime.now(UTC).isoformat("T", "seconds"),
+        "version": version.number,
+        "digest": frozen.digest,
+        "inputs": list(frozen.inputs),
+        "decision": dict(note),
+    }
+    stores.root.write(_LAST, _to_bytes(last))
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _to_bytes(note: Mapping[str, Any]) -> bytes:
+    return (json.dumps(note, indent=2) + "\n").encode()

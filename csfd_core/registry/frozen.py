@@ -1,0 +1,194 @@
+"""Ensembles that are kept as they are: copies named after their content.
+
+Training writes ``models/classification/<model>/fold_<k>`` anew. What serves must not
+change with it, so the folds of a candidate are copied to
+``models/champion/<digest>/<model>/fold_<k>``. ``ensemble.json`` beside them, written
+last, names every file with its SHA-256. The digest is that of the list of files: the
+same ensemble is kept once, and a file that was touched is found out.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from csfd_core.classification.models import (
+    CARD,
+    PREDICTIONS,
+    WEIGHTS,
+    ClassifierStore,
+    FoldResult,
+)
+from csfd_core.errors import SourceError, StoreError
+from csfd_core.store.convert import Stores
+from csfd_core.store.parquet import read_note
+
+FOLDER: Final = "models/champion"
+NOTE: Final = "ensemble.json"
+_DIGEST: Final = re.compile("[0-9a-f]{16}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrozenEnsemble:
+    """The trained folds of a classifier as they were when they were frozen."""
+
+    digest: str  # of the list of files
+    model: str  # name in the registry of backbones
+    folds: tuple[int, ...]
+    model_ids: tuple[str, ...]
+    inputs: tuple[str, ...]  # identity of what each fold was trained from
+    manifests: tuple[str, ...]  # digests of the manifests they were trained on
+    data_kind: str  # phantom, mixed or real
+    code_versions: tuple[str, ...]
+    files: Mapping[str, str]  # SHA-256 by path below the folder
+
+    @property
+    def folder(self) -> str:
+        """Return where it lies below the store's root."""
+        return folder_of(self.digest)
+
+    def results(self, stores: Stores) -> list[FoldResult]:
+        """Return its folds without their weights.
+
+        Raises:
+            StoreError: If one is missing.
+        """
+        models = ClassifierStore(stores.root, self.folder)
+        return [models.result(self.model, fold) for fold in self.folds]
+
+    def to_note(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return {**asdict(self), "files": dict(self.files)}
+
+
+def folder_of(digest: str) -> str:
+    """Return where an ensemble lies below the store's root.
+
+    Raises:
+        StoreError: If it is no digest.
+    """
+    if not _DIGEST.fullmatch(digest):
+        raise StoreError(f"{digest!r} is no digest of a frozen ensemble.")
+    return f"{FOLDER}/{digest}"
+
+
+def freeze(stores: Stores, model: str) -> FrozenEnsemble:
+    """Copy the trained folds of a classifier to a place that nothing writes to again.
+
+    Copying the same files again changes nothing, and mends a copy that was damaged.
+
+    Raises:
+        StoreError: If the classifier has no fold, or a fold is being written.
+    """
+    source = ClassifierStore(stores.root)
+    folds = source.folds(model)
+    if not folds:
+        raise StoreError(
+            f"The store has no trained {model}. Materialize {model} first."
+        )
+    contents: dict[str, bytes] = {}
+    cards = []
+    for fold in folds:
+        found = _read_fold(source, model, fold)
+        cards.append(json.loads(found[CARD]))
+        contents |= {f"{model}/fold_{fold}/{name}": c for name, c in found.items()}
+    files = {path: _sha256(content) for path, content in sorted(contents.items())}
+    frozen = FrozenEnsemble(
+        digest=_digest_of(files),
+        model=model,
+        folds=tuple(folds),
+        model_ids=tuple(str(card["model_id"]) for card in cards),
+        inputs=tuple(str(card["inputs"]) for card in cards),
+        manifests=tuple(sorted({str(card["manifest"]) for card in cards})),
+        data_kind=_kind_of(cards),
+        code_versions=tuple(sorted({str(card["code_version"]) for card in cards})),
+        files=files,
+    )
+    place = stores.root.join(frozen.folder)
+    if damages(stores, frozen.digest):
+        for path, content in contents.items():
+            place.write(path, content)
+        note = json.dumps(frozen.to_note(), indent=2, sort_keys=True) + "\n"
+        place.write(NOTE, note.encode())
+    return frozen
+
+
+def read_frozen(stores: Stores, digest: str) -> FrozenEnsemble:
+    """Return a frozen ensemble by its digest.
+
+    Raises:
+        StoreError: If the store has none of that digest.
+    """
+    path = f"{folder_of(digest)}/{NOTE}"
+    if not stores.root.exists(path):
+        raise StoreError(
+            f"The store {stores.root} has no frozen ensemble {digest}. Bring "
+            f"{folder_of(digest)} back from a copy of the store."
+        )
+    note = json.loads(stores.root.read(path))
+    lists = ("folds", "model_ids", "inputs", "manifests", "code_versions")
+    return FrozenEnsemble(**{**note, **{name: tuple(note[name]) for name in lists}})
+
+
+def damages(stores: Stores, digest: str) -> list[str]:
+    """Return what is not as it was frozen, a sentence each; nothing: all is whole."""
+    try:
+        frozen = read_frozen(stores, digest)
+    except (StoreError, ValueError, KeyError, TypeError):
+        return [f"{folder_of(digest)}/{NOTE} is missing or cannot be read."]
+    if _digest_of(frozen.files) != digest:
+        return [f"{frozen.folder}/{NOTE} lists other files than it did."]
+    found = []
+    for path, expected in frozen.files.items():
+        try:
+            content = stores.root.read(f"{frozen.folder}/{path}")
+        except SourceError:
+            found.append(f"{frozen.folder}/{path} is missing or cannot be read.")
+            continue
+        if _sha256(content) != expected:
+            found.append(f"{frozen.folder}/{path} is not what was frozen.")
+    return found
+
+
+def studies_learnt_from(results: Sequence[FoldResult]) -> set[str]:
+    """Return the studies that some fold was trained, stopped or calibrated on."""
+    return {
+        str(uid)
+        for result in results
+        for name in ("training_studies", "validation_studies")
+        for uid in result.card[name]
+    }
+
+
+def _read_fold(source: ClassifierStore, model: str, fold: int) -> dict[str, bytes]:
+    """Read the files of a fold that belong together."""
+    place = source.of_fold(model, fold)
+    found = {name: place.read(name) for name in (CARD, WEIGHTS, PREDICTIONS)}
+    card = json.loads(found[CARD])
+    wanted = card.get("weights_sha256")
+    is_whole = (
+        place.read(CARD) == found[CARD]
+        and read_note(place, PREDICTIONS)["model_id"] == card["model_id"]
+        and wanted in (None, _sha256(found[WEIGHTS]))  # older cards do not say
+    )
+    if not is_whole:
+        raise StoreError(
+            f"The files of {model}, fold {fold}, do not belong together: a training "
+            f"writes them, or was killed while it did. Materialize {model} again."
+        )
+    return found
+
+
+def _kind_of(cards: Sequence[Mapping[str, Any]]) -> str:
+    kinds = {str(card["data_kind"]) for card in cards}
+    return kinds.pop() if len(kinds) == 1 else "mixed"
+
+
+def _digest_of(files: Mapping[str, str]) -> str:
+    return _sha256(json.dumps(dict(files), sort_keys=True).encode())[:16]
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,123 @@
+"""Schedules: what happens by itself at a given time.
+
+``CSFD_RETRAIN_CRON`` and ``CSFD_RETRAIN_STUDIES`` are read when the definitions are
+built and when a tick comes, never when this module is imported.
+"""
+
+import os
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import dagster as dg
+from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
+from dagster._utils.schedules import is_valid_cron_string
+
+from csfd_core.classification.registry import CLASSIFIERS
+from csfd_core.errors import SettingsError
+from csfd_core.registry.arrivals import Arrivals, count_arrivals
+from csfd_dagster.jobs import everything, materialize_all
+from csfd_dagster.resources import SourceResource, StoreResource
+
+NAME: Final = "nightly_retraining"
+DEFAULT_CRON: Final = "0 2 * * *"  # when nobody reads studies
+DEFAULT_STUDIES: Final = 20  # newly labelled ones; the issue's weeks bring 5 to 20
+_CRON: Final = "CSFD_RETRAIN_CRON"
+_STUDIES: Final = "CSFD_RETRAIN_STUDIES"
+_UNDER_WAY: Final = [dg.DagsterRunStatus.QUEUED, *IN_PROGRESS_RUN_STATUSES]
+_PHASE_ENDS_WITHIN: Final = timedelta(days=2)
+
+
+def build_schedules() -> list[dg.ScheduleDefinition]:
+    """Build the schedules with the settings of the environment.
+
+    Raises:
+        SettingsError: If the time is no cron string.
+    """
+    cron = os.environ.get(_CRON) or DEFAULT_CRON
+    if not is_valid_cron_string(cron):
+        raise SettingsError(
+            f"{_CRON} must be a cron string like {DEFAULT_CRON!r}. Received: {cron!r}."
+        )
+
+    # Running from the start: without a first training by hand, or with too few new
+    # studies, it does nothing but say so.
+    @dg.schedule(
+        name=NAME,
+        job=everything,
+        cron_schedule=cron,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Ingests, trains, compares and decides on the champion once enough "
+        f"newly labelled studies have come ({_STUDIES}, {DEFAULT_STUDIES} by default).",
+    )
+    def nightly_retraining(
+        context: dg.ScheduleEvaluationContext,
+        source: SourceResource,
+        store: StoreResource,
+    ) -> dg.RunRequest | dg.SkipReason:
+        if running := run_in_progress(context.instance):
+            return dg.SkipReason(
+                f"Run {running[:8]} trains already; retraining waits for the next tick."
+            )
+        wanted = wanted_studies()
+        arrivals = count_arrivals(store.open(), source.open())
+        if arrivals.model_id is None:
+            return dg.SkipReason(
+                f"No classifier has been trained yet; {arrivals.count} labelled "
+                "studies are there. Start with csfd run, which also says for which "
+                "profile."
+            )
+        if arrivals.count < wanted:
+            return dg.SkipReason(f"{_told(arrivals)} {wanted} are needed.")
+        context.log.info("%s Retraining starts.", _told(arrivals))
+        return dg.RunRequest(
+            run_key=f"{NAME}-{context.scheduled_execution_time.isoformat()}",
+            run_config=dg.RunConfig(
+                ops={materialize_all.name: {"config": {"profile": arrivals.profile}}}
+            ),
+            tags={
+                "csfd/new_studies": str(arrivals.count),
+                "csfd/newest_candidate": arrivals.model_id,
+            },
+        )
+
+    return [nightly_retraining]
+
+
+def wanted_studies() -> int:
+    """Return how many newly labelled studies are worth a training.
+
+    Raises:
+        SettingsError: If the setting is no number of at least 1.
+    """
+    text = os.environ.get(_STUDIES) or str(DEFAULT_STUDIES)
+    if not text.isdecimal() or int(text) < 1:
+        raise SettingsError(
+            f"{_STUDIES} must be a whole number of at least 1. Received: {text!r}."
+        )
+    return int(text)
+
+
+def run_in_progress(instance: dg.DagsterInstance) -> str | None:
+    """Return a run that trains classifiers, or will: of the job, or of its phases.
+
+    The daemon marks a run of the job whose process has died as failed. Nobody does that
+    for the phases of a ``csfd run``; so these count for two days.
+    """
+    trained = {dg.AssetKey(name) for name in CLASSIFIERS}
+    oldest = datetime.now(UTC) - _PHASE_ENDS_WITHIN
+    for record in instance.get_run_records(dg.RunsFilter(statuses=_UNDER_WAY)):
+        run = record.dagster_run
+        is_recent = record.create_timestamp > oldest
+        is_phase = bool(trained & (run.asset_selection or set()))
+        if run.job_name == everything.name or (is_phase and is_recent):
+            return str(run.run_id)
+    return None
+
+
+def _told(arrivals: Arrivals) -> str:
+    waiting = len(arrivals.waiting)
+    note = f", {waiting} of them not ingested yet," if waiting else ""
+    return (
+        f"{arrivals.count} newly labelled studies{note} have come since "
+        f"{arrivals.model_id} was trained on {arrivals.trained_on}."
+    )
