@@ -23,6 +23,7 @@ from scipy import ndimage
 
 from benchmarks.harness import Result, in_turns, ratios, spread, timed
 from benchmarks.studies import large_volume, tasks_of, write_copy
+from csfd_core.compute import one_blas_thread
 from csfd_core.evaluation.segmentation_metrics import dice_score
 from csfd_core.phantom.volume import PhantomVolume
 from csfd_core.segmentation.bundle import builtin_location, read_bundle
@@ -82,12 +83,12 @@ def run() -> Result:
         assert convert_study(task).action == WRITTEN
         measured = _measure(Stores(Location(store)), study_uid, volume)
     training = {profile: _train(profile, steps) for profile, steps in STEPS.items()}
-    best = measured["study_s"]["lowest"]
+    median_s = measured["study_s"]["median"]
     return Result(
         question="Seconds from the slices of a study to its vertebra mask",
-        target=f"at most {LONGEST_S} s on 2 cores with the model loaded, best of "
-        f"{ROUNDS} rounds",
-        met=best <= LONGEST_S,
+        target=f"at most {LONGEST_S} s on 2 cores with the model loaded, median "
+        f"of {ROUNDS} rounds",
+        met=median_s <= LONGEST_S,
         data=f"{SLICES} slices of 512x512 of the full-profile phantom, model builtin",
         measured={**measured, "training": training},
     )
@@ -108,7 +109,8 @@ def _measure(stores: Stores, study_uid: str, volume: PhantomVolume) -> dict[str,
         masks["ours"] = prediction.mask
 
     def naive() -> None:
-        masks["naive"] = _predict_naively(stores, study_uid, predictor)
+        with one_blas_thread():
+            masks["naive"] = _predict_naively(stores, study_uid, predictor)
 
     times, naive_times = in_turns(ours, naive, ROUNDS)
     cpu_s = timed(ours, time.process_time)
