@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-STUDIES ?= 24
+STUDIES ?= 60
 SEED ?= 0
 
 .PHONY: help setup demo test check lint type bench ui serve mlflow lock clean

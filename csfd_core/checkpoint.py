@@ -27,12 +27,13 @@ class Checkpoint:
     def write(
         self, model: "keras.Model", best: Weights, note: Mapping[str, Any]
     ) -> None:
-        """Keep the weights, the optimizer, the best weights so far and a JSON note."""
+        """Keep weights, optimizer, random state, the best weights and a JSON note."""
         arrays: dict[str, Any] = {}
         for group, values in (
             ("now", model.get_weights()),
             ("best", best),
             ("step", [np.asarray(v) for v in model.optimizer.variables]),
+            ("seed", [np.asarray(v) for v in _random_state(model)]),
         ):
             arrays |= {f"{group}{i:04d}": value for i, value in enumerate(values)}
         arrays[_NOTE] = np.frombuffer(json.dumps(note).encode(), dtype=np.uint8)
@@ -60,7 +61,16 @@ class Checkpoint:
 
             note = json.loads(arrays[_NOTE].tobytes())
             model.set_weights(group("now"))
-            stored = group("step")
-            for variable, value in zip(model.optimizer.variables, stored, strict=True):
-                variable.assign(value)
+            for variables, stored in (
+                (model.optimizer.variables, group("step")),
+                (_random_state(model), group("seed")),
+            ):
+                for variable, value in zip(variables, stored, strict=True):
+                    variable.assign(value)
             return group("best"), dict(note)
+
+
+def _random_state(model: "keras.Model") -> list[Any]:
+    """Return the variables of dropout and the like, which are not among the weights."""
+    weights = {id(variable) for variable in model.weights}
+    return [v for v in model.variables if id(v) not in weights]

@@ -1,11 +1,13 @@
 """Keras on TensorFlow: imported quietly, repeatable, on what the machine has."""
 
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +38,23 @@ def computing(mixed_precision: bool = False) -> Iterator[None]:
         yield
     finally:
         keras.mixed_precision.set_dtype_policy(before)
+
+
+def one_blas_thread() -> AbstractContextManager[Any]:
+    """Let NumPy multiply matrices in one thread; TensorFlow's threads stay as they are.
+
+    For many small products: the threads of OpenBLAS spin while they wait for each
+    other, and where other processes want the cores too they wait long.
+    """
+    found: AbstractContextManager[Any] = _libraries().limit(limits=1, user_api="blas")
+    return found
+
+
+@functools.cache
+def _libraries() -> Any:  # noqa: ANN401 - threadpoolctl has no types
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 @contextlib.contextmanager

@@ -23,8 +23,8 @@ from csfd_core.errors import CsfdError, SourceError
 from csfd_core.registry.contest import is_settled
 from csfd_core.reports.page import INDEX
 from csfd_core.segmentation.fit import is_current as model_is_current
-from csfd_core.segmentation.fit import plan_fit
 from csfd_core.segmentation.masks import studies_without_crops
+from csfd_core.segmentation.summary import is_reported, reported_fits
 from csfd_core.store.convert import Stores, StudyTask, needs_work
 from csfd_core.store.labels import read_all_boxes
 from csfd_core.store.slice_store import ConversionSettings
@@ -131,10 +131,23 @@ def materialize_everything(
                 raise_on_error=False,
             )
             if not result.success:
-                raise CsfdError(f"Run {result.run_id} failed; look at it in csfd ui.")
+                raise CsfdError(
+                    f"Run {result.run_id} failed; look at it in csfd ui. "
+                    f"{_first_failure(result)}"
+                )
             progress.has_run = True
             names = ", ".join(key.to_user_string() for key in phase.assets)
             say(f"{names}, {what}: done (run {result.run_id}).")
+
+
+def _first_failure(result: dg.ExecuteInProcessResult) -> str:
+    """Return what the first step that failed has told."""
+    for event in result.all_events:
+        if event.is_step_failure and event.step_failure_data.error is not None:
+            error = event.step_failure_data.error
+            told = (error.cause or error).message.strip()
+            return f"{event.step_key}: {told.partition(': ')[2] or told}"
+    return "No step has failed; a check has, or the run was stopped."
 
 
 class Kind(IntEnum):
@@ -240,10 +253,11 @@ def _are_current(project: Project) -> bool:
     if studies_table_inputs(stores, sources) != stores.metadata.read_studies_inputs():
         return False
     settings = project.segmentation.settings()
-    fits = [plan_fit(stores, settings, fold) for fold in project.segmentation.folds]
+    fits = reported_fits(stores, settings, project.segmentation.folds)
     return (
         report_is_current(sources, stores)
         and all(model_is_current(stores, fit) for fit in fits)
+        and is_reported(stores, fits)
         and manifest_inputs(stores.root) is not None
         and not _folds_due(project)
         and all(stores.root.exists(f"{page}/{INDEX}") for page in REPORTS)

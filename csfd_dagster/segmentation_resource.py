@@ -26,6 +26,12 @@ class SegmentationResource(dg.ConfigurableResource):
     steps_per_epoch: int = Field(
         default=0, ge=0, description="Steps of an epoch; 0: the profile's."
     )
+    patience: int = Field(
+        default=-1,
+        ge=-1,
+        description="Epochs without a better validation Dice before a training stops; "
+        "0: never; -1: the profile's.",
+    )
     initial: str = Field(
         default="", description="builtin or none: the weights to start from."
     )
@@ -38,6 +44,7 @@ class SegmentationResource(dg.ConfigurableResource):
             seed=self.seed,
             epochs=self.epochs or profile.training.epochs,
             steps_per_epoch=self.steps_per_epoch or profile.training.steps_per_epoch,
+            patience=profile.training.patience if self.patience < 0 else self.patience,
             initial=self.initial or profile.training.initial,
         )
         return replace(profile, training=training)

@@ -21,9 +21,10 @@ from csfd_core.store.locations import Location
 from csfd_core.vocabulary import require_uid
 
 FOLDER: Final = "features"
-_FORMAT: Final = 1
+_FORMAT: Final = 2
+_MOST_LOST: Final = 1e-3  # of the largest feature
 
-Features = npt.NDArray[np.float16]
+Features = npt.NDArray[np.floating]
 Extract = Callable[[list[Vertebra]], npt.NDArray[np.floating]]
 
 
@@ -55,7 +56,7 @@ class FeatureCache:
                 continue
             pairs = dict(read_vertebrae(crops, own))
             found = self.extract([pairs[place] for place in own.index])
-            features = found.astype(np.float16)
+            features = _small(found)
             sink = io.BytesIO()
             np.savez(sink, features=features)
             self.root.write(path, sink.getvalue())
@@ -66,3 +67,11 @@ class FeatureCache:
         content = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
         name = f"{require_uid(study_uid)}-{content}.npz"
         return f"{FOLDER}/{self.backbone}-{self.digest[:16]}/{name}"
+
+
+def _small(found: npt.NDArray[np.floating]) -> Features:
+    """Return features in half precision, unless that cannot hold them."""
+    with np.errstate(over="ignore"):
+        small = found.astype(np.float16)
+    is_close = np.abs(small - found).max() <= _MOST_LOST * np.abs(found).max()
+    return small if is_close else found.astype(np.float32)

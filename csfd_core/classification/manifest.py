@@ -24,6 +24,7 @@ from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 MANIFEST_PATH: Final = "metadata/manifest.parquet"
 LEAST_VISIBLE: Final = 0.3  # of a vertebra; less tells nothing of a fracture
 
+NO_CROPS: Final = "the study has no crops, or crops of other settings"
 NOT_FOUND: Final = "not found by the segmentation"
 NOT_LABELLED: Final = "no label"
 BARELY_VISIBLE: Final = "less than 30 % of it is in the scan"
@@ -188,8 +189,10 @@ def _rows_of_study(
     """Return the seven rows of a study."""
     study_uid = str(shared["study_uid"])
     note = stores.crops.read_note(study_uid)
+    if note is not None and note["crop"] != wanted:
+        note = None
     found: dict[str, pd.DataFrame] = {}
-    if note is not None and note["crop"] == wanted:
+    if note is not None:
         facts = stores.crops.read_facts(study_uid).to_pandas()
         facts["row"] = range(len(facts))
         found = {str(name): own for name, own in facts.groupby("level")}
@@ -199,7 +202,8 @@ def _rows_of_study(
         row: dict[str, Any] = {**shared, "level": level, "label": label}
         own = found.get(level)
         if own is None or note is None:
-            row |= {"crop_path": None, "crop_count": 0, "left_out": NOT_FOUND}
+            reason = NO_CROPS if note is None else NOT_FOUND
+            row |= {"crop_path": None, "crop_count": 0, "left_out": reason}
         else:
             share = float(own["visible_share"].iloc[0])
             marked = own["slice_label"]

@@ -27,7 +27,6 @@ WEIGHTS: Final = "weights.npz"
 PREDICTIONS: Final = "predictions.parquet"
 VALIDATION: Final = "validation"  # of the held-out fold: calibrates, chooses thresholds
 TEST: Final = "test"  # the locked set: is only ever scored
-_HALF_ERROR: Final = 1e-3  # of the largest weight of an array
 _SCHEMA: Final = pa.schema(
     [
         pa.field("study_uid", pa.string(), nullable=False),
@@ -146,9 +145,7 @@ class ClassifierStore:
         """Keep a classifier, its card last; return the card with its size on disk."""
         place = self.of_fold(model, fold)
         sink = io.BytesIO()
-        arrays = {
-            f"{index:04d}": _compact(value) for index, value in enumerate(weights)
-        }
+        arrays = {f"{index:04d}": _small(w) for index, w in enumerate(weights)}
         np.savez(sink, **arrays)  # type: ignore[arg-type]  # a savez option is no array
         table = pa.Table.from_pylist([dict(row) for row in predictions], schema=_SCHEMA)
         place.write(WEIGHTS, sink.getvalue())
@@ -160,16 +157,9 @@ class ClassifierStore:
         return kept
 
 
-def _compact(values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    """Return weights in half precision where that tells nothing from single precision.
+def _small(values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """Return kernels in half precision, which costs no accuracy here.
 
-    Biases, scales, means and variances are few and stay as they are: a variance of 1e-9
-    is 0 in half precision, and the network then says something else.
+    Vectors are few and stay: among them are variances that half precision cannot hold.
     """
-    single = np.asarray(values, dtype=np.float32)
-    if single.ndim < 2:
-        return single
-    with np.errstate(over="ignore"):
-        half = single.astype(np.float16)
-    error = np.abs(half.astype(np.float32) - single).max(initial=0.0)
-    return half if error <= _HALF_ERROR * np.abs(single).max(initial=0.0) else single
+    return np.asarray(values, dtype=np.float16 if np.ndim(values) > 1 else np.float32)

@@ -93,19 +93,6 @@ def swap_rate(scores: Sequence[LevelScore]) -> float:
     return float(np.mean([s.is_swapped for s in scores])) if scores else math.nan
 
 
-def bootstrap_interval(
-    values: Sequence[float], seed: int = 0, draws: int = 2000
-) -> tuple[float, float]:
-    """Return the 95 % interval of the mean, by the percentile bootstrap."""
-    known = np.array([value for value in values if not math.isnan(value)])
-    if known.size < 2:
-        return math.nan, math.nan
-    rng = np.random.default_rng(seed)
-    picks = rng.integers(known.size, size=(draws, known.size))
-    low, high = np.percentile(known[picks].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
-
-
 def _is_swapped(found: Labels, given: Mask, level: int) -> bool:
     """Say whether another level covers more of a given vertebra than its own."""
     if int(given.sum()) < _SWAP_VOXELS:

@@ -100,21 +100,22 @@ class TrackedRun:
                 local.write_bytes(content)
             self._client.log_artifacts(self.run_id, folder)
 
-    def log_datasets(self, datasets: Mapping[str, tuple[str, str]]) -> None:
+    def log_datasets(
+        self, datasets: Mapping[str, tuple[str, str]], source: str = "crop store"
+    ) -> None:
         """Record what the run has read.
 
         Args:
             datasets: By what they are for (``training``, ``validation``, ``test``): a
                 name and a digest of the content.
+            source: Where they were read from.
         """
         from mlflow.entities import Dataset, DatasetInput, InputTag
         from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
         inputs = [
             DatasetInput(
-                Dataset(
-                    name=name, digest=digest, source_type="csfd", source="crop store"
-                ),
+                Dataset(name=name, digest=digest, source_type="csfd", source=source),
                 [InputTag(MLFLOW_DATASET_CONTEXT, context)],
             )
             for context, (name, digest) in datasets.items()

@@ -83,7 +83,8 @@ class TrainingConfig:
     learning_rate: float = 8e-4
     weight_decay: float = 1e-4
     warm_up: float = 0.05  # share of the steps before the full learning rate
-    patience: int = 0  # epochs without a better validation Dice; 0 never stops early
+    # Epochs whose validation Dice stays below the best one; 0 never stops early.
+    patience: int = 0
     strength: float = 0.5  # of the augmentation, 0 none
     initial: str = "builtin"  # model to start from; "none" starts from nothing
     mixed_precision: bool = False
@@ -149,7 +150,13 @@ class SegmentationProfile:
 
 
 PROFILES: Final[dict[str, SegmentationProfile]] = {
-    "demo": SegmentationProfile(model=SMALL),
+    # Short: it goes on from the general model, which knows the phantom well.
+    "demo": SegmentationProfile(
+        model=SMALL,
+        training=TrainingConfig(
+            epochs=6, steps_per_epoch=25, learning_rate=3e-4, patience=4
+        ),
+    ),
     "full": SegmentationProfile(
         model=LARGE,
         training=TrainingConfig(

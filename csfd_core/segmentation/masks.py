@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -36,11 +36,18 @@ class MaskOutcome:
 class MaskMaker:
     """Predicts masks with the models of a store; loads each model once."""
 
-    def __init__(self, stores: Stores) -> None:
-        """Take the stores; no model is read yet."""
+    def __init__(self, stores: Stores, folds: Collection[int] | None = None) -> None:
+        """Take the stores, and the folds whose models may be used; None: all.
+
+        No model is read yet.
+        """
         self._stores = stores
         self._models = ModelStore(stores.root)
-        self._cards = self._models.cards()
+        self._cards = {
+            fold: card
+            for fold, card in self._models.cards().items()
+            if folds is None or fold in folds
+        }
         self._loaded: dict[int, VertebraPredictor] = {}
 
     def choice(self, study_uid: str) -> ModelChoice:

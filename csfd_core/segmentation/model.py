@@ -2,6 +2,10 @@
 
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
+from csfd_core.compute import computing
+from csfd_core.segmentation.bundle import ModelBundle
 from csfd_core.segmentation.config import ModelConfig, NetworkConfig
 
 if TYPE_CHECKING:
@@ -24,6 +28,27 @@ def build_model(config: ModelConfig) -> "keras.Model":
         inputs[name] = keras.Input(shape, name=name)
         outputs[name] = build_unet(network, f"{name}_unet")(inputs[name])
     return keras.Model(inputs, outputs, name="vertebrae")
+
+
+def open_keras_model(
+    bundle: ModelBundle,
+) -> tuple["keras.Model", dict[str, np.ndarray[Any, np.dtype[np.float32]]]]:
+    """Return a trained model as Keras knows it, and an example of its input.
+
+    It is of Keras' own layers only and carries no loss, so that it can be saved and
+    loaded elsewhere without csfd.
+    """
+    with computing():
+        model = build_model(bundle.config)
+        model.set_weights(bundle.weights)
+    example = {
+        name: np.zeros((1, *network.shape_zyx, network.channels), dtype=np.float32)
+        for name, network in (
+            ("locator", bundle.config.locator),
+            ("segmenter", bundle.config.segmenter),
+        )
+    }
+    return model, example
 
 
 def build_unet(config: NetworkConfig, name: str) -> "keras.Model":

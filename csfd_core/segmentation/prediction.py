@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from scipy import ndimage
 
-from csfd_core.compute import computing
+from csfd_core.compute import computing, one_blas_thread
 from csfd_core.segmentation.bundle import ModelBundle
 from csfd_core.segmentation.config import CLASSES, NetworkConfig
 from csfd_core.segmentation.data import with_coordinates
@@ -91,6 +91,10 @@ class VertebraPredictor:
 
     def predict(self, volume: Reduced) -> Prediction:
         """Find and label the vertebrae of one study."""
+        with one_blas_thread():
+            return self._predict(volume)
+
+    def _predict(self, volume: Reduced) -> Prediction:
         started = time.perf_counter()
         centre, stretch = self._locate(volume)
         located = time.perf_counter()

@@ -1,157 +1,163 @@
-"""The report on the segmentation: how well, where it fails, what it looks like."""
+"""The report on the segmentation: how well, where it fails, what it looks like.
 
-import io
+One report for all folds that were trained: each study is scored by a model that has not
+seen it.
+"""
+
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from PIL import Image
 
+from csfd_core.evaluation.bootstrap import Interval
+from csfd_core.evaluation.folds import FOLD_COUNT
 from csfd_core.reports.banner import banner_of
 from csfd_core.reports.page import Page, Section, Table, Written, to_csv, write_page
-from csfd_core.reports.render import (
-    NEUTRAL,
-    chart,
-    new_figure,
-    picture,
-    say_nothing_to_show,
+from csfd_core.segmentation.evaluate import LEVEL_COLUMNS, TEST, VALIDATION, Scores
+from csfd_core.segmentation.figures import (
+    Example,
+    plot_curves,
+    plot_distances,
+    plot_examples,
+    plot_levels,
+    plot_studies,
 )
-from csfd_core.segmentation.data import Sample, to_batch
-from csfd_core.segmentation.evaluate import Scores
-from csfd_core.segmentation.grids import Axes
 from csfd_core.store.locations import Location
-from csfd_core.vocabulary import LEVEL_COLOURS, LEVEL_NAMES
-
-if TYPE_CHECKING:
-    import keras
-    from matplotlib.axes import Axes as PlotAxes
-    from matplotlib.figure import Figure
+from csfd_core.store.source import DataKind
 
 FOLDER: Final = "reports/segmentation"
 STUDIES_CSV: Final = "studies.csv"
-_ALPHA: Final = 0.42
+_NOTHING: Final = "Nothing could be scored."
+_SCORE_DIGITS: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
-    """A sagittal plane of one study with the predicted and the given mask."""
+class Reported:
+    """What a report is about."""
 
-    title: str
-    grey: npt.NDArray[np.uint8]  # (Z, Y)
-    found: npt.NDArray[np.uint8]
-    given: npt.NDArray[np.uint8]
-    aspect: float  # height of a pixel in its widths
-
-
-def side_view(
-    title: str,
-    grey: npt.NDArray[np.uint8],
-    masks: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]],
-    affine: npt.NDArray[np.float64],
-) -> Example:
-    """Cut the middle of the column out of a study, head up, front to the left.
-
-    Args:
-        title: Says which study it is.
-        grey: Shape (slice, row, column).
-        masks: The predicted and the given mask, of the same shape.
-        affine: Maps (slice, row, column, 1) to LPS mm.
-    """
-    axes = Axes.of(affine)
-    spacing = axes.pick(tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist()))
-    turned = [np.asarray(axes.turn(part), dtype=np.uint8) for part in (grey, *masks)]
-    both = np.maximum(turned[1], turned[2])
-    places = np.argwhere((both > 0) & (both <= len(LEVEL_NAMES)))
-    column = int(np.median(places[:, 2])) if len(places) else turned[0].shape[2] // 2
-    low, high = np.zeros(2, dtype=int), np.array(turned[0].shape[:2])
-    if len(places):
-        margin = np.round(25 / np.array(spacing[:2])).astype(int)
-        low = np.maximum(places.min(axis=0)[:2] - margin, 0)
-        high = np.minimum(places.max(axis=0)[:2] + margin + 1, high)
-    plane = (slice(low[0], high[0]), slice(low[1], high[1]), column)
-    return Example(
-        title=title,
-        grey=turned[0][plane],
-        found=turned[1][plane],
-        given=turned[2][plane],
-        aspect=spacing[0] / spacing[1],
-    )
+    scores: Scores  # of studies that the models have not seen
+    models: Mapping[int, Mapping[str, Any]]  # facts as kept with each model, by fold
+    data_kind: DataKind
+    left_out: int = 0  # unseen studies with a mask that were not scored, to save time
 
 
 def write_report(
-    location: Location,
-    scores: Scores,
-    facts: Mapping[str, Any],
-    examples: Sequence[Example],
+    location: Location, reported: Reported, examples: Sequence[Example]
 ) -> Written:
     """Write the page, its figures and tables, and ``studies.csv`` beside it."""
-    columns = ["study_uid", "level", "dice", "hd95_mm"]
-    rest = [name for name in scores.levels.columns if name not in columns]
-    location.write(STUDIES_CSV, to_csv(scores.levels[[*columns, *rest]]))
-    return write_page(location, build_report(scores, facts, examples))
+    levels = reported.scores.levels[list(LEVEL_COLUMNS)]
+    location.write(STUDIES_CSV, to_csv(levels))
+    return write_page(location, build_report(reported, examples))
 
 
-def build_report(
-    scores: Scores, facts: Mapping[str, Any], examples: Sequence[Example]
-) -> Page:
+def build_report(reported: Reported, examples: Sequence[Example]) -> Page:
     """Put the report together.
 
     Args:
-        scores: Of studies that the model has not seen.
-        facts: Of the model, as kept with it, and the kind of data it is scored on.
+        reported: Models and their scores.
         examples: Best, median and worst study.
     """
-    history = pd.DataFrame(facts.get("history", []))
+    scores = reported.scores
     return Page(
         title="Segmentation of C1 to C7",
-        banner=banner_of(facts["data_kind"]),
-        facts=(
-            ("model", str(facts.get("model_id"))),
-            ("started from", str(facts.get("initial"))),
-            ("studies trained on", str(len(facts.get("training_studies", {})))),
-            ("studies scored, unseen", str(len(scores.studies))),
-            ("seconds of training", str(facts.get("seconds", 0))),
-        ),
+        banner=banner_of(reported.data_kind),
+        facts=_facts(reported),
         sections=(
-            _overlap(scores),
+            _overlap(reported),
             _studies(scores),
             _distances(scores),
-            _curves(history),
+            _curves(reported),
             _looks(examples),
         ),
     )
 
 
-def _overlap(scores: Scores) -> Section:
-    by_level = scores.by_level()
-    numbers = scores.summary()
+def _facts(reported: Reported) -> tuple[tuple[str, str], ...]:
+    models = reported.models
+    facts = [models[fold] for fold in sorted(models)]
+    counts = [len(own.get("training_studies", {})) for own in facts]
+    low, high = min(counts), max(counts)
+    scored = str(len(reported.scores.studies))
+    if reported.left_out:
+        scored += f" of {len(reported.scores.studies) + reported.left_out}"
+    numbers = ", ".join(str(fold) for fold in sorted(models))
+    seconds = sum(float(own.get("seconds", 0)) for own in facts)
+    return (
+        ("models", ", ".join(str(own.get("model_id")) for own in facts)),
+        ("folds trained", f"{len(models)} of {FOLD_COUNT}: {numbers}"),
+        ("started from", ", ".join(sorted({str(own.get("initial")) for own in facts}))),
+        ("studies trained on", str(low) if low == high else f"{low} to {high} a fold"),
+        ("studies scored, unseen", scored),
+        ("seconds of training", f"{seconds:g}"),
+    )
+
+
+def _overlap(reported: Reported) -> Section:
+    scores = reported.scores
     if scores.levels.empty:
-        return Section(
-            key="levels", title="Overlap per level", sentence="Nothing could be scored."
-        )
-    swaps = numbers["level_swap_rate"]
+        return Section(key="levels", title="Overlap per level", sentence=_NOTHING)
+    worst = scores.worst_level
+    assert worst is not None
+    sentence = (
+        f"Mean Dice {_score(scores.interval('dice'))} over {_studies_of(scores)} at "
+        f"full resolution. The worst level, {worst}, reaches "
+        f"{_score(scores.interval('dice', worst))}; "
+        f"{_share(scores.swap_rate())} of the vertebrae carry another level's label. "
+        f"In brackets: 95 % intervals over studies. {_who_scored(reported)}"
+    )
+    by_level = scores.by_level()
     return Section(
         key="levels",
         title="Overlap per level",
-        sentence=(
-            f"Mean Dice {numbers['dice']:.3f} over {len(scores.studies)} unseen "
-            f"studies at full resolution, {numbers['dice_worst_level']:.3f} for the "
-            f"worst level; {swaps:.1%} of the vertebrae carry another level's label."
-        ),
-        figure=_plot_levels(by_level),
+        sentence=sentence,
+        figure=plot_levels(by_level),
         tables=(
             Table(name="levels", title="Mean per level, 95 % interval", frame=by_level),
+            Table(name="folds", title="Mean per model", frame=_folds(reported)),
         ),
     )
 
 
+def _who_scored(reported: Reported) -> str:
+    """Say which model has scored which studies."""
+    groups = reported.scores.studies["group"].value_counts()
+    held_out, locked = int(groups.get(VALIDATION, 0)), int(groups.get(TEST, 0))
+    folds = sorted(reported.models)
+    if len(folds) == 1:
+        return (
+            f"One fold was trained, fold {folds[0]}: scored are its {held_out} "
+            f"held-out and {locked} locked test studies."
+        )
+    return (
+        f"{len(folds)} folds were trained: each of {held_out} held-out studies was "
+        f"scored by the model of its fold, which has not seen it, and {locked} locked "
+        f"test studies by that of fold {folds[0]}."
+    )
+
+
+def _folds(reported: Reported) -> pd.DataFrame:
+    """Return the scores of each model beside how its training went."""
+    frame = reported.scores.by_fold()
+    told = {
+        fold: {
+            "model": str(facts.get("model_id")),
+            "training_studies": len(facts.get("training_studies", {})),
+            "epochs": len(facts.get("history", [])),
+            "kept_epoch": int(facts.get("best_epoch", 0)),
+        }
+        for fold, facts in reported.models.items()
+    }
+    for name in ("kept_epoch", "epochs", "training_studies", "model"):
+        frame.insert(1, name, [told[int(fold)][name] for fold in frame["fold"]])
+    return frame
+
+
 def _studies(scores: Scores) -> Section:
-    frame = scores.studies.sort_values("dice")
+    frame = scores.studies.sort_values(["dice", "study_uid"], ignore_index=True)
     times = frame["seconds"]
-    sentence = "Nothing could be scored."
+    sentence = _NOTHING
     if len(frame):
         sentence = (
             f"The worst study reaches {frame['dice'].iloc[0]:.3f}, the median one "
@@ -162,42 +168,98 @@ def _studies(scores: Scores) -> Section:
         key="studies",
         title="Overlap per study",
         sentence=sentence,
-        figure=_plot_studies(frame) if len(frame) else None,
-        tables=(Table(name="studies", title="Mean per study", frame=frame),),
+        figure=plot_studies(frame) if len(frame) else None,
+        tables=(
+            Table(name="studies", title="Mean per study, worst first", frame=frame),
+        ),
     )
 
 
 def _distances(scores: Scores) -> Section:
-    numbers = scores.summary()
-    sentence = "Nothing could be scored."
-    if len(scores.levels):
-        sentence = (
-            f"Surfaces lie {numbers['surface_distance_mm']:.2f} mm apart on average; "
-            f"the 95th percentile Hausdorff distance is {numbers['hd95_mm']:.2f} mm."
+    title = "Distance of surfaces"
+    frame = scores.distances()
+    if not frame["studies"].sum():
+        return Section(key="distances", title=title, sentence=_NOTHING)
+    average = scores.interval("surface_distance_mm")
+    hd95 = scores.interval("hd95_mm")
+    sentence = (
+        f"Surfaces lie {_score(average, 2)} mm apart on average; the 95th percentile "
+        f"Hausdorff distance is {_score(hd95, 2)} mm."
+    )
+    if missed := int(frame["in_one_mask_only"].sum()):
+        sentence += (
+            " In one mask only, and so without a distance: "
+            f"{missed} of {len(scores.levels)} vertebrae."
         )
     return Section(
-        key="distances", title="Distance of surfaces", sentence=sentence, tables=()
+        key="distances",
+        title=title,
+        sentence=sentence,
+        figure=plot_distances(frame),
+        tables=(
+            Table(
+                name="distances",
+                title="Mean distances per level in mm, 95 % interval",
+                frame=frame,
+            ),
+        ),
     )
 
 
-def _curves(history: pd.DataFrame) -> Section:
+def _curves(reported: Reported) -> Section:
+    history = _history(reported.models)
+    title = "Learning curves"
     if history.empty:
         return Section(
             key="curves",
-            title="Learning curves",
+            title=title,
             sentence="The model is the one that comes with csfd; nothing was trained.",
         )
-    best = history["validation_dice"].max()
+    told = [
+        _told(fold, facts, with_name=len(reported.models) > 1)
+        for fold, facts in sorted(reported.models.items())
+    ]
+    kept = {
+        fold: int(facts.get("best_epoch", 0)) for fold, facts in reported.models.items()
+    }
     return Section(
         key="curves",
-        title="Learning curves",
-        sentence=(
-            f"{len(history)} epochs in {history['seconds'].sum():.0f} s; the best "
-            f"validation Dice on the network's grid was {best:.3f}."
-        ),
-        figure=_plot_curves(history),
+        title=title,
+        sentence=" ".join(told),
+        figure=plot_curves(history, kept),
         tables=(Table(name="epochs", title="Epochs", frame=history),),
     )
+
+
+def _told(fold: int, facts: Mapping[str, Any], *, with_name: bool) -> str:
+    """Say in one sentence how a training went."""
+    start = f"Fold {fold}: " if with_name else ""
+    frame = pd.DataFrame(facts.get("history", []))
+    if frame.empty:
+        return f"{start}nothing was trained."
+    planned = int(facts.get("training", {}).get("epochs", len(frame)))
+    is_early = len(frame) < planned
+    done = f"{len(frame)} of {planned} epochs" if is_early else f"{planned} epochs"
+    best = frame["validation_dice"].max()
+    found = "there was no study to validate on"
+    if not math.isnan(best):
+        found = (
+            f"the weights of epoch {facts.get('best_epoch', 0)} were kept, with the "
+            f"best validation Dice on the network's grid, {best:.3f}"
+        )
+    seconds = frame["seconds"].sum()
+    early = ", stopped early" if is_early else ""
+    return f"{start}{done} in {seconds:.0f} s{early}; {found}."
+
+
+def _history(models: Mapping[int, Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the epochs of all trainings, one row each."""
+    rows = [
+        {"fold": fold, **row}
+        for fold, facts in sorted(models.items())
+        for row in facts.get("history", [])
+    ]
+    return pd.DataFrame(rows)
 
 
 def _looks(examples: Sequence[Example]) -> Section:
@@ -206,121 +268,26 @@ def _looks(examples: Sequence[Example]) -> Section:
         title="Best, median and worst study",
         sentence="Predicted (left) and given (right) vertebrae on a sagittal plane."
         if examples
-        else "Nothing could be scored.",
-        figure=_plot_examples(examples) if examples else None,
+        else _NOTHING,
+        figure=plot_examples(examples) if examples else None,
         is_picture=True,
     )
 
 
-def sample_overlay(model: "keras.Model", sample: Sample) -> bytes:
-    """Return a PNG of a training sample: predicted and given levels side by side."""
-    inputs, targets = to_batch([sample])
-    logits = np.asarray(model.predict_on_batch(inputs)["segmenter"])[0]
-    grey = inputs["segmenter"][0, ..., 0]
-    column = grey.shape[2] // 2
-    palette = np.zeros((len(LEVEL_NAMES) + 1, 3))
-    for label, name in enumerate(LEVEL_NAMES, start=1):
-        code = LEVEL_COLOURS[name]
-        palette[label] = [int(code[place : place + 2], 16) for place in (1, 3, 5)]
-    panels = []
-    for labels in (logits.argmax(axis=-1), targets["segmenter"][0]):
-        plane = labels[:, :, column]
-        share = np.where(plane > 0, _ALPHA, 0.0)[..., None]
-        panels.append(
-            grey[:, :, column, None] * 255 * (1 - share) + palette[plane] * share
-        )
-    shown = np.concatenate(panels, axis=1).clip(0, 255).astype(np.uint8)
-    sink = io.BytesIO()
-    Image.fromarray(shown.repeat(3, axis=0).repeat(3, axis=1)).save(sink, "PNG")
-    return sink.getvalue()
+def _studies_of(scores: Scores) -> str:
+    count = len(scores.studies)
+    return "1 unseen study" if count == 1 else f"{count} unseen studies"
 
 
-@chart
-def _plot_levels(by_level: pd.DataFrame) -> "Figure":
-    figure = new_figure(2.8)
-    axes = figure.subplots()
-    at = np.arange(len(by_level))
-    colours = [LEVEL_COLOURS[name] for name in by_level["level"]]
-    axes.bar(at, by_level["dice"].fillna(0), color=colours)
-    known = by_level["dice_low"].notna()
-    spread = np.stack(
-        [
-            (by_level["dice"] - by_level["dice_low"])[known],
-            (by_level["dice_high"] - by_level["dice"])[known],
-        ]
-    )
-    axes.errorbar(
-        at[known], by_level["dice"][known], np.clip(spread, 0, None), fmt="none",
-        ecolor="#1b1c1d", capsize=3,
-    )  # fmt: skip
-    axes.set_xticks(at, by_level["level"])
-    axes.set_ylim(0, 1)
-    axes.set_ylabel("Dice")
-    return figure
+def _score(found: Interval, digits: int = _SCORE_DIGITS) -> str:
+    text = f"{found.estimate:.{digits}f}"
+    if math.isnan(found.low):
+        return f"{text} (no interval from one study)"
+    return f"{text} ({found.low:.{digits}f} to {found.high:.{digits}f})"
 
 
-@chart
-def _plot_studies(frame: pd.DataFrame) -> "Figure":
-    figure = new_figure(2.4)
-    axes = figure.subplots()
-    axes.plot(np.arange(1, len(frame) + 1), frame["dice"], "o-", color=NEUTRAL)
-    axes.set_ylim(0, 1)
-    axes.set_xlabel("study, from the worst")
-    axes.set_ylabel("Dice")
-    return figure
-
-
-@chart
-def _plot_curves(history: pd.DataFrame) -> "Figure":
-    figure = new_figure(2.6)
-    left, right = figure.subplots(1, 2)
-    left.plot(history["epoch"], history["loss"], color=NEUTRAL)
-    left.set_title("Training loss")
-    for name in LEVEL_NAMES:
-        if f"dice_{name}" in history:
-            right.plot(
-                history["epoch"], history[f"dice_{name}"], color=LEVEL_COLOURS[name],
-                label=name,
-            )  # fmt: skip
-    right.set_ylim(0, 1)
-    right.set_title("Validation Dice")
-    right.legend(fontsize=7, ncols=2)
-    for axes in (left, right):
-        axes.set_xlabel("epoch")
-    return figure
-
-
-@picture
-def _plot_examples(examples: Sequence[Example]) -> "Figure":
-    figure = new_figure(3.6 * len(examples), 6.6)
-    grid = np.reshape(figure.subplots(len(examples), 2), (-1, 2))
-    for row, example in zip(grid, examples, strict=True):
-        for axes, mask, what in (
-            (row[0], example.found, "predicted"),
-            (row[1], example.given, "given"),
-        ):
-            _draw(axes, example, mask)
-            axes.set_title(f"{example.title}: {what}")
-    return figure
-
-
-def _draw(axes: "PlotAxes", example: Example, mask: npt.NDArray[np.uint8]) -> None:
-    from matplotlib.colors import to_rgba
-
-    axes.set_axis_off()
-    if not example.grey.size:
-        say_nothing_to_show(axes)
-        return
-    axes.imshow(example.grey, cmap="gray", vmin=0, vmax=255, aspect=example.aspect)
-    colours = np.zeros((*mask.shape, 4))
-    for label, name in enumerate(LEVEL_NAMES, start=1):
-        inside = mask == label
-        if not inside.any():
-            continue
-        colours[inside] = to_rgba(LEVEL_COLOURS[name], _ALPHA)
-        rows, columns = np.nonzero(inside)
-        axes.text(
-            float(columns.max()) + 2, float(np.median(rows)), name, fontsize=8,
-            va="center", color=LEVEL_COLOURS[name],
-        )  # fmt: skip
-    axes.imshow(colours, interpolation="nearest", aspect=example.aspect)
+def _share(found: Interval) -> str:
+    text = f"{100 * found.estimate:.1f} %"
+    if math.isnan(found.low):
+        return f"{text} (no interval from one study)"
+    return f"{text} ({100 * found.low:.1f} to {100 * found.high:.1f} %)"

@@ -1,8 +1,9 @@
-"""One training as it is recorded: progress, curves, overlays, the model, its report."""
+"""Trainings as they are recorded: progress, curves, overlays, models, one report."""
 
+import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -11,15 +12,22 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from csfd_core.evaluation.folds import FOLD_COUNT
 from csfd_core.reports.page import INDEX
 from csfd_core.segmentation.bundle import CARD, WEIGHTS, read_card
 from csfd_core.segmentation.config import SegmentationProfile
 from csfd_core.segmentation.data import draw_sample
+from csfd_core.segmentation.figures import sample_overlay
 from csfd_core.segmentation.fit import Fit, fit_model, is_current, plan_fit
+from csfd_core.segmentation.model import open_keras_model
 from csfd_core.segmentation.models import ModelStore
 from csfd_core.segmentation.reading import read_training_volume
-from csfd_core.segmentation.report import FOLDER, sample_overlay
-from csfd_core.segmentation.summary import Evaluation, evaluate_model
+from csfd_core.segmentation.summary import (
+    Evaluation,
+    evaluate_models,
+    is_reported,
+    reported_fits,
+)
 from csfd_core.segmentation.training import EpochResult, OnEpoch
 from csfd_core.settings import lock_file
 from csfd_core.store.convert import Stores
@@ -27,12 +35,15 @@ from csfd_core.store.convert import Stores
 if TYPE_CHECKING:
     import keras
 
-    from csfd_core.registry.tracking import TrackedRun
+    from csfd_core.registry.tracking import RunIdentity, TrackedRun
 
 TRAINED: Final = "trained"
 UNCHANGED: Final = "unchanged"
 TAKEN: Final = "taken from csfd"  # no study with a mask may be learnt from
+MODEL_NAME: Final = "vertebra_segmentation"  # in MLflow
 _OVERLAYS: Final = 6  # of one training
+
+Identify = Callable[[int], "RunIdentity"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,55 +51,111 @@ class FoldRun:
     """What came of one fold."""
 
     fit: Fit
-    outcome: str
+    outcome: str  # TRAINED, UNCHANGED or TAKEN
     facts: dict[str, Any]
-    evaluation: Evaluation | None  # None: unchanged
+    run: "TrackedRun"
+    mlflow_model_id: str | None = None  # None: unchanged, so logged earlier
 
 
-def run_fold(
-    stores: Stores, settings: SegmentationProfile, fold: int, run: "TrackedRun"
-) -> FoldRun:
-    """Train the model without one fold, score it and write its report.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentationRun:
+    """What came of all folds."""
+
+    folds: tuple[FoldRun, ...]
+    evaluation: Evaluation | None  # None: models and report are unchanged
+
+
+def run_folds(
+    stores: Stores,
+    settings: SegmentationProfile,
+    folds: Sequence[int],
+    run: "TrackedRun",
+    identify: Identify,
+) -> SegmentationRun:
+    """Train a model without each of some folds, and write one report on all of them.
+
+    A fold that was trained earlier takes part in the report while its model is current.
 
     Args:
-        stores: Where the studies are and the model goes.
+        stores: Where the studies are and the models go.
         settings: Networks and training.
-        fold: Held out for validation.
-        run: Where metrics, model and report are recorded, while it trains.
-    """
-    fit = plan_fit(stores, settings, fold)
-    place = ModelStore(stores.root).of_fold(fold)
-    page = stores.root.join(FOLDER)
-    if is_current(stores, fit) and page.exists(INDEX):
-        card = read_card(place) or {}
-        run.log_params({"outcome": UNCHANGED, "model_id": card["model_id"]})
-        return FoldRun(fit=fit, outcome=UNCHANGED, facts=card, evaluation=None)
-    run.log_params(_params(fit))
+        folds: Each held out for validation by one model.
+        run: Where scores and report are recorded; each fold has a run below it.
+        identify: Says what the run of a fold belongs to.
 
-    if is_current(stores, fit):  # it was trained, but its report is missing
-        facts, trained = dict(read_card(place) or {}), True
-    else:
-        with _watched(stores, fit, run) as on_epoch:
-            bundle, result = fit_model(stores, fit, on_epoch)
-        facts, trained = dict(bundle.facts), result is not None
-    evaluation = evaluate_model(stores, fit, facts)
-    numbers = evaluation.scores.summary()
-    lock = lock_file()
-    run.log_metrics({f"unseen_{k}": v for k, v in numbers.items() if not math.isnan(v)})
+    Raises:
+        ValueError: If there is no such fold.
+    """
+    if not folds or not set(folds) <= set(range(FOLD_COUNT)):
+        raise ValueError(
+            f"`folds` must be some of 0 to {FOLD_COUNT - 1}. Received: {list(folds)}."
+        )
+    found = []
+    for fold in sorted(set(folds)):
+        with run.child(identify(fold)) as own:
+            found.append(_run_fold(stores, settings, fold, own))
+    fits = reported_fits(stores, settings, folds)
+    run.log_params({f"fold_{one.fit.fold}": one.outcome for one in found})
+    if is_reported(stores, fits):
+        return SegmentationRun(folds=tuple(found), evaluation=None)
+    evaluation = evaluate_models(stores, fits)
+    _record(evaluation, found, run)
+    return SegmentationRun(folds=tuple(found), evaluation=evaluation)
+
+
+def _record(
+    evaluation: Evaluation, found: Sequence[FoldRun], run: "TrackedRun"
+) -> None:
+    """Record the scores of all folds, the report, and beside each model its scores."""
+    run.log_metrics(_known(evaluation.scores.summary(), "unseen_"))
     run.log_files(
         {
-            "model/" + CARD: place.read(CARD),
-            "model/" + WEIGHTS: place.read(WEIGHTS),
-            "model/signature.json": _signature(settings),
-            "model/studies.json": _studies(fit),
-            **({"model/requirements.lock": lock.read_bytes()} if lock.exists() else {}),
             f"report/{INDEX}": evaluation.written.html.encode(),
             **{f"report/{k}": v for k, v in evaluation.written.figures.items()},
             **{f"report/{k}": v for k, v in evaluation.written.tables.items()},
         }
     )
-    outcome = TRAINED if trained else TAKEN
-    return FoldRun(fit=fit, outcome=outcome, facts=facts, evaluation=evaluation)
+    for one in found:
+        own = evaluation.scores.of_fold(one.fit.fold)
+        one.run.log_metrics(_known(own.summary(), "unseen_"))
+
+
+def _run_fold(
+    stores: Stores, settings: SegmentationProfile, fold: int, run: "TrackedRun"
+) -> FoldRun:
+    """Train the model without one fold, unless it is current, and record it."""
+    fit = plan_fit(stores, settings, fold)
+    if is_current(stores, fit):
+        card = read_card(ModelStore(stores.root).of_fold(fold)) or {}
+        run.log_params({"outcome": UNCHANGED, "model_id": card["model_id"]})
+        return FoldRun(fit=fit, outcome=UNCHANGED, facts=card, run=run)
+    run.log_params(_params(fit))
+    run.log_datasets(_datasets(fit), source="slice and mask store")
+    with _watched(stores, fit, run) as on_epoch:
+        bundle, result = fit_model(stores, fit, on_epoch)
+    return FoldRun(
+        fit=fit,
+        outcome=TAKEN if result is None else TRAINED,
+        facts=dict(bundle.facts),
+        run=run,
+        mlflow_model_id=_log_model(stores, fit, run),
+    )
+
+
+def _log_model(stores: Stores, fit: Fit, run: "TrackedRun") -> str:
+    """Record the model as csfd reads it, and as a Keras model with its signature."""
+    models = ModelStore(stores.root)
+    place, lock = models.of_fold(fit.fold), lock_file()
+    beside = {
+        "signature.json": _signature(fit.settings),
+        "studies.json": _studies(fit),
+        **({"requirements.lock": lock.read_bytes()} if lock.exists() else {}),
+    }
+    files = {CARD: place.read(CARD), WEIGHTS: place.read(WEIGHTS), **beside}
+    run.log_files({f"model/{name}": content for name, content in files.items()})
+    # From the store, not from the training: the weights that studies are predicted by.
+    model, example = open_keras_model(models.read(fit.fold))
+    return run.log_model(MODEL_NAME, model, example, {CARD: files[CARD], **beside})
 
 
 @contextmanager
@@ -141,7 +208,11 @@ def _metrics(epoch: EpochResult) -> dict[str, float]:
     }
     for level, value in enumerate(epoch.level_dice, start=1):
         values[f"validation_dice_C{level}"] = value
-    return {name: value for name, value in values.items() if not math.isnan(value)}
+    return _known(values)
+
+
+def _known(values: Mapping[str, float], prefix: str = "") -> dict[str, float]:
+    return {f"{prefix}{k}": v for k, v in values.items() if not math.isnan(v)}
 
 
 def _signature(settings: SegmentationProfile) -> bytes:
@@ -170,16 +241,30 @@ def _signature(settings: SegmentationProfile) -> bytes:
     return (json.dumps(networks, indent=2) + "\n").encode()
 
 
+def _datasets(fit: Fit) -> dict[str, tuple[str, str]]:
+    """Name the studies of a training with a digest of their slices and masks."""
+    return {
+        group: (
+            f"segmentation {group}, fold {fit.fold}",
+            hashlib.sha256(json.dumps(studies).encode()).hexdigest()[:16],
+        )
+        for group, studies in _groups(fit)
+        if studies
+    }
+
+
 def _studies(fit: Fit) -> bytes:
     """List the studies of a training with the digests of their content."""
     groups = {
-        name: [
+        group: [
             {"study_uid": uid, "content_hash": content, "mask_hash": mask}
             for uid, content, mask in studies
         ]
-        for name, studies in (
-            ("training", fit.split.training),
-            ("validation", fit.split.validation),
-        )
+        for group, studies in _groups(fit)
     }
     return (json.dumps(groups, indent=2) + "\n").encode()
+
+
+def _groups(fit: Fit) -> tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]:
+    split = fit.split
+    return ("training", split.training), ("validation", split.validation)

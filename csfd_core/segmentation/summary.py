@@ -1,70 +1,149 @@
 """Scores and report of the models in a store, on the studies they have not seen."""
 
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from csfd_core.reports.page import Written
-from csfd_core.segmentation.evaluate import GivenMask, Scores, score_studies
-from csfd_core.segmentation.fit import Fit
-from csfd_core.segmentation.masks import MaskMaker
-from csfd_core.segmentation.reading import geometry_of
-from csfd_core.segmentation.report import (
-    FOLDER,
-    Example,
-    side_view,
-    write_report,
+from csfd_core.evaluation.folds import FOLD_COUNT
+from csfd_core.reports.page import INDEX, Written
+from csfd_core.segmentation.config import SegmentationProfile
+from csfd_core.segmentation.evaluate import (
+    TEST,
+    VALIDATION,
+    GivenMask,
+    Scores,
+    score_studies,
 )
+from csfd_core.segmentation.figures import Example, side_view
+from csfd_core.segmentation.fit import Fit, is_current, plan_fit
+from csfd_core.segmentation.masks import MaskMaker
+from csfd_core.segmentation.models import ModelStore
+from csfd_core.segmentation.reading import geometry_of
+from csfd_core.segmentation.report import FOLDER, Reported, write_report
 from csfd_core.store.convert import Stores
 from csfd_core.store.locations import Location
 
-_MOST_SCORED = 40  # studies; enough for the intervals, and minutes instead of hours
+REPORT_VERSION: Final = 2  # raised when the same models must be reported again
+_NOTE: Final = "report.json"
+# Studies of a fold, and of the test set; enough for the intervals, and minutes instead
+# of hours.
+_MOST_SCORED: Final = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What is reported of a model."""
+    """What is reported of the models."""
 
     scores: Scores
     written: Written
     location: Location
 
 
-def evaluate_model(stores: Stores, fit: Fit, facts: dict[str, Any]) -> Evaluation:
-    """Score a model on its held-out and locked studies, and write the report."""
-    maker = MaskMaker(stores)
-    wanted = [(uid, "validation") for uid, _, _ in fit.split.validation]
-    wanted += [(uid, "test") for uid, _, _ in fit.split.test]
-    given = [_given(stores, uid, group) for uid, group in wanted[:_MOST_SCORED]]
-    scores = score_studies(given, maker.predict)
+def report_location(stores: Stores) -> Location:
+    """Return where the report lies."""
+    return stores.root.join(FOLDER)
+
+
+def reported_fits(
+    stores: Stores, settings: SegmentationProfile, folds: Collection[int]
+) -> list[Fit]:
+    """Return the trainings that a report is about.
+
+    Those without some folds, and those of other folds whose model the store holds and
+    which would be trained from the same today.
+    """
+    fits = [plan_fit(stores, settings, fold) for fold in range(FOLD_COUNT)]
+    return [fit for fit in fits if fit.fold in folds or is_current(stores, fit)]
+
+
+def is_reported(stores: Stores, fits: Sequence[Fit]) -> bool:
+    """Say whether the report is the one on these models and studies."""
+    place = report_location(stores)
+    if not (place.exists(_NOTE) and place.exists(INDEX)):
+        return False
+    found = json.loads(place.read(_NOTE))
+    return bool(found.get("inputs") == _inputs(stores, fits))
+
+
+def evaluate_models(stores: Stores, fits: Sequence[Fit]) -> Evaluation:
+    """Score the models of some folds together, and write one report on them.
+
+    Each held-out study is predicted by the model of its fold, the locked test studies
+    by that of the first fold.
+
+    Args:
+        stores: Hold the models.
+        fits: Of each fold whose model takes part.
+    """
+    fits = sorted(fits, key=lambda fit: fit.fold)
+    cards = ModelStore(stores.root).cards()
+    models = {fit.fold: cards[fit.fold] for fit in fits}
+    maker = MaskMaker(stores, models)
+    wanted, left_out = _wanted(fits)
+    scores = score_studies(_given(stores, maker, wanted), maker.predict)
     examples = [_example(stores, maker, uid, title) for title, uid in _chosen(scores)]
-    location = stores.root.join(FOLDER)
-    shown = {**facts, "data_kind": stores.metadata.read_data_kind()}
-    written = write_report(location, scores, shown, examples)
+    reported = Reported(
+        scores=scores,
+        models=models,
+        data_kind=stores.metadata.read_data_kind(),
+        left_out=left_out,
+    )
+    location = report_location(stores)
+    written = write_report(location, reported, examples)
+    note = {
+        "inputs": _inputs(stores, fits),
+        "models": {str(fold): card["model_id"] for fold, card in models.items()},
+    }
+    location.write(_NOTE, (json.dumps(note, indent=2) + "\n").encode())
     return Evaluation(scores=scores, written=written, location=location)
 
 
-def _given(stores: Stores, study_uid: str, group: str) -> GivenMask:
-    note = stores.masks.read_note(study_uid)
-    assert note is not None
-    return GivenMask(
-        study_uid=study_uid,
-        group=group,
-        mask=stores.masks.read_volume(study_uid),
-        spacing_zyx_mm=geometry_of(note).spacing_zyx_mm,
-    )
+def _wanted(fits: Sequence[Fit]) -> tuple[list[tuple[str, str]], int]:
+    """Return the studies to score with their group, and how many are left out."""
+    test = {uid: None for fit in fits for uid, _, _ in fit.split.test}
+    groups = [(VALIDATION, [uid for uid, _, _ in fit.split.validation]) for fit in fits]
+    groups.append((TEST, list(test)))
+    wanted = [(uid, group) for group, uids in groups for uid in uids[:_MOST_SCORED]]
+    return wanted, sum(len(uids) for _, uids in groups) - len(wanted)
+
+
+def _inputs(stores: Stores, fits: Sequence[Fit]) -> str:
+    """Identify what a report rests on."""
+    facts: list[Any] = [REPORT_VERSION, stores.metadata.read_data_kind()]
+    facts += sorted([fit.fold, fit.inputs, fit.split.test] for fit in fits)
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _given(
+    stores: Stores, maker: MaskMaker, wanted: Sequence[tuple[str, str]]
+) -> Iterator[GivenMask]:
+    for study_uid, group in wanted:
+        note = stores.masks.read_note(study_uid)
+        assert note is not None
+        yield GivenMask(
+            study_uid=study_uid,
+            group=group,
+            fold=maker.choice(study_uid).fold,
+            mask=stores.masks.read_volume(study_uid),
+            spacing_zyx_mm=geometry_of(note).spacing_zyx_mm,
+        )
 
 
 def _chosen(scores: Scores) -> list[tuple[str, str]]:
     """Return the best, median and worst study, as far as there are as many."""
-    ordered = scores.studies.sort_values("dice", ascending=False)["study_uid"].tolist()
-    if not ordered:
+    known = scores.studies.dropna(subset=["dice"])
+    ordered = known.sort_values(["dice", "study_uid"], ascending=False)
+    uids = ordered["study_uid"].tolist()
+    if not uids:
         return []
-    last = len(ordered) - 1
+    last = len(uids) - 1
     places = {"best": 0, "median": last // 2, "worst": last}
     chosen: dict[str, str] = {}
     for title, place in places.items():
-        if ordered[place] not in chosen.values():
-            chosen[title] = ordered[place]
+        if uids[place] not in chosen.values():
+            chosen[title] = uids[place]
     return list(chosen.items())
 
 

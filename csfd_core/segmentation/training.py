@@ -111,7 +111,7 @@ def train(
         import keras
 
         keras.utils.set_random_seed(plan.training.seed)
-        model = _compile(plan)
+        model = compile_model(plan)
         state = _restore(folder, model)
         started, done_before = time.monotonic(), len(state.history)
         validation = _validation_batches(data.validation, plan)
@@ -139,7 +139,8 @@ def train(
         return state
 
 
-def _compile(plan: Plan) -> "keras.Model":
+def compile_model(plan: Plan) -> "keras.Model":
+    """Build the networks with their losses and optimizer, ready for a step."""
     import keras
 
     model = build_model(plan.model)

@@ -10,8 +10,9 @@ from dataclasses import asdict
 
 import dagster as dg
 
+from csfd_core.registry.tracking import RunIdentity
 from csfd_core.segmentation.masks import CropMaker, MaskMaker, MaskOutcome, make_all
-from csfd_core.segmentation.runs import FoldRun, run_fold
+from csfd_core.segmentation.runs import FoldRun, SegmentationRun, run_folds
 from csfd_core.store.convert import FAILED
 from csfd_core.store.labels import read_all_boxes
 from csfd_dagster.assets.ingest import (
@@ -43,17 +44,22 @@ def segmentation_model(
     segmentation: SegmentationResource,
     mlflow: MlflowResource,
 ) -> dg.MaterializeResult:
-    """U-Nets that find C1 to C7, one per held-out fold, with scores and a report.
+    """U-Nets that find C1 to C7, one per held-out fold, with one report on all.
 
     Trained on studies with a checked mask; the locked test studies take no part. Left
     alone while what it is made from has not changed.
     """
-    stores, settings = store.open(), segmentation.settings()
-    metadata: dict[str, dg.MetadataValue] = {}
-    for fold in segmentation.folds:
-        with mlflow.run(context) as run:
-            found = run_fold(stores, settings, fold, run)
-        metadata |= _describe(found)
+
+    def identify(fold: int) -> RunIdentity:
+        return mlflow.identity(context, partition=f"fold_{fold}")
+
+    with mlflow.run(context) as run:
+        found = run_folds(
+            store.open(), segmentation.settings(), segmentation.folds, run, identify
+        )
+    metadata = _describe_report(found)
+    for fold in found.folds:
+        metadata |= _describe(fold)
     return dg.MaterializeResult(metadata=metadata)
 
 
@@ -109,17 +115,22 @@ def _describe(found: FoldRun) -> dict[str, dg.MetadataValue]:
         f"{name}_model_id": dg.MetadataValue.text(str(found.facts["model_id"])),
         f"{name}_training_studies": dg.MetadataValue.int(len(found.fit.split.training)),
     }
+    if found.mlflow_model_id is not None:
+        values[f"{name}_mlflow_model"] = dg.MetadataValue.text(found.mlflow_model_id)
+    return values
+
+
+def _describe_report(found: SegmentationRun) -> dict[str, dg.MetadataValue]:
+    """Return what Dagster shows of the report on all folds; nothing if unchanged."""
     if found.evaluation is None:
-        return values
-    page = f"{found.evaluation.location}/index.html"
-    values[f"{name}_page"] = dg.MetadataValue.path(page)
+        return {}
+    values: dict[str, dg.MetadataValue] = {
+        "page": dg.MetadataValue.path(f"{found.evaluation.location}/index.html")
+    }
     for key, number in found.evaluation.scores.summary().items():
-        values[f"{name}_{key}"] = dg.MetadataValue.float(number)
+        values[key] = dg.MetadataValue.float(number)
     for key, (kind, content) in found.evaluation.written.previews.items():
-        if kind in ("png", "jpeg"):
-            values[f"{name}_figure_{key}"] = picture(
-                content, kind="png" if kind == "png" else "jpeg"
-            )
+        values[f"figure_{key}"] = picture(content, kind=kind)
     return values
 
 

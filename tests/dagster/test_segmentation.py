@@ -17,7 +17,7 @@ from csfd_core.store.locations import Location
 from csfd_core.store.metadata import STUDIES_COLUMNS, MetadataStore
 from csfd_dagster import segmentation_checks as checks
 from csfd_dagster.definitions import defs
-from csfd_dagster.launch import phases_of
+from csfd_dagster.phases import phases_of
 from csfd_dagster.resources import StoreResource
 from csfd_dagster.segmentation_resource import SegmentationResource
 
@@ -40,7 +40,7 @@ def test_segmentation_depends_on_what_it_reads() -> None:
 
 
 def test_studies_come_before_the_model_and_the_model_before_its_masks() -> None:
-    phases = phases_of(defs.resolve_asset_graph())
+    phases = [phase.assets for phase in phases_of(defs.resolve_asset_graph())]
     assert {"study_headers", "slice_store", "mask_store"} <= names(phases[0])
     assert {"metadata_table", "segmentation_model"} <= names(phases[1])
     assert {"vertebra_masks", "vertebra_crops"} <= names(phases[2])

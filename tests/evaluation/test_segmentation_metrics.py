@@ -12,7 +12,6 @@ from scipy.ndimage import binary_erosion
 from scipy.spatial import cKDTree
 
 from csfd_core.evaluation.segmentation_metrics import (
-    bootstrap_interval,
     dice_score,
     level_scores,
     surface_scores_mm,
@@ -121,13 +120,3 @@ def test_missed_level_scores_zero_and_is_no_swap() -> None:
 def test_thoracic_labels_are_no_levels() -> None:
     mask = np.full((4, 4, 4), 8, dtype=np.uint8)
     assert level_scores(mask, mask, (1.0, 1.0, 1.0)) == []
-
-
-def test_bootstrap_covers_the_mean_and_narrows_with_more_studies() -> None:
-    rng = np.random.default_rng(1)
-    few = rng.normal(0.9, 0.02, 8).tolist()
-    many = rng.normal(0.9, 0.02, 200).tolist()
-    low, high = bootstrap_interval(many)
-    assert low < np.mean(many) < high
-    assert high - low < np.subtract(*bootstrap_interval(few)[::-1])
-    assert all(math.isnan(value) for value in bootstrap_interval([0.9]))

@@ -18,7 +18,7 @@ from csfd_core.segmentation.masks import (
     MaskMaker,
     studies_without_crops,
 )
-from csfd_core.segmentation.summary import evaluate_model
+from csfd_core.segmentation.summary import evaluate_models, is_reported
 from csfd_core.store.convert import Stores, StudyTask, convert_study
 from csfd_core.store.locations import Location
 from csfd_core.store.source import Source, Sources
@@ -58,7 +58,7 @@ def test_model_masks_crops_and_report_are_made_once(
     training = replace(profile.training, epochs=1, steps_per_epoch=1)
     fit = plan_fit(stores, replace(profile, training=training))
     assert not is_current(stores, fit)
-    bundle, result = fit_model(stores, fit)
+    _, result = fit_model(stores, fit)
     assert result is not None
     assert len(result.history) == 1
     assert is_current(stores, fit)
@@ -89,7 +89,9 @@ def test_model_masks_crops_and_report_are_made_once(
     }
     assert studies_without_crops(stores, CROPS, boxes) == set()
 
-    found = evaluate_model(stores, fit, dict(bundle.facts))
+    assert not is_reported(stores, [fit])
+    found = evaluate_models(stores, [fit])
+    assert is_reported(stores, [fit])
     assert set(found.scores.studies["group"]) == {"validation", "test"}
     page = stores.root.read("reports/segmentation/index.html").decode()
     assert "Mean Dice" in page

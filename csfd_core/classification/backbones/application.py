@@ -9,6 +9,7 @@ by how suspicious each is. Where fracture boxes tell which slices show the fract
 slices learn from that as well.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,13 @@ import pandas as pd
 from scipy import ndimage
 
 from csfd_core.checkpoint import Weights
-from csfd_core.classification.backbones.head import build_head, positive_weight
+from csfd_core.classification.backbones.head import (
+    build_head,
+    compile_model,
+    positive_weight,
+    scale_to,
+    slice_marks,
+)
 from csfd_core.classification.backbones.weights import digest_of, load_backbone
 from csfd_core.classification.classifier import (
     Classifier,
@@ -141,10 +148,10 @@ class BackboneClassifier(Classifier):
         own = self._head.get_weights()
         head, rest = weights[: len(own)], weights[len(own) :]
         require_same_shapes(own, head, self.spec.name)
-        _use(self._head, head)
+        self._head.set_weights(head)
         if rest:
             require_same_shapes(self._network.get_weights(), rest, self.spec.name)
-            _use(self._network, rest)
+            self._network.set_weights(rest)
             self._tuned = rest
 
     def keras_model(self) -> tuple["keras.Model", npt.NDArray[np.float32]]:
@@ -191,15 +198,14 @@ class BackboneClassifier(Classifier):
         )
 
     def _train_head(self, data: TrainingSet, on_epoch: OnEpoch | None) -> Trained:
-        import keras
 
         features, labels, marks, known = self._training_arrays(data)
         head = self._head
-        head.get_layer("scale").adapt(features)
+        scale_to(head, features)
         weight = positive_weight(labels)
         weights = np.where(labels == 1, weight, 1.0)
         by_slice = np.repeat((known * weights)[:, None], marks.shape[1], axis=1)
-        model = _compile(head, _HEAD_RATE, keras)
+        model = compile_model(head, _HEAD_RATE)
 
         def run_epoch(epoch: int) -> Mapping[str, float]:
             order = np.random.default_rng([self.config.seed, epoch]).permutation(
@@ -238,16 +244,9 @@ class BackboneClassifier(Classifier):
         places = np.concatenate([index.to_numpy() for index, _ in found])
         features = np.concatenate([part for _, part in found]).astype(np.float32)
         own = rows.loc[places]
-        slices = features.shape[1]
-        known = own["slice_labels"].notna().to_numpy(dtype=np.float32)
-        marks = np.stack(
-            [
-                np.zeros(slices) if labels is None else np.asarray(labels, dtype=float)
-                for labels in own["slice_labels"]
-            ]
-        )
+        marks, known = slice_marks(own, features.shape[1])
         labels = own["label"].to_numpy(dtype=np.float32)
-        return features, labels, marks.astype(np.float32), known
+        return features, labels, marks, known
 
     def _fine_tune(
         self, data: TrainingSet, before: Trained, on_epoch: OnEpoch | None
@@ -264,7 +263,7 @@ class BackboneClassifier(Classifier):
         for index, layer in enumerate(self._network.layers):
             is_norm = isinstance(layer, keras.layers.BatchNormalization)
             layer.trainable = index >= first and not is_norm
-        compiled = _compile(model, self.config.fine_tune_rate, keras)
+        compiled = compile_model(model, self.config.fine_tune_rate)
         rows = data.training
         weight = positive_weight(rows["label"].to_numpy(dtype=np.float32))
         done = len(before.history)
@@ -294,13 +293,21 @@ class BackboneClassifier(Classifier):
             if on_epoch is not None:
                 on_epoch({**row, "epoch": row["epoch"] + done})
 
+        frozen = self._network.get_weights()
         after = train_epochs(loop, tell)
-        self._tuned = self._network.get_weights()
+        best_epoch = done + after.best_epoch
+        if _lowest_loss(after) < _lowest_loss(before):
+            self._tuned = self._network.get_weights()
+        else:  # it has done harm: the head alone is kept
+            self._network.set_weights(frozen)
+            self._head.set_weights(before.weights)
+            self._tuned = None
+            best_epoch = before.best_epoch
         shifted = [{**row, "epoch": row["epoch"] + done} for row in after.history]
         return Trained(
             weights=self.get_weights(),
             history=[*before.history, *shifted],
-            best_epoch=done + after.best_epoch,
+            best_epoch=best_epoch,
             stopped=after.stopped,
         )
 
@@ -317,16 +324,12 @@ class BackboneClassifier(Classifier):
             labels = own["label"].to_numpy(dtype=np.float32)
             inputs = self._to_inputs(vertebrae)
             shape = (len(part), self.shape.slices)
-            marks = np.zeros((*shape, 1), dtype=np.float32)
-            known = own["slice_labels"].notna().to_numpy(dtype=np.float32)
-            for index, slices in enumerate(own["slice_labels"]):
-                if slices is not None:
-                    marks[index, :, 0] = slices
+            marks, known = slice_marks(own, self.shape.slices)
             weights = np.where(labels == 1, weight, 1.0)
             model.reset_metrics()
             found = model.train_on_batch(
                 inputs.reshape(*shape, *inputs.shape[1:]),
-                {"vertebra": labels[:, None], "slices": marks},
+                {"vertebra": labels[:, None], "slices": marks[..., None]},
                 {
                     "vertebra": weights,
                     "slices": np.repeat((known * weights)[:, None], shape[1], axis=1),
@@ -342,18 +345,11 @@ class BackboneClassifier(Classifier):
 
         side, slices = self.shape.side_px, self.shape.slices
         inputs = keras.Input((slices, side, side, 3))
-        flat = keras.layers.Lambda(
-            lambda x: keras.ops.reshape(x, (-1, side, side, 3)),
-            output_shape=(side, side, 3),
-        )(inputs)
+        flat = keras.ops.reshape(inputs, (-1, side, side, 3))
         maps = self._network(flat, training=False)
         depth = int(self._network.output_shape[-1])
-        pooled = keras.layers.Lambda(
-            lambda x: keras.ops.reshape(
-                keras.ops.mean(x, axis=(1, 2)), (-1, slices, depth)
-            ),
-            output_shape=(slices, depth),
-        )(maps)
+        pooled = keras.ops.mean(maps, axis=(1, 2))
+        pooled = keras.ops.reshape(pooled, (-1, slices, depth))
         return keras.Model(inputs, self._head(pooled))
 
     def _extract(self, vertebrae: list[Vertebra]) -> npt.NDArray[np.floating]:
@@ -390,24 +386,6 @@ class BackboneClassifier(Classifier):
         return np.asarray(prepared, dtype=np.float32)
 
 
-def _use(model: "keras.Model", weights: Weights) -> None:
-    """Set weights, also of what scales: Keras takes these up only when it is told."""
-    import keras
-
-    model.set_weights(weights)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Normalization):
-            layer.finalize_state()
-
-
-def _compile(model: "keras.Model", rate: float, keras: Any) -> "keras.Model":  # noqa: ANN401
-    cross_entropy = keras.losses.BinaryCrossentropy(from_logits=True)
-    accuracy = keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)
-    model.compile(
-        keras.optimizers.AdamW(rate, weight_decay=1e-3, clipnorm=1.0),
-        loss={"vertebra": cross_entropy, "slices": cross_entropy},
-        metrics={"vertebra": [accuracy]},
-        jit_compile=False,
-    )
-    model.optimizer.build(model.trainable_variables)
-    return model
+def _lowest_loss(trained: Trained) -> float:
+    losses = [row["val_loss"] for row in trained.history]
+    return min((loss for loss in losses if math.isfinite(loss)), default=math.inf)

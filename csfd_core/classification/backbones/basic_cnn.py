@@ -227,8 +227,10 @@ class _Pools:
     def pool(self, epoch: int) -> PatchPool:
         config = self._network.config
         rng = np.random.default_rng([config.seed, epoch])
-        if self._pool is None or not self._fits:
+        if not self._fits:
             self._pool = self._read(rng)
+        elif self._pool is None:  # the same ones when a training goes on
+            self._pool = self._read(np.random.default_rng([config.seed, 0]))
         if epoch:
             trusted = epoch >= config.epochs * _TRUSTED
             self._pool.mine(self._network.suspects, rng, trusted=trusted)

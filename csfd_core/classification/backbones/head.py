@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from csfd_core.classification.config import ClassifierConfig
 
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     import keras
 
 _LARGEST_WEIGHT: Final = 20.0
+_SCALE: Final = "scale"
+_EPSILON: Final = 1e-20  # random backbones have features as small as 1e-7
+_LEAST_VARIANCE: Final = 0.01  # of the mean one; a feature may be constant in training
 
 
 def build_head(slices: int, depth: int, config: ClassifierConfig) -> "keras.Model":
@@ -29,7 +33,10 @@ def build_head(slices: int, depth: int, config: ClassifierConfig) -> "keras.Mode
 
     layers = keras.layers
     inputs = keras.Input((slices, depth))
-    values = layers.Normalization(axis=-1, name="scale")(inputs)
+    # Not Normalization, which does not notice ``set_weights``.
+    values = layers.BatchNormalization(
+        center=False, scale=False, epsilon=_EPSILON, trainable=False, name=_SCALE
+    )(inputs)
     values = layers.Dropout(config.dropout)(values)
     values = layers.Dense(config.hidden, activation="relu")(values)
     values = layers.Dropout(config.dropout)(values)
@@ -38,6 +45,14 @@ def build_head(slices: int, depth: int, config: ClassifierConfig) -> "keras.Mode
     pooled = layers.Dot(axes=1)([attention, logits])
     vertebra = layers.Flatten(name="vertebra")(pooled)
     return keras.Model(inputs, {"vertebra": vertebra, "slices": logits}, name="head")
+
+
+def scale_to(head: "keras.Model", features: npt.NDArray[np.floating]) -> None:
+    """Let a head scale its features to mean 0 and deviation 1, as in (N, K, D)."""
+    flat = features.reshape(-1, features.shape[-1]).astype(np.float64)
+    variance = flat.var(axis=0)
+    variance = np.maximum(variance, _LEAST_VARIANCE * variance.mean())
+    head.get_layer(_SCALE).set_weights([flat.mean(axis=0), variance])
 
 
 def positive_weight(labels: npt.NDArray[np.floating]) -> float:
@@ -49,3 +64,36 @@ def positive_weight(labels: npt.NDArray[np.floating]) -> float:
     if not positives:
         return 1.0
     return min(float(np.sqrt((len(labels) - positives) / positives)), _LARGEST_WEIGHT)
+
+
+def slice_marks(
+    rows: pd.DataFrame, slices: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return labels of slices (N, K), and 1 for vertebrae where these are known (N,).
+
+    Args:
+        rows: Of the manifest.
+        slices: K, of a vertebra.
+    """
+    marks = np.zeros((len(rows), slices), dtype=np.float32)
+    known = np.asarray(rows["slice_labels"].notna(), dtype=np.float32)
+    for index, labels in enumerate(rows["slice_labels"]):
+        if known[index]:
+            marks[index] = labels
+    return marks, known
+
+
+def compile_model(model: "keras.Model", rate: float) -> "keras.Model":
+    """Prepare a network with the outputs of the head for training; return it."""
+    import keras
+
+    cross_entropy = keras.losses.BinaryCrossentropy(from_logits=True)
+    accuracy = keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)
+    model.compile(
+        keras.optimizers.AdamW(rate, weight_decay=1e-3, clipnorm=1.0),
+        loss={"vertebra": cross_entropy, "slices": cross_entropy},
+        metrics={"vertebra": [accuracy]},
+        jit_compile=False,
+    )
+    model.optimizer.build(model.trainable_variables)
+    return model

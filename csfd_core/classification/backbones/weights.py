@@ -4,8 +4,10 @@ One is never silently taken for another. What was loaded is identified by a dige
 """
 
 import hashlib
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -58,7 +60,7 @@ def load_backbone(application: str, weights: str, side_px: int, seed: int) -> An
             raise SettingsError(
                 f"The ImageNet weights of {application} could not be downloaded "
                 f"({type(error).__name__}). Connect to the network once, name a file "
-                "with the weights (--weights FILE), or use --weights none."
+                "with the weights in CSFD_WEIGHTS, or set CSFD_WEIGHTS=none."
             ) from error
     model = build(include_top=False, weights=None, input_shape=shape)
     if weights != NONE:
@@ -77,8 +79,11 @@ def digest_of(model: "keras.Model") -> str:
 
 def _load_file(model: "keras.Model", path: Path, application: str) -> None:
     try:
-        model.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
+        with warnings.catch_warnings():
+            # Keras may leave layers random that a file does not hold, and only warn.
+            warnings.filterwarnings("error", "Skipping", UserWarning)
+            model.load_weights(path)
+    except (ValueError, OSError, KeyError, BadZipFile, UserWarning) as error:
         reason = " ".join(str(error).split())[:300]
         raise SettingsError(
             f"{path.name} does not hold the weights of {application} without top "

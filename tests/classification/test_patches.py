@@ -1,0 +1,166 @@
+"""Patches: where they are cut, and what of."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from classifying import SIDE, draw_vertebra
+
+from csfd_core.classification.crops import Vertebra
+from csfd_core.classification.patches import PatchPool, to_inputs
+
+PATCH = 17  # odd: it has a middle pixel
+
+
+def make_pool(
+    count: int = 12, *, boxed: bool = True, mined_share: float = 0.5
+) -> PatchPool:
+    rng = np.random.default_rng(3)
+    labels = np.arange(count) % 2
+    return PatchPool(
+        vertebrae=[draw_vertebra(bool(v), rng, boxed=boxed) for v in labels],
+        labels=labels,
+        size_px=PATCH,
+        mined_share=mined_share,
+    )
+
+
+def nowhere(vertebrae: Sequence[Vertebra]) -> list[npt.NDArray[np.float64]]:
+    """Finds the same place the most suspicious in every vertebra, then another."""
+    return [np.array([[1.0, 10.0, 20.0], [0.0, 5.0, 6.0]]) for _ in vertebrae]
+
+
+def test_places_of_fractures_are_the_middles_of_the_boxes() -> None:
+    pool = make_pool()
+    assert len(pool.boxed) == 6
+    for place in pool.boxed:
+        vertebra = pool.vertebrae[place.vertebra]
+        assert pool.labels[place.vertebra] == 1
+        assert vertebra.boxes is not None
+        (box,) = vertebra.boxes[place.crop]
+        assert box[0] < place.row < box[2]
+        assert box[1] < place.column < box[3]
+        plane = vertebra.images[place.crop, 1]
+        assert plane[round(place.row), round(place.column)] == 250
+
+
+def test_a_box_outside_of_the_crop_is_no_place() -> None:
+    inside = draw_vertebra(True, np.random.default_rng(0))
+    boxes = (np.array([[0, -9, 4, -2], [2, 3, 6, 9]], np.float32), np.empty((0, 4)))
+    vertebra = Vertebra(images=inside.images, masks=inside.masks, boxes=boxes)
+    pool = PatchPool([vertebra], np.array([1]), PATCH, 0.5)
+    assert [(p.crop, p.row, p.column) for p in pool.boxed] == [(0, 4.0, 6.0)]
+
+
+@pytest.mark.parametrize("size", [2, 7, 40])
+def test_half_of_a_batch_has_a_fracture(size: int) -> None:
+    patches, labels = make_pool().batch(size, np.random.default_rng(0))
+    assert patches.shape == (size, PATCH, PATCH, 4)
+    assert patches.dtype == np.float32
+    assert labels.sum() == size // 2
+
+
+def test_patches_of_fractures_show_the_bright_cross_about_their_middle() -> None:
+    patches, labels = make_pool().batch(600, np.random.default_rng(0))
+    shown = patches[..., 1]  # the slice itself, between its neighbours
+    bright = shown[labels == 1].mean(axis=0)
+    middle = slice(PATCH // 2 - 3, PATCH // 2 + 4)
+    inner = bright[middle, middle].mean()
+    outer = np.concatenate([bright[0], bright[-1], bright[:, 0], bright[:, -1]]).mean()
+    assert inner > outer + 0.3
+    weights = bright - bright.min()
+    rows, columns = np.mgrid[:PATCH, :PATCH]
+    assert np.average(rows, weights=weights) == pytest.approx(PATCH // 2, abs=0.5)
+    assert np.average(columns, weights=weights) == pytest.approx(PATCH // 2, abs=0.5)
+    peaks = shown.reshape(len(shown), -1).max(axis=1)
+    assert np.median(peaks[labels == 1]) > np.median(peaks[labels == 0]) + 1
+
+
+def test_patches_without_a_fracture_come_from_whole_bone() -> None:
+    patches, labels = make_pool().batch(200, np.random.default_rng(1))
+    whole = patches[labels == 0]
+    assert (whole[..., -1].max(axis=(1, 2)) > 0.5).all()  # the mask is in every one
+    assert 0.3 < whole[..., -1].mean() < 0.95
+    # A cross is at least 0.75 * (250 / 255 - 0.3) / 0.2 = 2.5 bright.
+    assert whole[..., :3].max() < 1.5
+
+
+def test_without_any_boxes_fractured_vertebrae_teach_at_first() -> None:
+    pool = make_pool(boxed=False)
+    assert pool.boxed == []
+    assert pool.can_train
+    patches, labels = pool.batch(400, np.random.default_rng(0))
+    peaks = patches[..., :3].reshape(400, -1).max(axis=1)
+    assert (peaks[labels == 1] > 2).mean() > 0.15  # some show the cross by chance
+    assert (peaks[labels == 0] > 2).sum() == 0
+
+
+@pytest.mark.parametrize("labels", [[0, 0], [1, 1]])
+def test_one_kind_of_vertebrae_cannot_train(labels: list[int]) -> None:
+    vertebrae = [draw_vertebra(bool(v), np.random.default_rng(0)) for v in labels]
+    assert not PatchPool(vertebrae, np.array(labels), PATCH, 0.5).can_train
+
+
+def test_mined_places_lie_in_whole_vertebrae() -> None:
+    pool = make_pool()
+    pool.mine(nowhere, np.random.default_rng(0), trusted=False)
+    assert {place.vertebra for place in pool.mined} == {0, 2, 4, 6, 8, 10}
+    assert len(pool.mined) == 12
+    assert pool.suspected == []
+
+
+def test_unboxed_fractures_are_guessed_once_the_network_is_trusted() -> None:
+    rng = np.random.default_rng(3)
+    vertebrae = [
+        draw_vertebra(True, rng),
+        draw_vertebra(True, rng, boxed=False),
+        draw_vertebra(False, rng),
+    ]
+    pool = PatchPool(vertebrae, np.array([1, 1, 0]), PATCH, 0.5)
+    pool.mine(nowhere, rng, trusted=False)
+    assert pool.suspected == []
+    pool.mine(nowhere, rng, trusted=True)
+    (place,) = pool.suspected  # one each, the most suspicious
+    assert (place.vertebra, place.crop, place.row, place.column) == (1, 1, 10.0, 20.0)
+
+
+def test_mined_places_have_their_share_of_the_patches() -> None:
+    pool = make_pool(mined_share=0.5)
+    # Mark the mined place, which lies in the bone of every vertebra.
+    vertebrae = [
+        Vertebra(images=v.images.copy(), masks=v.masks, boxes=v.boxes)
+        for v in pool.vertebrae
+    ]
+    for vertebra in vertebrae:
+        vertebra.images[1, :, 8:13, 18:23] = 255
+    marked = PatchPool(vertebrae, pool.labels, PATCH, 0.5)
+    plain, labels = marked.batch(400, np.random.default_rng(0))
+    marked.mine(
+        lambda some: [np.array([[1.0, 10.0, 20.0]]) for _ in some],
+        np.random.default_rng(0),
+        trusted=False,
+    )
+    mined, _ = marked.batch(400, np.random.default_rng(0))
+    shares = [
+        (p[labels == 0][..., 1].max(axis=(1, 2)) > 2.3).mean() for p in (plain, mined)
+    ]
+    assert shares[1] > shares[0] + 0.2
+
+
+def test_a_seed_gives_the_same_batch_and_another_seed_another() -> None:
+    pool = make_pool()
+    first, _ = pool.batch(6, np.random.default_rng([0, 1, 2]))
+    again, _ = make_pool().batch(6, np.random.default_rng([0, 1, 2]))
+    other, _ = pool.batch(6, np.random.default_rng([0, 1, 3]))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 0.5
+
+
+def test_a_whole_vertebra_is_fed_as_patches_are() -> None:
+    vertebra = draw_vertebra(False, np.random.default_rng(0))
+    inputs = to_inputs(vertebra)
+    assert inputs.shape == (2, SIDE, SIDE, 4)
+    expected = (vertebra.images[1, 2].astype(float) / 255 - 0.3) / 0.2
+    np.testing.assert_allclose(inputs[1, ..., 2], expected, atol=1e-5)
+    assert set(np.unique(inputs[..., 3])) == {0.0, 1.0}

@@ -1,0 +1,204 @@
+"""The loop: resumed it ends as if it had never been cut off; the best weights stay."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from csfd_core.classification.training import (
+    Loop,
+    Trained,
+    mean_of_steps,
+    train_epochs,
+    validation_scores,
+)
+from csfd_core.compute import computing
+
+LABELS = np.array([0, 1] * 20)
+RNG = np.random.default_rng(5)
+FEATURES = RNG.normal(0, 1, (40, 3)).astype(np.float32)
+FEATURES[:, 0] += LABELS * 1.5
+
+
+class Killed(BaseException):
+    """As if the process had been stopped."""
+
+
+def make_model(dropout: float = 0.5) -> Any:
+    with computing():
+        import keras
+
+        keras.utils.set_random_seed(0)
+        layers = [
+            keras.Input((3,)),
+            keras.layers.Dense(4, activation="relu"),
+            keras.layers.Dropout(dropout),
+            keras.layers.Dense(1),
+        ]
+        model = keras.Sequential(layers)
+        model.compile(
+            keras.optimizers.AdamW(0.02),
+            loss=keras.losses.BinaryCrossentropy(from_logits=True),
+        )
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+
+def make_loop(folder: Path, epochs: int = 6, patience: int = 0) -> Loop:
+    model = make_model()
+
+    def run_epoch(epoch: int) -> Mapping[str, float]:
+        order = np.random.default_rng(epoch).permutation(40)
+        logs = []
+        for at in (order[:20], order[20:]):
+            model.reset_metrics()
+            loss = model.train_on_batch(FEATURES[at], LABELS[at, None])
+            logs.append({"loss": loss, "accuracy": 0.5})
+        return mean_of_steps(logs)
+
+    return Loop(
+        model=model,
+        epochs=epochs,
+        run_epoch=run_epoch,
+        validate=lambda: np.asarray(model.predict_on_batch(FEATURES)[:, 0], float),
+        labels=LABELS,
+        folder=folder,
+        patience=patience,
+    )
+
+
+def numbers(trained: Trained) -> list[dict[str, float]]:
+    names = ("epoch", "loss", "val_loss", "val_auc", "val_accuracy")
+    return [{name: row[name] for name in names} for row in trained.history]
+
+
+@pytest.mark.parametrize("last", [2, 6])
+def test_a_killed_training_ends_with_the_same_numbers(
+    tmp_path: Path, last: int
+) -> None:
+    whole = train_epochs(make_loop(tmp_path / "whole"))
+    told: list[float] = []
+
+    def kill(row: dict[str, float]) -> None:
+        told.append(row["epoch"])
+        if row["epoch"] == last:
+            raise Killed("on purpose")
+
+    with pytest.raises(Killed, match="on purpose"):
+        train_epochs(make_loop(tmp_path / "cut"), kill)
+    assert told == list(range(1, last + 1))
+    loop = make_loop(tmp_path / "cut")
+    resumed = train_epochs(loop, lambda row: told.append(row["epoch"]))
+    assert told == [1, 2, 3, 4, 5, 6]
+    assert numbers(resumed) == numbers(whole)
+    assert resumed.best_epoch == whole.best_epoch
+    for own, expected in zip(resumed.weights, whole.weights, strict=True):
+        np.testing.assert_array_equal(own, expected)
+    for own, expected in zip(loop.model.get_weights(), whole.weights, strict=True):
+        np.testing.assert_array_equal(own, expected)
+
+
+def scripted(
+    folder: Path,
+    losses: list[float],
+    quality: Callable[[int], float] = lambda epoch: 1.0,
+    patience: int = 0,
+    labels: np.ndarray = LABELS,
+) -> tuple[Loop, list[Any]]:
+    """A loop whose model has its epoch for a weight, and as given for its scores."""
+    model = make_model()
+    weights = model.get_weights()
+    state: list[int] = []
+
+    def run_epoch(epoch: int) -> Mapping[str, float]:
+        state.append(epoch)
+        model.set_weights([np.full_like(w, epoch + 1) for w in weights])
+        return {"loss": losses[epoch], "accuracy": 0.5}
+
+    loop = Loop(
+        model=model,
+        epochs=len(losses),
+        run_epoch=run_epoch,
+        # The further apart, the lower the loss.
+        validate=lambda: np.where(labels == 1, 1.0, -1.0) * quality(state[-1]),
+        labels=labels,
+        folder=folder,
+        patience=patience,
+    )
+    return loop, state
+
+
+def test_the_weights_of_the_lowest_validation_loss_are_kept(tmp_path: Path) -> None:
+    loop, _ = scripted(tmp_path, [0.5] * 5, lambda e: [0.1, 0.4, 1.0, 0.2, 0.3][e])
+    found = train_epochs(loop)
+    losses = [row["val_loss"] for row in found.history]
+    assert losses.index(min(losses)) == 2
+    assert found.best_epoch == 3
+    assert found.stopped == ""
+    for weights in (found.weights, loop.model.get_weights()):
+        assert {float(v) for w in weights for v in w.ravel()} == {3.0}
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good(tmp_path: Path) -> None:
+    loop, state = scripted(tmp_path, [0.5, 0.4, math.nan, 0.3])
+    found = train_epochs(loop)
+    assert state == [0, 1, 2]
+    assert len(found.history) == 2
+    assert found.stopped == "the loss was not a number in epoch 3"
+    values = {float(v) for w in loop.model.get_weights() for v in w.ravel()}
+    assert values == {float(found.best_epoch)}
+    assert found.best_epoch in (1, 2)
+
+
+def test_a_first_loss_that_is_no_number_keeps_what_it_started_from(
+    tmp_path: Path,
+) -> None:
+    loop, _ = scripted(tmp_path, [math.nan, 0.5])
+    before = loop.model.get_weights()
+    found = train_epochs(loop)
+    assert (found.history, found.best_epoch) == ([], 0)
+    for own, expected in zip(loop.model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(own, expected)
+
+
+def test_patience_ends_a_training_that_does_not_improve(tmp_path: Path) -> None:
+    quality = [0.5, 1.0, 0.1, 0.2, 0.3, 5.0]
+    loop, state = scripted(tmp_path, [0.5] * 6, lambda e: quality[e], patience=2)
+    found = train_epochs(loop)
+    assert state == [0, 1, 2, 3]
+    assert found.best_epoch == 2
+    assert found.stopped == "no lower validation loss in 2 epochs"
+    patient, state = scripted(tmp_path / "b", [0.5] * 6, lambda e: quality[e])
+    assert train_epochs(patient).best_epoch == 6
+
+
+def test_one_class_in_validation_is_not_a_number_and_no_crash(tmp_path: Path) -> None:
+    labels = np.zeros(10, dtype=int)
+    loop, _ = scripted(tmp_path, [0.5, 0.4], labels=labels)
+    found = train_epochs(loop)
+    assert len(found.history) == 2
+    for row in found.history:
+        assert math.isnan(row["val_auc"])
+        assert math.isnan(row["val_accuracy"])
+        assert math.isfinite(row["val_loss"])
+
+
+def test_scores_of_logits_that_are_no_numbers_are_none() -> None:
+    scores = validation_scores(np.array([0.1, np.nan]), np.array([0, 1]))
+    assert all(math.isnan(value) for value in scores.values())
+    perfect = validation_scores(np.array([-9.0, 9.0] * 9), np.array([0, 1] * 9))
+    assert perfect["val_auc"] == 1.0
+    assert perfect["val_accuracy"] == 1.0
+    assert perfect["val_loss"] < 0.05
+
+
+def test_the_balance_of_the_batches_does_not_change_the_validation_loss() -> None:
+    logits = np.random.default_rng(0).normal(0, 1, 300)
+    labels = (np.random.default_rng(1).random(300) < 1 / (1 + np.exp(-logits))) * 1
+    plain = validation_scores(logits, labels)["val_loss"]
+    assert validation_scores(logits + 1.0, labels)["val_loss"] == pytest.approx(
+        plain, abs=0.01
+    )

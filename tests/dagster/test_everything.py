@@ -1,0 +1,199 @@
+"""The whole graph on a tiny phantom: all reports, then nothing, then what follows."""
+
+import csv
+import functools
+import io
+import json
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from typer.testing import CliRunner
+
+from csfd_core.classification import registry
+from csfd_core.cli import app
+from csfd_core.crops.cutting import CROP_PROFILES, CropConfig
+from csfd_core.errors import StoreError
+from csfd_core.executors import InlineExecutor
+from csfd_core.leakage import config as audit_config
+from csfd_core.phantom import source as phantom_source
+from csfd_core.phantom.config import GridOverride, PhantomConfig
+from csfd_core.phantom.source import write_phantom_source
+from csfd_core.segmentation import prediction
+from csfd_core.store.convert import Stores
+from csfd_core.store.locations import Location
+from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES
+from csfd_dagster import launch, phases
+from csfd_dagster.assets import comparison
+from csfd_dagster.classification_resource import ClassificationResource
+from csfd_dagster.segmentation_resource import SegmentationResource
+
+# Chosen so that the locked test set, fold 0 and the other folds have fractured
+# vertebrae and whole studies each.
+PHANTOM = PhantomConfig(
+    studies=9, seed=19, masked_share=1.0, boxed_share=1.0, compressed_share=0.0
+)
+GRID = GridOverride(shape_zyx=(72, 56, 56), spacing_zyx_mm=(3.0, 3.0, 3.0))
+FAST = {
+    "segmentation": SegmentationResource(epochs=1, steps_per_epoch=1),
+    "classification": ClassificationResource(
+        epochs=1, steps_per_epoch=2, weights="none"
+    ),
+}
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Source, inbox, store, MLflow and Dagster of this test alone."""
+    (tmp_path / "dagster").mkdir()
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("CSFD_SOURCE", str(tmp_path / "source"))
+    monkeypatch.setenv("CSFD_INBOX", str(tmp_path / "inbox"))
+    monkeypatch.setenv("CSFD_STORE", str(tmp_path / "store"))
+    return tmp_path
+
+
+@pytest.fixture
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A coarse phantom, small crops, one look, one backbone, a short audit."""
+    paint = phantom_source.build_phantom_volume
+    coarse = functools.partial(paint, grid=GRID)
+    monkeypatch.setattr(phantom_source, "build_phantom_volume", coarse)
+    monkeypatch.setattr(prediction, "_LOOKS", ((0, 0, 0),))
+    small = CropConfig(slices=3, side_px=48, pixel_mm=1.6)
+    monkeypatch.setitem(CROP_PROFILES, "demo", small)
+    for name in ("inception_v3", "efficientnet_b5"):
+        monkeypatch.setitem(
+            registry.CLASSIFIERS, name, registry.CLASSIFIERS["resnet50"]
+        )
+    short = audit_config.AuditConfig(steps=2, batch_size=4, side=16, slices_per_study=4)
+    monkeypatch.setitem(comparison.AUDIT_PROFILES, "demo", short)
+
+
+def read_table(store: Path, name: str) -> list[dict[str, str]]:
+    content = (store / "reports" / name).read_text()
+    return list(csv.DictReader(io.StringIO(content)))
+
+
+def runs_of(said: str) -> list[str]:
+    """The lines that name a run of Dagster."""
+    return [line for line in said.splitlines() if "done (run " in line]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("cheap")
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras and NumPy 2
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow")
+@pytest.mark.filterwarnings("ignore::UserWarning:mlflow")
+def test_everything_is_made_once_and_again_where_a_label_changed(
+    places: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_phantom_source(places / "source", PHANTOM, executor=InlineExecutor())
+    assert launch.run("demo", FAST) == 0
+    said = capsys.readouterr().out
+    assert "9 studies, 9 new or changed" in said
+    store = places / "store"
+    for report in ("eda", "segmentation", "comparison", "leakage"):
+        assert (store / "reports" / report / "index.html").is_file()
+    models = read_table(store, "comparison/models.csv")
+    assert {row["model"] for row in models} == set(registry.CLASSIFIERS)
+    assert all(float(row["competition_log_loss"]) > 0 for row in models)
+    predicted = sorted(path.stem for path in (store / "predictions").iterdir())
+    rows = read_table(store, "comparison/predictions.csv")
+    assert set(predicted) <= {row["study_uid"] for row in rows}
+    assert len(predicted) == 2  # all that are locked away
+
+    assert launch.run("demo", FAST) == 0
+    said = capsys.readouterr().out
+    assert "9 studies, 0 new or changed" in said
+    assert runs_of(said) == []
+
+    uid = change_label(places / "source" / "train.csv", predicted)
+    before = written(store)
+    assert launch.run("demo", FAST) == 0
+    said = capsys.readouterr().out
+    assert "9 studies, 0 new or changed" in said
+    changed = {
+        path for path, stamp in written(store).items() if before.get(path) != stamp
+    }
+    assert f"crops/{uid}.parquet" in changed
+    assert "metadata/manifest.parquet" in changed
+    assert "models/classification/basic_cnn/fold_0/card.json" in changed
+    folders = {path.split("/")[0] for path in changed}
+    assert not folders & {"slices", "masks", "predicted_masks"}
+    assert [path for path in changed if path.startswith("crops/")] == [
+        f"crops/{uid}.parquet"
+    ]
+    assert not any(path.startswith("models/segmentation") for path in changed)
+
+    predict_one(places, predicted[0])
+
+
+def change_label(table: Path, locked: list[str]) -> str:
+    """Break C4 of a whole study that trains; return the study."""
+    lines = table.read_text().splitlines()
+    whole = "," + ",".join(["0"] * len(LABEL_COLUMNS))
+    at = next(
+        index
+        for index, line in enumerate(lines)
+        if line.endswith(whole) and line.split(",")[0] not in locked
+    )
+    uid = lines[at].split(",")[0]
+    values = ["1", *("1" if level == "C4" else "0" for level in LEVEL_NAMES)]
+    lines[at] = ",".join([uid, *values])
+    table.write_text("\n".join(lines) + "\n")
+    return uid
+
+
+def written(store: Path) -> dict[str, int]:
+    return {
+        str(path.relative_to(store)): path.stat().st_mtime_ns
+        for path in store.rglob("*")
+        if path.is_file()
+    }
+
+
+def predict_one(places: Path, uid: str) -> None:
+    """csfd predict on a study of the source gives what the store holds of it."""
+    place = places / "source" / "train_images" / uid
+    out = places / "out"
+    result = CliRunner().invoke(app, ["predict", str(place), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "1 studies predicted by" in result.output
+    assert "Not for clinical use" in " ".join(result.output.split())
+    own = json.loads((out / f"{uid}.json").read_text())
+    kept = json.loads((places / "store" / "predictions" / f"{uid}.json").read_text())
+    assert own["model"] == kept["model"]
+    # The store's slices went through JPEG; those read here did not.
+    assert own["probabilities"] == pytest.approx(kept["probabilities"], abs=0.1)
+
+
+def test_a_run_that_fails_says_why(
+    places: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        phantom_source,
+        "build_phantom_volume",
+        functools.partial(phantom_source.build_phantom_volume, grid=GRID),
+    )
+    few = PhantomConfig(studies=1, seed=19, compressed_share=0.0)
+    write_phantom_source(places / "source", few, executor=InlineExecutor())
+
+    def fail(*_: object) -> None:
+        raise StoreError("There is nothing to learn from. Add labelled studies.")
+
+    monkeypatch.setattr("csfd_dagster.assets.segmentation.run_fold", fail)
+    assert launch.run("demo", FAST) == 1
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert told.startswith("csfd: Run ")
+    assert "There is nothing to learn from. Add labelled studies." in told
+
+
+def test_resources_that_are_given_are_those_that_run(places: Path) -> None:
+    project = phases.open_project("demo", FAST)
+    assert project.classification.settings().epochs == 1
+    assert str(project.stores.root) == str(Location(places / "store"))
+    assert isinstance(project.stores, Stores)
+    assert isinstance(project.defs, dg.Definitions)

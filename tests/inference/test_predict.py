@@ -1,0 +1,291 @@
+"""csfd predict: from DICOM files to one JSON of probabilities per study."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from builders import STUDY_UID, neck_mask, write_study
+from classifying import CROPS, BrightClassifier, manifest_of, uid_of, write_store
+
+from csfd_core.classification import registry
+from csfd_core.classification.config import ClassifierConfig
+from csfd_core.classification.ensemble import (
+    Ensemble,
+    open_ensemble,
+    read_best,
+    suspicion,
+    write_best,
+)
+from csfd_core.classification.fit import fit_classifier, plan_classifier
+from csfd_core.classification.manifest import Manifest
+from csfd_core.comparison.chosen import choose_examples
+from csfd_core.errors import SettingsError, SourceError
+from csfd_core.evaluation.folds import is_test
+from csfd_core.inference.predict import (
+    PREDICTED,
+    REFUSED,
+    PredictedStudy,
+    predict_input,
+    predict_stored,
+)
+from csfd_core.segmentation.bundle import ModelBundle
+from csfd_core.segmentation.config import SMALL
+from csfd_core.segmentation.postprocess import LevelFinding, Review
+from csfd_core.segmentation.prediction import Prediction, VertebraPredictor
+from csfd_core.store.convert import Stores
+from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES
+
+OTHER_UID = "1.2.826.0.1.3680043.12"
+NAME = "basic_cnn"
+
+
+class KnownMask:
+    """In place of the segmentation: the mask of the builder, with C7 cut short."""
+
+    bundle = ModelBundle(config=SMALL, weights=[], facts={"model_id": "known"})
+    step_mm = 1.5
+
+    def predict(self, volume: object) -> Prediction:
+        levels = tuple(
+            LevelFinding(
+                level=name,
+                volume_ml=1.0 if name == "C7" else 9.0,
+                confidence=0.9,
+                centre_zyx_mm=(1.0, 2.0, 3.0),
+                is_cut=name == "C7",
+            )
+            for name in LEVEL_NAMES[1:]
+        )
+        mask = neck_mask()
+        mask[mask == 1] = 0  # C1 was not found
+        review = Review(levels=levels, flags=("C1 is missing.",))
+        return Prediction(mask=mask, review=review, seconds={"locate": 0.1})
+
+
+PREDICTOR = cast(VertebraPredictor, KnownMask())
+
+
+@pytest.fixture(autouse=True)
+def bright(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.CLASSIFIERS, NAME, BrightClassifier)
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Stores:
+    found = write_store(tmp_path_factory.mktemp("predict"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry.CLASSIFIERS, NAME, BrightClassifier)
+        manifest = manifest_of(found)
+        for fold in (0, 3):
+            config = ClassifierConfig(epochs=1, seed=fold)
+            fit_classifier(found, plan_classifier(NAME, fold, config, manifest))
+    return found
+
+
+@pytest.fixture
+def ensemble(stores: Stores) -> Ensemble:
+    return open_ensemble(stores, NAME)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Two studies; the second lacks a slice."""
+    folder = tmp_path / "source"
+    write_study(folder)
+    (write_study(folder, OTHER_UID) / "9.dcm").unlink()
+    return folder
+
+
+def predict(place: Path, out: Path, ensemble: Ensemble) -> dict[str, PredictedStudy]:
+    found = predict_input(str(place), out, PREDICTOR, ensemble)
+    return {study.study_uid: study for study in found}
+
+
+def test_a_study_becomes_the_json_of_the_contract(
+    source: Path, tmp_path: Path, ensemble: Ensemble
+) -> None:
+    found = predict(source, tmp_path / "out", ensemble)
+    note = json.loads((tmp_path / "out" / f"{STUDY_UID}.json").read_text())
+    assert note["study_uid"] == STUDY_UID
+    assert note["model"] == NAME
+    assert note["model_ids"] == ensemble.model_ids
+    assert list(note["probabilities"]) == list(LABEL_COLUMNS)
+    assert all(0 <= p <= 1 for p in note["probabilities"].values())
+    assert note["not_seen"] == ["C1", "C7"]  # not found, and barely in the scan
+    prevalences = [card["prevalence"] for card in ensemble.cards]
+    for level in ("C1", "C7"):
+        expected = np.mean([shares[level] for shares in prevalences])
+        assert note["probabilities"][level] == pytest.approx(expected, abs=1e-6)
+    assert note["segmentation"]["flags"] == ["C1 is missing."]
+    assert note["trained_on"] == "phantom"
+    assert "synthetic phantom" in note["notice"]
+    study = found[STUDY_UID]
+    assert study.action == PREDICTED
+    assert dict(study.probabilities) == pytest.approx(note["probabilities"], abs=1e-6)
+    text = json.dumps(note)
+    assert "Sensitive" not in text
+    assert "19700101" not in text
+
+
+def test_a_bad_study_is_refused_and_the_others_go_on(
+    source: Path, tmp_path: Path, ensemble: Ensemble
+) -> None:
+    found = predict(source, tmp_path / "out", ensemble)
+    assert {uid: study.action for uid, study in found.items()} == {
+        STUDY_UID: PREDICTED,
+        OTHER_UID: REFUSED,
+    }
+    assert "missing" in found[OTHER_UID].message
+    assert [file.name for file in (tmp_path / "out").iterdir()] == [f"{STUDY_UID}.json"]
+
+
+def test_a_zip_file_gives_the_same(
+    source: Path, tmp_path: Path, ensemble: Ensemble
+) -> None:
+    with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
+        for file in (source / "train_images" / STUDY_UID).iterdir():
+            archive.write(file, file.name)
+    zipped = predict(tmp_path / "study.zip", tmp_path / "a", ensemble)[STUDY_UID]
+    plain = predict(source, tmp_path / "b", ensemble)[STUDY_UID]
+    assert zipped.probabilities == plain.probabilities
+
+
+def test_an_empty_folder_is_told(tmp_path: Path, ensemble: Ensemble) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceError, match="There are no files in"):
+        predict(tmp_path / "empty", tmp_path / "out", ensemble)
+
+
+def test_a_stored_study_is_predicted_from_its_crops(stores: Stores) -> None:
+    manifest = manifest_of(stores)
+    ensemble = open_ensemble(stores, NAME)
+    locked = next(uid for uid in map(uid_of, range(1, 40)) if is_test(uid))
+    note = predict_stored(stores, manifest, locked, ensemble)
+    kept = json.loads(stores.root.read(f"predictions/{locked}.json"))
+    assert kept == json.loads(json.dumps(note))
+    assert note["not_seen"] == []
+    rows = manifest.usable[manifest.usable["study_uid"] == locked]
+    for row in rows.itertuples():
+        is_high = note["probabilities"][row.level] > ensemble.thresholds["vertebra"]
+        assert is_high == bool(row.label)
+    unknown = replace(manifest, table=manifest.table.iloc[:0])
+    nothing = predict_stored(stores, unknown, locked, ensemble)
+    assert nothing["not_seen"] == list(LEVEL_NAMES)
+
+
+class Constant(BrightClassifier):
+    """Gives its shift as the logit of everything."""
+
+    def logits(self, vertebrae: Any) -> Any:
+        return np.full(len(vertebrae), self.shift)
+
+
+def member(shift: float) -> Constant:
+    found = Constant(ClassifierConfig(), cast(Any, None), cast(Any, None))
+    found.shift = shift
+    return found
+
+
+def card_of(threshold: float, prevalence: float) -> Mapping[str, Any]:
+    plain = {"temperature": 1.0, "bias": 0.0, "n": 0, "is_fitted": False}
+    point = {
+        "threshold": threshold,
+        "sensitivity": 1.0,
+        "specificity": 1.0,
+        "n": 2,
+        "is_default": False,
+    }
+    return {
+        "model_id": f"m{threshold}",
+        "calibration": {"vertebra": plain, "overall": plain},
+        "thresholds": {"vertebra": point, "overall": point},
+        "prevalence": dict.fromkeys(LABEL_COLUMNS, prevalence),
+        "data_kind": "real",
+        "crop": CROPS.to_note(),
+    }
+
+
+def test_an_ensemble_is_the_mean_of_its_folds() -> None:
+    cards = [card_of(0.2, 0.1), card_of(0.4, 0.3)]
+    both = Ensemble(name="x", members=[member(-1.0), member(2.0)], cards=cards)
+    found = both.predict({"C3": cast(Any, None)})
+    each = [1 / (1 + np.exp(1.0)), 1 / (1 + np.exp(-2.0))]
+    assert found["C3"] == pytest.approx(np.mean(each))
+    assert found["C1"] == pytest.approx(0.2)
+    overall = [1 - 0.9**6 * (1 - each[0]), 1 - 0.7**6 * (1 - each[1])]
+    assert found["patient_overall"] == pytest.approx(np.mean(overall), rel=1e-4)
+    assert both.thresholds == pytest.approx({"vertebra": 0.3, "overall": 0.3})
+    assert both.crop == CROPS
+    assert both.predict({})["C3"] == pytest.approx(0.2)
+
+
+def test_suspicion_is_above_the_operating_point() -> None:
+    found = {"patient_overall": 0.5, "C1": 0.3, "C2": 0.29}
+    assert suspicion(found, {"vertebra": 0.3, "overall": 0.6}) == ["C1"]
+    assert suspicion(found, {"vertebra": 0.9, "overall": 0.5}) == ["patient_overall"]
+
+
+def test_best_is_what_the_comparison_noted(stores: Stores) -> None:
+    assert read_best(stores) is None
+    with pytest.raises(SettingsError, match="no trained classifier 'best'. It has: ba"):
+        open_ensemble(stores, "best")
+    write_best(stores, NAME)
+    assert open_ensemble(stores, "best").name == NAME
+    assert len(open_ensemble(stores, "best").members) == 2
+    stores.root.remove("models/classification/best.json")
+    for alias in ("resnet50", "nonsense", "../basic_cnn"):
+        with pytest.raises(SettingsError, match="It has: basic_cnn. Train some with"):
+            open_ensemble(stores, alias)
+
+
+def test_examples_are_hits_misses_and_false_alarms_of_the_test_set(
+    stores: Stores,
+) -> None:
+    manifest: Manifest = manifest_of(stores)
+    examples = choose_examples(stores, manifest, NAME)
+    assert [example.kind for example in examples] == ["hit", "hit"]
+    for example in examples:
+        assert example.caption.endswith("label fractured")
+        uid_end = example.title.rsplit("...")[-1]
+        assert any(
+            is_test(uid) for uid in map(uid_of, range(1, 41)) if uid.endswith(uid_end)
+        )
+        assert example.grey.shape == example.heat.shape == (32, 32)
+        assert example.grey.max() >= 240  # the slice that shows the cross
+
+
+def run_csfd(*arguments: object, store: Path) -> subprocess.CompletedProcess[str]:
+    call = [sys.executable, "-W", "ignore", "-m", "csfd_core.cli", "predict"]
+    return subprocess.run(
+        [*call, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "CSFD_STORE": str(store)},
+    )
+
+
+def test_without_a_trained_classifier_csfd_says_so_in_one_line(
+    source: Path, tmp_path: Path
+) -> None:
+    for alias in ("best", "resnet50"):
+        result = run_csfd(
+            source, "--out", tmp_path / "o", "--model", alias, store=tmp_path / "none"
+        )
+        assert result.returncode == 1
+        assert result.stderr.count("\n") == 1
+        assert f"has no trained classifier '{alias}'. It has: none." in result.stderr
+        assert "csfd run" in result.stderr
+    assert not (tmp_path / "o").exists()
+
+
+def test_wrong_usage_of_csfd_predict_is_status_2(tmp_path: Path) -> None:
+    assert run_csfd(store=tmp_path).returncode == 2
