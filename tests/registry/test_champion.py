@@ -310,6 +310,9 @@ def test_champion_that_mlflow_lost_is_told(
     assert "Check MLFLOW_TRACKING_URI" in standing_of(other)[1][0]
     with pytest.raises(SettingsError, match="MLflow has no champion"):
         challenge(other)
+    assert len(read_history(stores.root)) == 2
+    stores.root.remove("models/champion/history.jsonl")  # it is lost for good
+    assert challenge(other).decision.promoted
 
 
 def test_stores_do_not_share_a_champion(
