@@ -220,6 +220,7 @@ def test_a_fold_trained_later_joins_the_report_and_nothing_is_done_twice(
     # With other settings the earlier models are no longer those of the report.
     other, _ = setting.run([1], settings(epochs=4))
     assert other.evaluation is not None
+    assert set(other.evaluation.scores.studies["fold"]) == {1}
     assert set(note_of(setting)["models"]) == {"1"}
 
 
