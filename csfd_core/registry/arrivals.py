@@ -105,8 +105,8 @@ def _usable(table: pd.DataFrame, labelled: Set[str]) -> set[str]:
     """Return the labelled, good studies outside the locked test set."""
     good = table[table["status"] != "quarantined"]
     places = assign_folds(good)
-    known = good[list(LEVEL_NAMES)].notna().any(axis=1).to_numpy()
-    known |= good["study_uid"].isin(labelled).to_numpy()
+    has_labels = good[list(LEVEL_NAMES)].notna().any(axis=1)
+    known = (has_labels | good["study_uid"].isin(labelled)).to_numpy()
     own = places["study_uid"][known & ~places["is_test"].to_numpy()]
     return {str(uid) for uid in own}
 
