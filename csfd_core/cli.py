@@ -147,11 +147,12 @@ def convert(
         FAILED,
         QUARANTINED,
         UNCHANGED,
+        WITHDRAWN,
         WRITTEN,
         Stores,
         StudyOutcome,
-        StudyTask,
         convert_studies,
+        study_tasks,
     )
     from csfd_core.store.locations import Location
     from csfd_core.store.slice_store import ConversionSettings
@@ -162,8 +163,9 @@ def convert(
     place = Source(source).require()
     stores = Stores(Location(store))
     settings = ConversionSettings(jpeg_quality=jpeg_quality)
-    tasks = [StudyTask(folder, stores, settings) for folder in place.studies()]
-    if not tasks:
+    folders = place.studies()
+    tasks = study_tasks(folders, stores, settings)
+    if not folders:
         raise SourceError(f"There are no files in {source}.")
     outcomes: list[StudyOutcome] = []
     with (
@@ -181,6 +183,10 @@ def convert(
             typer.echo(f"quarantined {outcome.study_uid}: {outcome.codes[0]}")
     for note in notes:
         typer.echo(note)
+    left_out = len(folders) - len(tasks)
+    left_out += sum(outcome.action == WITHDRAWN for outcome in outcomes)
+    if left_out:
+        typer.echo(f"{left_out} studies were withdrawn and are left out.")
     counts = {
         action: sum(outcome.action == action for outcome in outcomes)
         for action in (WRITTEN, UNCHANGED, QUARANTINED, FAILED)

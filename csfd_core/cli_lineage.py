@@ -1,6 +1,10 @@
-"""``csfd lineage``: what a prediction rests on, and what rests on a study."""
+"""What a prediction rests on, what rests on a study, and taking a study out.
+
+``csfd lineage`` and ``csfd withdraw``.
+"""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +16,8 @@ if TYPE_CHECKING:
     from rich.tree import Tree
 
     from csfd_core.registry.recorded import RecordedRuns
+    from csfd_core.registry.usage import Use
+    from csfd_core.registry.withdrawal import Consequences
     from csfd_core.store.convert import Stores
 
 lineage_app = typer.Typer(
@@ -27,12 +33,14 @@ JsonOption = Annotated[
 StudyArgument = Annotated[
     str, typer.Argument(metavar="UID", help="StudyInstanceUID.", show_default=False)
 ]
+_LISTED = 50  # lines under a heading, at most
 _PIPED_WIDTH = 160  # a file or pipe has no width of its own
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``csfd``."""
     app.add_typer(lineage_app)
+    app.command()(withdraw)
 
 
 @lineage_app.command()
@@ -80,6 +88,82 @@ def study(uid: StudyArgument, json_file: JsonOption = None) -> None:
         )
     _show(usage_tree(found))
     _write(json_file, asdict(found))
+
+
+def withdraw(
+    uid: StudyArgument,
+    reason: Annotated[
+        str,
+        typer.Option(help="Why; it is recorded. No names.", show_default=False),
+    ],
+    by: Annotated[
+        str,
+        typer.Option(help="Who; else the user of this process.", show_default=False),
+    ] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Take a study out for good, as when a patient withdraws consent.
+
+    Removes it from the store and records the UID, so that it is never taken up again.
+    Its files in the source are not deleted. Names the models and reports that have
+    used it. Doing it again finishes what was cut off.
+
+    Example: `csfd withdraw 1.2.826.0.1.3680043.11 --reason "consent withdrawn"`
+    """
+    from csfd_core.registry.history import this_user
+    from csfd_core.registry.usage import files_of
+    from csfd_core.registry.withdrawal import foresee
+    from csfd_core.registry.withdrawal import withdraw as take_out
+    from csfd_core.settings import Settings
+    from csfd_core.store.source import Source, Sources
+
+    if not reason.strip():
+        raise SettingsError("A withdrawal needs a reason. Say it with --reason.")
+    settings = Settings.from_environment()
+    stores, recorded = _open()
+    sources = Sources([Source(settings.source), Source(settings.inbox)])
+    found = foresee(stores, sources, uid, recorded)
+    _tell(found)
+    if not yes:
+        typer.confirm(f"Withdraw study {uid} for good?", abort=True)
+    done = take_out(stores, uid, reason, by or this_user())
+    if left := files_of(stores, uid):
+        raise SettingsError(
+            f"{left[0]} of study {uid} was written again meanwhile. Stop what is "
+            "running and repeat the command."
+        )
+    typer.echo(f"Withdrawn {done.at} by {done.by}: {done.reason}")
+
+
+def _tell(found: "Consequences") -> None:
+    """Print what a withdrawal removes, what it does not, and what it makes stale."""
+    uid = found.usage.study_uid
+    if (known := found.usage.withdrawal) is not None:
+        typer.echo(f"It was withdrawn {known.at} by {known.by}: {known.reason}")
+    _list(f"Files of study {uid} to remove from the store", found.usage.holds)
+    _list("Files in the source, which csfd never deletes", found.in_sources)
+    _list("Models to train again", [_line(use) for use in found.to_train_again])
+    _list(
+        "Reports and predictions to make again",
+        [_line(use) for use in found.to_make_again],
+    )
+    _list("Other studies of the same patient, which stay", found.siblings)
+    typer.echo(
+        "csfd run makes again what is stale; frozen versions stay until others take "
+        "their place. Copies elsewhere, as MLflow's artifacts, are not touched."
+    )
+
+
+def _line(use: "Use") -> str:
+    return f"{use.kind} {use.name}: {', '.join(use.how)}"
+
+
+def _list(title: str, lines: Sequence[str]) -> None:
+    typer.echo(f"{title}: {len(lines) or 'none'}")
+    for line in lines[:_LISTED]:
+        typer.echo(f"  {line}")
+    if len(lines) > _LISTED:
+        typer.echo(f"  and {len(lines) - _LISTED} more: csfd lineage study UID --json")
 
 
 def _open() -> "tuple[Stores, RecordedRuns]":

@@ -25,7 +25,7 @@ from csfd_core.reports.page import INDEX
 from csfd_core.segmentation.fit import is_current as model_is_current
 from csfd_core.segmentation.masks import studies_without_crops
 from csfd_core.segmentation.summary import is_reported, reported_fits
-from csfd_core.store.convert import Stores, StudyTask, needs_work
+from csfd_core.store.convert import Stores, StudyTask, needs_work, study_tasks
 from csfd_core.store.labels import read_all_boxes
 from csfd_core.store.slice_store import ConversionSettings
 from csfd_core.store.source import Sources
@@ -56,12 +56,9 @@ class Project:
     mlflow: MlflowResource
 
     def tasks(self) -> list[StudyTask]:
-        """List the studies that are there."""
-        return [
-            StudyTask(folder, self.stores, self.conversion)
-            for folder in self.sources.studies()
-            if is_uid(folder.name)
-        ]
+        """List the studies that are there and were not withdrawn."""
+        folders = [f for f in self.sources.studies() if is_uid(f.name)]
+        return study_tasks(folders, self.stores, self.conversion)
 
 
 def open_project(profile: str, resources: Mapping[str, Any] | None = None) -> Project:
@@ -115,6 +112,9 @@ def materialize_everything(
     project.mlflow.prepare()
     job = project.defs.resolve_implicit_global_asset_job_def()
     name = str(studies.name)
+    for study_uid in project.stores.withdrawn.study_uids():
+        if instance.has_dynamic_partition(name, study_uid):
+            instance.delete_dynamic_partition(name, study_uid)
     known = list(instance.get_dynamic_partitions(name))
     new = [t.folder.name for t in tasks if t.folder.name not in set(known)]
     instance.add_dynamic_partitions(name, new)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import dagster as dg
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
-from csfd_core.store.convert import Stores, StudyTask, needs_work
+from csfd_core.store.convert import Stores, StudyTask, needs_work, study_tasks
 from csfd_core.store.source import Sources
 from csfd_core.store.studies_table import studies_table_inputs
 from csfd_core.vocabulary import is_uid
@@ -36,11 +36,8 @@ def new_studies(
     if _is_running(context):
         return _skip("An ingestion run is under way.", context.cursor)
     sources, stores = source.open(), store.open()
-    tasks = [
-        StudyTask(folder, stores, store.conversion())
-        for folder in sources.studies()
-        if is_uid(folder.name)
-    ]
+    folders = [folder for folder in sources.studies() if is_uid(folder.name)]
+    tasks = study_tasks(folders, stores, store.conversion())
     now = {task.folder.name: _listing_digest(task) for task in tasks}
     digest = hashlib.sha256(json.dumps(now, sort_keys=True).encode()).hexdigest()
     before = json.loads(context.cursor) if context.cursor else {}

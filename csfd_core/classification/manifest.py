@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from csfd_core.errors import StoreError
 from csfd_core.evaluation.folds import assign_folds
@@ -121,6 +122,17 @@ def read_manifest(root: Location) -> Manifest:
             "The store has no training manifest. Materialize training_manifest first."
         )
     return _manifest(*read_parquet(root, MANIFEST_PATH))
+
+
+def drop_study(root: Location, study_uid: str) -> None:
+    """Take a study out of the manifest, if it is in one; all other rows stay."""
+    if not root.exists(MANIFEST_PATH):
+        return
+    table, note = read_parquet(root, MANIFEST_PATH)
+    kept = table.filter(pc.not_equal(table["study_uid"], study_uid))
+    if kept.num_rows < table.num_rows:
+        note = {**note, "inputs": _digest(kept.to_pylist())}
+        write_parquet(root, MANIFEST_PATH, kept, note)
 
 
 def manifest_inputs(root: Location) -> str | None:

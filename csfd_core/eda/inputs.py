@@ -44,8 +44,9 @@ def read_inputs(
     Raises:
         SourceError: If a table cannot be read.
     """
-    labels = read_all_labels(sources.locations)
-    boxes = read_all_boxes(sources.locations)
+    withdrawn = stores.withdrawn.study_uids() if stores else frozenset[str]()
+    labels = read_all_labels(sources.locations, withdrawn)
+    boxes = read_all_boxes(sources.locations, withdrawn)
     kind = data_kind(sources.locations)
     if stores is None or not stores.root.exists(STUDIES_PATH):
         return EdaInputs(

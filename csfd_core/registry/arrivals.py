@@ -49,7 +49,8 @@ class Arrivals:
 def count_arrivals(stores: Stores, sources: Sources) -> Arrivals:
     """Compare what is labelled with what the newest candidate was trained on."""
     table = stores.metadata.read_studies() if _is_there(stores) else None
-    labelled = read_all_labels(sources.locations).table
+    withdrawn = stores.withdrawn.study_uids()
+    labelled = read_all_labels(sources.locations, withdrawn).table
     levels = labelled[list(LEVEL_NAMES)]
     with_labels = {str(uid) for uid in levels.index[levels.notna().any(axis=1)]}
     folders = {folder.name for folder in sources.studies()}

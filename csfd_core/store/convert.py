@@ -7,7 +7,7 @@ not been touched, or their content and the conversion settings are those of the 
 result.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
@@ -31,6 +31,7 @@ WRITTEN: Final = "written"
 UNCHANGED: Final = "unchanged"
 QUARANTINED: Final = "quarantined"
 FAILED: Final = "failed"
+WITHDRAWN: Final = "withdrawn"  # left out, nothing of it is kept
 _READERS: Final = 16  # comparing studies with the store waits for disk or network
 
 
@@ -76,7 +77,7 @@ class StudyOutcome:
     """What a step did to one study."""
 
     study_uid: str
-    action: str  # WRITTEN, UNCHANGED, QUARANTINED or FAILED
+    action: str  # WRITTEN, UNCHANGED, QUARANTINED, FAILED or WITHDRAWN
     slice_count: int = 0
     source_bytes: int = 0
     stored_bytes: int = 0
@@ -97,6 +98,25 @@ class StudyTask:
 Step = Callable[[StudyTask], StudyOutcome]
 
 
+def study_tasks(
+    folders: Iterable[StudyFolder],
+    stores: Stores,
+    settings: ConversionSettings | None = None,
+) -> list[StudyTask]:
+    """Return the work on studies, without those that were withdrawn.
+
+    All that takes up studies gets its tasks here. A folder need not be named by its
+    study; so the steps look again once they know whose files they have read.
+    """
+    withdrawn = stores.withdrawn.study_uids()
+    settings = settings or ConversionSettings()
+    return [
+        StudyTask(folder, stores, settings)
+        for folder in folders
+        if folder.name not in withdrawn
+    ]
+
+
 def scan_headers(task: StudyTask) -> StudyOutcome:
     """Read, check and store the headers of a study.
 
@@ -108,6 +128,8 @@ def scan_headers(task: StudyTask) -> StudyOutcome:
         return _outcome(old, UNCHANGED)
     scan = _only_scan(task)
     record = StudyRecord.of(scan)
+    if _is_withdrawn(task, record.study_uid):
+        return _left_out(record)
     task.stores.metadata.write_headers(record, scan.headers)
     return _outcome(record, WRITTEN)
 
@@ -156,6 +178,8 @@ def convert_study(task: StudyTask) -> StudyOutcome:
 
     scan = _only_scan(task, encode)
     record = StudyRecord.of(scan)
+    if _is_withdrawn(task, record.study_uid):
+        return _left_out(record)
     outcome = _outcome(record, QUARANTINED)
     if not record.is_quarantined:
         ordered = [jpegs[header.file_name] for header in scan.headers]
@@ -302,6 +326,8 @@ def _write_slices(
     geometry = record.volume_geometry()
     if geometry is None:
         raise PixelDataError(f"Study {record.study_uid} has no geometry.")
+    if _is_withdrawn(task, record.study_uid):  # while it was converted
+        return _left_out(record)
     note = slice_store.build_note(
         record.study_uid, geometry, task.settings, record.content_hash
     )
@@ -318,12 +344,22 @@ def _write_mask(task: StudyTask, record: StudyRecord) -> StudyOutcome:
     mask, _ = mask_of(task.folder)
     if mask is None:
         raise SourceError(f"The mask of study {record.study_uid} is gone.")
+    if _is_withdrawn(task, record.study_uid):
+        return _left_out(record)
     note = mask_store.build_note(
         record.study_uid, geometry, record.content_hash, record.mask_hash
     )
     aligned = align_mask(mask, geometry)
     size = task.stores.masks.write(record.study_uid, aligned, note)
     return _outcome(record, WRITTEN, stored_bytes=size)
+
+
+def _is_withdrawn(task: StudyTask, study_uid: str) -> bool:
+    return is_uid(study_uid) and task.stores.withdrawn.has(study_uid)
+
+
+def _left_out(record: StudyRecord) -> StudyOutcome:
+    return StudyOutcome(study_uid=record.study_uid, action=WITHDRAWN)
 
 
 def _outcome(record: StudyRecord, action: str, stored_bytes: int = 0) -> StudyOutcome:

@@ -4,7 +4,7 @@ A row that cannot be used is left out and named in a note; it never stops the ot
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -88,19 +88,30 @@ def read_boxes(location: Location) -> BoxTable:
     return BoxTable(boxes.reset_index(drop=True), tuple(notes))
 
 
-def read_all_labels(locations: Sequence[Location]) -> LabelTable:
-    """Read and join the labels of several sources; the first that has a study wins."""
+def read_all_labels(
+    locations: Sequence[Location], without: Collection[str] = ()
+) -> LabelTable:
+    """Read and join the labels of several sources; the first that has a study wins.
+
+    Studies in ``without``, as those that were withdrawn, are left out.
+    """
     parts = [read_labels(location) for location in locations]
     table = pd.concat([part.table for part in parts])
     notes = tuple(note for part in parts for note in part.notes)
-    return LabelTable(table[~table.index.duplicated(keep="first")], notes)
+    is_left_out = table.index.duplicated(keep="first") | table.index.isin(list(without))
+    return LabelTable(table[~is_left_out], notes)
 
 
-def read_all_boxes(locations: Sequence[Location]) -> BoxTable:
-    """Read and join the boxes of several sources; the first that has a study wins."""
+def read_all_boxes(
+    locations: Sequence[Location], without: Collection[str] = ()
+) -> BoxTable:
+    """Read and join the boxes of several sources; the first that has a study wins.
+
+    Studies in ``without``, as those that were withdrawn, are left out.
+    """
     tables: list[pd.DataFrame] = []
     notes: list[str] = []
-    known: set[str] = set()
+    known = set(without)
     for location in locations:
         part = read_boxes(location)
         tables.append(part.table[~part.table["study_uid"].isin(known)])

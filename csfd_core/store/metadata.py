@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from csfd_core.dicom.findings import Finding, Status
 from csfd_core.dicom.geometry import VolumeGeometry, positions_along_normal_mm
@@ -212,6 +213,19 @@ class MetadataStore:
         table = pa.Table.from_pandas(studies, _STUDIES_SCHEMA, preserve_index=False)
         note = {"inputs": inputs, "data_kind": data_kind}
         write_parquet(self.location, STUDIES_PATH, table, note)
+
+    def drop_study(self, study_uid: str) -> None:
+        """Take a study out of the table of studies, if it is in one.
+
+        The table still says what it was built from: so it is built anew, with all that
+        follows from it, by whoever compares that with the headers next.
+        """
+        if not self.location.exists(STUDIES_PATH):
+            return
+        table, note = read_parquet(self.location, STUDIES_PATH)
+        kept = table.filter(pc.not_equal(table["study_uid"], study_uid))
+        if kept.num_rows < table.num_rows:
+            write_parquet(self.location, STUDIES_PATH, kept, note)
 
     def read_studies(self) -> pd.DataFrame:
         """Return the table of studies.

@@ -196,6 +196,16 @@ class Sources:
         found = (source.study(study_uid) for source in self._sources)
         return next((folder for folder in found if folder is not None), None)
 
+    def places_of(self, study_uid: str) -> list[str]:
+        """Return where files of a study lie, in every source: images, mask."""
+        places = []
+        for source in self._sources:
+            folders = [f for f in source.studies() if f.name == study_uid]
+            places += [f"{source.location}/{folder.path}" for folder in folders]
+            mask = source.masks().get(study_uid)
+            places += [f"{source.location}/{mask.path}"] if mask else []
+        return places
+
     def badly_named(self) -> list[StudyFolder]:
         """Return the study folders that are not named by a UID."""
         return [folder for source in self._sources for folder in source.badly_named()]

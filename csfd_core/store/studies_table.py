@@ -38,9 +38,11 @@ def write_studies_table(
     Raises:
         SourceError: If a label or box table cannot be read.
     """
-    labels = read_all_labels(sources.locations)
-    boxes = read_all_boxes(sources.locations)
-    records = stores.metadata.read_records()
+    withdrawn = stores.withdrawn.study_uids()
+    labels = read_all_labels(sources.locations, withdrawn)
+    boxes = read_all_boxes(sources.locations, withdrawn)
+    found = stores.metadata.read_records()
+    records = [record for record in found if record.study_uid not in withdrawn]
     badly_named = [StudyRecord.of(scan_study(f)[0]) for f in sources.badly_named()]
     table = build_studies_table([*records, *badly_named], labels, boxes)
     inputs = studies_table_inputs(stores, sources)

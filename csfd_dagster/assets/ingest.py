@@ -21,6 +21,7 @@ from csfd_core.store.convert import (
     convert_mask,
     convert_slices,
     scan_headers,
+    study_tasks,
     verify_slices,
 )
 from csfd_core.store.metadata import STUDIES_COLUMNS
@@ -167,22 +168,28 @@ def metadata_table(
 def _tasks(
     context: dg.AssetExecutionContext, source: SourceResource, store: StoreResource
 ) -> list[StudyTask]:
-    """List the studies of this run; a study that has left the sources fails the run."""
+    """List the studies of this run; a study that has left the sources fails the run.
+
+    Studies that were withdrawn are left out, wherever their files still lie.
+    """
     sources, stores, settings = source.open(), store.open(), store.conversion()
-    tasks, gone = [], []
+    withdrawn = stores.withdrawn.study_uids()
+    folders, gone = [], []
     for study_uid in context.partition_keys:
+        if study_uid in withdrawn:
+            continue
         folder = sources.study(study_uid)
         if folder is None:
             gone.append(study_uid)
         else:
-            tasks.append(StudyTask(folder, stores, settings))
+            folders.append(folder)
     if gone:
         raise dg.Failure(
             f"{len(gone)} studies have no images in the source or the inbox, such as "
             f"{gone[0]}. Delete their partitions or bring the images back.",
             allow_retries=False,
         )
-    return tasks
+    return study_tasks(folders, stores, settings)
 
 
 def _check_slices(outcomes: Sequence[StudyOutcome]) -> dg.AssetCheckResult:

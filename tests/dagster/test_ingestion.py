@@ -14,6 +14,7 @@ from builders import (
 )
 
 from csfd_core.errors import SourceError
+from csfd_core.registry.withdrawal import withdraw
 from csfd_core.store.convert import Stores, StudyOutcome, StudyTask, scan_headers
 from csfd_core.store.locations import Location
 from csfd_dagster import launch
@@ -272,6 +273,25 @@ def test_sensor_sees_studies_of_the_inbox(
     second = tick(instance, resources, first.cursor)
     (added,) = second.dynamic_partitions_requests or []
     assert added.partition_keys == [NEW_UID]
+
+
+def test_sensor_and_runs_leave_a_withdrawn_study_alone(
+    instance: dg.DagsterInstance, resources: dict[str, object], tmp_path: Path
+) -> None:
+    stores = Stores(Location(tmp_path / "store"))
+    ingest(instance, resources, UIDS)
+    withdraw(stores, UIDS[2], "consent withdrawn", "tester")
+    settled = tick(instance, resources, None)
+    (request,) = settled.run_requests or []  # the table of studies, and no study
+    assert request.asset_selection == [dg.AssetKey("metadata_table")]
+    result = ingest(instance, resources, UIDS)  # a backfill of all partitions
+    assert result.success
+    assert UIDS[2] not in set(stores.metadata.read_studies()["study_uid"])
+    assert stores.metadata.read_record(UIDS[2]) is None
+    assert stores.slices.read_note(UIDS[2]) is None
+    assert "Nothing has changed in 2 studies" in str(
+        tick(instance, resources, settled.cursor).skip_reason
+    )
 
 
 def test_sensor_waits_for_a_run_that_is_under_way(
