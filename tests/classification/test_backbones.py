@@ -4,18 +4,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from classifying import (
     CROPS,
     draw_vertebra,
     manifest_of,
     tiny_backbone,
+    uid_of,
     write_store,
 )
 
 from csfd_core.classification.backbones.application import BackboneClassifier
+from csfd_core.classification.backbones.head import build_head, scale_to
 from csfd_core.classification.classifier import CropShape
 from csfd_core.classification.config import ClassifierConfig
+from csfd_core.classification.crops import read_vertebrae
+from csfd_core.classification.features import FeatureCache
 from csfd_core.classification.fit import (
     ClassifierFit,
     checkpoint_folder,
@@ -28,6 +33,8 @@ from csfd_core.classification.training import EpochRow
 from csfd_core.compute import computing
 from csfd_core.errors import SettingsError, StoreError
 from csfd_core.store.convert import Stores
+from csfd_core.store.locations import Location
+from csfd_core.vocabulary import LEVEL_NAMES
 
 CONFIG = ClassifierConfig(epochs=3)
 TUNED = replace(CONFIG, epochs=1, fine_tune_epochs=1, fine_tune_rate=1e-3)
@@ -120,8 +127,6 @@ def test_features_are_computed_once_and_equal_fresh_ones(
         again.stored_logits(stores.crops, rows), first, atol=1e-5
     )
     assert calls == [7] * 16
-    from csfd_core.classification.crops import read_vertebrae
-
     pairs = dict(read_vertebrae(stores.crops, rows))
     fresh = again.logits([pairs[place] for place in rows.index])
     np.testing.assert_allclose(first, fresh, atol=0.02)  # kept in half precision
@@ -173,6 +178,57 @@ def test_heat_is_a_map_of_each_slice(stores: Stores) -> None:
     assert heat.max() <= 1
 
 
+def test_a_head_scales_features_and_does_so_when_it_comes_back() -> None:
+    rng = np.random.default_rng(0)
+    # As large as an activation, as small as those of random weights, and constant.
+    scales = np.array([[20.0, 1e-7, 0.0]])
+    features = (rng.normal(3, 1, (50, 2, 3)) * scales).astype(np.float32)
+    with computing():
+        import keras
+
+        head = build_head(2, 3, CONFIG)
+        scale_to(head, features)
+        again = build_head(2, 3, CONFIG)
+    again.set_weights(head.get_weights())
+    for found in (head, again):
+        scaled = keras.Model(found.input, found.get_layer("scale").output)(features)
+        flat = np.array(scaled).reshape(-1, 3)
+        np.testing.assert_allclose(flat[:, 0].mean(), 0, atol=1e-3)
+        np.testing.assert_allclose(flat[:, 0].std(), 1, atol=1e-3)
+        assert np.abs(flat).max() < 5
+    odd = features.copy()
+    odd[..., 2] = 1.0  # of a feature that was silent in training
+    logits = np.array(again.predict_on_batch(odd)["vertebra"])
+    assert np.abs(logits).max() < 10
+
+
+def test_features_as_small_as_those_of_random_weights_are_scaled_too() -> None:
+    features = np.random.default_rng(0).normal(3e-7, 1e-7, (50, 2, 4))
+    with computing():
+        import keras
+
+        head = build_head(2, 4, CONFIG)
+    scale_to(head, features.astype(np.float32))
+    scaled = keras.Model(head.input, head.get_layer("scale").output)(features)
+    np.testing.assert_allclose(np.array(scaled).std(axis=(0, 1)), 1, atol=1e-2)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-7, 1e6])
+def test_features_of_any_size_survive_the_cache(tmp_path: Path, size: float) -> None:
+    root = Location(tmp_path)
+    features = np.random.default_rng(0).normal(0, size, (7, 2, 6)).astype(np.float32)
+    crops = write_store(tmp_path / "store", 1).crops
+    rows = pd.DataFrame(
+        {"study_uid": uid_of(1), "level": list(LEVEL_NAMES), "content_hash": "c"}
+    )
+    cache = FeatureCache(
+        root=root, backbone="x", digest="d", extract=lambda vertebrae: features
+    )
+    for _ in range(2):
+        ((_, found),) = cache.read(crops, rows)
+        np.testing.assert_allclose(found, features, atol=2e-3 * size)
+
+
 @pytest.mark.usefixtures("small")
 def test_weights_of_another_head_are_refused(stores: Stores) -> None:
     wide = opened(stores, replace(CONFIG, hidden=32))
@@ -217,6 +273,9 @@ def test_tuning_changes_the_top_blocks_alone_and_comes_back(stores: Stores) -> N
     expected = kept.loc[list(zip(rows["study_uid"], rows["level"], strict=True))]
     found = trained.stored_logits(stores.crops, rows)
     np.testing.assert_allclose(found, expected["logit"], atol=0.05)
+    pairs = dict(read_vertebrae(stores.crops, rows))
+    in_memory = trained.logits([pairs[place] for place in rows.index])
+    np.testing.assert_allclose(in_memory, found, atol=1e-3)
 
 
 @pytest.mark.usefixtures("small")

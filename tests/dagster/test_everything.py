@@ -8,10 +8,12 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from classifying import tiny_backbone
 from typer.testing import CliRunner
 
 from csfd_core.classification import registry
 from csfd_core.cli import app
+from csfd_core.compute import computing
 from csfd_core.crops.cutting import CROP_PROFILES, CropConfig
 from csfd_core.errors import StoreError
 from csfd_core.executors import InlineExecutor
@@ -56,7 +58,10 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A coarse phantom, small crops, one look, one backbone, a short audit."""
+    """A coarse phantom, small crops, one look, a tiny backbone, a short audit."""
+    with computing():
+        import keras
+    monkeypatch.setattr(keras.applications, "ResNet50", tiny_backbone)
     paint = phantom_source.build_phantom_volume
     coarse = functools.partial(paint, grid=GRID)
     monkeypatch.setattr(phantom_source, "build_phantom_volume", coarse)
@@ -184,7 +189,7 @@ def test_a_run_that_fails_says_why(
     def fail(*_: object) -> None:
         raise StoreError("There is nothing to learn from. Add labelled studies.")
 
-    monkeypatch.setattr("csfd_dagster.assets.segmentation.run_fold", fail)
+    monkeypatch.setattr("csfd_dagster.assets.segmentation.run_folds", fail)
     assert launch.run("demo", FAST) == 1
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert told.startswith("csfd: Run ")
