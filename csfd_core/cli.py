@@ -12,7 +12,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from csfd_core import cli_champion, cli_models
+from csfd_core import cli_champion, cli_lineage, cli_models
 from csfd_core.errors import CsfdError, SettingsError, SourceError
 
 app = typer.Typer(
@@ -259,6 +259,7 @@ def ui(
 
 cli_models.register(app)
 cli_champion.register(app)
+cli_lineage.register(app)
 
 
 def main() -> NoReturn:

@@ -3,6 +3,7 @@
 Nothing is read when this module is imported.
 """
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,3 +43,9 @@ class Settings:
 def lock_file() -> Path:
     """Return where the versions of everything that csfd uses are pinned."""
     return PROJECT_ROOT / "requirements.lock"
+
+
+def lock_digest() -> str | None:
+    """Return the SHA-256 of the lock file; ``None`` where csfd runs without one."""
+    lock = lock_file()
+    return hashlib.sha256(lock.read_bytes()).hexdigest() if lock.exists() else None

@@ -36,6 +36,7 @@ from csfd_core.classification.probabilities import Calibrated, probabilities_of
 from csfd_core.classification.registry import open_classifier
 from csfd_core.classification.training import OnEpoch, Trained
 from csfd_core.errors import StoreError
+from csfd_core.settings import lock_digest
 from csfd_core.store.convert import Stores
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
@@ -102,9 +103,18 @@ def is_current(stores: Stores, fit: ClassifierFit) -> bool:
 
 
 def fit_classifier(
-    stores: Stores, fit: ClassifierFit, on_epoch: OnEpoch | None = None
+    stores: Stores,
+    fit: ClassifierFit,
+    on_epoch: OnEpoch | None = None,
+    run_id: str | None = None,
 ) -> FoldResult:
     """Train, calibrate, score and keep a classifier; a killed training goes on.
+
+    Args:
+        stores: Where the crops are and the classifier goes.
+        fit: What it is trained on, and how.
+        on_epoch: Told of every epoch.
+        run_id: The MLflow run that records the training, for the way back to it.
 
     Raises:
         StoreError: If there is nothing to learn from, or to stop by.
@@ -134,6 +144,7 @@ def fit_classifier(
         "calibration": calibrated.calibration_note(),
         "thresholds": calibrated.threshold_note(),
         "prevalence": calibrated.prevalence,
+        "mlflow_run_id": run_id,
     }
     store = ClassifierStore(stores.root)
     store.write(fit.name, fit.fold, classifier.get_weights(), rows, card)
@@ -300,6 +311,7 @@ def _facts(
         "manifest": fit.manifest.inputs,
         "data_kind": fit.manifest.data_kind,
         "code_version": CODE_VERSION,
+        "lock_sha256": lock_digest(),
     }
 
 

@@ -79,7 +79,8 @@ class ClassifierStore:
     ``calibration`` and ``thresholds`` (each for ``vertebra`` and ``overall``),
     ``prevalence`` (of each level among the training studies), ``crop``,
     ``training_studies``, ``validation_studies`` and ``test_studies`` (UID to content
-    hash), ``weights_sha256``, ``data_kind`` and ``code_version``.
+    hash), ``weights_sha256``, ``data_kind``, ``code_version``, ``lock_sha256`` (of
+    the pinned versions that it was trained with) and ``mlflow_run_id``.
     """
 
     location: Location

@@ -91,6 +91,7 @@ def predict_stored(
         },
         seconds={"classify": round(time.perf_counter() - started, 3)},
     )
+    note["content_hash"] = masks.get("content_hash")
     path = f"{FOLDER}/{require_uid(study_uid)}.json"
     stores.root.write(path, _to_bytes(note))
     return note
@@ -142,6 +143,7 @@ def _predict_scan(
         },
         seconds=seconds,
     )
+    note["content_hash"] = scan.content_hash
     note["warnings"] = [finding.code for finding in scan.findings]
     write_file(out / f"{scan.study_uid}.json", _to_bytes(note))
     return PredictedStudy(

@@ -23,7 +23,6 @@ OnStep = Callable[[int], None]
 
 _FILTERS: Final = (16, 32, 64)
 _UNITS: Final = 64
-_LEAK: Final = 0.1  # with a plain ReLU some seeds fell silent and learnt nothing
 _SCORED_AT_ONCE: Final = 256  # slices
 
 
@@ -40,7 +39,8 @@ def build_network(side: int) -> "keras.Model":
     """Build the network: grey levels 0..255, (N, side, side, 1), in, logits (N, 1) out.
 
     It ends in a dense layer over all places rather than in their mean, so that it can
-    tell one neck from another.
+    tell one neck from another. ELU, since with ReLU some seeds fell silent and learnt
+    nothing.
     """
     import keras
 
@@ -51,9 +51,9 @@ def build_network(side: int) -> "keras.Model":
         values = layers.Conv2D(
             filters, 3, strides=2, padding="same", kernel_initializer="he_normal"
         )(values)
-        values = layers.LeakyReLU(_LEAK)(values)
+        values = layers.Activation("elu")(values)
     values = layers.LayerNormalization()(layers.Flatten()(values))
-    values = layers.LeakyReLU(_LEAK)(layers.Dense(_UNITS)(values))
+    values = layers.Dense(_UNITS, activation="elu")(values)
     return keras.Model(inputs, layers.Dense(1)(values), name="slices")
 
 

@@ -37,6 +37,7 @@ from csfd_core.segmentation.training import (
     TrainingResult,
     train,
 )
+from csfd_core.settings import lock_digest
 from csfd_core.store.convert import Stores
 
 CODE_VERSION: Final = "1"  # raised when the same inputs must be trained again
@@ -197,6 +198,7 @@ def _facts(
         "history": history,
         "best_epoch": result.best_epoch if result else 0,
         "code_version": CODE_VERSION,
+        "lock_sha256": lock_digest(),
     }
 
 

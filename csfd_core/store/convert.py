@@ -24,6 +24,7 @@ from csfd_core.store.nifti import align_mask
 from csfd_core.store.slice_store import ConversionSettings, SliceStore, encode_slice
 from csfd_core.store.source import StudyFolder
 from csfd_core.store.study import OnSlice, StudyScan, mask_of, scan_study
+from csfd_core.store.withdrawn import WithdrawnStore
 from csfd_core.vocabulary import is_uid
 
 WRITTEN: Final = "written"
@@ -63,6 +64,11 @@ class Stores:
     def crops(self) -> CropStore:
         """Crops of the vertebrae."""
         return CropStore(self.root)
+
+    @property
+    def withdrawn(self) -> WithdrawnStore:
+        """Studies that must not be taken up again."""
+        return WithdrawnStore(self.root)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

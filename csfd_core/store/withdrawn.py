@@ -1,0 +1,82 @@
+"""Studies that were withdrawn, as when a patient takes back consent.
+
+``withdrawn/<study_uid>.json`` says who withdrew a study, when and why. Such files are
+only ever added, one per study: two processes that withdraw at once cannot lose each
+other's record. Nothing of the patient stands in them.
+"""
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from csfd_core.store.locations import Location
+from csfd_core.vocabulary import is_uid, require_uid
+
+FOLDER: Final = "withdrawn"
+_SUFFIX: Final = ".json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawal:
+    """One withdrawn study."""
+
+    study_uid: str
+    reason: str
+    by: str
+    at: str = field(default_factory=lambda: datetime.now(UTC).isoformat("T", "seconds"))
+
+    def to_note(self) -> dict[str, Any]:
+        """Return the record as JSON values."""
+        return {
+            "study_uid": self.study_uid,
+            "when": self.at,
+            "who": self.by,
+            "why": self.reason,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawnStore:
+    """Withdrawn studies of one store location."""
+
+    location: Location
+
+    def path(self, study_uid: str) -> str:
+        """Return the path of a study's record, relative to the store.
+
+        Raises:
+            IdentifierError: If ``study_uid`` is no valid UID.
+        """
+        return f"{FOLDER}/{require_uid(study_uid)}{_SUFFIX}"
+
+    def study_uids(self) -> frozenset[str]:
+        """Return all withdrawn studies: one listing, no file is read."""
+        names = (e.name.removesuffix(_SUFFIX) for e in self.location.entries(FOLDER))
+        return frozenset(name for name in names if is_uid(name))
+
+    def has(self, study_uid: str) -> bool:
+        """Say whether a study was withdrawn."""
+        return self.location.exists(self.path(study_uid))
+
+    def read(self, study_uid: str) -> Withdrawal | None:
+        """Return the record of a study, ``None`` where it was not withdrawn."""
+        path = self.path(study_uid)
+        if not self.location.exists(path):
+            return None
+        note = json.loads(self.location.read(path))
+        return Withdrawal(
+            study_uid=note["study_uid"],
+            at=note["when"],
+            by=note["who"],
+            reason=note["why"],
+        )
+
+    def add(self, withdrawal: Withdrawal) -> Withdrawal:
+        """Record a withdrawal; return the record that counts: the first one."""
+        known = self.read(withdrawal.study_uid)
+        if known is not None:
+            return known
+        text = json.dumps(withdrawal.to_note(), indent=2) + "\n"
+        self.location.write(self.path(withdrawal.study_uid), text.encode())
+        return withdrawal
