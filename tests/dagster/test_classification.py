@@ -27,7 +27,8 @@ GRAPH = {
     **{name: {"training_manifest"} for name in CLASSIFIERS},
     "leakage_audit": {"training_manifest", "slice_store"},
     "comparison_report": set(CLASSIFIERS),
-    "unseen_predictions": {"comparison_report", "vertebra_crops"},
+    "champion_model": {"comparison_report"},
+    "unseen_predictions": {"champion_model", "vertebra_crops"},
 }
 UIDS = [f"1.2.826.0.1.3680043.{index}" for index in range(1, 60)]
 LOCKED = next(uid for uid in UIDS if is_test(uid))
@@ -68,7 +69,11 @@ def test_phases_go_from_studies_to_reports() -> None:
     ]
     assert names(phases[3].assets) == {"training_manifest", "leakage_audit"}
     assert names(phases[4].assets) == set(CLASSIFIERS)
-    assert names(phases[5].assets) == {"comparison_report", "unseen_predictions"}
+    assert names(phases[5].assets) == {
+        "comparison_report",
+        "champion_model",
+        "unseen_predictions",
+    }
     order = {key: phase.number for phase in phases for key in phase.assets}
     graph = defs.resolve_asset_graph()
     for key, number in order.items():

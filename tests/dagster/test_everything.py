@@ -184,7 +184,7 @@ def test_a_run_that_fails_says_why(
     def fail(*_: object) -> None:
         raise StoreError("There is nothing to learn from. Add labelled studies.")
 
-    monkeypatch.setattr("csfd_dagster.assets.segmentation.run_fold", fail)
+    monkeypatch.setattr("csfd_dagster.assets.segmentation.run_folds", fail)
     assert launch.run("demo", FAST) == 1
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert told.startswith("csfd: Run ")
