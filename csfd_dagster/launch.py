@@ -41,6 +41,7 @@ def run(profile: str, resources: Mapping[str, Any] | None = None) -> int:
     """
     project = open_project(profile, resources)
     try:
+        project.require_tasks()
         with dg.DagsterInstance.get() as instance:
             materialize_everything(project, instance, _say)
     except CsfdError as error:
@@ -58,7 +59,8 @@ def _close(project: Project) -> None:
         print_models(frame, project.stores.metadata.read_data_kind())
     _say(f"Store: {root}")
     for page in REPORTS:
-        _say(f"Report: {root}/{page}/{INDEX}")
+        if root.exists(f"{page}/{INDEX}"):
+            _say(f"Report: {root}/{page}/{INDEX}")
     _say("Dagster's UI: make ui. MLflow's UI: make mlflow. Reports: make serve.")
 
 

@@ -15,8 +15,9 @@ from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGra
 
 from csfd_core.classification.ensemble import read_best
 from csfd_core.classification.fit import is_current as classifier_is_current
-from csfd_core.classification.fit import plan_classifier
+from csfd_core.classification.fit import plan_classifier, why_untrainable
 from csfd_core.classification.manifest import manifest_inputs, read_manifest
+from csfd_core.classification.models import ClassifierStore
 from csfd_core.classification.registry import CLASSIFIERS
 from csfd_core.eda.report import is_current as report_is_current
 from csfd_core.errors import CsfdError, SourceError
@@ -40,6 +41,7 @@ from csfd_dagster.segmentation_resource import SegmentationResource
 REPORTS = tuple(
     f"reports/{name}" for name in ("eda", "segmentation", "comparison", "leakage")
 )
+_COMPARED = dg.AssetKey("comparison_report")  # and what follows from it
 QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
 
 
@@ -54,6 +56,19 @@ class Project:
     segmentation: SegmentationResource
     classification: ClassificationResource
     mlflow: MlflowResource
+
+    def require_tasks(self) -> list[StudyTask]:
+        """List the studies that are there.
+
+        Raises:
+            SourceError: If there are none.
+        """
+        if tasks := self.tasks():
+            return tasks
+        places = " and ".join(str(place) for place in self.sources.locations)
+        raise SourceError(
+            f"There are no studies in {places}. Make some with csfd phantom."
+        )
 
     def tasks(self) -> list[StudyTask]:
         """List the studies that are there and were not withdrawn."""
@@ -103,12 +118,7 @@ def materialize_everything(
         SourceError: If there are no studies.
         CsfdError: If a run failed.
     """
-    tasks = project.tasks()
-    if not tasks:
-        places = " and ".join(str(place) for place in project.sources.locations)
-        raise SourceError(
-            f"There are no studies in {places}. Make some with csfd phantom."
-        )
+    tasks = project.require_tasks()
     project.mlflow.prepare()
     job = project.defs.resolve_implicit_global_asset_job_def()
     name = str(studies.name)
@@ -122,6 +132,9 @@ def materialize_everything(
     say(f"{len(tasks)} studies, {len(changed)} new or changed.")
     progress = _Progress(partitions=[*known, *new], changed=changed)
     for phase in phases_of(project.defs.resolve_asset_graph()):
+        if phase.kind == Kind.FOLDS:
+            for why in filter(None, _folds_due(project).values()):
+                say(why)
         for what, tags in _runs_of_phase(phase, project, progress):
             result = job.execute_in_process(
                 instance=instance,
@@ -210,10 +223,12 @@ def _runs_of_phase(
 ) -> list[tuple[str, dict[str, str]]]:
     """Return the runs that a phase needs now: what to say of each, and its tags."""
     if phase.kind == Kind.TABLES:
+        if _COMPARED in phase.assets and not _has_classifiers(project.stores):
+            return []
         is_due = bool(progress.changed) or progress.has_run or not _are_current(project)
         return [("tables, models and reports", {})] if is_due else []
     if phase.kind == Kind.FOLDS:
-        wanted = _folds_due(project)
+        wanted = {key for key, why in _folds_due(project).items() if why is None}
         return [
             (", ".join(keys), range_tags(keys))
             for keys in partition_ranges(folds.get_partition_keys(), wanted)
@@ -233,18 +248,25 @@ def _runs_of_phase(
     ]
 
 
-def _folds_due(project: Project) -> set[str]:
-    """Return the wanted folds of which a classifier is missing or not current."""
+def _folds_due(project: Project) -> dict[str, str | None]:
+    """Return the wanted folds of which a classifier is missing or not current.
+
+    Each with the reason why it cannot be trained, ``None`` where it can.
+    """
     stores, settings = project.stores, project.classification.settings()
     manifest = read_manifest(stores.root)
-    return {
-        f"fold_{fold}"
-        for fold in project.classification.folds
-        for name in CLASSIFIERS
-        if not classifier_is_current(
-            stores, plan_classifier(name, fold, settings, manifest)
-        )
-    }
+    due: dict[str, str | None] = {}
+    for fold in project.classification.folds:
+        for name in CLASSIFIERS:
+            fit = plan_classifier(name, fold, settings, manifest)
+            if not classifier_is_current(stores, fit):
+                due[f"fold_{fold}"] = why_untrainable(fit)
+    return due
+
+
+def _has_classifiers(stores: Stores) -> bool:
+    models = ClassifierStore(stores.root)
+    return any(models.folds(name) for name in CLASSIFIERS)
 
 
 def _are_current(project: Project) -> bool:
@@ -259,10 +281,17 @@ def _are_current(project: Project) -> bool:
         and all(model_is_current(stores, fit) for fit in fits)
         and is_reported(stores, fits)
         and manifest_inputs(stores.root) is not None
-        and not _folds_due(project)
-        and all(stores.root.exists(f"{page}/{INDEX}") for page in REPORTS)
-        and _champion_is_settled(stores)
+        and all(_folds_due(project).values())
+        and _are_compared(stores)
     )
+
+
+def _are_compared(stores: Stores) -> bool:
+    """Say whether all reports are there that can be, and the champion was met."""
+    if not _has_classifiers(stores):
+        return True
+    reports = all(stores.root.exists(f"{page}/{INDEX}") for page in REPORTS)
+    return reports and _champion_is_settled(stores)
 
 
 def _champion_is_settled(stores: Stores) -> bool:

@@ -120,7 +120,8 @@ def fit_classifier(
         StoreError: If there is nothing to learn from, or to stop by.
         SettingsError: If the weights to start from cannot be used.
     """
-    _require_rows(fit)
+    if reason := why_untrainable(fit):
+        raise StoreError(reason)
     folder = checkpoint_folder(stores, fit)
     classifier = open_classifier(
         fit.name, fit.config, CropShape.of(fit.manifest.crop), stores.root
@@ -192,19 +193,21 @@ def checkpoint_folder(stores: Stores, fit: ClassifierFit) -> Path:
     return Path(tempfile.gettempdir()) / "csfd-training" / name
 
 
-def _require_rows(fit: ClassifierFit) -> None:
+def why_untrainable(fit: ClassifierFit) -> str | None:
+    """Return why a training cannot be started on these studies, ``None`` if it can."""
     training, validation = fit.training, fit.validation
     if training.empty or validation.empty:
-        raise StoreError(
+        return (
             f"Fold {fit.fold} cannot be trained: {len(training)} vertebrae to learn "
             f"from and {len(validation)} of its own to stop by. Add labelled studies."
         )
     positives = int((training["label"] == 1).sum())
     if positives in (0, len(training)):
-        raise StoreError(
+        return (
             f"Fold {fit.fold} cannot be trained: {positives} of {len(training)} "
             "vertebrae to learn from are fractured; both kinds are needed."
         )
+    return None
 
 
 def _predict(

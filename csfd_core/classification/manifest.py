@@ -77,10 +77,7 @@ def write_manifest(stores: Stores, wanted: Mapping[str, Any]) -> Manifest:
 
     Args:
         stores: Where the table of studies and the crops are.
-        wanted: Settings of the crops; studies whose crops have others are left out.
-
-    Raises:
-        StoreError: If no study has such crops.
+        wanted: Settings of the crops; vertebrae whose crops have others are left out.
     """
     studies = stores.metadata.read_studies()
     studies = studies[studies["status"] != "quarantined"]
@@ -96,11 +93,6 @@ def write_manifest(stores: Stores, wanted: Mapping[str, Any]) -> Manifest:
             "is_test": place.is_test,
         }
         rows += _rows_of_study(stores, shared, labels, wanted)
-    if not any(row["crop_path"] for row in rows):
-        raise StoreError(
-            "No study has crops of the wanted settings. Materialize vertebra_crops "
-            "first."
-        )
     table = pa.Table.from_pylist(rows, schema=_SCHEMA)
     note = {
         "crop": dict(wanted),

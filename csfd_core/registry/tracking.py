@@ -141,6 +141,18 @@ class TrackedRun:
         Returns:
             MLflow's identifier of the model.
         """
+        with warnings.catch_warnings():
+            # Of its own type hints, and of what NumPy 2 deprecates in Keras.
+            warnings.simplefilter("ignore")
+            return self._log_model(name, model, example, extra_files or {})
+
+    def _log_model(
+        self,
+        name: str,
+        model: "keras.Model",
+        example: Any,  # noqa: ANN401 - an array, or a dictionary of arrays
+        extra_files: Mapping[str, bytes],
+    ) -> str:
         import mlflow.tensorflow
         from mlflow.models import infer_signature
 
@@ -158,7 +170,7 @@ class TrackedRun:
                 input_example=example if is_small else None,
                 pip_requirements=["keras", "tensorflow"],
             )
-            for file_name, content in (extra_files or {}).items():
+            for file_name, content in extra_files.items():
                 (place / file_name).write_bytes(content)
             self._client.log_model_artifacts(logged.model_id, str(place))
         self._client.finalize_logged_model(logged.model_id, "READY")

@@ -55,6 +55,8 @@ def leakage_audit(
     attempt at these data did. Left alone while the data have not changed.
     """
     stores, config = store.open(), AUDIT_PROFILES[classification.profile]
+    if read_manifest(stores.root).usable.empty:
+        return dg.MaterializeResult(metadata={"outcome": "no labelled study"})
     location = report_location(stores)
     page = dg.MetadataValue.path(f"{location}/{INDEX}")
     if is_current(stores, config):

@@ -115,14 +115,18 @@ def test_what_is_left_out_is_named_with_the_reason(tmp_path: Path) -> None:
     assert visible == {unlabelled: list(LEVEL_NAMES), short: ["C1", "C2", "C3", "C4"]}
 
 
-def test_without_any_crops_there_is_no_manifest(tmp_path: Path) -> None:
+def test_without_any_crops_nothing_is_used_and_each_vertebra_says_why(
+    tmp_path: Path,
+) -> None:
     stores = Stores(Location(tmp_path))
     write_studies(stores, {uid_of(1): WHOLE})
     assert manifest_inputs(stores.root) is None
-    with pytest.raises(StoreError, match="Materialize vertebra_crops first"):
-        manifest_of(stores)
     with pytest.raises(StoreError, match="Materialize training_manifest first"):
         read_manifest(stores.root)
+    manifest = manifest_of(stores)
+    assert manifest.usable.empty
+    assert manifest.table["left_out"].notna().all()
+    assert len(manifest.table) == 7
 
 
 def test_identity_changes_with_a_label_and_only_with_content(tmp_path: Path) -> None:

@@ -22,14 +22,11 @@ from csfd_dagster.assets import ingest as ingest_assets
 from csfd_dagster.definitions import build_defs
 from csfd_dagster.partitions import range_tags
 from csfd_dagster.resources import ExecutorResource, SourceResource, StoreResource
-from csfd_dagster.segmentation_resource import SegmentationResource
 from csfd_dagster.sensors import new_studies
 
 UIDS = [f"1.2.826.0.1.3680043.1{index}" for index in range(1, 4)]
 LABELS = "StudyInstanceUID,patient_overall,C1,C2,C3,C4,C5,C6,C7\n"
 NEW_UID = "1.2.826.0.1.3680043.19"
-# One step of training: enough to see that everything is materialized.
-FAST = {"segmentation": SegmentationResource(epochs=1, steps_per_epoch=1)}
 STEPS = ["study_headers", "slice_store", "mask_store"]
 
 
@@ -315,37 +312,14 @@ def test_sensor_asks_for_the_table_alone_when_labels_change(
     assert request.asset_selection == [dg.AssetKey("metadata_table")]
 
 
-def test_run_does_what_is_new_and_nothing_twice(
-    source: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    home = tmp_path / "dagster"
-    home.mkdir()
-    monkeypatch.setenv("DAGSTER_HOME", str(home))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    monkeypatch.setenv("CSFD_SOURCE", str(source))
-    monkeypatch.setenv("CSFD_INBOX", str(tmp_path / "inbox"))
-    monkeypatch.setenv("CSFD_STORE", str(tmp_path / "store"))
-    assert launch.run("demo", FAST) == 0
-    assert "3 studies, 3 new or changed" in capsys.readouterr().out
-    assert launch.run("demo", FAST) == 0
-    again = capsys.readouterr().out
-    assert "3 studies, 0 new or changed" in again
-    assert "run " not in again
-    (source / "train.csv").write_text(f"{LABELS}{UIDS[0]},0,0,0,0,0,0,0,0\n")
-    assert launch.run("demo", FAST) == 0
-    assert "tables and models: done" in capsys.readouterr().out
-    table = Stores(Location(tmp_path / "store")).metadata.read_studies()
-    assert table["C2"].sum() == 0
-
-
 def test_run_without_studies_is_told(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    (tmp_path / "dagster").mkdir()
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setenv("CSFD_SOURCE", str(tmp_path / "nowhere"))
     monkeypatch.setenv("CSFD_INBOX", str(tmp_path / "inbox"))
     monkeypatch.setenv("CSFD_STORE", str(tmp_path / "store"))

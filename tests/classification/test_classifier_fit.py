@@ -269,6 +269,19 @@ def test_models_that_are_absent_or_of_other_weights_are_told(
         open_trained(stores, NAME, 0)
 
 
+def test_vectors_are_kept_in_full_and_kernels_in_half_precision(
+    tmp_path: Path,
+) -> None:
+    store = ClassifierStore(Location(tmp_path))
+    variances = np.array([3e-9, 1.0, 2e5], dtype=np.float32)  # half: 0, 1, infinite
+    kernel = np.random.default_rng(0).normal(0, 1, (3, 4)).astype(np.float32)
+    store.write(NAME, 0, [variances, kernel], [], {"model_id": "x"})
+    found = store.read_weights(NAME, 0)
+    np.testing.assert_array_equal(found[0], variances)
+    np.testing.assert_allclose(found[1], kernel, rtol=1e-3)
+    assert found[1].dtype == np.float32
+
+
 def test_settings_are_checked() -> None:
     assert settings_of("demo", epochs=3, weights="imagenet").epochs == 3
     assert settings_of("full").epochs == 60
