@@ -14,12 +14,10 @@ from csfd_core.classification.crops import Vertebra, read_vertebrae
 from csfd_core.classification.ensemble import Ensemble, suspicion
 from csfd_core.classification.manifest import LEAST_VISIBLE, Manifest
 from csfd_core.crops.study import MaskedStudy, cut_vertebrae, visible_shares
-from csfd_core.errors import SourceError
 from csfd_core.segmentation.prediction import VertebraPredictor
 from csfd_core.segmentation.standalone import (
     SegmentedScan,
-    opened,
-    segment_folder,
+    segment_scans,
     write_file,
 )
 from csfd_core.store.convert import Stores
@@ -58,13 +56,8 @@ def predict_input(
         SourceError: If the input cannot be read, or holds no files.
         SettingsError: If the results cannot be written.
     """
-    with opened(place) as source:
-        folders = source.studies()
-        if not folders:
-            raise SourceError(f"There are no files in {place}.")
-        for folder in folders:
-            for found in segment_folder(folder, predictor):
-                yield _predict_scan(found, out, predictor, ensemble)
+    for found in segment_scans(place, predictor):
+        yield _predict_scan(found, out, predictor, ensemble)
 
 
 def predict_stored(

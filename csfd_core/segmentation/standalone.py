@@ -60,12 +60,24 @@ def segment_input(
         SourceError: If the input cannot be read, or holds no files.
         SettingsError: If the results cannot be written.
     """
+    for found in segment_scans(place, predictor):
+        yield _write_scan(found, out, predictor)
+
+
+def segment_scans(
+    place: str, predictor: VertebraPredictor
+) -> Iterator["SegmentedScan"]:
+    """Read and segment every study of a folder, zip file or source; write nothing.
+
+    Raises:
+        SourceError: If the input cannot be read, or holds no files.
+    """
     with opened(place) as source:
         folders = source.studies()
         if not folders:
             raise SourceError(f"There are no files in {place}.")
         for folder in folders:
-            yield from _segment_folder(folder, out, predictor)
+            yield from segment_folder(folder, predictor)
 
 
 @contextmanager
@@ -155,31 +167,29 @@ def segment_folder(
         )
 
 
-def _segment_folder(
-    folder: StudyFolder, out: Path, predictor: VertebraPredictor
-) -> Iterator[SegmentedStudy]:
-    for found in segment_folder(folder, predictor):
-        scan, prediction = found.scan, found.prediction
-        if prediction is None or scan.geometry is None:
-            yield SegmentedStudy(
-                study_uid=found.study_uid,
-                action=REFUSED,
-                slice_count=len(scan.headers),
-                message=found.refusal,
-            )
-            continue
-        write_nifti(out / f"{scan.study_uid}.nii.gz", prediction.mask, scan.geometry)
-        report = _to_json(scan, prediction, predictor, found.read_s)
-        text = json.dumps(report, indent=2) + "\n"
-        write_file(out / f"{scan.study_uid}.json", text.encode())
-        yield SegmentedStudy(
-            study_uid=scan.study_uid,
-            action=SEGMENTED,
+def _write_scan(
+    found: SegmentedScan, out: Path, predictor: VertebraPredictor
+) -> SegmentedStudy:
+    scan, prediction = found.scan, found.prediction
+    if prediction is None or scan.geometry is None:
+        return SegmentedStudy(
+            study_uid=found.study_uid,
+            action=REFUSED,
             slice_count=len(scan.headers),
-            flags=prediction.review.flags,
-            levels=tuple(level.level for level in prediction.review.levels),
-            seconds=found.read_s + sum(prediction.seconds.values()),
+            message=found.refusal,
         )
+    write_nifti(out / f"{scan.study_uid}.nii.gz", prediction.mask, scan.geometry)
+    report = _to_json(scan, prediction, predictor, found.read_s)
+    text = json.dumps(report, indent=2) + "\n"
+    write_file(out / f"{scan.study_uid}.json", text.encode())
+    return SegmentedStudy(
+        study_uid=scan.study_uid,
+        action=SEGMENTED,
+        slice_count=len(scan.headers),
+        flags=prediction.review.flags,
+        levels=tuple(level.level for level in prediction.review.levels),
+        seconds=found.read_s + sum(prediction.seconds.values()),
+    )
 
 
 def _to_json(
