@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 STUDIES ?= 60
 SEED ?= 0
 
-.PHONY: help setup demo test check lint type bench ui serve mlflow lock clean
+.PHONY: help setup demo simulate test check lint type bench ui serve mlflow lock clean
 
 help:
 	@echo "make demo   set up, make a phantom and run the whole graph on it"
+	@echo "make simulate  three months of new studies on phantoms, in minutes"
 	@echo "make test   set up and run the tests"
 	@echo "make check  linters, types and import rules"
 	@echo "make ui     Dagster's web UI on this project"
@@ -29,6 +30,10 @@ $(VENV)/ready: requirements.lock pyproject.toml
 demo: setup
 	$(BIN)/csfd phantom data/source --studies $(STUDIES) --seed $(SEED)
 	$(BIN)/csfd run --source data/source --store data/store --profile demo
+
+simulate: setup
+	rm -rf data/simulation
+	$(BIN)/csfd simulate data/simulation
 
 test: setup
 	$(BIN)/pytest

@@ -263,6 +263,32 @@ def ui(
     _run_dagster("ui", source, store, ["--port", str(port)])
 
 
+@app.command()
+def simulate(
+    out: Annotated[
+        Path, typer.Argument(help="New folder for everything; data/simulation if none.")
+    ] = Path("data/simulation"),
+    weeks: Annotated[int, typer.Option(min=6, help="Weeks after the start.")] = 13,
+    start: Annotated[int, typer.Option(min=1, help="Studies at the start.")] = 80,
+    retrain: Annotated[
+        int, typer.Option(min=1, help="New labelled studies that start a training.")
+    ] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same weeks.")] = 0,
+) -> None:
+    """Live through three months of a department on phantoms, in minutes.
+
+    Studies arrive every week, some broken, half-copied or misread; labels are
+    corrected, a patient withdraws consent, and in one week every label is wrong. The
+    sensor, the retraining schedule and the decision on the champion are the real ones.
+    Prints a table of the weeks; exits with 1 where something that must hold does not.
+
+    Example: `csfd simulate data/simulation --weeks 13`
+    """
+    numbers = {"weeks": weeks, "start": start, "retrain": retrain, "seed": seed}
+    arguments = [f"--{name}={value}" for name, value in numbers.items()]
+    _run_dagster("simulate", None, None, [_absolute(str(out)), *arguments])
+
+
 cli_models.register(app)
 cli_champion.register(app)
 cli_lineage.register(app)

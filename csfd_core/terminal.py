@@ -23,9 +23,11 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from csfd_core.inspection import InspectedStudy
+from csfd_core.simulation.ledger import Verdict
 from csfd_core.vocabulary import LABEL_COLUMNS, OVERALL
 
 _TEXTS = ("model", "weights")  # columns without numbers
+_WEEK_TEXTS = ("events", "serves", "decision")
 _PIPED_WIDTH = 160  # a file or pipe has no width of its own
 _COLOURS = {"good": "green", "warning": "yellow", "quarantined": "red"}
 
@@ -192,6 +194,24 @@ def print_models(models: pd.DataFrame, data_kind: str) -> None:
     for row in models[list(names)].itertuples(index=False):
         table.add_row(*(_cell(value) for value in row))
     console.print(table)
+
+
+def print_weeks(weeks: pd.DataFrame, verdicts: Sequence[Verdict]) -> None:
+    """Print what happened in the weeks of a simulation, and what must hold."""
+    console = _console()
+    table = Table(
+        box=SIMPLE,
+        title="Weeks of a simulation on phantoms; scores are competition log losses",
+        title_justify="left",
+    )
+    for name in weeks.columns:
+        is_text = name in _WEEK_TEXTS
+        table.add_column(name, justify="left" if is_text else "right", overflow="fold")
+    for row in weeks.astype(object).where(weeks.notna(), "").itertuples(index=False):
+        table.add_row(*(_cell(value) for value in row))
+    console.print(table)
+    for verdict in verdicts:
+        console.print(f"{'holds' if verdict.holds else 'FAILS'}  {verdict.sentence}")
 
 
 def _cell(value: object) -> str:

@@ -1,4 +1,4 @@
-"""What ``csfd run`` and ``csfd ui`` start: Dagster on this project.
+"""What ``csfd run``, ``csfd ui`` and ``csfd simulate`` start: Dagster on this project.
 
 A module of its own, run in its own process, so that the core never imports Dagster.
 """
@@ -19,6 +19,7 @@ from csfd_core.comparison.report import MODELS_CSV
 from csfd_core.errors import CsfdError
 from csfd_core.reports.page import INDEX
 from csfd_core.settings import PROJECT_ROOT
+from csfd_core.simulation.plan import SimulationConfig
 from csfd_core.terminal import print_models
 from csfd_dagster.mlflow_resource import MlflowResource
 from csfd_dagster.phases import (
@@ -27,6 +28,7 @@ from csfd_dagster.phases import (
     materialize_everything,
     open_project,
 )
+from csfd_dagster.simulation import simulate
 
 
 def run(profile: str, resources: Mapping[str, Any] | None = None) -> int:
@@ -82,11 +84,26 @@ def main() -> int:
     run_parser.add_argument("--profile", choices=["demo", "full"], default="demo")
     ui_parser = commands.add_parser("ui")
     ui_parser.add_argument("--port", type=int, default=3000)
+    weeks_parser = commands.add_parser("simulate")
+    weeks_parser.add_argument("folder", type=Path)
+    for name in ("weeks", "start", "retrain", "seed"):
+        weeks_parser.add_argument(f"--{name}", type=int, required=True)
     arguments = parser.parse_args()
     os.environ.setdefault("DAGSTER_HOME", str(PROJECT_ROOT))
     try:
         if arguments.command == "run":
             return run(arguments.profile)
+        if arguments.command == "simulate":
+            return simulate(
+                arguments.folder,
+                SimulationConfig(
+                    weeks=arguments.weeks,
+                    start=arguments.start,
+                    retrain=arguments.retrain,
+                    seed=arguments.seed,
+                ),
+                _say,
+            )
         ui(arguments.port)
     except CsfdError as error:
         return _fail(str(error))

@@ -22,7 +22,7 @@ NAME: Final = "nightly_retraining"
 DEFAULT_CRON: Final = "0 2 * * *"  # when nobody reads studies
 DEFAULT_STUDIES: Final = 20  # newly labelled ones; the issue's weeks bring 5 to 20
 _CRON: Final = "CSFD_RETRAIN_CRON"
-_STUDIES: Final = "CSFD_RETRAIN_STUDIES"
+RETRAIN_STUDIES: Final = "CSFD_RETRAIN_STUDIES"
 _UNDER_WAY: Final = [dg.DagsterRunStatus.QUEUED, *IN_PROGRESS_RUN_STATUSES]
 _PHASE_ENDS_WITHIN: Final = timedelta(days=2)
 
@@ -47,7 +47,8 @@ def build_schedules() -> list[dg.ScheduleDefinition]:
         cron_schedule=cron,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Ingests, trains, compares and decides on the champion once enough "
-        f"newly labelled studies have come ({_STUDIES}, {DEFAULT_STUDIES} by default).",
+        f"newly labelled studies have come ({RETRAIN_STUDIES}, {DEFAULT_STUDIES} by "
+        "default).",
     )
     def nightly_retraining(
         context: dg.ScheduleEvaluationContext,
@@ -89,10 +90,11 @@ def wanted_studies() -> int:
     Raises:
         SettingsError: If the setting is no number of at least 1.
     """
-    text = os.environ.get(_STUDIES) or str(DEFAULT_STUDIES)
+    text = os.environ.get(RETRAIN_STUDIES) or str(DEFAULT_STUDIES)
     if not text.isdecimal() or int(text) < 1:
         raise SettingsError(
-            f"{_STUDIES} must be a whole number of at least 1. Received: {text!r}."
+            f"{RETRAIN_STUDIES} must be a whole number of at least 1. Received: "
+            f"{text!r}."
         )
     return int(text)
 

@@ -1,6 +1,9 @@
 """Folds and the locked test set: frozen, by patient, evenly spread."""
 
+import numpy as np
 import pandas as pd
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from csfd_core.evaluation.folds import (
     FOLD_COUNT,
@@ -70,3 +73,51 @@ def test_adding_studies_moves_no_study() -> None:
     before = assign_folds(studies[:20])
     after = assign_folds(studies)[:20]
     pd.testing.assert_frame_equal(before, after)
+
+
+def arriving(rng: np.random.Generator, count: int) -> pd.DataFrame:
+    """Studies in the order in which they come: some of one patient, some of nobody."""
+    patients = rng.integers(0, max(1, count // 3), count)
+    is_known = rng.random(count) < 0.7
+    return pd.DataFrame(
+        {
+            "study_uid": [f"1.2.{n}" for n in rng.permutation(count)],
+            "patient_key": [
+                f"patient {p}" if known else None
+                for p, known in zip(patients, is_known, strict=True)
+            ],
+        }
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    batches=st.lists(st.integers(1, 900), min_size=3, max_size=8),
+)
+def test_thousands_of_arrivals_move_no_study_and_split_no_patient(
+    seed: int, batches: list[int]
+) -> None:
+    rng = np.random.default_rng(seed)
+    studies = arriving(rng, sum(batches))
+    first: dict[str, tuple[int, bool]] = {}
+    for there in np.cumsum(batches):
+        table = studies[:there].sample(frac=1, random_state=int(rng.integers(2**31)))
+        places = assign_folds(table)
+        now = dict(
+            zip(
+                places["study_uid"],
+                zip(places["fold"], places["is_test"], strict=True),
+                strict=True,
+            )
+        )
+        assert {uid: now[uid] for uid in first} == first
+        first = now
+        by_patient = places.groupby("patient")[["fold", "is_test"]].nunique()
+        assert (by_patient == 1).all(axis=None)
+        left = table[rng.random(len(table)) < 0.5]  # others are withdrawn
+        own = assign_folds(left).set_index("study_uid")
+        assert all(
+            (own.at[uid, "fold"], own.at[uid, "is_test"]) == now[uid]
+            for uid in own.index
+        )
