@@ -144,9 +144,7 @@ class _Simulation:
         """Let the sensor look until it finds nothing to do; do what it asks for."""
         for _ in range(_TICKS):
             with dg.build_sensor_context(instance=instance, cursor=self.cursor) as tick:
-                found = new_studies(
-                    tick, self.resources["source"], self.resources["store"]
-                )
+                found = new_studies(tick, **self.resources)
             assert isinstance(found, dg.SensorResult)
             self.cursor = found.cursor
             for change in found.dynamic_partitions_requests or []:

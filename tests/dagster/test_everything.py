@@ -1,32 +1,25 @@
 """The whole graph on a tiny phantom: all reports, then nothing, then what follows."""
 
 import csv
-import functools
 import io
 import json
 from pathlib import Path
 
 import dagster as dg
 import pytest
-from classifying import tiny_backbone
+from coarse import coarse_phantoms
 from typer.testing import CliRunner
 
 from csfd_core.classification import registry
 from csfd_core.cli import app
-from csfd_core.compute import computing
-from csfd_core.crops.cutting import CROP_PROFILES, CropConfig
 from csfd_core.errors import StoreError
 from csfd_core.executors import InlineExecutor
-from csfd_core.leakage import config as audit_config
-from csfd_core.phantom import source as phantom_source
-from csfd_core.phantom.config import GridOverride, PhantomConfig
+from csfd_core.phantom.config import PhantomConfig
 from csfd_core.phantom.source import write_phantom_source
-from csfd_core.segmentation import prediction
 from csfd_core.store.convert import Stores
 from csfd_core.store.locations import Location
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES
 from csfd_dagster import launch, phases
-from csfd_dagster.assets import comparison
 from csfd_dagster.classification_resource import ClassificationResource
 from csfd_dagster.segmentation_resource import SegmentationResource
 
@@ -35,45 +28,12 @@ from csfd_dagster.segmentation_resource import SegmentationResource
 PHANTOM = PhantomConfig(
     studies=9, seed=19, masked_share=1.0, boxed_share=1.0, compressed_share=0.0
 )
-GRID = GridOverride(shape_zyx=(72, 56, 56), spacing_zyx_mm=(3.0, 3.0, 3.0))
 FAST = {
     "segmentation": SegmentationResource(epochs=1, steps_per_epoch=1),
     "classification": ClassificationResource(
         epochs=1, steps_per_epoch=2, weights="none"
     ),
 }
-
-
-@pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Source, inbox, store, MLflow and Dagster of this test alone."""
-    (tmp_path / "dagster").mkdir()
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    monkeypatch.setenv("CSFD_SOURCE", str(tmp_path / "source"))
-    monkeypatch.setenv("CSFD_INBOX", str(tmp_path / "inbox"))
-    monkeypatch.setenv("CSFD_STORE", str(tmp_path / "store"))
-    return tmp_path
-
-
-@pytest.fixture
-def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A coarse phantom, small crops, one look, a tiny backbone, a short audit."""
-    with computing():
-        import keras
-    monkeypatch.setattr(keras.applications, "ResNet50", tiny_backbone)
-    paint = phantom_source.build_phantom_volume
-    coarse = functools.partial(paint, grid=GRID)
-    monkeypatch.setattr(phantom_source, "build_phantom_volume", coarse)
-    monkeypatch.setattr(prediction, "_LOOKS", ((0, 0, 0),))
-    small = CropConfig(slices=3, side_px=48, pixel_mm=1.6)
-    monkeypatch.setitem(CROP_PROFILES, "demo", small)
-    for name in ("inception_v3", "efficientnet_b5"):
-        monkeypatch.setitem(
-            registry.CLASSIFIERS, name, registry.CLASSIFIERS["resnet50"]
-        )
-    short = audit_config.AuditConfig(steps=2, batch_size=4, side=16, slices_per_study=4)
-    monkeypatch.setitem(comparison.AUDIT_PROFILES, "demo", short)
 
 
 def read_table(store: Path, name: str) -> list[dict[str, str]]:
@@ -178,11 +138,7 @@ def predict_one(places: Path, uid: str) -> None:
 def test_a_run_that_fails_says_why(
     places: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        phantom_source,
-        "build_phantom_volume",
-        functools.partial(phantom_source.build_phantom_volume, grid=GRID),
-    )
+    coarse_phantoms(monkeypatch)
     few = PhantomConfig(studies=1, seed=19, compressed_share=0.0)
     write_phantom_source(places / "source", few, executor=InlineExecutor())
 

@@ -1,0 +1,25 @@
+"""Places of one test, and models and phantoms that are cheap."""
+
+from pathlib import Path
+
+import pytest
+from coarse import cheap_models, coarse_phantoms
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Source, inbox, store, MLflow and Dagster of this test alone."""
+    (tmp_path / "dagster").mkdir()
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("CSFD_SOURCE", str(tmp_path / "source"))
+    monkeypatch.setenv("CSFD_INBOX", str(tmp_path / "inbox"))
+    monkeypatch.setenv("CSFD_STORE", str(tmp_path / "store"))
+    return tmp_path
+
+
+@pytest.fixture
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the whole graph run in seconds."""
+    coarse_phantoms(monkeypatch)
+    cheap_models(monkeypatch)
