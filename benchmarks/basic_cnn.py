@@ -5,6 +5,8 @@ The model never sees the locked test set. Studies, masks and crops stay in ``dat
 that measuring again trains only.
 """
 
+import sys
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from benchmarks.harness import Result
 from csfd_core.classification.config import settings_of
 from csfd_core.classification.fit import fit_classifier, plan_classifier
 from csfd_core.classification.manifest import write_manifest
+from csfd_core.classification.training import OnEpoch
 from csfd_core.comparison.tables import PREVALENCE, models_table, reference_table
 from csfd_core.crops.cutting import CROP_PROFILES
 from csfd_core.executors import open_executor
@@ -56,7 +59,7 @@ def run() -> Result:
     counts: dict[str, Any] = {}
     for seed in SEEDS:
         fit = plan_classifier(_NAME, FOLD, settings_of("demo", seed=seed), manifest)
-        results = {_NAME: [fit_classifier(stores, fit)]}
+        results = {_NAME: [fit_classifier(stores, fit, _tell(seed))]}
         row = models_table(results).iloc[0]
         prior = reference_table(results).set_index("reference")
         seeds[str(seed)] = {
@@ -85,6 +88,14 @@ def run() -> Result:
         data=f"{STUDIES} demo phantoms, masks predicted by the general model",
         measured={"seeds": seeds, **counts, **difficulty},
     )
+
+
+def _tell(seed: int) -> OnEpoch:
+    def tell(row: Mapping[str, float]) -> None:
+        scores = f"loss {row['loss']:.3f}, validation AUC {row['val_auc']:.3f}"
+        print(f"seed {seed}, epoch {row['epoch']:.0f}: {scores}", file=sys.stderr)
+
+    return tell
 
 
 def _prepare(phantoms: PhantomConfig) -> Stores:

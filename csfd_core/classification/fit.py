@@ -40,7 +40,7 @@ from csfd_core.settings import lock_digest
 from csfd_core.store.convert import Stores
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
-CODE_VERSION: Final = "2"  # raised when the same inputs must be trained again
+CODE_VERSION: Final = "3"  # raised when the same inputs must be trained again
 _TIMED: Final = 3  # studies
 
 

@@ -23,7 +23,7 @@ Suspects = Callable[[Sequence[Vertebra]], list[npt.NDArray[np.float64]]]
 
 _GREY_MIDDLE: Final = 0.3  # of the bone window: soft tissue
 _GREY_WIDTH: Final = 0.2
-_JITTER_PX: Final = 7.0  # around the middle of a box
+_JITTER_PX: Final = 2.0  # around the middle of a box
 _NEAR_PX: Final = 2  # bone may lie so far outside of its mask
 _TURN_RAD: Final = 0.5
 _STRETCH: Final = 0.15

@@ -6,6 +6,7 @@ recorded.
 
 import dagster as dg
 
+from csfd_core.classification.fit import CODE_VERSION
 from csfd_core.classification.manifest import (
     MANIFEST_COLUMNS,
     balance_of_folds,
@@ -69,7 +70,7 @@ def _classifier_asset(name: str, description: str) -> dg.AssetsDefinition:
         deps=[training_manifest],
         partitions_def=folds,
         backfill_policy=ALL_FOLDS,
-        code_version="1",
+        code_version=CODE_VERSION,
     )
     def classifier(
         context: dg.AssetExecutionContext,

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
 NAME: Final = "basic_cnn"
 _STEP: Final = 4  # pixels from one place to the next: two poolings
-_PATCH_PLACES: Final = 4  # whose mean is the logit of a patch
+_CENTRE: Final = 4  # places on a side, in the middle of a patch, that are judged
+_PATCH_PLACES: Final = 4  # of these, whose mean is the logit of a patch
 _PLACES: Final = 3  # whose mean is the logit of a vertebra
 _NEAR_PX: Final = 4  # places so far from the mask count
 _NOWHERE: Final = -12.0  # logit of places away from the vertebra
@@ -161,8 +162,10 @@ class BasicCnn(Classifier):
 
         side = self.config.patch_px
         inputs = keras.Input((side, side, self.shape.channels + 1))
-        places = keras.layers.Flatten()(self._network(inputs))
-        outputs = _top_mean(keras)(places)
+        places = self._network(inputs)
+        edge = max(0, (int(places.shape[1]) - _CENTRE) // 2)
+        centre = keras.layers.Cropping2D(edge)(places)
+        outputs = _top_mean(keras)(keras.layers.Flatten()(centre))
         model = keras.Model(inputs, outputs)
         steps = self.config.epochs * self.config.steps_per_epoch
         warm_up = min(_WARM_UP, max(1, steps // 10))
