@@ -91,8 +91,9 @@ def withdraw(stores: Stores, study_uid: str, reason: str, by: str) -> Withdrawal
         raise SettingsError("A withdrawal needs a reason. Say it with --reason.")
     withdrawal = stores.withdrawn.add(Withdrawal(study_uid=uid, reason=told, by=by))
     headers = stores.metadata.path(uid)
+    listing = stores.metadata.listing_path(uid)
     paths = [path for path in files_of(stores, uid) if path != headers]
-    for path in paths:
+    for path in [*paths, listing]:
         stores.root.remove(path)
     drop_study(stores.root, uid)
     stores.metadata.drop_study(uid)
