@@ -1,7 +1,7 @@
 """Lineage as trees for a terminal."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from rich.markup import escape
@@ -22,6 +22,8 @@ from csfd_core.registry.usage import (
     VERSION,
     StudyUsage,
 )
+from csfd_core.store.label_history import LabelVersion
+from csfd_core.vocabulary import LEVEL_NAMES
 
 _SHOWN: Final = 12  # hex digits of a digest
 _LISTED: Final = 20  # predictions, at most
@@ -31,6 +33,11 @@ _TITLES: Final = {
     VERSION: "versions, frozen for the champion",
     REPORT: "reports",
     PREDICTION: "predictions",
+}
+_ORIGINS: Final = {
+    "table": "a table",
+    "file": "a label file",
+    "none": "nowhere: its labels are gone",
 }
 
 
@@ -63,6 +70,7 @@ def usage_tree(found: StudyUsage) -> Tree:
         told = f"withdrawn {withdrawal.at} by {withdrawal.by}: {withdrawal.reason}"
         tree.add(escape(told))
     _list(tree, "in the store", list(found.holds))
+    _list(tree, "labels", _label_lines(found.labels))
     for kind, title in _TITLES.items():
         lines = [
             f"{use.name}: {', '.join(use.how)}  {use.place}"
@@ -72,6 +80,21 @@ def usage_tree(found: StudyUsage) -> Tree:
     if found.problem:
         tree.add(escape(f"MLflow was not asked: {found.problem}"))
     return tree
+
+
+def _label_lines(versions: Sequence[LabelVersion]) -> list[str]:
+    lines = []
+    for before, version in zip((None, *versions), versions, strict=False):
+        fractured = [name for name in LEVEL_NAMES if version.labels[name] == 1]
+        changes = version.changes_from(before)
+        what = [f"{name} {change}" for name, change in changes.items()]
+        told = ", ".join(what or fractured) or "no fracture"
+        by = f", read by {version.reader} on {version.date}" if version.reader else ""
+        lines.append(
+            f"version {version.version}, {version.recorded_at}, from "
+            f"{_ORIGINS[version.origin]}{by}: {told}"
+        )
+    return lines
 
 
 def _list(tree: Tree, title: str, lines: list[str]) -> None:

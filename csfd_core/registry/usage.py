@@ -26,6 +26,7 @@ from csfd_core.registry.kept import (
 )
 from csfd_core.registry.recorded import RecordedRuns
 from csfd_core.store.convert import Stores
+from csfd_core.store.label_history import LabelVersion
 from csfd_core.store.withdrawn import Withdrawal
 from csfd_core.vocabulary import require_uid
 
@@ -71,6 +72,7 @@ class StudyUsage:
     holds: tuple[str, ...]  # paths of its own files, below the store's root
     uses: tuple[Use, ...]
     withdrawal: Withdrawal | None
+    labels: tuple[LabelVersion, ...] = ()  # all versions, the oldest first
     problem: str = ""  # why MLflow could not be asked
 
     @property
@@ -106,6 +108,7 @@ def trace_usage(stores: Stores, study_uid: str, recorded: RecordedRuns) -> Study
         holds=tuple(files_of(stores, uid)),
         uses=tuple(uses),
         withdrawal=withdrawal,
+        labels=tuple(stores.label_history.versions(uid)),
         problem=recorded.problem,
     )
 

@@ -96,6 +96,7 @@ def withdraw(stores: Stores, study_uid: str, reason: str, by: str) -> Withdrawal
     for path in [*paths, listing]:
         stores.root.remove(path)
     drop_study(stores.root, uid)
+    stores.label_history.drop_study(uid)
     stores.metadata.drop_study(uid)
     stores.root.remove(headers)  # last: it names the patient's other studies
     for folder in sorted({path.rpartition("/")[0] for path in [*paths, headers]}):

@@ -17,6 +17,7 @@ from csfd_core.errors import CsfdError, PixelDataError, SourceError
 from csfd_core.executors import completed
 from csfd_core.store import mask_store, slice_store
 from csfd_core.store.crop_store import CropStore
+from csfd_core.store.label_history import LabelHistory
 from csfd_core.store.locations import Location
 from csfd_core.store.mask_store import MaskStore
 from csfd_core.store.metadata import MetadataStore, StudyRecord
@@ -65,6 +66,11 @@ class Stores:
     def crops(self) -> CropStore:
         """Crops of the vertebrae."""
         return CropStore(self.root)
+
+    @property
+    def label_history(self) -> LabelHistory:
+        """Every label that a study has ever had."""
+        return LabelHistory(self.root)
 
     @property
     def withdrawn(self) -> WithdrawnStore:

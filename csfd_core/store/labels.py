@@ -1,16 +1,22 @@
-"""Label and bounding-box tables of a source, checked on the way in.
+"""Labels and bounding boxes of a source, checked on the way in.
 
-A row that cannot be used is left out and named in a note; it never stops the others.
+Labels stand in ``train.csv`` or in one file per study (``label_notes``). A row or file
+that cannot be used is left out and named in a note; it never stops the others.
+
+Of several labels of one study, from several sources, those with the newest date count;
+a row of a table has no date and counts as the oldest. Of equal ones the first source
+wins, and in it the file.
 """
 
 import io
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import pandas as pd
 
 from csfd_core.errors import SourceError
+from csfd_core.store.label_notes import LabelNote, read_label_notes
 from csfd_core.store.locations import Location
 from csfd_core.store.source import BOXES_FILE, LABELS_FILE
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL, is_uid
@@ -24,11 +30,13 @@ class LabelTable:
     """Labels of studies.
 
     ``table`` has the index ``study_uid`` and the columns ``patient_overall``, ``C1`` to
-    ``C7`` (Int8, 0, 1 or null). ``notes`` tell what was left out.
+    ``C7`` (Int8, 0, 1 or null). ``notes`` tell what was left out. ``files`` has what
+    label files say, for the studies whose labels come from one.
     """
 
     table: pd.DataFrame
     notes: tuple[str, ...]
+    files: Mapping[str, LabelNote] = field(default_factory=dict)
 
     def contradictions(self) -> list[str]:
         """Return the studies whose overall label is not the highest of their levels."""
@@ -46,6 +54,16 @@ class BoxTable:
 
 
 def read_labels(location: Location) -> LabelTable:
+    """Read the labels of one source; without any, the table is empty.
+
+    Raises:
+        SourceError: If ``train.csv`` is no CSV table with the columns of the RSNA
+            layout.
+    """
+    return read_all_labels([location])
+
+
+def _read_table(location: Location) -> LabelTable:
     """Read ``train.csv``; an absent file gives an empty table.
 
     Raises:
@@ -91,15 +109,42 @@ def read_boxes(location: Location) -> BoxTable:
 def read_all_labels(
     locations: Sequence[Location], without: Collection[str] = ()
 ) -> LabelTable:
-    """Read and join the labels of several sources; the first that has a study wins.
+    """Read and join the labels of several sources, as the module says.
 
-    Studies in ``without``, as those that were withdrawn, are left out.
+    Studies in ``without``, as those that were withdrawn, are left out, and those that
+    a label file withdraws.
+
+    Raises:
+        SourceError: If a ``train.csv`` is no CSV table with the columns of the RSNA
+            layout.
     """
-    parts = [read_labels(location) for location in locations]
-    table = pd.concat([part.table for part in parts])
-    notes = tuple(note for part in parts for note in part.notes)
-    is_left_out = table.index.duplicated(keep="first") | table.index.isin(list(without))
-    return LabelTable(table[~is_left_out], notes)
+    parts = [_read_table(location) for location in locations]
+    found = [read_label_notes(location) for location in locations]
+    notes = [note for part in parts for note in part.notes]
+    notes += [message for one in found for message in one.messages]
+    newest: dict[str, LabelNote] = {}
+    for note in (note for one in found for note in one.notes.values()):
+        known = newest.setdefault(note.study_uid, note)
+        if note.date > known.date:
+            newest[note.study_uid] = note
+    gone = {n.study_uid for one in found for n in one.notes.values() if n.withdrawn}
+    left_out = {*without, *gone}
+    files = {uid: note for uid, note in newest.items() if uid not in left_out}
+    rows = pd.concat([part.table for part in parts])
+    is_used = ~rows.index.duplicated(keep="first") & ~rows.index.isin(
+        [*left_out, *files]
+    )
+    table = pd.concat([_table_of(files), rows[is_used]])
+    return LabelTable(table, tuple(notes), files)
+
+
+def _table_of(files: Mapping[str, LabelNote]) -> pd.DataFrame:
+    table = pd.DataFrame(
+        [file.labels for file in files.values()],
+        index=pd.Index(list(files), name="study_uid", dtype="str"),
+        columns=list(LABEL_COLUMNS),
+    )
+    return table.astype("Int8")
 
 
 def read_all_boxes(

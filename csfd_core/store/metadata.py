@@ -55,6 +55,7 @@ STUDIES_COLUMNS: Final[tuple[tuple[str, pa.DataType, str], ...]] = (
     ("box_count", pa.int64(), "Fracture boxes in the source."),
     (OVERALL, pa.int8(), "1 where any vertebra is fractured; null: unlabelled."),
     *((name, pa.int8(), f"1 where {name} is fractured.") for name in LEVEL_NAMES),
+    ("label_version", pa.int64(), "Which of its labels; null: never labelled."),
     ("quarantine_code", pa.string(), "Why it is quarantined; null: it is not."),
     ("quarantine_reason", pa.string(), "What was seen, and what to do."),
     ("warning_codes", pa.list_(pa.string()), "Findings that do not quarantine it."),

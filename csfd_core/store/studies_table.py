@@ -5,7 +5,7 @@ studies without images are no rows, but a note.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import pandas as pd
 
 from csfd_core.dicom.findings import CATALOGUE, Finding, Severity, Status
 from csfd_core.store.convert import Stores
+from csfd_core.store.label_notes import label_entries
 from csfd_core.store.labels import (
     BoxTable,
     LabelTable,
@@ -44,8 +45,10 @@ def write_studies_table(
     found = stores.metadata.read_records()
     records = [record for record in found if record.study_uid not in withdrawn]
     badly_named = [StudyRecord.of(scan_study(f)[0]) for f in sources.badly_named()]
-    table = build_studies_table([*records, *badly_named], labels, boxes)
     inputs = studies_table_inputs(stores, sources)
+    newest = stores.label_history.record(labels, withdrawn)
+    versions = {study_uid: found.version for study_uid, found in newest.items()}
+    table = build_studies_table([*records, *badly_named], labels, boxes, versions)
     if inputs != stores.metadata.read_studies_inputs():
         stores.metadata.write_studies(table, inputs, data_kind(sources.locations))
     notes = [*labels.notes, *boxes.notes]
@@ -62,6 +65,7 @@ def studies_table_inputs(stores: Stores, sources: Sources) -> str:
     for location in sources.locations:
         named = (LABELS_FILE, BOXES_FILE)
         entries += [entry for entry in location.entries() if entry.name in named]
+        entries += label_entries(location)
     for entry in entries:
         digest.update(f"{entry.name}\0{entry.size_bytes}\0{entry.token}\n".encode())
     for folder in sources.badly_named():
@@ -70,11 +74,15 @@ def studies_table_inputs(stores: Stores, sources: Sources) -> str:
 
 
 def build_studies_table(
-    records: Iterable[StudyRecord], labels: LabelTable, boxes: BoxTable
+    records: Iterable[StudyRecord],
+    labels: LabelTable,
+    boxes: BoxTable,
+    versions: Mapping[str, int],
 ) -> pd.DataFrame:
     """Build the table of studies, one row per record, sorted by study.
 
-    Studies without labels have null labels. Labels of studies without images are not
+    ``versions`` has the newest label version by study. Studies without labels have
+    null labels. Labels of studies without images are not
     rows; ``labels_without_images`` lists them.
     """
     contradictory = set(labels.contradictions())
@@ -83,9 +91,11 @@ def build_studies_table(
         _to_row(record, record.study_uid in contradictory, box_counts)
         for record in sorted(records, key=lambda record: record.study_uid)
     ]
-    names = [name for name in _NAMES if name not in LABEL_COLUMNS]
+    own = (*LABEL_COLUMNS, "label_version")
+    names = [name for name in _NAMES if name not in own]
     table = pd.DataFrame(rows, columns=names)
     table = table.merge(labels.table, how="left", left_on="study_uid", right_index=True)
+    table["label_version"] = table["study_uid"].map(versions).astype("Int64")
     return table[list(_NAMES)]
 
 

@@ -45,6 +45,7 @@ from csfd_core.store.convert import (
     scan_headers,
     study_tasks,
 )
+from csfd_core.store.label_history import PATH as VERSIONS_PATH
 from csfd_core.store.locations import Location
 from csfd_core.store.metadata import STUDIES_PATH
 from csfd_core.store.source import Source
@@ -96,7 +97,7 @@ def test_a_withdrawn_study_is_gone_and_all_else_is_byte_identical(
     table, manifest = stores.metadata.read_studies(), read_manifest(stores.root).table
     withdraw(stores, FIRST, REASON, "tester")
     after = contents(folder)
-    shared = {f"store/{STUDIES_PATH}", f"store/{MANIFEST_PATH}"}
+    shared = {f"store/{path}" for path in (STUDIES_PATH, MANIFEST_PATH, VERSIONS_PATH)}
     record = f"store/withdrawn/{FIRST}.json"
     removed = own_files(before, FIRST)
     assert {Path(path).parts[1] for path in removed} == {

@@ -1,0 +1,176 @@
+"""Every label that a study has ever had: corrections are new versions.
+
+``metadata/label_versions.parquet`` has one row per study and version. Rows are only
+added, when the table of studies is written and the labels of a study are no longer
+those of its newest version; saying the same again adds none. Whoever loses a race
+against another writer adds what is missing the next time, as labels are compared with
+what the sources say.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from csfd_core.store.labels import LabelTable
+from csfd_core.store.locations import Location
+from csfd_core.store.parquet import read_parquet, write_parquet
+from csfd_core.vocabulary import LABEL_COLUMNS
+
+PATH: Final = "metadata/label_versions.parquet"
+_SCHEMA: Final = pa.schema(
+    [
+        ("study_uid", pa.string()),
+        ("version", pa.int64()),
+        *((name, pa.int8()) for name in LABEL_COLUMNS),
+        ("origin", pa.string()),
+        ("reader", pa.string()),
+        ("date", pa.string()),
+        ("recorded_at", pa.string()),
+    ]
+)
+
+Origin = Literal["table", "file", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelVersion:
+    """The labels of a study from one moment on.
+
+    Attributes:
+        version: 1 is the first.
+        labels: ``patient_overall``, C1..C7; ``None``: unlabelled.
+        origin: A row of ``train.csv``, a label file, or none: the labels were taken
+            back.
+        reader: Who has read the study; ``None``: not known.
+        date: When, ISO 8601; ``None``: not known.
+        recorded_at: When this became known here, ISO 8601.
+    """
+
+    version: int
+    labels: dict[str, int | None]
+    origin: Origin
+    reader: str | None
+    date: str | None
+    recorded_at: str
+
+    def changes_from(self, before: "LabelVersion | None") -> dict[str, str]:
+        """Return what changed, such as ``{"C4": "0 to 1"}``; {} for the first."""
+        if before is None:
+            return {}
+        return {
+            name: f"{_told(before.labels[name])} to {_told(value)}"
+            for name, value in self.labels.items()
+            if value != before.labels[name]
+        }
+
+
+class LabelHistory:
+    """The label versions of one store."""
+
+    def __init__(self, location: Location) -> None:
+        """Take the root of the store."""
+        self._location = location
+
+    def versions(self, study_uid: str) -> list[LabelVersion]:
+        """Return the versions of a study, the oldest first."""
+        table = self._read()
+        own = table.filter(pc.equal(table["study_uid"], study_uid))
+        return [_to_version(row) for row in own.sort_by("version").to_pylist()]
+
+    def newest(self) -> dict[str, LabelVersion]:
+        """Return the newest version of each study."""
+        found: dict[str, LabelVersion] = {}
+        for row in self._read().sort_by("version").to_pylist():
+            found[row["study_uid"]] = _to_version(row)
+        return found
+
+    def record(
+        self, labels: LabelTable, without: Collection[str] = ()
+    ) -> dict[str, LabelVersion]:
+        """Add versions where labels have changed; return the newest of each study.
+
+        Args:
+            labels: What the sources say now. A study that they no longer label gets a
+                version without labels.
+            without: Studies that get none, such as those that were withdrawn.
+        """
+        known, said = self.newest(), _values_of(labels)
+        nothing: dict[str, int | None] = dict.fromkeys(LABEL_COLUMNS)
+        for study_uid in set(known) - set(said) - set(without):
+            said[study_uid] = nothing
+        changed = {
+            study_uid: values
+            for study_uid, values in sorted(said.items())
+            if values != (known[study_uid].labels if study_uid in known else nothing)
+        }
+        if not changed:
+            return known
+        at = datetime.now(UTC).isoformat("T", "seconds")
+        rows = [
+            {
+                "study_uid": study_uid,
+                "version": known[study_uid].version + 1 if study_uid in known else 1,
+                **values,
+                **_origin_of(study_uid, labels),
+                "recorded_at": at,
+            }
+            for study_uid, values in changed.items()
+        ]
+        table = pa.concat_tables(
+            [self._read(), pa.Table.from_pylist(rows, schema=_SCHEMA)]
+        )
+        write_parquet(self._location, PATH, table, {})
+        return known | {row["study_uid"]: _to_version(row) for row in rows}
+
+    def drop_study(self, study_uid: str) -> None:
+        """Remove all versions of a study, as when it is withdrawn."""
+        table = self._read()
+        kept = table.filter(pc.not_equal(table["study_uid"], study_uid))
+        if kept.num_rows < table.num_rows:
+            write_parquet(self._location, PATH, kept, {})
+
+    def _read(self) -> pa.Table:
+        if not self._location.exists(PATH):
+            return _SCHEMA.empty_table()
+        table, _ = read_parquet(self._location, PATH)
+        return table.cast(_SCHEMA)
+
+
+def _values_of(labels: LabelTable) -> dict[str, dict[str, int | None]]:
+    table = labels.table.astype(object).where(labels.table.notna(), None)
+    rows = zip(table.index, table[list(LABEL_COLUMNS)].to_dict("records"), strict=True)
+    return {
+        str(uid): {
+            str(name): None if value is None else int(value)
+            for name, value in row.items()
+        }
+        for uid, row in rows
+    }
+
+
+def _origin_of(study_uid: str, labels: LabelTable) -> dict[str, Any]:
+    file = labels.files.get(study_uid)
+    if file is not None:
+        date = file.date.isoformat()
+        return {"origin": "file", "reader": file.reader, "date": date}
+    origin: Origin = "table" if study_uid in labels.table.index else "none"
+    return {"origin": origin, "reader": None, "date": None}
+
+
+def _to_version(row: dict[str, Any]) -> LabelVersion:
+    return LabelVersion(
+        version=row["version"],
+        labels={name: row[name] for name in LABEL_COLUMNS},
+        origin=row["origin"],
+        reader=row["reader"],
+        date=row["date"],
+        recorded_at=row["recorded_at"],
+    )
+
+
+def _told(value: int | None) -> str:
+    return "unlabelled" if value is None else str(value)

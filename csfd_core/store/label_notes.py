@@ -1,0 +1,150 @@
+"""One JSON file per study: what a radiologist says of it, who, and when.
+
+``labels/<StudyInstanceUID>.json``::
+
+    {"study_uid": "1.2.3", "labels": {"C1": 0, "C5": 1}, "reader": "AB",
+     "date": "2026-11-25", "slices": 312}
+
+Levels that are not named are unlabelled; ``patient_overall`` follows from the levels
+where it is not given. ``slices``: the study is complete with so many files.
+``withdrawn``, a reason, in place of labels: the patient takes back consent. A file that
+cannot be used, as one that is half written, is left alone and named in a message.
+"""
+
+import datetime as dt
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Annotated, Final, Literal
+
+import pydantic
+
+from csfd_core.store.locations import FileEntry, Location
+from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL, is_uid
+
+FOLDER: Final = "labels"
+_SUFFIX: Final = ".json"
+_READERS: Final = 16  # reading small files waits for the disk or the network
+_MOST_NAMED: Final = 5
+
+_Label = Literal[0, 1] | None
+_Text = Annotated[
+    str, pydantic.StringConstraints(strip_whitespace=True, min_length=1, max_length=200)
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelNote:
+    """What one file says.
+
+    Attributes:
+        study_uid: Whose labels these are.
+        labels: ``patient_overall``, C1..C7; ``None``: unlabelled.
+        reader: Who has read the study.
+        date: When.
+        slices: Files that the study has when it is complete; ``None``: not said.
+        withdrawn: Why it must not be used any more; ``None``: it may be.
+    """
+
+    study_uid: str
+    labels: Mapping[str, int | None]
+    reader: str
+    date: dt.date
+    slices: int | None
+    withdrawn: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelNotes:
+    """The files of one source, and what cannot be used of them."""
+
+    notes: Mapping[str, LabelNote] = field(default_factory=dict)
+    messages: tuple[str, ...] = ()
+
+
+class _File(pydantic.BaseModel):
+    """The form of a file; a name that is not here is a mistake, not a remark."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    study_uid: str
+    labels: dict[Literal[LABEL_COLUMNS], _Label] = {}  # type: ignore[valid-type]
+    reader: _Text
+    date: dt.date
+    slices: Annotated[int, pydantic.Field(ge=1)] | None = None
+    withdrawn: _Text | None = None
+
+    @pydantic.field_validator("date")
+    @classmethod
+    def _is_past(cls, value: dt.date) -> dt.date:
+        # A mistyped year would outrank every correction that comes later.
+        if value > dt.datetime.now(dt.UTC).date() + dt.timedelta(days=1):
+            raise ValueError(f"lies in the future: {value}")
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _says_something(self) -> "_File":
+        known = [value for value in self.labels.values() if value is not None]
+        if not known and self.withdrawn is None:
+            raise ValueError("has neither labels nor `withdrawn`")
+        return self
+
+
+def read_label_notes(location: Location) -> LabelNotes:
+    """Read the label files of a source; an absent folder gives none.
+
+    Raises:
+        SourceError: If the source cannot be read.
+    """
+    entries = label_entries(location)
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = list(pool.map(lambda entry: _read(location, entry), entries))
+    notes = {note.study_uid: note for note in found if isinstance(note, LabelNote)}
+    wrong = [problem for problem in found if isinstance(problem, str)]
+    messages = []
+    if wrong:
+        more = f" and {len(wrong) - _MOST_NAMED} more" if wrong[_MOST_NAMED:] else ""
+        messages.append(
+            f"{len(wrong)} label files cannot be used: "
+            f"{'; '.join(wrong[:_MOST_NAMED])}{more}."
+        )
+    return LabelNotes(notes, tuple(messages))
+
+
+def label_entries(location: Location) -> list[FileEntry]:
+    """List the label files of a source, sorted by name."""
+    return [e for e in location.entries(FOLDER) if e.name.endswith(_SUFFIX)]
+
+
+def _read(location: Location, entry: FileEntry) -> LabelNote | str:
+    """Return what a file says, or why it cannot be used."""
+    uid = entry.name.removesuffix(_SUFFIX)
+    if not is_uid(uid):
+        return "a file that is not named by a study"
+    try:
+        file = _File.model_validate_json(location.read(entry.path))
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return f"{entry.name} ({f'{where}: ' if where else ''}{first['msg']})"
+    if file.study_uid != uid:
+        return f"{entry.name} (study_uid: of another study)"
+    labels: dict[str, int | None] = {n: file.labels.get(n) for n in LABEL_COLUMNS}
+    if OVERALL not in file.labels:
+        labels[OVERALL] = _overall(labels)
+    return LabelNote(
+        study_uid=uid,
+        labels=labels,
+        reader=file.reader,
+        date=file.date,
+        slices=file.slices,
+        withdrawn=file.withdrawn,
+    )
+
+
+def _overall(labels: Mapping[str, int | None]) -> int | None:
+    """Return 1 where a level is fractured, 0 where all are known to be whole."""
+    values = [labels[name] for name in LEVEL_NAMES]
+    if 1 in values:
+        return 1
+    return None if None in values else 0
