@@ -9,13 +9,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import dagster as dg
-from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from dagster._utils.schedules import is_valid_cron_string
 
 from csfd_core.classification.registry import CLASSIFIERS
 from csfd_core.errors import SettingsError
 from csfd_core.registry.arrivals import Arrivals, count_arrivals
-from csfd_dagster.jobs import everything, materialize_all
+from csfd_dagster.jobs import UNDER_WAY, everything, materialize_all
 from csfd_dagster.resources import SourceResource, StoreResource
 
 NAME: Final = "nightly_retraining"
@@ -23,7 +22,6 @@ DEFAULT_CRON: Final = "0 2 * * *"  # when nobody reads studies
 DEFAULT_STUDIES: Final = 20  # newly labelled ones; the issue's weeks bring 5 to 20
 _CRON: Final = "CSFD_RETRAIN_CRON"
 RETRAIN_STUDIES: Final = "CSFD_RETRAIN_STUDIES"
-_UNDER_WAY: Final = [dg.DagsterRunStatus.QUEUED, *IN_PROGRESS_RUN_STATUSES]
 _PHASE_ENDS_WITHIN: Final = timedelta(days=2)
 
 
@@ -107,7 +105,7 @@ def run_in_progress(instance: dg.DagsterInstance) -> str | None:
     """
     trained = {dg.AssetKey(name) for name in CLASSIFIERS}
     oldest = datetime.now(UTC) - _PHASE_ENDS_WITHIN
-    for record in instance.get_run_records(dg.RunsFilter(statuses=_UNDER_WAY)):
+    for record in instance.get_run_records(dg.RunsFilter(statuses=UNDER_WAY)):
         run = record.dagster_run
         is_recent = record.create_timestamp > oldest
         is_phase = bool(trained & (run.asset_selection or set()))

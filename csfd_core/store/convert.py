@@ -111,6 +111,8 @@ def study_tasks(
 ) -> list[StudyTask]:
     """Return the work on studies, without those that were withdrawn.
 
+    A stored study whose folder is empty by now is left out, too, and so kept.
+
     All that takes up studies gets its tasks here. A folder need not be named by its
     study; so the steps look again once they know whose files they have read.
     """
@@ -120,6 +122,7 @@ def study_tasks(
         StudyTask(folder, stores, settings)
         for folder in folders
         if folder.name not in withdrawn
+        and (folder.files or not _has_slices(stores, folder.name))
     ]
 
 
@@ -366,6 +369,11 @@ def _write_mask(task: StudyTask, record: StudyRecord) -> StudyOutcome:
     aligned = align_mask(mask, geometry)
     size = task.stores.masks.write(record.study_uid, aligned, note)
     return _outcome(record, WRITTEN, stored_bytes=size)
+
+
+def _has_slices(stores: Stores, name: str) -> bool:
+    record = stores.metadata.read_record(name) if is_uid(name) else None
+    return record is not None and record.slice_count > 0
 
 
 def _is_withdrawn(task: StudyTask, study_uid: str) -> bool:
