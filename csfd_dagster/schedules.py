@@ -45,8 +45,8 @@ def build_schedules() -> list[dg.ScheduleDefinition]:
         cron_schedule=cron,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Ingests, trains, compares and decides on the champion once enough "
-        f"newly labelled studies have come ({RETRAIN_STUDIES}, {DEFAULT_STUDIES} by "
-        "default).",
+        f"studies were newly labelled or corrected ({RETRAIN_STUDIES}, "
+        f"{DEFAULT_STUDIES} by default).",
     )
     def nightly_retraining(
         context: dg.ScheduleEvaluationContext,
@@ -61,7 +61,7 @@ def build_schedules() -> list[dg.ScheduleDefinition]:
         arrivals = count_arrivals(store.open(), source.open())
         if arrivals.model_id is None:
             return dg.SkipReason(
-                f"No classifier has been trained yet; {arrivals.count} labelled "
+                f"No classifier has been trained yet; {arrivals.new} labelled "
                 "studies are there. Start with csfd run, which also says for which "
                 "profile."
             )
@@ -74,7 +74,8 @@ def build_schedules() -> list[dg.ScheduleDefinition]:
                 ops={materialize_all.name: {"config": {"profile": arrivals.profile}}}
             ),
             tags={
-                "csfd/new_studies": str(arrivals.count),
+                "csfd/new_studies": str(arrivals.new),
+                "csfd/corrected_studies": str(len(arrivals.corrected)),
                 "csfd/newest_candidate": arrivals.model_id,
             },
         )
@@ -83,7 +84,7 @@ def build_schedules() -> list[dg.ScheduleDefinition]:
 
 
 def wanted_studies() -> int:
-    """Return how many newly labelled studies are worth a training.
+    """Return how many newly labelled or corrected studies are worth a training.
 
     Raises:
         SettingsError: If the setting is no number of at least 1.
@@ -118,6 +119,7 @@ def _told(arrivals: Arrivals) -> str:
     waiting = len(arrivals.waiting)
     note = f", {waiting} of them not ingested yet," if waiting else ""
     return (
-        f"{arrivals.count} newly labelled studies{note} have come since "
-        f"{arrivals.model_id} was trained on {arrivals.trained_on}."
+        f"{arrivals.new} newly labelled studies{note} have come and "
+        f"{len(arrivals.corrected)} were corrected since {arrivals.model_id} was "
+        f"trained on {arrivals.trained_on}."
     )
