@@ -133,10 +133,9 @@ def materialize_everything(
         SourceError: If there are no studies.
         CsfdError: If a run failed.
     """
-    project.require_tasks()
+    progress = _take_up(project, instance, say)
     project.mlflow.prepare()
     job = project.defs.resolve_implicit_global_asset_job_def()
-    progress = _take_up(project, instance, say)
     for phase in phases_of(project.defs.resolve_asset_graph()):
         if phase.kind == Kind.FOLDS:
             for why in filter(None, _folds_due(project).values()):
