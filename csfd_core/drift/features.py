@@ -59,7 +59,7 @@ FEATURES: Final[tuple[Feature, ...]] = (
     ),
     Feature(
         name="grey_tissue",
-        title="Median grey above air",
+        title="Median tissue grey",
         unit="grey levels",
         group=INTENSITY,
         kind="values",

@@ -137,7 +137,7 @@ def plot_probabilities(drift: Drift) -> "Figure":
 
 def _plot_effect(axes: "Axes", place: int, finding: Finding) -> None:
     if not finding.is_judged:
-        axes.text(0.06, place, "not judged", va="center", color=MUTED, fontsize=8)
+        axes.text(1.08, place, "not judged", va="center", color=MUTED, fontsize=8)
         return
     found = finding.comparison
     times = found.effect / found.margin
@@ -169,7 +169,7 @@ def _plot_grey(axes: "Axes", drift: Drift) -> None:
             continue
         mean = sample.grey.to_numpy().mean(axis=0)
         percent = mean.reshape(-1, _GREY_STEP).sum(axis=1) * 100
-        axes.stairs(np.maximum(percent, 1e-4), edges, color=colour, linewidth=1.6)
+        axes.stairs(np.maximum(percent, 1e-3), edges, color=colour, linewidth=1.6)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlim(0, 256)

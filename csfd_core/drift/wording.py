@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from csfd_core.drift.features import FEATURES, GEOMETRY, INTENSITY, LABELS, Feature
 from csfd_core.drift.observe import Drift, Finding, Groups, counted, few_of
-from csfd_core.drift.statistics import LEAST_STUDIES, SIGNIFICANCE
+from csfd_core.drift.statistics import LEAST_STUDIES
 
 
 def summarize(drift: Drift) -> str:
@@ -38,7 +38,7 @@ def summarize(drift: Drift) -> str:
     have = "has" if len(drifted) == 1 else "have"
     return (
         f"{begin}{len(drifted)} of {judged} features {have} drifted: {names}.{note} "
-        "What the model says of such studies was never measured."
+        "How well the model does on such studies was never measured."
     )
 
 
@@ -56,10 +56,7 @@ def explain(finding: Finding) -> str:
     size = f"{effect} {found.effect:.2f}"
     p = f"adjusted p {_small(finding.p_adjusted)}"
     if finding.is_drifted:
-        return (
-            f"{size}, {found.margin:g} or more is warned of; {p}, below "
-            f"{SIGNIFICANCE:g}"
-        )
+        return f"{size} (margin {found.margin:g}), {p}"
     if finding.is_significant:
         return f"more than chance ({p}), but {size} is below {found.margin:g}"
     return f"no more than chance: {p}, {size}"
