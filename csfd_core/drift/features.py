@@ -43,7 +43,7 @@ def _per_label(prefix: str, what: str, group: str, kind: Kind) -> tuple[Feature,
 
 GREY_LEVELS: Final = Feature(
     name="grey_levels",
-    title="Histogram of grey levels",
+    title="Histogram of tissue",
     unit="grey levels",
     group=INTENSITY,
     kind="histogram",

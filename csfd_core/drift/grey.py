@@ -23,6 +23,7 @@ from csfd_core.vocabulary import require_uid
 FOLDER: Final = f"{FEATURES}/grey_levels"
 SLICES: Final = 5  # of a study, evenly spaced; more change a histogram by little
 LEVELS: Final = 256
+AIR: Final = 8  # levels below are -444 HU and less, and what JPEG leaves beside them
 _FORMAT: Final = 1
 _READERS: Final = 16  # waits for the disk or the network
 
@@ -59,15 +60,34 @@ def mean_grey(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray(shares @ np.arange(shares.shape[1]), dtype=np.float64)
 
 
-def median_above_air(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the median grey level of the pixels above level 0, NaN without any.
+def tissue_shares(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the shares of grey levels among the pixels that are no air.
 
-    Air around the neck has level 0. How much of it is in the picture follows from the
-    field of view and says nothing of how tissue looks.
+    How much air around the neck is in the picture follows from the field of view and
+    says nothing of how tissue looks.
+
+    Args:
+        shares: Of all pixels, shape (N, 256).
+
+    Returns:
+        Shape (M, 256): 0 for air, rows sum to 1; studies without tissue are left out.
     """
-    inside = np.cumsum(shares[:, 1:], axis=1)
+    tissue = shares.copy()
+    tissue[:, :AIR] = 0
+    total = tissue.sum(axis=1, keepdims=True)
+    has_tissue = total[:, 0] > 0
+    return np.asarray(tissue[has_tissue] / total[has_tissue], dtype=np.float64)
+
+
+def median_of_tissue(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the median grey level of the pixels that are no air, NaN without any.
+
+    Args:
+        shares: Of all pixels, shape (N, 256).
+    """
+    inside = np.cumsum(shares[:, AIR:], axis=1)
     total = inside[:, -1:]
-    medians = 1 + (inside < total / 2).sum(axis=1)
+    medians = AIR + (inside < total / 2).sum(axis=1)
     return np.where(total[:, 0] > 0, medians, np.nan)
 
 

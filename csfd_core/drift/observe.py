@@ -23,7 +23,12 @@ from csfd_core.drift.features import (
     PROBABILITIES,
     Feature,
 )
-from csfd_core.drift.grey import mean_grey, median_above_air, read_grey_levels
+from csfd_core.drift.grey import (
+    mean_grey,
+    median_of_tissue,
+    read_grey_levels,
+    tissue_shares,
+)
 from csfd_core.drift.predictions import NewPredictions, predict_new
 from csfd_core.drift.serving import Serving, serving_of, unseen_probabilities
 from csfd_core.drift.statistics import (
@@ -210,7 +215,10 @@ def judge(reference: Sample, current: Sample) -> list[Finding]:
 
 def _compare(feature: Feature, reference: Sample, current: Sample) -> Comparison:
     if feature is GREY_LEVELS:
-        return compare_histograms(reference.grey.to_numpy(), current.grey.to_numpy())
+        return compare_histograms(
+            tissue_shares(reference.grey.to_numpy()),
+            tissue_shares(current.grey.to_numpy()),
+        )
     before, after = reference.frame[feature.name], current.frame[feature.name]
     compare = compare_rates if feature.kind == "rate" else compare_values
     return compare(before.to_numpy(), after.to_numpy())
@@ -232,7 +240,7 @@ def _sample(
     facts = own[list(_GEOMETRY)].astype(np.float64).round(_MM_DIGITS)
     shares = grey.to_numpy()
     facts["grey_mean"] = pd.Series(mean_grey(shares), index=grey.index)
-    facts["grey_tissue"] = pd.Series(median_above_air(shares), index=grey.index)
+    facts["grey_tissue"] = pd.Series(median_of_tissue(shares), index=grey.index)
     for column in LABEL_COLUMNS:
         facts[f"label_{column}"] = own[column].astype(np.float64)
     said = probabilities.reindex(columns=list(LABEL_COLUMNS)).add_prefix("probability_")

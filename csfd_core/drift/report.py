@@ -18,6 +18,7 @@ from csfd_core.drift.figures import (
     plot_labels,
     plot_probabilities,
 )
+from csfd_core.drift.grey import AIR
 from csfd_core.drift.observe import Drift, group_studies
 from csfd_core.drift.statistics import (
     LEAST_STUDIES,
@@ -248,10 +249,11 @@ def _method(drift: Drift) -> Section:
             "Smirnov for numbers, Fisher's exact test for label rates, permutations of "
             "the studies for histograms, all corrected after Benjamini and Hochberg. "
             "Margin: the population stability index with bins between quantiles of the "
-            "reference, or Cohen's h. Each study counts once. Reference probabilities "
-            "are those of held-out folds and of the locked test set, never of studies "
-            "that trained the weights; where several folds serve, one of them speaks "
-            "of a held-out study, and their mean of a new one."
+            "reference, or Cohen's h. Each study counts once. Tissue is all above "
+            f"grey level {AIR - 1}; air says more of the field of view. Reference "
+            "probabilities are those of held-out folds and of the locked test set, "
+            "never of studies that trained the weights; where several folds serve, one "
+            "of them speaks of a held-out study, and their mean of a new one."
         ),
         tables=(
             Table(name="settings", title="Settings", frame=settings),

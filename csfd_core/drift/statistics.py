@@ -157,7 +157,7 @@ def compare_histograms(reference: Vector, current: Vector) -> Comparison:
     if _is_few(before, after):
         return _undecided(before, after, PSI_MARGIN)
     mean, other = reference.mean(axis=0), current.mean(axis=0)
-    edges = quantile_edges(grey, mean, _bin_count(after.size))
+    edges = quantile_edges(grey, mean, _BINS)  # each study fills all of them
     places, size = _bins_of(edges, grey), edges.size + 1
     psi = psi_of_counts(
         np.bincount(places, weights=mean * before.size, minlength=size),
