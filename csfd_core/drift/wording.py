@@ -1,7 +1,6 @@
 """What an observation comes to, in words that are chosen by its numbers."""
 
 import math
-from collections.abc import Sequence
 
 from csfd_core.drift.features import FEATURES, GEOMETRY, INTENSITY, LABELS, Feature
 from csfd_core.drift.observe import Drift, Finding, Groups, counted, few_of
@@ -125,11 +124,6 @@ def reference_fact(groups: Groups) -> str:
         f"{_studies(len(groups.reference))} that {groups.serving.title} was trained, "
         "stopped or calibrated on"
     )
-
-
-def listed(findings: Sequence[Finding]) -> str:
-    """Return the names of features, one by one."""
-    return ", ".join(finding.feature.name for finding in findings)
 
 
 def _studies(count: int) -> str:

@@ -2,12 +2,13 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from classifying import BrightClassifier, manifest_of, some_labels, uid_of
+from classifying import CROPS, BrightClassifier, manifest_of, some_labels, uid_of
 from drift_store import (
     NAME,
     OLD,
@@ -18,16 +19,18 @@ from drift_store import (
     write_slices,
     write_trained_store,
 )
+from scipy.stats import false_discovery_control
 from typer.testing import CliRunner
 
 from csfd_core.classification import registry
+from csfd_core.classification.manifest import MANIFEST_PATH, write_manifest
 from csfd_core.classification.models import VALIDATION, ClassifierStore
 from csfd_core.cli import app
 from csfd_core.drift import predictions
 from csfd_core.drift.features import FEATURES
 from csfd_core.drift.grey import FOLDER as GREY
 from csfd_core.drift.grey import median_of_tissue, read_grey_levels
-from csfd_core.drift.observe import Drift, observe_drift
+from csfd_core.drift.observe import Drift, Finding, observe_drift
 from csfd_core.drift.report import (
     is_current,
     read_report,
@@ -37,6 +40,7 @@ from csfd_core.drift.report import (
     write_report,
 )
 from csfd_core.drift.serving import serving_of, unseen_probabilities
+from csfd_core.drift.statistics import compare_values
 from csfd_core.drift.wording import summarize
 from csfd_core.errors import SourceError
 from csfd_core.evaluation.folds import fold_of, is_test
@@ -192,6 +196,33 @@ def test_studies_without_crops_have_no_prediction_and_are_told(stores: Stores) -
     assert found.verdict == "steady"  # of the features that there are
 
 
+def test_studies_that_are_cut_otherwise_have_no_prediction_and_are_told(
+    stores: Stores,
+) -> None:
+    uids = add_new(stores, 12)
+    write_manifest(stores, {**CROPS.to_note(), "side_px": 64})
+    found = observe_drift(stores, NO_MLFLOW).predictions
+    assert (list(found.missing), found.frame.empty) == (uids, True)
+    assert "cut in another way" in found.why_missing
+    stores.root.remove(MANIFEST_PATH)
+    found = observe_drift(stores, NO_MLFLOW).predictions
+    assert "there is no training manifest" in found.why_missing
+
+
+@pytest.mark.parametrize(
+    ("effect", "p_adjusted", "expected"),
+    [(0.25, 0.049, True), (0.249, 1e-9, False), (3.0, 0.051, False)],
+    ids=["both", "by chance no, but little", "much, but by chance"],
+)
+def test_drift_is_more_than_chance_and_more_than_the_margin(
+    effect: float, p_adjusted: float, expected: bool
+) -> None:
+    compared = compare_values(np.arange(40), np.arange(40))
+    moved = replace(compared, effect=effect, p=p_adjusted / 2)
+    found = Finding(feature=FEATURES[1], comparison=moved, p_adjusted=p_adjusted)
+    assert found.is_drifted is expected
+
+
 def test_too_few_new_studies_are_not_judged(stores: Stores) -> None:
     add_new(stores, 9, grey=90, spacing=2.0)
     found = observe_drift(stores, NO_MLFLOW)
@@ -248,7 +279,8 @@ def test_report_is_whole_and_names_what_it_rests_on(stores: Stores) -> None:
     ]  # fmt: skip
     assert list(rows["feature"]) == [feature.name for feature in FEATURES]
     assert set(rows["feature"][rows["drifted"]]) >= INTENSITIES
-    assert (rows["p_adjusted"] >= rows["p"]).all()
+    expected = false_discovery_control(rows["p"], method="bh")
+    np.testing.assert_allclose(rows["p_adjusted"], expected, rtol=1e-4)
     note = read_report(stores)
     assert note is not None
     assert set(note["drifted"]) == set(rows["feature"][rows["drifted"]])
