@@ -10,7 +10,7 @@ from drift_store import NAME, add_new, new_uids, write_best_store
 
 from csfd_core.classification import registry
 from csfd_core.classification.config import ClassifierConfig
-from csfd_core.classification.ensemble import open_ensemble
+from csfd_core.classification.ensemble import open_ensemble, write_best
 from csfd_core.classification.fit import fit_classifier, plan_classifier
 from csfd_core.classification.manifest import read_manifest
 from csfd_core.drift.report import is_current, read_report
@@ -25,6 +25,7 @@ from csfd_core.registry.tracking import (
 )
 from csfd_core.store.convert import Stores
 from csfd_core.store.locations import Location
+from csfd_dagster import phases
 from csfd_dagster.assets.drift import data_drift
 from csfd_dagster.definitions import build_defs
 from csfd_dagster.mlflow_resource import MlflowResource
@@ -171,6 +172,28 @@ def test_another_champion_makes_the_report_stale(stores: Stores, uri: str) -> No
     assert is_current(stores, uri)
     make_champion(stores, uri)
     assert not is_current(stores, uri)
+
+
+def test_run_of_everything_has_work_until_drift_was_measured(
+    stores: Stores, uri: str
+) -> None:
+    """Whatever else is current: the report on drift is part of what csfd run makes."""
+    make_champion(stores, uri)
+    project = phases.open_project(
+        "demo",
+        {
+            "store": StoreResource(store_url=str(stores.root)),
+            "mlflow": MlflowResource(tracking_uri=uri),
+        },
+    )
+    write_best(stores, NAME)
+    for page in phases.REPORTS:
+        stores.root.write(f"{page}/index.html", b"a page")
+    assert not phases._are_compared(project)
+    materialize(stores, uri)
+    assert phases._are_compared(project)
+    add_new(stores, 1)
+    assert not phases._are_compared(project)
 
 
 def make_champion(stores: Stores, uri: str) -> None:

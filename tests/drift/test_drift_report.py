@@ -8,28 +8,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from classifying import CROPS, BrightClassifier, manifest_of, some_labels, uid_of
+from classifying import CROPS, manifest_of, some_labels, uid_of
 from drift_store import (
     NAME,
     OLD,
     add_new,
     new_uids,
     old_uids,
-    write_best_store,
-    write_slices,
     write_trained_store,
 )
 from scipy.stats import false_discovery_control
-from typer.testing import CliRunner
 
-from csfd_core.classification import registry
 from csfd_core.classification.manifest import MANIFEST_PATH, write_manifest
 from csfd_core.classification.models import VALIDATION, ClassifierStore
-from csfd_core.cli import app
 from csfd_core.drift import predictions
 from csfd_core.drift.features import FEATURES
-from csfd_core.drift.grey import FOLDER as GREY
-from csfd_core.drift.grey import median_of_tissue, read_grey_levels
 from csfd_core.drift.observe import Drift, Finding, observe_drift
 from csfd_core.drift.report import (
     is_current,
@@ -42,25 +35,13 @@ from csfd_core.drift.report import (
 from csfd_core.drift.serving import serving_of, unseen_probabilities
 from csfd_core.drift.statistics import compare_values
 from csfd_core.drift.wording import summarize
-from csfd_core.errors import SourceError
 from csfd_core.evaluation.folds import fold_of, is_test
-from csfd_core.registry.usage import files_of
 from csfd_core.store.convert import Stores
 from csfd_core.store.locations import Location
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES
 
 NO_MLFLOW = "sqlite:////nowhere/mlflow.db"  # no version was registered: it is not asked
 INTENSITIES = {"grey_levels", "grey_mean", "grey_tissue"}
-
-
-@pytest.fixture(autouse=True)
-def bright(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry.CLASSIFIERS, NAME, BrightClassifier)
-
-
-@pytest.fixture
-def stores(tmp_path: Path) -> Stores:
-    return write_best_store(tmp_path / "store")
 
 
 def drifted(stores: Stores) -> set[str]:
@@ -328,75 +309,6 @@ def test_studies_since_the_report_are_those_that_it_does_not_know(
     uids = add_new(stores, 3)
     assert studies_since_report(stores).new == tuple(sorted(uids))
     assert not studies_since_report(Stores(Location(str(stores.root) + "-x"))).has_model
-
-
-def test_grey_levels_are_those_of_the_slices(tmp_path: Path) -> None:
-    stores = Stores(Location(tmp_path))
-    volume = np.zeros((10, 16, 16), np.uint8)
-    volume[:, :8] = 100  # lossless as JPEG: blocks of one value
-    write_slices(stores, "1.2", volume)
-    found = read_grey_levels(stores, ["1.2", "1.3"])
-    assert list(found.index) == ["1.2"]
-    assert found.loc["1.2"].to_dict() == {
-        level: 0.5 * (level in (0, 100)) for level in range(256)
-    }
-    assert median_of_tissue(found.to_numpy()).tolist() == [100]
-
-
-def test_grey_levels_are_read_once_and_again_where_slices_changed(
-    tmp_path: Path,
-) -> None:
-    stores = Stores(Location(tmp_path))
-    write_slices(stores, "1.2", np.full((10, 16, 16), 50, np.uint8))
-    read_grey_levels(stores, ["1.2"])
-    (kept,) = [path for path in files_of(stores, "1.2") if path.startswith(GREY)]
-    before = (tmp_path / kept).stat().st_mtime_ns
-    read_grey_levels(stores, ["1.2"])
-    assert (tmp_path / kept).stat().st_mtime_ns == before
-    write_slices(stores, "1.2", np.full((10, 16, 16), 90, np.uint8))
-    assert read_grey_levels(stores, ["1.2"]).loc["1.2", 90] == 1
-
-
-def run(*arguments: object) -> str:
-    result = CliRunner().invoke(app, ["drift", *map(str, arguments)])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-def test_command_prints_the_verdict_and_writes_where_it_is_told(
-    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", NO_MLFLOW)
-    monkeypatch.setenv("CSFD_INBOX", str(tmp_path / "inbox"))
-    add_new(stores, 12, spacing=2.0)
-    waiting = tmp_path / "source" / "train_images" / "1.2.3" / "1.dcm"
-    waiting.parent.mkdir(parents=True)
-    waiting.write_bytes(b"not looked into")
-    out = tmp_path / "out"
-    place = ("--store", stores.root, "--source", tmp_path / "source")
-    told = run(*place, "--out", out)
-    assert "Verdict: drifted." in told
-    assert "DRIFTED: PSI" in told
-    assert "1 studies of the source are not in the store yet" in told
-    assert (out / "index.html").is_file()
-    assert not stores.root.exists("reports/drift/index.html")
-    run("--store", stores.root)
-    assert stores.root.exists("reports/drift/index.html")
-
-
-def test_command_names_a_source_that_is_not_there(
-    stores: Stores, tmp_path: Path
-) -> None:
-    with pytest.raises(SourceError, match="absent"):
-        run("--store", stores.root, "--source", tmp_path / "absent")
-
-
-def test_help_teaches() -> None:
-    told = " ".join(run("--help").split())
-    for word in ("ten new studies", "--source", "--store", "--out", "Example:"):
-        assert word in told
 
 
 def test_builder_lets_later_studies_differ_only_as_told(stores: Stores) -> None:
