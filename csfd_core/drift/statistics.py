@@ -17,7 +17,7 @@ Vector = npt.NDArray[np.float64]
 # from chance; with fewer, a warning would say more of chance than of the data.
 LEAST_STUDIES: Final = 10
 # Of the share of false alarms among all, after Benjamini and Hochberg: where nothing
-# has drifted, one weekly look in twenty warns at most.
+# has drifted, about one look in twenty warns.
 SIGNIFICANCE: Final = 0.05
 # Of the population stability index. From 0.25 on a shift is called major by custom (N.
 # Siddiqi, Credit Risk Scorecards, Wiley 2006): a normal distribution moved by half its

@@ -1,5 +1,8 @@
 """``csfd drift`` as users see it."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +50,26 @@ def test_command_names_a_source_that_is_not_there(
 ) -> None:
     with pytest.raises(SourceError, match="absent"):
         run("--store", stores.root, "--source", tmp_path / "absent")
+
+
+def test_tensorflow_is_left_alone_where_no_prediction_is_missing(
+    stores: Stores, tmp_path: Path
+) -> None:
+    code = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from csfd_core.cli import app\n"
+        f"call = ['drift', '--store', {str(stores.root)!r}]\n"
+        "found = CliRunner().invoke(app, call)\n"
+        "assert 'Verdict: nothing new.' in found.output, found.output\n"
+        "sys.exit(bool({'tensorflow', 'keras', 'mlflow'} & set(sys.modules)))"
+    )
+    own = {"CSFD_SOURCE": str(tmp_path / "no"), "CSFD_INBOX": str(tmp_path / "no")}
+    call = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(
+        call, env={**os.environ, **own}, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_help_teaches() -> None:
