@@ -12,7 +12,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from csfd_core import cli_champion, cli_lineage, cli_models
+from csfd_core import cli_champion, cli_drift, cli_lineage, cli_models
 from csfd_core.errors import CsfdError, SettingsError, SourceError
 
 app = typer.Typer(
@@ -296,6 +296,7 @@ def simulate(
 cli_models.register(app)
 cli_champion.register(app)
 cli_lineage.register(app)
+cli_drift.register(app)
 
 
 def main() -> NoReturn:

@@ -9,6 +9,7 @@ from csfd_dagster.assets import (
     champion,
     classification,
     comparison,
+    drift,
     eda,
     ingest,
     segmentation,
@@ -17,6 +18,8 @@ from csfd_dagster.champion_checks import CHAMPION_CHECKS
 from csfd_dagster.checks import CHECKS
 from csfd_dagster.classification_checks import CLASSIFICATION_CHECKS
 from csfd_dagster.classification_resource import ClassificationResource
+from csfd_dagster.drift_checks import DRIFT_CHECKS
+from csfd_dagster.drift_schedule import DRIFT_JOBS, build_drift_schedules
 from csfd_dagster.jobs import JOBS
 from csfd_dagster.mlflow_resource import MlflowResource
 from csfd_dagster.promotion_resource import PromotionResource
@@ -35,17 +38,18 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     """
     return dg.Definitions(
         assets=dg.load_assets_from_modules(
-            [ingest, eda, segmentation, classification, comparison, champion]
+            [ingest, eda, segmentation, classification, comparison, champion, drift]
         ),
         asset_checks=[
             *CHECKS,
             *SEGMENTATION_CHECKS,
             *CLASSIFICATION_CHECKS,
             *CHAMPION_CHECKS,
+            *DRIFT_CHECKS,
         ],
-        jobs=JOBS,
+        jobs=[*JOBS, *DRIFT_JOBS],
         sensors=SENSORS,
-        schedules=build_schedules(),
+        schedules=[*build_schedules(), *build_drift_schedules()],
         resources={
             "source": SourceResource(),
             "store": StoreResource(),

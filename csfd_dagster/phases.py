@@ -19,6 +19,7 @@ from csfd_core.classification.fit import plan_classifier, why_untrainable
 from csfd_core.classification.manifest import manifest_inputs, read_manifest
 from csfd_core.classification.models import ClassifierStore
 from csfd_core.classification.registry import CLASSIFIERS
+from csfd_core.drift.report import is_current as drift_is_current
 from csfd_core.eda.report import is_current as report_is_current
 from csfd_core.errors import CsfdError, SourceError
 from csfd_core.registry.contest import is_settled
@@ -54,7 +55,8 @@ from csfd_dagster.resources import SourceResource, StoreResource
 from csfd_dagster.segmentation_resource import SegmentationResource
 
 REPORTS = tuple(
-    f"reports/{name}" for name in ("eda", "segmentation", "comparison", "leakage")
+    f"reports/{name}"
+    for name in ("eda", "segmentation", "comparison", "leakage", "drift")
 )
 _COMPARED = dg.AssetKey("comparison_report")  # and what follows from it
 QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
@@ -331,16 +333,24 @@ def _are_current(project: Project) -> bool:
         and is_reported(stores, fits)
         and manifest_inputs(stores.root) is not None
         and all(_folds_due(project).values())
-        and _are_compared(stores)
+        and _are_compared(project)
     )
 
 
-def _are_compared(stores: Stores) -> bool:
-    """Say whether all reports are there that can be, and the champion was met."""
+def _are_compared(project: Project) -> bool:
+    """Say whether all reports are there that can be, and the champion was met.
+
+    Drift is measured after that, against whoever serves now.
+    """
+    stores = project.stores
     if not _has_classifiers(stores):
         return True
     reports = all(stores.root.exists(f"{page}/{INDEX}") for page in REPORTS)
-    return reports and _champion_is_settled(stores)
+    return (
+        reports
+        and _champion_is_settled(stores)
+        and drift_is_current(stores, project.mlflow.uri())
+    )
 
 
 def _champion_is_settled(stores: Stores) -> bool:

@@ -5,6 +5,7 @@ built and when a tick comes, never when this module is imported.
 """
 
 import os
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -23,6 +24,7 @@ DEFAULT_STUDIES: Final = 20  # newly labelled ones; the issue's weeks bring 5 to
 _CRON: Final = "CSFD_RETRAIN_CRON"
 RETRAIN_STUDIES: Final = "CSFD_RETRAIN_STUDIES"
 _PHASE_ENDS_WITHIN: Final = timedelta(days=2)
+TRAINED: Final = tuple(dg.AssetKey(name) for name in CLASSIFIERS)
 
 
 def build_schedules() -> list[dg.ScheduleDefinition]:
@@ -98,19 +100,28 @@ def wanted_studies() -> int:
     return int(text)
 
 
-def run_in_progress(instance: dg.DagsterInstance) -> str | None:
-    """Return a run that trains classifiers, or will: of the job, or of its phases.
+def run_in_progress(
+    instance: dg.DagsterInstance,
+    makes: Iterable[dg.AssetKey] = TRAINED,
+    job_name: str = "",
+) -> str | None:
+    """Return a run that makes certain assets, or will: of a job, or of its phases.
 
-    The daemon marks a run of the job whose process has died as failed. Nobody does that
+    The daemon marks a run of a job whose process has died as failed. Nobody does that
     for the phases of a ``csfd run``; so these count for two days.
+
+    Args:
+        instance: Where the runs are recorded.
+        makes: The assets; those of the job ``everything`` always count.
+        job_name: Of a further job that makes them.
     """
-    trained = {dg.AssetKey(name) for name in CLASSIFIERS}
+    made, jobs = set(makes), {everything.name, job_name}
     oldest = datetime.now(UTC) - _PHASE_ENDS_WITHIN
     for record in instance.get_run_records(dg.RunsFilter(statuses=UNDER_WAY)):
         run = record.dagster_run
         is_recent = record.create_timestamp > oldest
-        is_phase = bool(trained & (run.asset_selection or set()))
-        if run.job_name == everything.name or (is_phase and is_recent):
+        is_phase = bool(made & (run.asset_selection or set()))
+        if run.job_name in jobs or (is_phase and is_recent):
             return str(run.run_id)
     return None
 

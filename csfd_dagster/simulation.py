@@ -35,7 +35,12 @@ from csfd_core.store.convert import WRITTEN
 from csfd_core.terminal import print_weeks
 from csfd_dagster.classification_resource import ClassificationResource
 from csfd_dagster.mlflow_resource import MlflowResource
-from csfd_dagster.phases import Project, materialize_everything, open_project
+from csfd_dagster.phases import (
+    QUIET,
+    Project,
+    materialize_everything,
+    open_project,
+)
 from csfd_dagster.resources import SourceResource, StoreResource
 from csfd_dagster.schedules import NAME as SCHEDULE
 from csfd_dagster.schedules import RETRAIN_STUDIES
@@ -160,7 +165,7 @@ class _Simulation:
             instance=instance,
             tags=dict(request.tags),
             asset_selection=request.asset_selection,
-            run_config={"loggers": {"console": {"config": {"log_level": "WARNING"}}}},
+            run_config=QUIET,
             raise_on_error=False,
         )
         if not result.success:
@@ -196,6 +201,7 @@ class _Simulation:
         cards = [models.card(n, k) or {} for n in CLASSIFIERS for k in models.folds(n)]
         ledger.note_learnt(cards)
         after = read_decision(stores)
+        decided = after if after != before else None
         champion = ChampionRegistry(stores, self.project.mlflow.uri()).champion()
         ledger.weeks.append(
             WeekFacts(
@@ -206,7 +212,7 @@ class _Simulation:
                 studies=int((~is_bad).sum()),
                 quarantined=int(is_bad.sum()),
                 retraining=skipped,
-                decision=None if after == before else after,
+                decision=decided["decision"] if decided else None,
                 champion=None if champion is None else champion.title,
             )
         )

@@ -7,7 +7,7 @@ against another writer adds what is missing the next time, as labels are compare
 what the sources say.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from csfd_core.store.labels import LabelTable
+from csfd_core.store.labels import LabelTable, read_all_labels
 from csfd_core.store.locations import Location
 from csfd_core.store.parquet import read_parquet, write_parquet
 from csfd_core.vocabulary import LABEL_COLUMNS
@@ -87,6 +87,22 @@ class LabelHistory:
         for row in self._read().sort_by("version").to_pylist():
             found[row["study_uid"]] = _to_version(row)
         return found
+
+    def read_labels(
+        self, locations: Sequence[Location], without: Collection[str] = ()
+    ) -> LabelTable:
+        """Read what sources say now; where a label file cannot be used, what they said.
+
+        Args:
+            locations: In order of precedence.
+            without: Studies to leave out, such as those that were withdrawn.
+
+        Raises:
+            SourceError: If a ``train.csv`` is no table with the columns of the RSNA
+                layout.
+        """
+        recorded = {uid: version.labels for uid, version in self.newest().items()}
+        return read_all_labels(locations, without, recorded)
 
     def record(
         self, labels: LabelTable, without: Collection[str] = ()

@@ -56,10 +56,14 @@ class LabelNote:
 
 @dataclass(frozen=True, slots=True)
 class LabelNotes:
-    """The files of one source, and what cannot be used of them."""
+    """The files of one source, by study, and what cannot be used of them.
+
+    ``unusable`` are the studies whose file cannot be used, as one that is half written.
+    """
 
     notes: Mapping[str, LabelNote] = field(default_factory=dict)
     messages: tuple[str, ...] = ()
+    unusable: frozenset[str] = frozenset()
 
 
 class _File(pydantic.BaseModel):
@@ -108,7 +112,9 @@ def read_label_notes(location: Location) -> LabelNotes:
             f"{len(wrong)} label files cannot be used: "
             f"{'; '.join(wrong[:_MOST_NAMED])}{more}."
         )
-    return LabelNotes(notes, tuple(messages))
+    names = {entry.name.removesuffix(_SUFFIX) for entry in entries}
+    unusable = frozenset(filter(is_uid, names - set(notes)))
+    return LabelNotes(notes, tuple(messages), unusable)
 
 
 def label_entries(location: Location) -> list[FileEntry]:

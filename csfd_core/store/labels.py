@@ -22,6 +22,7 @@ from csfd_core.store.source import BOXES_FILE, LABELS_FILE
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL, is_uid
 
 STUDY_COLUMN: Final = "StudyInstanceUID"
+Labels = Mapping[str, int | None]  # of one study: patient_overall, C1..C7
 _BOX_NUMBERS: Final = ("x", "y", "width", "height", "slice_number")
 
 
@@ -107,12 +108,17 @@ def read_boxes(location: Location) -> BoxTable:
 
 
 def read_all_labels(
-    locations: Sequence[Location], without: Collection[str] = ()
+    locations: Sequence[Location],
+    without: Collection[str] = (),
+    recorded: Mapping[str, Labels] | None = None,
 ) -> LabelTable:
     """Read and join the labels of several sources, as the module says.
 
-    Studies in ``without``, as those that were withdrawn, are left out, and those that
-    a label file withdraws.
+    Args:
+        locations: In order of precedence.
+        without: Studies to leave out, such as those that were withdrawn; those that a
+            label file withdraws are left out in any case.
+        recorded: Labels that count where a label file cannot be used.
 
     Raises:
         SourceError: If a ``train.csv`` is no CSV table with the columns of the RSNA
@@ -130,20 +136,18 @@ def read_all_labels(
     gone = {n.study_uid for one in found for n in one.notes.values() if n.withdrawn}
     left_out = {*without, *gone}
     files = {uid: note for uid, note in newest.items() if uid not in left_out}
+    unusable = {uid for one in found for uid in one.unusable} - left_out
+    kept = {uid: (recorded or {})[uid] for uid in unusable & set(recorded or {})}
+    dated = {**{uid: file.labels for uid, file in files.items()}, **kept}
     rows = pd.concat([part.table for part in parts])
-    is_used = ~rows.index.duplicated(keep="first") & ~rows.index.isin(
-        [*left_out, *files]
-    )
-    table = pd.concat([_table_of(files), rows[is_used]])
-    return LabelTable(table, tuple(notes), files)
+    is_used = ~rows.index.duplicated(keep="first")
+    is_used &= ~rows.index.isin([*left_out, *dated])
+    return LabelTable(pd.concat([_table_of(dated), rows[is_used]]), tuple(notes), files)
 
 
-def _table_of(files: Mapping[str, LabelNote]) -> pd.DataFrame:
-    table = pd.DataFrame(
-        [file.labels for file in files.values()],
-        index=pd.Index(list(files), name="study_uid", dtype="str"),
-        columns=list(LABEL_COLUMNS),
-    )
+def _table_of(labels: Mapping[str, Labels]) -> pd.DataFrame:
+    index = pd.Index(list(labels), name="study_uid", dtype="str")
+    table = pd.DataFrame(list(labels.values()), index, list(LABEL_COLUMNS))
     return table.astype("Int8")
 
 

@@ -18,7 +18,6 @@ from csfd_core.store.labels import (
     BoxTable,
     LabelTable,
     read_all_boxes,
-    read_all_labels,
 )
 from csfd_core.store.metadata import STUDIES_COLUMNS, StudyRecord
 from csfd_core.store.source import BOXES_FILE, LABELS_FILE, Sources, data_kind
@@ -40,7 +39,7 @@ def write_studies_table(
         SourceError: If a label or box table cannot be read.
     """
     withdrawn = stores.withdrawn.study_uids()
-    labels = read_all_labels(sources.locations, withdrawn)
+    labels = stores.label_history.read_labels(sources.locations, withdrawn)
     boxes = read_all_boxes(sources.locations, withdrawn)
     found = stores.metadata.read_records()
     records = [record for record in found if record.study_uid not in withdrawn]

@@ -69,14 +69,14 @@ def leakage_audit(
         frame = audit.to_frame()
         for row in frame[["protocol", "auc"]].dropna().itertuples(index=False):
             run.log_metrics({f"auc_{row.protocol}": float(str(row.auc))})
-        run.log_files(_report_files(written))
+        run.log_files(report_files(written))
     return dg.MaterializeResult(
         metadata={
             "outcome": "measured",
             "page": page,
             "data_kind": audit.data_kind,
             "protocols": table_of(frame[["protocol", "auc", "f1", "loss"]]),
-            **_figures(written),
+            **figures_of(written),
         }
     )
 
@@ -114,19 +114,19 @@ def comparison_report(
                 if not pd.isna(row[name])
             }
             run.log_metrics(scores)
-        run.log_files(_report_files(written))
+        run.log_files(report_files(written))
     return dg.MaterializeResult(
         metadata={
             "best": best,
             "data_kind": comparison.data_kind,
             "page": dg.MetadataValue.path(f"{location}/{INDEX}"),
             "models": table_of(comparison.models[["model", "weights", *_LOGGED]]),
-            **_figures(written),
+            **figures_of(written),
         }
     )
 
 
-def _report_files(written: Written) -> dict[str, bytes]:
+def report_files(written: Written) -> dict[str, bytes]:
     """Return a report as artifacts of a run."""
     return {
         f"report/{INDEX}": written.html.encode(),
@@ -135,7 +135,7 @@ def _report_files(written: Written) -> dict[str, bytes]:
     }
 
 
-def _figures(written: Written) -> dict[str, dg.MetadataValue]:
+def figures_of(written: Written) -> dict[str, dg.MetadataValue]:
     """Return the charts of a report as they are shown in Dagster."""
     return {
         f"figure_{key}": picture(content, kind=kind)

@@ -73,6 +73,7 @@ def test_phases_go_from_studies_to_reports() -> None:
         "comparison_report",
         "champion_model",
         "unseen_predictions",
+        "data_drift",
     }
     order = {key: phase.number for phase in phases for key in phase.assets}
     graph = defs.resolve_asset_graph()

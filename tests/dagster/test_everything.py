@@ -61,7 +61,7 @@ def test_everything_is_made_once_and_again_where_a_label_changed(
     said = capsys.readouterr().out
     assert "9 studies, 9 new or changed" in said
     store = places / "store"
-    for report in ("eda", "segmentation", "comparison", "leakage"):
+    for report in ("eda", "segmentation", "comparison", "leakage", "drift"):
         assert (store / "reports" / report / "index.html").is_file()
     models = read_table(store, "comparison/models.csv")
     assert {row["model"] for row in models} == set(registry.CLASSIFIERS)

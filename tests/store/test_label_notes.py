@@ -149,7 +149,7 @@ def test_a_withdrawn_study_has_no_labels(tmp_path: Path) -> None:
 def record(folder: Path, store: Path) -> list[str]:
     """Record what a source says; return what each version says is fractured."""
     history = LabelHistory(Location(store))
-    history.record(read_labels(Location(folder)))
+    history.record(history.read_labels([Location(folder)]))
     return [
         ",".join(n for n in LEVEL_NAMES if v.labels[n] == 1) or v.origin
         for v in history.versions(UID)
@@ -171,6 +171,19 @@ def test_corrections_are_versions_and_repetitions_are_none(tmp_path: Path) -> No
     second = LabelHistory(Location(store)).versions(UID)[1]
     assert third.changes_from(second) == {"C2": "0 to 1", "C4": "1 to 0"}
     assert (second.reader, second.date, second.origin) == ("AB", "2026-01-05", "file")
+
+
+def test_a_file_that_is_written_anew_loses_no_label_meanwhile(tmp_path: Path) -> None:
+    source, store = tmp_path / "source", tmp_path / "store"
+    write_row(source, "1,0,1,0,0,0,0,0")
+    path = write_note(source)
+    assert record(source, store) == ["C4"]
+    path.write_text(path.read_text()[:40])
+    assert record(source, store) == ["C4"]  # neither the row's, nor none
+    found = LabelHistory(Location(store)).read_labels([Location(source)])
+    assert found.table.loc[UID, "C4"] == 1
+    write_note(source, labels={**WHOLE, "C1": 1})
+    assert record(source, store) == ["C4", "C1"]
 
 
 def test_labels_that_are_gone_are_a_version_and_unlabelled_studies_none(

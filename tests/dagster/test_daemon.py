@@ -1,0 +1,89 @@
+"""The schedule through the real daemon: it ticks, a run starts and does its work."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from coarse import coarse_phantoms
+
+from csfd_core.classification.models import CARD, ClassifierStore
+from csfd_core.executors import InlineExecutor
+from csfd_core.phantom.config import PhantomConfig
+from csfd_core.phantom.source import write_phantom_source
+from csfd_core.settings import PROJECT_ROOT
+from csfd_core.store.convert import Stores
+from csfd_core.store.locations import Location
+from csfd_dagster.schedules import NAME
+
+PATIENCE_S = 240
+
+
+@contextmanager
+def daemon(folder: Path) -> Iterator[None]:
+    """Run Dagster's daemon on the project; the schedule is due every minute."""
+    environment = {
+        **os.environ,
+        "CSFD_RETRAIN_CRON": "* * * * *",
+        "CSFD_RETRAIN_STUDIES": "2",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    workspace = str(PROJECT_ROOT / "workspace.yaml")
+    call = [sys.executable, "-m", "dagster._daemon", "run", "--workspace", workspace]
+    with (folder / "daemon.log").open("wb") as log:
+        process = subprocess.Popen(
+            call, cwd=PROJECT_ROOT, env=environment, stdout=log, stderr=log
+        )
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def run_of_the_schedule(instance: dg.DagsterInstance) -> dg.DagsterRun | None:
+    filters = dg.RunsFilter(tags={"dagster/schedule_name": NAME})
+    records = instance.get_run_records(filters, ascending=True, limit=1)
+    return records[0].dagster_run if records else None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_daemon_starts_a_run_that_ingests_what_has_come(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coarse_phantoms(monkeypatch)
+    few = PhantomConfig(studies=3, seed=19, masked_share=0.0, compressed_share=0.0)
+    write_phantom_source(places / "inbox", few, executor=InlineExecutor())
+    stores = Stores(Location(places / "store"))
+    card = {
+        "model_id": "resnet50-fold0-abc",
+        "profile": "demo",
+        "training_studies": {"1.2.3": "a"},
+        "validation_studies": {},
+    }
+    newest = ClassifierStore(stores.root).of_fold("resnet50", 0)
+    newest.write(CARD, json.dumps(card).encode())
+    shutil.copy(PROJECT_ROOT / "dagster.yaml", places / "dagster" / "dagster.yaml")
+    with daemon(places), dg.DagsterInstance.get() as instance:
+        end = time.monotonic() + PATIENCE_S
+        run = None
+        while time.monotonic() < end and (run is None or not run.is_finished):
+            time.sleep(2)
+            run = run_of_the_schedule(instance)
+        said = (places / "daemon.log").read_text()[-2000:]
+        assert run is not None, said
+        assert run.job_name == "everything"
+        assert run.tags["csfd/new_studies"] == "3"
+        assert run.status is dg.DagsterRunStatus.SUCCESS, said
+    table = stores.metadata.read_studies()
+    assert table["status"].tolist() == ["good"] * 3
+    assert table["label_version"].tolist() == [1] * 3
+    assert len(stores.slices.location.entries("slices")) == 3

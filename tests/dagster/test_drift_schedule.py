@@ -1,0 +1,186 @@
+"""When the weekly look at drift starts, and why it does not."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+import pytest
+from classifying import uid_of
+from dagster._core.remote_origin import (
+    RegisteredCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
+
+from csfd_core.classification.models import CARD, ClassifierStore
+from csfd_core.drift.report import NOTE, report_location
+from csfd_core.errors import SettingsError
+from csfd_core.store.convert import Stores
+from csfd_core.store.locations import Location
+from csfd_core.store.metadata import STUDIES_COLUMNS
+from csfd_dagster.definitions import build_defs
+from csfd_dagster.drift_schedule import build_drift_schedules
+from csfd_dagster.resources import StoreResource
+
+MONDAY = datetime(2026, 3, 2, 3, tzinfo=UTC)
+UIDS = [uid_of(index) for index in range(1, 13)]
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Stores:
+    """Twelve good studies, of which the last report knows ten; and a classifier."""
+    found = Stores(Location(tmp_path / "store"))
+    write_studies(found, UIDS)
+    ClassifierStore(found.root).of_fold("resnet50", 0).write(CARD, b"{}")
+    report(found, UIDS[:10])
+    return found
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """A schedule's context takes no instance that lives in memory alone."""
+    home = tmp_path / "home"
+    home.mkdir()
+    with dg.DagsterInstance.local_temp(str(home)) as found:
+        yield found
+
+
+def write_studies(stores: Stores, uids: list[str], status: str = "good") -> None:
+    empty = dict.fromkeys([name for name, _, _ in STUDIES_COLUMNS])
+    rows = [
+        {**empty, "study_uid": uid, "status": status, "warning_codes": []}
+        for uid in uids
+    ]
+    stores.metadata.write_studies(pd.DataFrame(rows), "inputs", "phantom")
+
+
+def report(stores: Stores, uids: list[str]) -> None:
+    note = json.dumps({"studies": uids}).encode()
+    report_location(stores).write(NOTE, note)
+
+
+def tick(
+    stores: Stores, instance: dg.DagsterInstance
+) -> tuple[list[dg.RunRequest], str | None]:
+    """Evaluate the schedule once: what it asks for, or why it does not."""
+    resources = {"store": StoreResource(store_url=str(stores.root))}
+    defs = build_defs(resources)
+    with dg.build_schedule_context(
+        instance=instance,
+        scheduled_execution_time=MONDAY,
+        resources=resources,
+        repository_def=defs.get_repository_def(),
+    ) as context:
+        found = defs.resolve_schedule_def("drift_watch").evaluate_tick(context)
+    return list(found.run_requests or []), found.skip_message
+
+
+def test_new_studies_start_a_run(stores: Stores, instance: dg.DagsterInstance) -> None:
+    (request,), reason = tick(stores, instance)
+    assert reason is None
+    assert request.run_key == "drift_watch-2026-03-02T03:00:00+00:00"
+    assert request.tags["csfd/new_studies"] == "2"
+
+
+def test_nothing_starts_without_new_studies(
+    stores: Stores, instance: dg.DagsterInstance
+) -> None:
+    report(stores, UIDS)
+    requests, reason = tick(stores, instance)
+    assert not requests
+    assert reason == "No good study has come since the last report on drift."
+
+
+def test_quarantined_studies_are_not_new(
+    stores: Stores, instance: dg.DagsterInstance
+) -> None:
+    write_studies(stores, UIDS, status="quarantined")
+    assert "No good study has come" in str(tick(stores, instance)[1])
+
+
+def test_first_report_needs_a_classifier(
+    stores: Stores, instance: dg.DagsterInstance
+) -> None:
+    report_location(stores).remove(NOTE)
+    assert len(tick(stores, instance)[0]) == 1
+    ClassifierStore(stores.root).of_fold("resnet50", 0).remove(CARD)
+    requests, reason = tick(stores, instance)
+    assert not requests
+    assert str(reason).startswith("No classifier has been trained yet")
+
+
+def test_empty_store_is_told(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    empty = Stores(Location(tmp_path / "empty"))
+    assert "No classifier has been trained" in str(tick(empty, instance)[1])
+    ClassifierStore(empty.root).of_fold("resnet50", 0).write(CARD, b"{}")
+    assert tick(empty, instance)[1] == "The store has no good study yet."
+
+
+@pytest.mark.parametrize("job", ["drift", "everything"])
+@pytest.mark.parametrize(
+    "status", [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTED]
+)
+def test_nothing_starts_while_a_job_that_measures_drift_runs(
+    stores: Stores, instance: dg.DagsterInstance, job: str, status: dg.DagsterRunStatus
+) -> None:
+    definition = build_defs().resolve_job_def(job)
+    place = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("csfd"), "csfd")
+    run = instance.create_run_for_job(
+        definition, status=status, remote_job_origin=RemoteJobOrigin(place, job)
+    )
+    requests, reason = tick(stores, instance)
+    assert not requests
+    assert str(reason).startswith(f"Run {run.run_id[:8]} looks for drift already")
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("data_drift", "looks for drift already"),
+        ("resnet50", "trains classifiers"),
+        ("eda_report", "None"),
+    ],
+)
+def test_phases_of_csfd_run_count_too(
+    stores: Stores, instance: dg.DagsterInstance, key: str, expected: str
+) -> None:
+    wanted = {dg.AssetKey(key)}
+    job = build_defs().resolve_implicit_global_asset_job_def()
+    instance.create_run_for_job(
+        job.get_subset(asset_selection=wanted),
+        status=dg.DagsterRunStatus.STARTED,
+        asset_selection=frozenset(wanted),
+    )
+    assert expected in str(tick(stores, instance)[1])
+
+
+def test_runs_that_are_over_hold_nothing_up(
+    stores: Stores, instance: dg.DagsterInstance
+) -> None:
+    job = build_defs().resolve_job_def("drift")
+    instance.create_run_for_job(job, status=dg.DagsterRunStatus.FAILURE)
+    assert len(tick(stores, instance)[0]) == 1
+
+
+def test_time_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CSFD_DRIFT_CRON", raising=False)
+    (schedule,) = build_drift_schedules()
+    assert schedule.cron_schedule == "0 3 * * 1"
+    monkeypatch.setenv("CSFD_DRIFT_CRON", "30 4 * * 6")
+    (schedule,) = build_drift_schedules()
+    assert schedule.cron_schedule == "30 4 * * 6"
+    monkeypatch.setenv("CSFD_DRIFT_CRON", "on mondays")
+    with pytest.raises(SettingsError, match="CSFD_DRIFT_CRON must be a cron string"):
+        build_drift_schedules()
+
+
+def test_schedule_runs_by_itself_and_makes_the_report_alone() -> None:
+    defs = build_defs()
+    schedule = defs.resolve_schedule_def("drift_watch")
+    assert schedule.job_name == "drift"
+    assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+    selected = defs.resolve_job_def("drift").asset_layer.executable_asset_keys
+    assert selected == {dg.AssetKey("data_drift")}
