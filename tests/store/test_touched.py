@@ -11,6 +11,7 @@ from converting import OTHER_UID, digests, tasks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from csfd_core.registry.withdrawal import withdraw
 from csfd_core.store.convert import (
     UNCHANGED,
     WRITTEN,
@@ -165,3 +166,13 @@ def test_listing_that_cannot_be_read_has_the_study_read_again(
     assert convert_study(tasks(source, store)[0]).action == UNCHANGED
     assert not needs_work(tasks(source, store)[0])
     assert OTHER_UID not in str(sorted((store / LISTINGS_FOLDER).iterdir()))
+
+
+def test_withdrawn_study_leaves_no_listing(source: Path, store: Path) -> None:
+    convert_study(tasks(source, store)[0])
+    copy_again(source)
+    convert_study(tasks(source, store)[0])
+    listing = store / LISTINGS_FOLDER / f"{STUDY_UID}.json"
+    assert listing.is_file()
+    withdraw(Stores(Location(store)), STUDY_UID, "consent withdrawn", "tester")
+    assert not listing.exists()
