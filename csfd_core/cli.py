@@ -155,6 +155,7 @@ def convert(
         study_tasks,
     )
     from csfd_core.store.locations import Location
+    from csfd_core.store.presence import presence_notes
     from csfd_core.store.slice_store import ConversionSettings
     from csfd_core.store.source import Source, Sources
     from csfd_core.store.studies_table import write_studies_table
@@ -177,13 +178,16 @@ def convert(
             is_new = outcome.action == WRITTEN
             slices = outcome.slice_count if is_new else 0
             progress.advance(1, slices, outcome.source_bytes if is_new else 0)
-    _, notes = write_studies_table(stores, Sources([place]))
+    sources = Sources([place])
+    _, notes = write_studies_table(stores, sources)
+    notes += presence_notes(stores, sources)
     for outcome in sorted(outcomes, key=lambda outcome: outcome.study_uid):
         if outcome.action == QUARANTINED:
             typer.echo(f"quarantined {outcome.study_uid}: {outcome.codes[0]}")
     for note in notes:
         typer.echo(note)
-    left_out = len(folders) - len(tasks)
+    withdrawn = stores.withdrawn.study_uids()
+    left_out = sum(folder.name in withdrawn for folder in folders)
     left_out += sum(outcome.action == WITHDRAWN for outcome in outcomes)
     if left_out:
         typer.echo(f"{left_out} studies were withdrawn and are left out.")

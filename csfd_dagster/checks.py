@@ -17,10 +17,17 @@ def rows_agree_with_source(
 ) -> dg.AssetCheckResult:
     """Each study folder of the sources is a row, and each has as many slices as files.
 
-    Slices are compared for studies that are not quarantined.
+    Slices are compared for studies that are not quarantined. Rows of studies that have
+    left the sources, and so are kept, are a warning.
     """
-    table = store.open().metadata.read_studies().set_index("study_uid")
-    folders = {folder.name: folder for folder in source.open().studies()}
+    stores = store.open()
+    table = stores.metadata.read_studies().set_index("study_uid")
+    withdrawn = stores.withdrawn.study_uids()
+    folders = {
+        folder.name: folder
+        for folder in source.open().studies()
+        if folder.files and folder.name not in withdrawn
+    }
     missing = sorted(set(folders) - set(table.index))
     extra = sorted(set(table.index) - set(folders))
     good = table[table["status"] != "quarantined"]
@@ -31,6 +38,11 @@ def rows_agree_with_source(
     ]
     return dg.AssetCheckResult(
         passed=not (missing or extra or uneven),
+        severity=(
+            dg.AssetCheckSeverity.ERROR
+            if missing or uneven
+            else dg.AssetCheckSeverity.WARN
+        ),
         metadata={
             "studies_in_source": len(folders),
             "rows": len(table),

@@ -23,12 +23,27 @@ from csfd_core.drift.report import is_current as drift_is_current
 from csfd_core.eda.report import is_current as report_is_current
 from csfd_core.errors import CsfdError, SourceError
 from csfd_core.registry.contest import is_settled
+from csfd_core.registry.withdrawal import withdraw_noted
 from csfd_core.reports.page import INDEX
 from csfd_core.segmentation.fit import is_current as model_is_current
 from csfd_core.segmentation.masks import studies_without_crops
 from csfd_core.segmentation.summary import is_reported, reported_fits
-from csfd_core.store.convert import Stores, StudyTask, needs_work, study_tasks
+from csfd_core.store.arriving import (
+    read_notes,
+    split_incomplete,
+    tell_incomplete,
+    wanted_files,
+)
+from csfd_core.store.convert import (
+    QUARANTINED,
+    UNCHANGED,
+    Stores,
+    StudyTask,
+    needs_work,
+    study_tasks,
+)
 from csfd_core.store.labels import read_all_boxes
+from csfd_core.store.presence import presence_notes
 from csfd_core.store.slice_store import ConversionSettings
 from csfd_core.store.source import Sources
 from csfd_core.store.studies_table import studies_table_inputs
@@ -74,7 +89,7 @@ class Project:
 
     def tasks(self) -> list[StudyTask]:
         """List the studies that are there and were not withdrawn."""
-        folders = [f for f in self.sources.studies() if is_uid(f.name)]
+        folders = [f for f in self.sources.studies() if is_uid(f.name) and f.files]
         return study_tasks(folders, self.stores, self.conversion)
 
 
@@ -120,19 +135,9 @@ def materialize_everything(
         SourceError: If there are no studies.
         CsfdError: If a run failed.
     """
-    tasks = project.require_tasks()
+    progress = _take_up(project, instance, say)
     project.mlflow.prepare()
     job = project.defs.resolve_implicit_global_asset_job_def()
-    name = str(studies.name)
-    for study_uid in project.stores.withdrawn.study_uids():
-        if instance.has_dynamic_partition(name, study_uid):
-            instance.delete_dynamic_partition(name, study_uid)
-    known = list(instance.get_dynamic_partitions(name))
-    new = [t.folder.name for t in tasks if t.folder.name not in set(known)]
-    instance.add_dynamic_partitions(name, new)
-    changed = {task.folder.name for task in tasks if needs_work(task)} | set(new)
-    say(f"{len(tasks)} studies, {len(changed)} new or changed.")
-    progress = _Progress(partitions=[*known, *new], changed=changed)
     for phase in phases_of(project.defs.resolve_asset_graph()):
         if phase.kind == Kind.FOLDS:
             for why in filter(None, _folds_due(project).values()):
@@ -150,9 +155,53 @@ def materialize_everything(
                     f"Run {result.run_id} failed; look at it in csfd ui. "
                     f"{_first_failure(result)}"
                 )
-            progress.has_run = True
+            progress.has_run = progress.has_run or _has_made(result)
             names = ", ".join(key.to_user_string() for key in phase.assets)
             say(f"{names}, {what}: done (run {result.run_id}).")
+
+
+def _take_up(
+    project: Project, instance: dg.DagsterInstance, say: Callable[[str], None]
+) -> "_Progress":
+    """Withdraw what label files withdraw; find what is new, changed and complete."""
+    notes = read_notes(project.sources)
+    if gone := withdraw_noted(project.stores, notes):
+        say(f"{len(gone)} studies were withdrawn by their label files.")
+    name = str(studies.name)
+    for study_uid in project.stores.withdrawn.study_uids():
+        if instance.has_dynamic_partition(name, study_uid):
+            instance.delete_dynamic_partition(name, study_uid)
+    tasks = project.require_tasks()
+    due = [task for task in tasks if needs_work(task)]
+    complete, lacking = split_incomplete(due, wanted_files(notes))
+    left_alone = {one.study_uid for one in lacking}
+    known = list(instance.get_dynamic_partitions(name))
+    there = [t.folder.name for t in tasks if t.folder.name not in left_alone]
+    new = [study_uid for study_uid in there if study_uid not in set(known)]
+    instance.add_dynamic_partitions(name, new)
+    changed = {task.folder.name for task in complete} | set(new)
+    say(f"{len(tasks)} studies, {len(changed)} new or changed.")
+    for told in (
+        tell_incomplete(lacking),
+        *presence_notes(project.stores, project.sources),
+    ):
+        if told:
+            say(told)
+    return _Progress(partitions=[*known, *new], changed=changed)
+
+
+def _has_made(result: dg.ExecuteInProcessResult) -> bool:
+    """Say whether a run may have made anything that others follow from.
+
+    Assets that tell an outcome of each study tell where they have left all as it was.
+    """
+    for event in result.get_asset_materialization_events():
+        outcome = event.materialization.metadata.get("outcome")
+        if event.partition is None or outcome is None:
+            return True
+        if outcome.value not in (UNCHANGED, QUARANTINED):
+            return True
+    return False
 
 
 def _first_failure(result: dg.ExecuteInProcessResult) -> str:
@@ -227,7 +276,7 @@ def _runs_of_phase(
     if phase.kind == Kind.TABLES:
         if _COMPARED in phase.assets and not _has_classifiers(project.stores):
             return []
-        is_due = bool(progress.changed) or progress.has_run or not _are_current(project)
+        is_due = progress.has_run or not _are_current(project)
         return [("tables, models and reports", {})] if is_due else []
     if phase.kind == Kind.FOLDS:
         wanted = {key for key, why in _folds_due(project).items() if why is None}

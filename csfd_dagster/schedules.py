@@ -10,13 +10,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import dagster as dg
-from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from dagster._utils.schedules import is_valid_cron_string
 
 from csfd_core.classification.registry import CLASSIFIERS
 from csfd_core.errors import SettingsError
 from csfd_core.registry.arrivals import Arrivals, count_arrivals
-from csfd_dagster.jobs import everything, materialize_all
+from csfd_dagster.jobs import UNDER_WAY, everything, materialize_all
 from csfd_dagster.resources import SourceResource, StoreResource
 
 NAME: Final = "nightly_retraining"
@@ -24,7 +23,6 @@ DEFAULT_CRON: Final = "0 2 * * *"  # when nobody reads studies
 DEFAULT_STUDIES: Final = 20  # newly labelled ones; the issue's weeks bring 5 to 20
 _CRON: Final = "CSFD_RETRAIN_CRON"
 RETRAIN_STUDIES: Final = "CSFD_RETRAIN_STUDIES"
-_UNDER_WAY: Final = [dg.DagsterRunStatus.QUEUED, *IN_PROGRESS_RUN_STATUSES]
 _PHASE_ENDS_WITHIN: Final = timedelta(days=2)
 TRAINED: Final = tuple(dg.AssetKey(name) for name in CLASSIFIERS)
 
@@ -49,8 +47,8 @@ def build_schedules() -> list[dg.ScheduleDefinition]:
         cron_schedule=cron,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Ingests, trains, compares and decides on the champion once enough "
-        f"newly labelled studies have come ({RETRAIN_STUDIES}, {DEFAULT_STUDIES} by "
-        "default).",
+        f"studies were newly labelled or corrected ({RETRAIN_STUDIES}, "
+        f"{DEFAULT_STUDIES} by default).",
     )
     def nightly_retraining(
         context: dg.ScheduleEvaluationContext,
@@ -65,7 +63,7 @@ def build_schedules() -> list[dg.ScheduleDefinition]:
         arrivals = count_arrivals(store.open(), source.open())
         if arrivals.model_id is None:
             return dg.SkipReason(
-                f"No classifier has been trained yet; {arrivals.count} labelled "
+                f"No classifier has been trained yet; {arrivals.new} labelled "
                 "studies are there. Start with csfd run, which also says for which "
                 "profile."
             )
@@ -78,7 +76,8 @@ def build_schedules() -> list[dg.ScheduleDefinition]:
                 ops={materialize_all.name: {"config": {"profile": arrivals.profile}}}
             ),
             tags={
-                "csfd/new_studies": str(arrivals.count),
+                "csfd/new_studies": str(arrivals.new),
+                "csfd/corrected_studies": str(len(arrivals.corrected)),
                 "csfd/newest_candidate": arrivals.model_id,
             },
         )
@@ -87,7 +86,7 @@ def build_schedules() -> list[dg.ScheduleDefinition]:
 
 
 def wanted_studies() -> int:
-    """Return how many newly labelled studies are worth a training.
+    """Return how many newly labelled or corrected studies are worth a training.
 
     Raises:
         SettingsError: If the setting is no number of at least 1.
@@ -118,7 +117,7 @@ def run_in_progress(
     """
     made, jobs = set(makes), {everything.name, job_name}
     oldest = datetime.now(UTC) - _PHASE_ENDS_WITHIN
-    for record in instance.get_run_records(dg.RunsFilter(statuses=_UNDER_WAY)):
+    for record in instance.get_run_records(dg.RunsFilter(statuses=UNDER_WAY)):
         run = record.dagster_run
         is_recent = record.create_timestamp > oldest
         is_phase = bool(made & (run.asset_selection or set()))
@@ -131,6 +130,7 @@ def _told(arrivals: Arrivals) -> str:
     waiting = len(arrivals.waiting)
     note = f", {waiting} of them not ingested yet," if waiting else ""
     return (
-        f"{arrivals.count} newly labelled studies{note} have come since "
-        f"{arrivals.model_id} was trained on {arrivals.trained_on}."
+        f"{arrivals.new} newly labelled studies{note} have come and "
+        f"{len(arrivals.corrected)} were corrected since {arrivals.model_id} was "
+        f"trained on {arrivals.trained_on}."
     )

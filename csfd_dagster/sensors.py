@@ -2,18 +2,25 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import dagster as dg
-from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
+from csfd_core.registry.withdrawal import withdraw_noted
+from csfd_core.store.arriving import (
+    read_notes,
+    split_incomplete,
+    tell_incomplete,
+    wanted_files,
+)
 from csfd_core.store.convert import Stores, StudyTask, needs_work, study_tasks
-from csfd_core.store.source import Sources
+from csfd_core.store.label_notes import label_entries
+from csfd_core.store.source import Sources, StudyFolder
 from csfd_core.store.studies_table import studies_table_inputs
 from csfd_core.vocabulary import is_uid
 from csfd_dagster.assets.ingest import metadata_table
-from csfd_dagster.jobs import ingestion
+from csfd_dagster.jobs import UNDER_WAY, ingestion
 from csfd_dagster.partitions import partition_ranges, range_tags, studies
 from csfd_dagster.resources import SourceResource, StoreResource
 
@@ -28,72 +35,131 @@ _READERS = 16  # comparing studies with the store waits for the disk or the netw
 def new_studies(
     context: dg.SensorEvaluationContext, source: SourceResource, store: StoreResource
 ) -> dg.SensorResult:
-    """Ingest new and changed studies of the source and the inbox.
+    """Ingest new and changed studies of the source and the inbox; withdraw others.
 
     A study is taken up once its files have stayed as they are from one tick to the
-    next, so that one that is still being copied is left alone.
+    next, and are as many as its label file says, so that one that is still being copied
+    is left alone. What a label file withdraws is taken out of the store.
     """
     if _is_running(context):
         return _skip("An ingestion run is under way.", context.cursor)
     sources, stores = source.open(), store.open()
-    folders = [folder for folder in sources.studies() if is_uid(folder.name)]
-    tasks = study_tasks(folders, stores, store.conversion())
-    now = {task.folder.name: _listing_digest(task) for task in tasks}
-    digest = hashlib.sha256(json.dumps(now, sort_keys=True).encode()).hexdigest()
+    folders = [f for f in sources.studies() if is_uid(f.name) and f.files]
+    now = {folder.name: _listing_digest(folder) for folder in folders}
+    digest = _digest_of(sources, now)
     before = json.loads(context.cursor) if context.cursor else {}
-    waiting = [] if before.get("settled") == digest else _need_work(tasks)
+    if before.get("settled") == digest:
+        told = str(before.get("incomplete", ""))
+        changes = _left_partitions(context, stores)
+        tasks = study_tasks(folders, stores, store.conversion())
+        return _request_table(
+            stores, sources, len(tasks), context.cursor, changes, told
+        )
+    notes = read_notes(sources)
+    if gone := withdraw_noted(stores, notes):
+        context.log.info("%d studies were withdrawn by their label files.", len(gone))
+    changes = _left_partitions(context, stores)
+    tasks = study_tasks(folders, stores, store.conversion())
+    waiting, lacking = split_incomplete(_need_work(tasks), wanted_files(notes))
+    told = tell_incomplete(lacking)
     if not waiting:
-        cursor = json.dumps({"settled": digest})
-        return _request_table(stores, sources, len(tasks), cursor)
+        cursor = json.dumps({"settled": digest, "incomplete": told})
+        return _request_table(stores, sources, len(tasks), cursor, changes, told)
     seen: Mapping[str, str] = before.get("waiting", {})
-    ready = {uid for uid in waiting if seen.get(uid) == now[uid]}
-    cursor = json.dumps({"waiting": {uid: now[uid] for uid in waiting}})
+    names = [task.folder.name for task in waiting]
+    ready = {uid for uid in names if seen.get(uid) == now[uid]}
+    cursor = json.dumps({"waiting": {uid: now[uid] for uid in names}})
     if not ready:
         return _skip(
             f"{len(waiting)} studies have changed; they are taken up once their files "
-            "stay as they are for one tick.",
+            f"stay as they are for one tick. {told}".rstrip(),
             cursor,
+            changes,
         )
-    known = list(context.instance.get_dynamic_partitions(str(studies.name)))
+    known = _known_partitions(context, stores)
     new = sorted(ready - set(known))
     return dg.SensorResult(
         run_requests=list(_run_requests([*known, *new], ready, now)),
-        dynamic_partitions_requests=[studies.build_add_request(new)] if new else [],
+        dynamic_partitions_requests=[
+            *changes,
+            *([studies.build_add_request(new)] if new else []),
+        ],
         cursor=cursor,
     )
 
 
 def _is_running(context: dg.SensorEvaluationContext) -> bool:
-    filters = dg.RunsFilter(job_name=ingestion.name, statuses=IN_PROGRESS_RUN_STATUSES)
+    filters = dg.RunsFilter(job_name=ingestion.name, statuses=UNDER_WAY)
     return bool(context.instance.get_run_ids(filters, limit=1))
 
 
+def _known_partitions(context: dg.SensorEvaluationContext, stores: Stores) -> list[str]:
+    """Return the studies that have a partition and were not withdrawn, in order."""
+    withdrawn = stores.withdrawn.study_uids()
+    known = context.instance.get_dynamic_partitions(str(studies.name))
+    return [study_uid for study_uid in known if study_uid not in withdrawn]
+
+
+def _left_partitions(
+    context: dg.SensorEvaluationContext, stores: Stores
+) -> Sequence[dg.DeleteDynamicPartitionsRequest]:
+    """Ask that the partitions of withdrawn studies be removed, if there are any."""
+    known = set(context.instance.get_dynamic_partitions(str(studies.name)))
+    left = sorted(known & stores.withdrawn.study_uids())
+    return [studies.build_delete_request(left)] if left else []
+
+
 def _request_table(
-    stores: Stores, sources: Sources, study_count: int, cursor: str
+    stores: Stores,
+    sources: Sources,
+    study_count: int,
+    cursor: str | None,
+    changes: Sequence[dg.DeleteDynamicPartitionsRequest],
+    told: str,
 ) -> dg.SensorResult:
     """Ask for the table of studies alone where labels or boxes have changed."""
     inputs = studies_table_inputs(stores, sources)
     if not study_count or inputs == stores.metadata.read_studies_inputs():
-        return _skip(f"Nothing has changed in {study_count} studies.", cursor)
+        reason = f"Nothing has changed in {study_count} studies. {told}"
+        return _skip(reason.rstrip(), cursor, changes)
     request = dg.RunRequest(run_key=inputs, asset_selection=[metadata_table.key])
-    return dg.SensorResult(run_requests=[request], cursor=cursor)
+    return dg.SensorResult(
+        run_requests=[request], cursor=cursor, dynamic_partitions_requests=changes
+    )
 
 
-def _skip(reason: str, cursor: str | None) -> dg.SensorResult:
-    return dg.SensorResult(skip_reason=dg.SkipReason(reason), cursor=cursor)
+def _skip(
+    reason: str,
+    cursor: str | None,
+    changes: Sequence[dg.DeleteDynamicPartitionsRequest] = (),
+) -> dg.SensorResult:
+    return dg.SensorResult(
+        skip_reason=dg.SkipReason(reason),
+        cursor=cursor,
+        dynamic_partitions_requests=changes,
+    )
 
 
-def _listing_digest(task: StudyTask) -> str:
-    parts = f"{task.folder.fingerprint}{task.folder.mask_fingerprint}"
+def _digest_of(sources: Sources, now: Mapping[str, str]) -> str:
+    """Identify what lies in the sources: the studies, and what is said of them."""
+    files = [
+        [str(location), entry.name, entry.size_bytes, entry.token]
+        for location in sources.locations
+        for entry in label_entries(location)
+    ]
+    text = json.dumps([now, files], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _listing_digest(folder: StudyFolder) -> str:
+    parts = f"{folder.fingerprint}{folder.mask_fingerprint}"
     return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
 
-def _need_work(tasks: list[StudyTask]) -> list[str]:
+def _need_work(tasks: list[StudyTask]) -> list[StudyTask]:
     with ThreadPoolExecutor(_READERS) as pool:
         needed = pool.map(needs_work, tasks)
-        return [
-            task.folder.name for task, need in zip(tasks, needed, strict=True) if need
-        ]
+        return [task for task, need in zip(tasks, needed, strict=True) if need]
 
 
 def _run_requests(

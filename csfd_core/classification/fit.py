@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +35,7 @@ from csfd_core.classification.models import (
 )
 from csfd_core.classification.probabilities import Calibrated, probabilities_of
 from csfd_core.classification.registry import open_classifier
+from csfd_core.classification.trained_labels import label_words
 from csfd_core.classification.training import OnEpoch, Trained
 from csfd_core.errors import StoreError
 from csfd_core.settings import lock_digest
@@ -294,6 +296,8 @@ def _facts(
         pairs = rows.drop_duplicates("study_uid")
         return dict(zip(pairs["study_uid"], pairs["content_hash"], strict=True))
 
+    learnt = {**contents(fit.training), **contents(fit.validation)}
+    table = fit.manifest.table
     return {
         "model": fit.name,
         "model_id": f"{fit.name}-fold{fit.fold}-{fit.inputs[:12]}",
@@ -311,6 +315,8 @@ def _facts(
         "training_studies": contents(fit.training),
         "validation_studies": contents(fit.validation),
         "test_studies": contents(fit.test),
+        "label_digests": label_words(table[table["study_uid"].isin(learnt)]),
+        "trained_at": datetime.now(UTC).isoformat("T", "seconds"),
         "manifest": fit.manifest.inputs,
         "data_kind": fit.manifest.data_kind,
         "code_version": CODE_VERSION,

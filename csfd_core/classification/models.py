@@ -79,8 +79,10 @@ class ClassifierStore:
     ``calibration`` and ``thresholds`` (each for ``vertebra`` and ``overall``),
     ``prevalence`` (of each level among the training studies), ``crop``,
     ``training_studies``, ``validation_studies`` and ``test_studies`` (UID to content
-    hash), ``weights_sha256``, ``data_kind``, ``code_version``, ``lock_sha256`` (of
-    the pinned versions that it was trained with) and ``mlflow_run_id``.
+    hash), ``label_digests`` (of training and validation studies: one character per
+    level, see ``trained_labels``), ``trained_at`` (UTC), ``weights_sha256``,
+    ``data_kind``, ``code_version``, ``lock_sha256`` (of the pinned versions that it was
+    trained with) and ``mlflow_run_id``.
     """
 
     location: Location

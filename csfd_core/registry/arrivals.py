@@ -1,8 +1,10 @@
-"""How many newly labelled studies have come since the newest training.
+"""How many studies were newly labelled, or corrected, since the newest training.
 
-Counted are studies that a training could use and that no candidate has seen: labelled,
+New are studies that a training could use and that no candidate has seen: labelled,
 not quarantined, not of the locked test set. A study that the manifest leaves out (its
 vertebrae were not found, say) is not counted, as training again would not use it.
+Corrected are studies that the newest candidate has learnt from with other labels than
+they have today.
 """
 
 from collections.abc import Mapping, Set
@@ -14,6 +16,7 @@ import pandas as pd
 from csfd_core.classification.manifest import MANIFEST_PATH, read_manifest
 from csfd_core.classification.models import ClassifierStore
 from csfd_core.classification.registry import CLASSIFIERS
+from csfd_core.classification.trained_labels import is_corrected
 from csfd_core.evaluation.folds import assign_folds
 from csfd_core.store.convert import Stores
 from csfd_core.store.labels import read_all_labels
@@ -23,27 +26,36 @@ from csfd_core.vocabulary import LEVEL_NAMES
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrivals:
-    """Newly labelled studies.
+    """Newly labelled and corrected studies.
 
     Attributes:
         in_store: Ingested, and of no use to the newest candidate yet.
         waiting: Labelled in a source, not ingested yet. Whether they are good, and of
             the locked test set, is not known before that.
-        model_id: The candidate that has seen most; ``None``: nothing was trained yet.
+        corrected: The newest candidate has learnt from other labels. None where its
+            card is too old to tell.
+        model_id: The newest candidate; of cards without a date, the one that has seen
+            most. ``None``: nothing was trained yet.
         profile: Of its training.
         trained_on: Studies that it was trained, stopped or calibrated on.
     """
 
     in_store: tuple[str, ...]
     waiting: tuple[str, ...]
+    corrected: tuple[str, ...]
     model_id: str | None
     profile: str
     trained_on: int
 
     @property
-    def count(self) -> int:
-        """All of them."""
+    def new(self) -> int:
+        """How many are newly labelled."""
         return len(self.in_store) + len(self.waiting)
+
+    @property
+    def count(self) -> int:
+        """How many are newly labelled or corrected."""
+        return self.new + len(self.corrected)
 
 
 def count_arrivals(stores: Stores, sources: Sources) -> Arrivals:
@@ -52,7 +64,8 @@ def count_arrivals(stores: Stores, sources: Sources) -> Arrivals:
     withdrawn = stores.withdrawn.study_uids()
     labelled = read_all_labels(sources.locations, withdrawn).table
     levels = labelled[list(LEVEL_NAMES)]
-    with_labels = {str(uid) for uid in levels.index[levels.notna().any(axis=1)]}
+    levels = levels[levels.notna().any(axis=1)]
+    with_labels = {str(uid) for uid in levels.index}
     folders = {folder.name for folder in sources.studies()}
     manifest = None
     if stores.root.exists(MANIFEST_PATH):
@@ -61,7 +74,7 @@ def count_arrivals(stores: Stores, sources: Sources) -> Arrivals:
         table=table,
         manifest=manifest,
         offered=with_labels & folders,
-        labelled=with_labels,
+        labels=levels,
         cards=_cards(stores),
     )
 
@@ -71,35 +84,61 @@ def new_studies(
     table: pd.DataFrame | None,
     manifest: pd.DataFrame | None,
     offered: Set[str],
-    labelled: Set[str],
+    labels: pd.DataFrame,
     cards: list[Mapping[str, Any]],
 ) -> Arrivals:
-    """Count newly labelled studies; ``count_arrivals`` reads what it takes.
+    """Count newly labelled and corrected studies, without reading anything.
 
     Args:
         table: The store's table of studies; ``None``: there is none yet.
         manifest: Rows of the training manifest; ``None``: there is none yet.
         offered: Studies of the sources that have labels and images.
-        labelled: Studies of the sources that have labels.
+        labels: Of the sources: index ``study_uid``, columns C1..C7, 0, 1 or null; only
+            studies with a label.
         cards: Of all trained classifiers.
     """
-    trained: set[str] = set()
-    newest: Mapping[str, Any] = {}
-    for card in cards:
-        own = set(card["training_studies"]) | set(card["validation_studies"])
-        if not newest or len(own) > len(trained):
-            newest, trained = card, own
-    usable, ingested = set[str](), set[str]()
+    newest = max(cards, key=_age, default={})
+    trained = _learnt(newest)
+    usable, corrected, ingested = set[str](), set[str](), set[str]()
     if table is not None:
         ingested = {str(uid) for uid in table["study_uid"]}
+        labelled = {str(uid) for uid in labels.index}
         usable = _usable(table, labelled) - _left_out(manifest)
+        corrected = _corrected(newest, labels) & _usable(table, labelled)
     return Arrivals(
         in_store=tuple(sorted(usable - trained)),
         waiting=tuple(sorted(offered - ingested)),
+        corrected=tuple(sorted(corrected)),
         model_id=str(newest["model_id"]) if newest else None,
         profile=str(newest.get("profile", "demo")),
         trained_on=len(trained),
     )
+
+
+def _learnt(card: Mapping[str, Any]) -> set[str]:
+    names = ("training_studies", "validation_studies")
+    return {uid for name in names for uid in card.get(name, {})}
+
+
+def _age(card: Mapping[str, Any]) -> tuple[str, int]:
+    return str(card.get("trained_at", "")), len(_learnt(card))
+
+
+def _corrected(card: Mapping[str, Any], labels: pd.DataFrame) -> set[str]:
+    """Return the studies of a card that have other labels now, but have some."""
+    words: Mapping[str, str] = card.get("label_digests", {})
+    own = labels[labels.index.isin(list(words))]
+    return {
+        str(uid)
+        for uid, row in zip(own.index, own.to_dict("records"), strict=True)
+        if is_corrected(
+            words[str(uid)],
+            {
+                name: None if pd.isna(row[name]) else int(row[name])
+                for name in LEVEL_NAMES
+            },
+        )
+    }
 
 
 def _usable(table: pd.DataFrame, labelled: Set[str]) -> set[str]:

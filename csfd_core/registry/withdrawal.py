@@ -7,6 +7,7 @@ again. Other studies keep their files, and their folds, which follow from their 
 alone; models and reports that have used the study are named, not touched.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from csfd_core.classification.manifest import drop_study
@@ -25,6 +26,7 @@ from csfd_core.registry.usage import (
     trace_usage,
 )
 from csfd_core.store.convert import Stores
+from csfd_core.store.label_notes import LabelNote
 from csfd_core.store.source import Sources
 from csfd_core.store.withdrawn import Withdrawal
 from csfd_core.vocabulary import require_uid
@@ -91,8 +93,9 @@ def withdraw(stores: Stores, study_uid: str, reason: str, by: str) -> Withdrawal
         raise SettingsError("A withdrawal needs a reason. Say it with --reason.")
     withdrawal = stores.withdrawn.add(Withdrawal(study_uid=uid, reason=told, by=by))
     headers = stores.metadata.path(uid)
+    listing = stores.metadata.listing_path(uid)
     paths = [path for path in files_of(stores, uid) if path != headers]
-    for path in paths:
+    for path in [*paths, listing]:
         stores.root.remove(path)
     drop_study(stores.root, uid)
     stores.label_history.drop_study(uid)
@@ -101,6 +104,31 @@ def withdraw(stores: Stores, study_uid: str, reason: str, by: str) -> Withdrawal
     for folder in sorted({path.rpartition("/")[0] for path in [*paths, headers]}):
         stores.root.remove_abandoned(folder)  # a killed writer may have left its slices
     return withdrawal
+
+
+def withdraw_noted(stores: Stores, notes: Iterable[LabelNote]) -> list[str]:
+    """Withdraw the studies whose label files say so, as ``withdraw`` does.
+
+    Each is withdrawn once; what was cut off is finished.
+
+    Args:
+        stores: Where they are removed.
+        notes: Label files of all sources.
+
+    Returns:
+        The studies that were withdrawn now, sorted.
+
+    Raises:
+        SourceError: If something cannot be removed; doing it again goes on.
+    """
+    asked = {note.study_uid: note for note in notes if note.withdrawn is not None}
+    known = stores.withdrawn.study_uids()
+    done = []
+    for uid, note in sorted(asked.items()):
+        if uid not in known or files_of(stores, uid):
+            withdraw(stores, uid, note.withdrawn or "", note.reader)
+            done.append(uid)
+    return done
 
 
 def _siblings(stores: Stores, study_uid: str) -> list[str]:

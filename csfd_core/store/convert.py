@@ -111,6 +111,8 @@ def study_tasks(
 ) -> list[StudyTask]:
     """Return the work on studies, without those that were withdrawn.
 
+    A stored study whose folder is empty by now is left out, too, and so kept.
+
     All that takes up studies gets its tasks here. A folder need not be named by its
     study; so the steps look again once they know whose files they have read.
     """
@@ -120,6 +122,7 @@ def study_tasks(
         StudyTask(folder, stores, settings)
         for folder in folders
         if folder.name not in withdrawn
+        and (folder.files or not _has_slices(stores, folder.name))
     ]
 
 
@@ -136,8 +139,7 @@ def scan_headers(task: StudyTask) -> StudyOutcome:
     record = StudyRecord.of(scan)
     if _is_withdrawn(task, record.study_uid):
         return _left_out(record)
-    task.stores.metadata.write_headers(record, scan.headers)
-    return _outcome(record, WRITTEN)
+    return _outcome(record, _keep_headers(task, scan, record))
 
 
 def convert_slices(task: StudyTask) -> StudyOutcome:
@@ -196,7 +198,7 @@ def convert_study(task: StudyTask) -> StudyOutcome:
         _write_mask(task, record)
     # Last: a study whose headers are stored is complete.
     if is_uid(record.study_uid):
-        task.stores.metadata.write_headers(record, scan.headers)
+        _keep_headers(task, scan, record)
     return outcome
 
 
@@ -279,13 +281,22 @@ def _current_record(task: StudyTask) -> StudyRecord | None:
     """Return the stored record if the study's files were not touched since."""
     if not is_uid(task.folder.name):
         return None
-    record = task.stores.metadata.read_record(task.folder.name)
-    if record is None:
-        return None
-    untouched = (task.folder.fingerprint, task.folder.mask_fingerprint)
-    if (record.fingerprint, record.mask_fingerprint) != untouched:
+    metadata = task.stores.metadata
+    record = metadata.read_record(task.folder.name)
+    listing = (task.folder.fingerprint, task.folder.mask_fingerprint)
+    if record is None or not metadata.stands_for(record, listing):
         return None
     return record
+
+
+def _keep_headers(task: StudyTask, scan: StudyScan, record: StudyRecord) -> str:
+    """Store what was read, or only the new listing where nothing else has changed."""
+    metadata = task.stores.metadata
+    if metadata.holds(record, scan.headers):
+        metadata.write_listing(record)
+        return UNCHANGED
+    metadata.write_headers(record, scan.headers)
+    return WRITTEN
 
 
 def _stored_headers(task: StudyTask) -> tuple[StudyRecord, list[SliceHeader]]:
@@ -358,6 +369,11 @@ def _write_mask(task: StudyTask, record: StudyRecord) -> StudyOutcome:
     aligned = align_mask(mask, geometry)
     size = task.stores.masks.write(record.study_uid, aligned, note)
     return _outcome(record, WRITTEN, stored_bytes=size)
+
+
+def _has_slices(stores: Stores, name: str) -> bool:
+    record = stores.metadata.read_record(name) if is_uid(name) else None
+    return record is not None and record.slice_count > 0
 
 
 def _is_withdrawn(task: StudyTask, study_uid: str) -> bool:

@@ -2,11 +2,14 @@
 
 ``metadata/slices/<study_uid>.parquet`` has one row per slice with its header facts; its
 note is the study's record: standing, geometry and the identity of its content.
+``metadata/listings/<study_uid>.json`` is there where files were touched since, or
+copied once more, without another content: the listing that the record stands for, too.
 ``metadata/studies.parquet`` has one row per study, built from the records, the labels
 and the boxes.
 """
 
 import dataclasses
+import json
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +34,7 @@ from csfd_core.store.study import StudyScan
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL, require_uid
 
 SLICES_FOLDER: Final = "metadata/slices"
+LISTINGS_FOLDER: Final = "metadata/listings"
 STUDIES_PATH: Final = "metadata/studies.parquet"
 _READERS: Final = 16  # reading footers waits for the disk or the network
 SCAN_VERSION: Final = 1  # raised when older records must be made again
@@ -62,6 +66,10 @@ STUDIES_COLUMNS: Final[tuple[tuple[str, pa.DataType, str], ...]] = (
     ("mask_hash", pa.string(), "Identity of its mask."),
 )
 _STUDIES_SCHEMA: Final = pa.schema([(name, kind) for name, kind, _ in STUDIES_COLUMNS])
+
+
+# Digests of the listing of a study's slice files and of its mask, if it has one.
+Listing = tuple[str, str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +167,46 @@ class MetadataStore:
         table = pa.table(columns, schema=_slices_schema())
         write_parquet(self.location, self.path(record.study_uid), table, asdict(record))
 
+    def listing_path(self, study_uid: str) -> str:
+        """Return the path of a study's newest listing, relative to the store.
+
+        Raises:
+            IdentifierError: If ``study_uid`` is no valid UID.
+        """
+        return f"{LISTINGS_FOLDER}/{require_uid(study_uid)}.json"
+
+    def holds(self, record: StudyRecord, headers: Sequence[SliceHeader]) -> bool:
+        """Say whether a study is stored just so, whatever the times of its files."""
+        known = self.read_record(record.study_uid)
+        if known is None or _content_of(known) != _content_of(record):
+            return False
+        return self.read_headers(record.study_uid)[1] == list(headers)
+
+    def write_listing(self, record: StudyRecord) -> None:
+        """Keep that the stored record stands for the listing of another one, too.
+
+        The record itself stays as it is, and with it all that is made from it.
+        """
+        known = self.read_record(record.study_uid)
+        note = {"now": _listing_of(record), "record": known and _listing_of(known)}
+        self.location.write(
+            self.listing_path(record.study_uid), json.dumps(note).encode()
+        )
+
+    def stands_for(self, record: StudyRecord, listing: Listing) -> bool:
+        """Say whether a stored record describes files that are listed like this."""
+        own = _listing_of(record)
+        if own == listing:
+            return True
+        path = self.listing_path(record.study_uid)
+        if not self.location.exists(path):
+            return False
+        try:
+            note = json.loads(self.location.read(path))
+            return (tuple(note["now"]), tuple(note["record"])) == (listing, own)
+        except (ValueError, KeyError, TypeError):  # of another origin: scan again
+            return False
+
     def read_record(self, study_uid: str) -> StudyRecord | None:
         """Return the record of a study.
 
@@ -255,6 +303,18 @@ class MetadataStore:
             return str(read_note(self.location, STUDIES_PATH)["inputs"])
         except StoreError:  # of another origin: it is built anew
             return None
+
+
+def _listing_of(record: StudyRecord) -> Listing:
+    return record.fingerprint, record.mask_fingerprint
+
+
+def _content_of(record: StudyRecord) -> str:
+    """Return a record as text, but for the times of its files."""
+    note = asdict(record)
+    del note["fingerprint"]
+    note["mask_fingerprint"] = record.mask_fingerprint is not None
+    return json.dumps(note, sort_keys=True)
 
 
 def _to_record(note: dict[str, Any]) -> StudyRecord:

@@ -185,11 +185,22 @@ class Sources:
 
     def studies(self) -> list[StudyFolder]:
         """List every study folder, sorted by name."""
-        found: dict[str, StudyFolder] = {}
+        found = self.by_name()
+        return [found[name][0] for name in sorted(found)]
+
+    def by_name(self) -> dict[str, list[StudyFolder]]:
+        """List the folders of every study, that of the source which counts first.
+
+        An empty folder counts only where no source has files of the study.
+        """
+        found: dict[str, dict[str, StudyFolder]] = defaultdict(dict)
         for source in self._sources:
             for folder in source.studies():
-                found.setdefault(folder.name, folder)
-        return [found[name] for name in sorted(found)]
+                found[folder.name].setdefault(str(source.location), folder)
+        return {
+            name: [f for f in own.values() if f.files] or list(own.values())[:1]
+            for name, own in found.items()
+        }
 
     def study(self, study_uid: str) -> StudyFolder | None:
         """List one study, ``None`` where no source has images of it."""

@@ -25,11 +25,11 @@ from csfd_dagster.resources import SourceResource, StoreResource
 
 GROUP = "eda"
 DATA = [metadata_table, slice_store, mask_store]
-# Made anew whenever the table of studies has been, but not in the middle of a run.
+# Made anew whenever the table of studies is another, but not in the middle of a run.
 WHEN_DATA_CHANGE: Final = (
-    dg.AutomationCondition.any_deps_updated().allow(
-        dg.AssetSelection.assets(metadata_table)
-    )
+    dg.AutomationCondition.any_deps_match(
+        dg.AutomationCondition.data_version_changed()
+    ).allow(dg.AssetSelection.assets(metadata_table))
     & ~dg.AutomationCondition.any_deps_in_progress()
     & ~dg.AutomationCondition.in_progress()
 )

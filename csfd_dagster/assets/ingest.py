@@ -25,6 +25,7 @@ from csfd_core.store.convert import (
     verify_slices,
 )
 from csfd_core.store.metadata import STUDIES_COLUMNS
+from csfd_core.store.presence import keep_study, presence_notes
 from csfd_core.store.studies_table import write_studies_table
 from csfd_dagster.partitions import MANY_STUDIES, studies
 from csfd_dagster.presentation import picture, table_of_counts, table_preview
@@ -52,8 +53,8 @@ def study_headers(
     executor: ExecutorResource,
 ) -> dg.MaterializeResult:
     """Header facts of every slice of a study, its geometry, checks and quarantine."""
-    tasks = _tasks(context, source, store)
-    outcomes = executor.run(scan_headers, tasks)
+    tasks, kept = _tasks(context, source, store)
+    outcomes = [*executor.run(scan_headers, tasks), *kept]
     result = _record(context, outcomes)
     counts = pd.Series([outcome.slice_count for outcome in outcomes])
     histogram = plot_counts(counts, "Slices per study of this run", "slices")
@@ -88,8 +89,8 @@ def slice_store(
     executor: ExecutorResource,
 ) -> dg.MaterializeResult:
     """JPEG slices of each study in the bone window, one row per slice, head to feet."""
-    tasks = _tasks(context, source, store)
-    outcomes = executor.run(convert_slices, tasks)
+    tasks, kept = _tasks(context, source, store)
+    outcomes = [*executor.run(convert_slices, tasks), *kept]
     slices = store.open().slices
     names = {o.study_uid for o in outcomes if o.action in (WRITTEN, UNCHANGED)}
     result = _record(
@@ -119,8 +120,8 @@ def mask_store(
     executor: ExecutorResource,
 ) -> dg.MaterializeResult:
     """Vertebra masks in the grid of the slices, lossless, for studies that have one."""
-    tasks = _tasks(context, source, store)
-    outcomes = executor.run(convert_mask, tasks)
+    tasks, kept = _tasks(context, source, store)
+    outcomes = [*executor.run(convert_mask, tasks), *kept]
     masks = store.open().masks
     return _record(
         context,
@@ -149,7 +150,9 @@ def metadata_table(
     source: SourceResource, store: StoreResource
 ) -> dg.MaterializeResult:
     """One row per study: geometry, labels, boxes, standing and identity of content."""
-    table, notes = write_studies_table(store.open(), source.open())
+    stores, sources = store.open(), source.open()
+    table, notes = write_studies_table(stores, sources)
+    notes += presence_notes(stores, sources)
     good = table[table["status"] != "quarantined"]
     return dg.MaterializeResult(
         metadata={
@@ -161,35 +164,47 @@ def metadata_table(
             "distributions": picture(plot_histograms(good), kind="png"),
             "preview": table_preview(table),
             "notes": dg.MetadataValue.md("\n".join(f"- {note}" for note in notes)),
-        }
+        },
+        # What follows is made anew when the table is another, not whenever it was made.
+        data_version=dg.DataVersion(str(stores.metadata.read_studies_inputs())[:16]),
     )
 
 
 def _tasks(
     context: dg.AssetExecutionContext, source: SourceResource, store: StoreResource
-) -> list[StudyTask]:
-    """List the studies of this run; a study that has left the sources fails the run.
+) -> tuple[list[StudyTask], list[StudyOutcome]]:
+    """List the studies of this run, and what comes of those that need no work.
 
-    Studies that were withdrawn are left out, wherever their files still lie.
+    A stored study that has left the sources is kept as it is; one of which nothing is
+    stored fails the run. Studies that were withdrawn are left out, wherever their files
+    still lie.
     """
     sources, stores, settings = source.open(), store.open(), store.conversion()
     withdrawn = stores.withdrawn.study_uids()
-    folders, gone = [], []
+    folders, kept, gone = [], [], []
     for study_uid in context.partition_keys:
         if study_uid in withdrawn:
             continue
         folder = sources.study(study_uid)
-        if folder is None:
-            gone.append(study_uid)
-        else:
+        if folder is not None:
             folders.append(folder)
+        elif (outcome := keep_study(stores, study_uid)) is not None:
+            kept.append(outcome)
+        else:
+            gone.append(study_uid)
     if gone:
         raise dg.Failure(
             f"{len(gone)} studies have no images in the source or the inbox, such as "
             f"{gone[0]}. Delete their partitions or bring the images back.",
             allow_retries=False,
         )
-    return study_tasks(folders, stores, settings)
+    if kept:
+        context.log.warning(
+            "%d studies have no images any more, such as %s; what is stored is kept.",
+            len(kept),
+            kept[0].study_uid,
+        )
+    return study_tasks(folders, stores, settings), kept
 
 
 def _check_slices(outcomes: Sequence[StudyOutcome]) -> dg.AssetCheckResult:
@@ -227,6 +242,8 @@ def _record(
             "content_hash": outcome.content_hash,
             "findings": ", ".join(outcome.codes) or "none",
         }
+        if outcome.message:
+            metadata["note"] = outcome.message
         if (montage := montage_of(outcome.study_uid)) is not None:
             metadata["montage"] = picture(montage)
         # Once per study: each call has Dagster look up all partitions of the run.

@@ -127,6 +127,11 @@ def test_a_model_is_kept_with_what_it_was_made_from(
     assert set(card["validation_studies"]) == set(fit.validation["study_uid"])
     uid = fit.training["study_uid"].iloc[0]
     assert card["training_studies"][uid] == f"crops of {uid}"
+    learnt = {*card["training_studies"], *card["validation_studies"]}
+    assert set(card["label_digests"]) == learnt
+    first = fit.training[fit.training["study_uid"] == uid].set_index("level")["label"]
+    for level, character in zip(LEVEL_NAMES, card["label_digests"][uid], strict=True):
+        assert character == str(first.get(level, "-"))
     assert card["inputs"] == fit.inputs
     assert card["manifest"] == manifest.inputs
     assert card["crop"] == CROPS.to_note()

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 import dagster as dg
@@ -75,6 +76,16 @@ def test_everything_is_made_once_and_again_where_a_label_changed(
     assert "9 studies, 0 new or changed" in said
     assert runs_of(said) == []
 
+    before = written(store)
+    touch_all(places / "source")
+    assert launch.run("demo", FAST) == 0
+    said = capsys.readouterr().out
+    assert "9 studies, 9 new or changed" in said
+    assert len(runs_of(said)) == 1  # which finds everything unchanged
+    after = written(store)
+    listings = {path for path in after if path.startswith("metadata/listings/")}
+    assert {path: after[path] for path in set(after) - listings} == before
+
     uid = change_label(places / "source" / "train.csv", predicted)
     before = written(store)
     assert launch.run("demo", FAST) == 0
@@ -94,6 +105,12 @@ def test_everything_is_made_once_and_again_where_a_label_changed(
     assert not any(path.startswith("models/segmentation") for path in changed)
 
     predict_one(places, predicted[0])
+
+
+def touch_all(source: Path) -> None:
+    for folder in ("train_images", "segmentations"):
+        for path in (source / folder).rglob("*.*"):
+            os.utime(path)
 
 
 def change_label(table: Path, locked: list[str]) -> str:

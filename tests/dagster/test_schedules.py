@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pandas as pd
@@ -53,13 +54,14 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
         yield found
 
 
-def write_card(folder: Path, uids: list[str]) -> None:
+def write_card(folder: Path, uids: list[str], **facts: Any) -> None:
     place = ClassifierStore(Location(folder / "store")).of_fold("resnet50", 0)
     card = {
         "model_id": "resnet50-fold0-abc",
         "profile": "full",
         "training_studies": dict.fromkeys(uids, "a"),
         "validation_studies": {},
+        **facts,
     }
     place.write(CARD, json.dumps(card).encode())
 
@@ -95,6 +97,7 @@ def test_enough_new_studies_start_a_run(
     config = request.run_config["ops"]["materialize_all"]["config"]
     assert config == {"profile": "full"}
     assert request.tags["csfd/new_studies"] == "20"
+    assert request.tags["csfd/corrected_studies"] == "0"
 
 
 def test_too_few_new_studies_are_told(
@@ -104,8 +107,8 @@ def test_too_few_new_studies_are_told(
     requests, reason = tick(folder, instance)
     assert not requests
     assert reason == (
-        "20 newly labelled studies have come since resnet50-fold0-abc was trained on "
-        "10. 21 are needed."
+        "20 newly labelled studies have come and 0 were corrected since "
+        "resnet50-fold0-abc was trained on 10. 21 are needed."
     )
 
 
@@ -124,6 +127,27 @@ def test_studies_that_were_trained_do_not_count_again(
     assert not requests
     assert reason is not None
     assert reason.startswith("0 newly labelled studies have come")
+
+
+def test_corrected_labels_count_for_a_training(
+    folder: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_card(folder, UIDS, label_digests=dict.fromkeys(UIDS, "0000000"))
+    header = ",".join(["StudyInstanceUID", *LABEL_COLUMNS])
+    rows = [f"{uid},1,0,0,0,0,1,0,0" for uid in UIDS[:3]]
+    rows += [f"{uid},0,0,0,0,0,0,0,0" for uid in UIDS[3:]]
+    (folder / "source").mkdir()
+    (folder / "source" / "train.csv").write_text("\n".join([header, *rows]))
+    requests, reason = tick(folder, instance)
+    assert not requests
+    assert str(reason).startswith(
+        "0 newly labelled studies have come and 3 were corrected since"
+    )
+    monkeypatch.setenv("CSFD_RETRAIN_STUDIES", "3")
+    (request,), _ = tick(folder, instance)
+    assert request.tags["csfd/corrected_studies"] == "3"
+    write_card(folder, UIDS)  # of an older csfd
+    assert not tick(folder, instance)[0]
 
 
 def test_first_training_is_left_to_a_person(

@@ -4,7 +4,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from csfd_core.classification.manifest import (
+    BARELY_VISIBLE,
+    NOT_FOUND,
+    NOT_LABELLED,
+)
+from csfd_core.classification.trained_labels import label_words
 from csfd_core.evaluation.folds import is_test
 from csfd_core.registry.arrivals import Arrivals, new_studies
 from csfd_core.vocabulary import LEVEL_NAMES
@@ -37,8 +45,15 @@ def card(*training: str, validation: tuple[str, ...] = ()) -> dict[str, Any]:
     }
 
 
+def labels_of(**words: str) -> pd.DataFrame:
+    """Labels of studies from words such as 0010?00."""
+    rows = [[None if c == "?" else int(c) for c in word] for word in words.values()]
+    frame = pd.DataFrame(rows, index=list(words), columns=list(LEVEL_NAMES))
+    return frame.astype("Int8")
+
+
 def count(table: pd.DataFrame | None, **given: Any) -> Arrivals:
-    facts = {"manifest": None, "offered": set(), "labelled": set(), "cards": []}
+    facts = {"manifest": None, "offered": set(), "labels": labels_of(), "cards": []}
     return new_studies(table=table, **{**facts, **given})
 
 
@@ -80,7 +95,8 @@ def test_study_that_was_labelled_after_the_manifest_counts() -> None:
     unlabelled = manifest_of(UIDS[0], "no label", label=None)
     assert count(table_of(UIDS[0]), manifest=unlabelled).count == 1
     before = table_of(UIDS[0], label=None)  # the table of studies is older, too
-    assert count(before, manifest=unlabelled, labelled={UIDS[0]}).count == 1
+    labels = labels_of(**{UIDS[0]: "0000000"})
+    assert count(before, manifest=unlabelled, labels=labels).count == 1
 
 
 def test_labelled_studies_that_wait_for_ingestion_count() -> None:
@@ -92,3 +108,70 @@ def test_labelled_studies_that_wait_for_ingestion_count() -> None:
 def test_without_a_training_everything_is_new() -> None:
     found = count(table_of(*UIDS[:3]))
     assert (found.model_id, found.trained_on, found.count) == (None, 0, 3)
+
+
+words = st.text("01?-", min_size=7, max_size=7)
+
+
+@given(word=words, labels=st.text("01?", min_size=7, max_size=7))
+def test_study_is_corrected_where_a_level_that_was_used_has_changed(
+    word: str, labels: str
+) -> None:
+    own = {**card(UIDS[0]), "label_digests": {UIDS[0]: word}}
+    found = count(
+        table_of(UIDS[0]),
+        labels=labels_of(**{UIDS[0]: labels}),
+        cards=[own],
+    )
+    pairs = zip(word, labels, strict=True)
+    changed = any(then != "-" and then != now for then, now in pairs)
+    assert found.corrected == ((UIDS[0],) if changed else ())
+    assert found.count == int(changed)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [table_of(LOCKED), table_of(UIDS[0], status="quarantined"), None],
+    ids=["locked test set", "quarantined", "not in the table"],
+)
+def test_corrections_that_train_nothing_do_not_count(
+    table: pd.DataFrame | None,
+) -> None:
+    both = dict.fromkeys((LOCKED, UIDS[0]), "0000000")
+    labels = labels_of(**dict.fromkeys(both, "0000001"))
+    own = {**card(*both), "label_digests": both}
+    assert count(table, labels=labels, cards=[own]).corrected == ()
+
+
+def test_labels_that_are_gone_altogether_are_no_correction() -> None:
+    own = {**card(UIDS[0]), "label_digests": {UIDS[0]: "0000000"}}
+    assert count(table_of(UIDS[0]), cards=[own]).count == 0
+
+
+def test_card_that_says_nothing_of_labels_counts_none_as_corrected() -> None:
+    labels = labels_of(**{UIDS[0]: "1111111"})
+    assert count(table_of(UIDS[0]), labels=labels, cards=[card(UIDS[0])]).count == 0
+
+
+def test_newest_card_counts_also_where_an_older_one_has_seen_more() -> None:
+    old = {**card(*UIDS[:3]), "label_digests": {UIDS[0]: "0000000"}}
+    new = {**card(*UIDS[:2]), "label_digests": {UIDS[0]: "1000000"}}
+    labels = labels_of(**{UIDS[0]: "1000000"})
+    dated = [
+        {**old, "trained_at": "2026-01-05T02:00:00+00:00"},
+        {**new, "trained_at": "2026-01-12T02:00:00+00:00"},
+    ]
+    for cards in (dated, dated[::-1], [old, dated[1]]):
+        found = count(table_of(*UIDS[:2]), labels=labels, cards=cards)
+        assert (found.model_id, found.count) == ("m2", 0)
+
+
+def test_word_of_a_study_says_what_was_used() -> None:
+    rows = [
+        ("C1", 1, None), ("C2", 0, None), ("C3", None, NOT_LABELLED),
+        ("C4", 1, NOT_FOUND), ("C5", None, NOT_FOUND), ("C6", 0, BARELY_VISIBLE),
+        ("C7", 0, None),
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["level", "label", "left_out"])
+    table = table.assign(study_uid="1.2").astype({"label": "Int8"})
+    assert label_words(table) == {"1.2": "10?---0"}

@@ -1,0 +1,339 @@
+"""What the sensor takes up from the inbox, what it leaves alone, what it takes out."""
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from builders import neck_mask, volume_affine_ras, write_mask, write_study
+from dagster._core.remote_origin import (
+    RegisteredCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
+
+from csfd_core.registry.usage import files_of
+from csfd_core.store.convert import Stores
+from csfd_core.store.locations import Location
+from csfd_core.store.metadata import LISTINGS_FOLDER
+from csfd_core.vocabulary import LABEL_COLUMNS
+from csfd_dagster.definitions import build_defs
+from csfd_dagster.partitions import range_tags
+from csfd_dagster.resources import ExecutorResource, SourceResource, StoreResource
+from csfd_dagster.sensors import new_studies
+
+UID, OTHER, NEW = (f"1.2.826.0.1.3680043.{last}" for last in (11, 12, 19))
+HEADER = ",".join(["StudyInstanceUID", *LABEL_COLUMNS])
+READER = "Dr. Curious Name"
+
+
+@dataclass(slots=True)
+class Place:
+    """Source, inbox and store of a test, and Dagster on them."""
+
+    root: Path
+    instance: dg.DagsterInstance
+    cursor: str | None = None
+    runs: list[dg.ExecuteInProcessResult] = field(default_factory=list)
+
+    @property
+    def resources(self) -> dict[str, Any]:
+        return {
+            "source": SourceResource(
+                source_url=str(self.root / "source"), inbox_url=str(self.root / "inbox")
+            ),
+            "store": StoreResource(store_url=str(self.root / "store")),
+            "executor": ExecutorResource(workers=1),
+        }
+
+    @property
+    def stores(self) -> Stores:
+        return Stores(Location(self.root / "store"))
+
+    def images(self, uid: str, where: str = "source") -> Path:
+        return self.root / where / "train_images" / uid
+
+    def partitions(self) -> set[str]:
+        return set(self.instance.get_dynamic_partitions("studies"))
+
+    def tick(self) -> dg.SensorResult:
+        """Let the sensor look once, and change the partitions as the daemon does."""
+        own = {k: v for k, v in self.resources.items() if k != "executor"}
+        with dg.build_sensor_context(
+            instance=self.instance, cursor=self.cursor
+        ) as context:
+            found = new_studies(context, **own)
+        assert isinstance(found, dg.SensorResult)
+        self.cursor = found.cursor
+        for change in found.dynamic_partitions_requests or []:
+            keys = list(change.partition_keys)
+            if isinstance(change, dg.AddDynamicPartitionsRequest):
+                self.instance.add_dynamic_partitions("studies", keys)
+            else:
+                for key in keys:
+                    self.instance.delete_dynamic_partition("studies", key)
+        return found
+
+    def settle(self, ticks: int = 4) -> str:
+        """Let the sensor look, and do what it asks for; return its last word."""
+        reason = ""
+        for _ in range(ticks):
+            found = self.tick()
+            reason = str(found.skip_reason and found.skip_reason.skip_message)
+            for request in found.run_requests or []:
+                self.run(dict(request.tags), request.asset_selection)
+        return reason
+
+    def run(
+        self, tags: dict[str, str], selection: Any = None
+    ) -> dg.ExecuteInProcessResult:
+        job = build_defs(self.resources).resolve_job_def("ingestion")
+        result = job.execute_in_process(
+            instance=self.instance, tags=tags, asset_selection=selection,
+            raise_on_error=False,
+        )  # fmt: skip
+        self.runs.append(result)
+        return result
+
+    def stored(self) -> dict[str, tuple[str, int]]:
+        """Content and time of every file but the notes on listings."""
+        root = self.root / "store"
+        return {
+            str(path.relative_to(root)): (
+                hashlib.sha256(path.read_bytes()).hexdigest(),
+                path.stat().st_mtime_ns,
+            )
+            for path in root.rglob("*")
+            if path.is_file() and LISTINGS_FOLDER not in str(path)
+        }
+
+    def note(self, uid: str, **facts: Any) -> None:
+        """Write a label file into the inbox."""
+        path = self.root / "inbox" / "labels" / f"{uid}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        told = {"study_uid": uid, "reader": READER, "date": "2026-01-05", **facts}
+        path.write_text(json.dumps(told))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """Two studies, one with a mask, ingested."""
+    for uid in (UID, OTHER):
+        write_study(tmp_path / "source", uid)
+    write_mask(tmp_path / "source", neck_mask(), volume_affine_ras(), UID)
+    rows = [HEADER, *(f"{uid},1,0,1,0,0,0,0,0" for uid in (UID, OTHER))]
+    (tmp_path / "source" / "train.csv").write_text("\n".join(rows) + "\n")
+    with dg.instance_for_test() as instance:
+        found = Place(tmp_path, instance)
+        assert "Nothing has changed in 2 studies." in found.settle()
+        yield found
+
+
+def copy_again(folder: Path) -> None:
+    shutil.copytree(folder, folder.parent / "new", copy_function=shutil.copyfile)
+    shutil.rmtree(folder)
+    (folder.parent / "new").rename(folder)
+
+
+def touch(folder: Path) -> None:
+    for path in folder.iterdir():
+        os.utime(path)
+
+
+@pytest.mark.parametrize("again", [touch, copy_again], ids=["touched", "copied"])
+def test_same_bytes_lead_to_one_run_that_changes_nothing(
+    place: Place, again: Any
+) -> None:
+    before, count = place.stored(), len(place.runs)
+    again(place.images(UID))
+    os.utime(place.root / "source" / "segmentations" / f"{UID}.nii")
+    assert place.settle() == "Nothing has changed in 2 studies."
+    (run,) = place.runs[count:]
+    assert run.success
+    events = run.get_asset_materialization_events()
+    told = {
+        (event.asset_key.to_user_string(), event.partition): (
+            event.materialization.metadata["outcome"].value
+        )
+        for event in events
+        if event.partition
+    }
+    steps = ("study_headers", "slice_store", "mask_store")
+    assert told == {(step, UID): "unchanged" for step in steps}
+    assert place.stored() == before
+
+
+def test_same_bytes_make_no_report_due_and_a_new_label_does(place: Place) -> None:
+    evaluate = functools.partial(
+        dg.evaluate_automation_conditions,
+        build_defs(place.resources),
+        asset_selection=dg.AssetSelection.groups("eda"),
+        instance=place.instance,
+    )
+    first = evaluate()
+    touch(place.images(UID))
+    place.settle()
+    second = evaluate(cursor=first.cursor)
+    assert second.total_requested == 0
+    place.note(UID, labels={"C5": 1})
+    place.settle()
+    assert evaluate(cursor=second.cursor).total_requested == 2
+
+
+def test_study_that_lacks_slices_of_its_label_file_is_left_alone(place: Place) -> None:
+    folder = write_study(place.root / "inbox", NEW)
+    late = {path: path.read_bytes() for path in sorted(folder.iterdir())[:10]}
+    for path in late:
+        path.unlink()
+    (folder / ".25.dcm").write_bytes(b"hidden")
+    (folder / "26.dcm").write_bytes(b"")
+    place.note(NEW, labels={"C1": 0}, slices=24)
+    reason = place.settle()
+    assert f"1 studies wait for files: {NEW} has 14 of 24." in reason
+    assert READER not in reason
+    assert NEW not in place.partitions()
+    (folder / ".25.dcm").unlink()
+    (folder / "26.dcm").unlink()
+    for path, content in late.items():
+        path.write_bytes(content)
+    waits = place.tick()  # it may still grow
+    assert "1 studies have changed" in str(waits.skip_reason)
+    assert place.settle() == "Nothing has changed in 3 studies."
+    assert place.stores.slices.read_note(NEW) is not None
+
+
+def test_label_file_that_is_put_right_lets_its_study_in(place: Place) -> None:
+    write_study(place.root / "inbox", NEW)
+    place.note(NEW, labels={"C1": 0}, slices=25)
+    assert "24 of 25" in place.settle()
+    place.note(NEW, labels={"C1": 0}, slices=24)
+    assert place.settle() == "Nothing has changed in 3 studies."
+
+
+def test_one_that_waits_holds_up_neither_others_nor_the_table(place: Place) -> None:
+    write_study(place.root / "inbox", NEW)
+    place.note(NEW, labels={"C1": 0}, slices=25)
+    place.images("1.2.3", "inbox").mkdir()  # not a file of it yet
+    write_study(place.root / "inbox", f"{NEW}.1")
+    place.note(UID, labels={"C5": 1})
+    assert "24 of 25" in place.settle()
+    table = place.stores.metadata.read_studies().set_index("study_uid")
+    assert set(table.index) == {UID, OTHER, f"{NEW}.1"}
+    assert table.loc[UID, "C5"] == 1
+    assert all(run.success for run in place.runs)
+
+
+def test_label_file_withdraws_its_study_once(place: Place) -> None:
+    place.note(UID, withdrawn="consent withdrawn")
+    first = place.tick()
+    (change,) = first.dynamic_partitions_requests or []
+    assert isinstance(change, dg.DeleteDynamicPartitionsRequest)
+    assert change.partition_keys == [UID]
+    assert place.partitions() == {OTHER}
+    assert files_of(place.stores, UID) == []
+    record = place.stores.withdrawn.read(UID)
+    assert record is not None
+    assert (record.by, record.reason) == (READER, "consent withdrawn")
+    (request,) = first.run_requests or []
+    assert request.asset_selection == [dg.AssetKey("metadata_table")]
+    assert place.run({}, request.asset_selection).success
+    touch(place.images(UID))
+    place.note(UID, withdrawn="again", date="2026-01-06")
+    assert place.settle() == "Nothing has changed in 1 studies."
+    assert place.stores.withdrawn.read(UID) == record
+    assert set(place.stores.metadata.read_studies()["study_uid"]) == {OTHER}
+
+
+def test_withdrawal_that_was_cut_off_is_finished(place: Place) -> None:
+    left = place.root / "store" / "slices" / f"{UID}.parquet"
+    kept = left.read_bytes()
+    place.note(UID, withdrawn="consent withdrawn")
+    place.tick()
+    left.write_bytes(kept)
+    place.cursor = None  # nor does the sensor remember
+    place.tick()
+    assert not left.exists()
+
+
+def test_reader_stands_in_no_log_of_dagster(place: Place) -> None:
+    place.note(UID, withdrawn="consent withdrawn")
+    place.note(OTHER, labels={"C1": 1})
+    place.settle()
+    logs = [
+        str(record)
+        for run in place.runs
+        for record in place.instance.all_logs(run.run_id)
+    ]
+    assert len(logs) > 20
+    assert READER not in " ".join([*logs, str(place.cursor)])
+
+
+def test_sensor_waits_for_a_run_that_is_queued(place: Place) -> None:
+    touch(place.images(UID))
+    waits = place.tick()
+    job = build_defs(place.resources).resolve_job_def("ingestion")
+    origin = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("csfd"), "csfd")
+    place.instance.create_run_for_job(
+        job,
+        status=dg.DagsterRunStatus.QUEUED,
+        remote_job_origin=RemoteJobOrigin(origin, job.name),
+    )
+    held = place.tick()
+    assert "under way" in str(held.skip_reason)
+    assert held.cursor == waits.cursor
+
+
+@pytest.mark.parametrize("empty", [True, False], ids=["empty folder", "no folder"])
+def test_study_that_vanishes_is_kept_and_named(place: Place, empty: bool) -> None:
+    before = place.stored()
+    shutil.rmtree(place.images(UID))
+    if empty:
+        place.images(UID).mkdir()
+    assert place.settle() == "Nothing has changed in 1 studies."
+    result = place.run(range_tags([UID, OTHER]))  # a backfill
+    assert result.success
+    (event,) = [
+        event
+        for event in result.get_asset_materialization_events()
+        if event.partition == UID and event.asset_key == dg.AssetKey("slice_store")
+    ]
+    metadata = event.materialization.metadata
+    assert metadata["outcome"].value == "unchanged"
+    assert "in no source any more" in str(metadata["note"].value)
+    (table,) = result.asset_materializations_for_node("metadata_table")
+    assert "1 studies of the store have no images" in str(table.metadata["notes"].value)
+    assert place.stored() == before
+
+
+def test_vanished_study_without_its_slices_fails(place: Place) -> None:
+    shutil.rmtree(place.images(UID))
+    (place.root / "store" / "slices" / f"{UID}.parquet").unlink()
+    result = place.run(range_tags([UID, OTHER]))
+    assert not result.success
+    (failure,) = result.get_step_failure_events()
+    assert "1 studies have no images" in str(failure.step_failure_data.error)
+
+
+def notes_of(place: Place) -> str:
+    result = place.run({}, [dg.AssetKey("metadata_table")])
+    (table,) = result.get_asset_materialization_events()
+    return str(table.materialization.metadata["notes"].value)
+
+
+def test_study_in_source_and_inbox_is_told_and_the_source_counts(place: Place) -> None:
+    before = place.stored()
+    folder = write_study(place.root / "inbox", OTHER)
+    assert place.settle() == "Nothing has changed in 2 studies."
+    told = notes_of(place)
+    assert "1 studies lie in more than one source, with the same files" in told
+    (folder / "3.dcm").unlink()
+    told = notes_of(place)
+    assert f"with other files, such as {OTHER}; the first source counts" in told
+    assert place.stored() == before
