@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import dagster as dg
 
@@ -49,12 +50,9 @@ def new_studies(
     digest = _digest_of(sources, now)
     before = json.loads(context.cursor) if context.cursor else {}
     if before.get("settled") == digest:
-        told = str(before.get("incomplete", ""))
         changes = _left_partitions(context, stores)
         tasks = study_tasks(folders, stores, store.conversion())
-        return _request_table(
-            stores, sources, len(tasks), context.cursor, changes, told
-        )
+        return _request_table(stores, sources, len(tasks), before, changes)
     notes = read_notes(sources)
     if gone := withdraw_noted(stores, notes):
         context.log.info("%d studies were withdrawn by their label files.", len(gone))
@@ -63,12 +61,13 @@ def new_studies(
     waiting, lacking = split_incomplete(_need_work(tasks), wanted_files(notes))
     told = tell_incomplete(lacking)
     if not waiting:
-        cursor = json.dumps({"settled": digest, "incomplete": told})
-        return _request_table(stores, sources, len(tasks), cursor, changes, told)
+        state = {**_asked(before), "settled": digest, "incomplete": told}
+        return _request_table(stores, sources, len(tasks), state, changes)
     seen: Mapping[str, str] = before.get("waiting", {})
     names = [task.folder.name for task in waiting]
     ready = {uid for uid in names if seen.get(uid) == now[uid]}
-    cursor = json.dumps({"waiting": {uid: now[uid] for uid in names}})
+    state = {**_asked(before), "waiting": {uid: now[uid] for uid in names}}
+    cursor = json.dumps(state)
     if not ready:
         return _skip(
             f"{len(waiting)} studies have changed; they are taken up once their files "
@@ -109,22 +108,38 @@ def _left_partitions(
     return [studies.build_delete_request(left)] if left else []
 
 
+def _asked(before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a cursor says of the tables that were asked for."""
+    return {name: before[name] for name in ("tables", "asked") if name in before}
+
+
 def _request_table(
     stores: Stores,
     sources: Sources,
     study_count: int,
-    cursor: str | None,
+    state: Mapping[str, Any],
     changes: Sequence[dg.DeleteDynamicPartitionsRequest],
-    told: str,
 ) -> dg.SensorResult:
-    """Ask for the table of studies alone where labels or boxes have changed."""
+    """Ask for the table of studies alone where labels or boxes have changed.
+
+    Each table is asked for once, also where labels go back to what they were before:
+    the run is named after what the table is made from and how many were made.
+    """
     inputs = studies_table_inputs(stores, sources)
+    tables = int(state.get("tables", 0))
     if not study_count or inputs == stores.metadata.read_studies_inputs():
+        count = tables + bool(state.get("asked"))
+        cursor = json.dumps({**state, "tables": count, "asked": False})
+        told = str(state.get("incomplete", ""))
         reason = f"Nothing has changed in {study_count} studies. {told}"
         return _skip(reason.rstrip(), cursor, changes)
-    request = dg.RunRequest(run_key=inputs, asset_selection=[metadata_table.key])
+    request = dg.RunRequest(
+        run_key=f"{inputs}-{tables}", asset_selection=[metadata_table.key]
+    )
     return dg.SensorResult(
-        run_requests=[request], cursor=cursor, dynamic_partitions_requests=changes
+        run_requests=[request],
+        cursor=json.dumps({**state, "tables": tables, "asked": True}),
+        dynamic_partitions_requests=changes,
     )
 
 

@@ -19,7 +19,6 @@ from csfd_core.classification.registry import CLASSIFIERS
 from csfd_core.classification.trained_labels import is_corrected
 from csfd_core.evaluation.folds import assign_folds
 from csfd_core.store.convert import Stores
-from csfd_core.store.labels import read_all_labels
 from csfd_core.store.source import Sources
 from csfd_core.vocabulary import LEVEL_NAMES
 
@@ -62,7 +61,8 @@ def count_arrivals(stores: Stores, sources: Sources) -> Arrivals:
     """Compare what is labelled with what the newest candidate was trained on."""
     table = stores.metadata.read_studies() if _is_there(stores) else None
     withdrawn = stores.withdrawn.study_uids()
-    labelled = read_all_labels(sources.locations, withdrawn).table
+    history = stores.label_history
+    labelled = history.read_labels(sources.locations, withdrawn).table
     levels = labelled[list(LEVEL_NAMES)]
     levels = levels[levels.notna().any(axis=1)]
     with_labels = {str(uid) for uid in levels.index}

@@ -34,11 +34,7 @@ _TITLES: Final = {
     REPORT: "reports",
     PREDICTION: "predictions",
 }
-_ORIGINS: Final = {
-    "table": "a table",
-    "file": "a label file",
-    "none": "nowhere: its labels are gone",
-}
+_ORIGINS: Final = {"table": "a table", "file": "a label file"}
 
 
 def prediction_tree(found: PredictionLineage) -> Tree:

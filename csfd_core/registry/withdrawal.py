@@ -9,6 +9,7 @@ alone; models and reports that have used the study are named, not touched.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from csfd_core.classification.manifest import drop_study
 from csfd_core.errors import SettingsError
@@ -30,6 +31,8 @@ from csfd_core.store.label_notes import LabelNote
 from csfd_core.store.source import Sources
 from csfd_core.store.withdrawn import Withdrawal
 from csfd_core.vocabulary import require_uid
+
+INBOX: Final = "inbox"  # who withdraws where a label file names no reader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +129,7 @@ def withdraw_noted(stores: Stores, notes: Iterable[LabelNote]) -> list[str]:
     done = []
     for uid, note in sorted(asked.items()):
         if uid not in known or files_of(stores, uid):
-            withdraw(stores, uid, note.withdrawn or "", note.reader)
+            withdraw(stores, uid, note.withdrawn or "", note.reader or INBOX)
             done.append(uid)
     return done
 

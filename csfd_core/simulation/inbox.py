@@ -18,12 +18,12 @@ from csfd_core.simulation.plan import Damage, SimulationConfig, Week
 from csfd_core.store.source import (
     BOXES_FILE,
     IMAGES_FOLDER,
+    LABELS_FOLDER,
     PHANTOM_FILE,
 )
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
-MONDAY: Final = date(2026, 1, 5)  # of week 0
-LABELS_FOLDER: Final = "labels"
+MONDAY: Final = date(2020, 1, 6)  # of week 0
 READERS: Final = ("reader A", "reader B")
 _MISSING: Final = 5  # slices, from the middle
 _BROKEN_LEVELS: Final = 3  # said to be fractured in a whole study of a degraded week

@@ -45,7 +45,7 @@ def wanted_files(notes: Iterable[LabelNote]) -> dict[str, int]:
     newest: dict[str, LabelNote] = {}
     for note in notes:
         known = newest.get(note.study_uid)
-        if note.slices and (known is None or note.date > known.date):
+        if note.slices and (known is None or note.moment > known.moment):
             newest[note.study_uid] = note
     return {uid: note.slices for uid, note in newest.items() if note.slices}
 

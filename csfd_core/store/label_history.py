@@ -7,15 +7,15 @@ against another writer adds what is missing the next time, as labels are compare
 what the sources say.
 """
 
+import datetime as dt
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from csfd_core.store.labels import LabelTable, read_all_labels
+from csfd_core.store.labels import Labels, LabelTable, read_all_labels
 from csfd_core.store.locations import Location
 from csfd_core.store.parquet import read_parquet, write_parquet
 from csfd_core.vocabulary import LABEL_COLUMNS
@@ -33,7 +33,7 @@ _SCHEMA: Final = pa.schema(
     ]
 )
 
-Origin = Literal["table", "file", "none"]
+Origin = Literal["table", "file"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +43,7 @@ class LabelVersion:
     Attributes:
         version: 1 is the first.
         labels: ``patient_overall``, C1..C7; ``None``: unlabelled.
-        origin: A row of ``train.csv``, a label file, or none: the labels were taken
-            back.
+        origin: A row of ``train.csv``, or a label file.
         reader: Who has read the study; ``None``: not known.
         date: When, ISO 8601; ``None``: not known.
         recorded_at: When this became known here, ISO 8601.
@@ -101,31 +100,32 @@ class LabelHistory:
             SourceError: If a ``train.csv`` is no table with the columns of the RSNA
                 layout.
         """
-        recorded = {uid: version.labels for uid, version in self.newest().items()}
+        recorded = {
+            uid: Labels(
+                version.labels,
+                None if version.date is None else dt.date.fromisoformat(version.date),
+                version.reader,
+            )
+            for uid, version in self.newest().items()
+        }
         return read_all_labels(locations, without, recorded)
 
-    def record(
-        self, labels: LabelTable, without: Collection[str] = ()
-    ) -> dict[str, LabelVersion]:
+    def record(self, labels: LabelTable) -> dict[str, LabelVersion]:
         """Add versions where labels have changed; return the newest of each study.
 
         Args:
-            labels: What the sources say now. A study that they no longer label gets a
-                version without labels.
-            without: Studies that get none, such as those that were withdrawn.
+            labels: As ``read_labels`` returns.
         """
-        known, said = self.newest(), _values_of(labels)
+        known = self.newest()
         nothing: dict[str, int | None] = dict.fromkeys(LABEL_COLUMNS)
-        for study_uid in set(known) - set(said) - set(without):
-            said[study_uid] = nothing
         changed = {
             study_uid: values
-            for study_uid, values in sorted(said.items())
+            for study_uid, values in sorted(_values_of(labels).items())
             if values != (known[study_uid].labels if study_uid in known else nothing)
         }
         if not changed:
             return known
-        at = datetime.now(UTC).isoformat("T", "seconds")
+        at = dt.datetime.now(dt.UTC).isoformat("T", "seconds")
         rows = [
             {
                 "study_uid": study_uid,
@@ -169,12 +169,10 @@ def _values_of(labels: LabelTable) -> dict[str, dict[str, int | None]]:
 
 
 def _origin_of(study_uid: str, labels: LabelTable) -> dict[str, Any]:
-    file = labels.files.get(study_uid)
-    if file is not None:
-        date = file.date.isoformat()
-        return {"origin": "file", "reader": file.reader, "date": date}
-    origin: Origin = "table" if study_uid in labels.table.index else "none"
-    return {"origin": origin, "reader": None, "date": None}
+    own = labels.dated.get(study_uid)
+    if own is None or own.date is None:
+        return {"origin": "table", "reader": None, "date": None}
+    return {"origin": "file", "reader": own.reader, "date": own.date.isoformat()}
 
 
 def _to_version(row: dict[str, Any]) -> LabelVersion:

@@ -7,8 +7,9 @@
 
 Levels that are not named are unlabelled; ``patient_overall`` follows from the levels
 where it is not given. ``slices``: the study is complete with so many files.
-``withdrawn``, a reason, in place of labels: the patient takes back consent. A file that
-cannot be used, as one that is half written, is left alone and named in a message.
+``withdrawn``, a reason: the patient takes back consent. A file with ``slices`` or
+``withdrawn`` needs no labels, and without labels no reader and no date. One that cannot
+be used, as it is half written, is left alone and named in a message.
 """
 
 import datetime as dt
@@ -20,14 +21,14 @@ from typing import Annotated, Final, Literal
 import pydantic
 
 from csfd_core.store.locations import FileEntry, Location
+from csfd_core.store.source import LABELS_FOLDER
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL, is_uid
 
-FOLDER: Final = "labels"
 _SUFFIX: Final = ".json"
 _READERS: Final = 16  # reading small files waits for the disk or the network
 _MOST_NAMED: Final = 5
 
-_Label = Literal[0, 1] | None
+_Label = Annotated[int, pydantic.Field(strict=True, ge=0, le=1)] | None
 _Text = Annotated[
     str, pydantic.StringConstraints(strip_whitespace=True, min_length=1, max_length=200)
 ]
@@ -39,19 +40,24 @@ class LabelNote:
 
     Attributes:
         study_uid: Whose labels these are.
-        labels: ``patient_overall``, C1..C7; ``None``: unlabelled.
-        reader: Who has read the study.
-        date: When.
+        labels: ``patient_overall``, C1..C7; ``None``: unlabelled. {}: it tells none.
+        reader: Who has read the study; ``None``: not said, as there are no labels.
+        date: When; likewise.
         slices: Files that the study has when it is complete; ``None``: not said.
         withdrawn: Why it must not be used any more; ``None``: it may be.
     """
 
     study_uid: str
     labels: Mapping[str, int | None]
-    reader: str
-    date: dt.date
+    reader: str | None
+    date: dt.date | None
     slices: int | None
     withdrawn: str | None
+
+    @property
+    def moment(self) -> dt.date:
+        """The date; what has none is the oldest."""
+        return self.date or dt.date.min
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,24 +79,27 @@ class _File(pydantic.BaseModel):
 
     study_uid: str
     labels: dict[Literal[LABEL_COLUMNS], _Label] = {}  # type: ignore[valid-type]
-    reader: _Text
-    date: dt.date
+    reader: _Text | None = None
+    date: dt.date | None = None
     slices: Annotated[int, pydantic.Field(ge=1)] | None = None
     withdrawn: _Text | None = None
 
     @pydantic.field_validator("date")
     @classmethod
-    def _is_past(cls, value: dt.date) -> dt.date:
+    def _is_past(cls, value: dt.date | None) -> dt.date | None:
         # A mistyped year would outrank every correction that comes later.
-        if value > dt.datetime.now(dt.UTC).date() + dt.timedelta(days=1):
+        if value is not None and value > dt.datetime.now(dt.UTC).date() + dt.timedelta(
+            days=1
+        ):
             raise ValueError(f"lies in the future: {value}")
         return value
 
     @pydantic.model_validator(mode="after")
     def _says_something(self) -> "_File":
-        known = [value for value in self.labels.values() if value is not None]
-        if not known and self.withdrawn is None:
-            raise ValueError("has neither labels nor `withdrawn`")
+        if not self.labels and self.withdrawn is None and self.slices is None:
+            raise ValueError("has neither `labels` nor `slices` nor `withdrawn`")
+        if self.labels and (self.reader is None or self.date is None):
+            raise ValueError("labels need a `reader` and a `date`")
         return self
 
 
@@ -119,7 +128,7 @@ def read_label_notes(location: Location) -> LabelNotes:
 
 def label_entries(location: Location) -> list[FileEntry]:
     """List the label files of a source, sorted by name."""
-    return [e for e in location.entries(FOLDER) if e.name.endswith(_SUFFIX)]
+    return [e for e in location.entries(LABELS_FOLDER) if e.name.endswith(_SUFFIX)]
 
 
 def _read(location: Location, entry: FileEntry) -> LabelNote | str:
@@ -135,8 +144,10 @@ def _read(location: Location, entry: FileEntry) -> LabelNote | str:
         return f"{entry.name} ({f'{where}: ' if where else ''}{first['msg']})"
     if file.study_uid != uid:
         return f"{entry.name} (study_uid: of another study)"
-    labels: dict[str, int | None] = {n: file.labels.get(n) for n in LABEL_COLUMNS}
-    if OVERALL not in file.labels:
+    labels: dict[str, int | None] = {}
+    if file.labels:
+        labels = {name: file.labels.get(name) for name in LABEL_COLUMNS}
+    if labels and OVERALL not in file.labels:
         labels[OVERALL] = _overall(labels)
     return LabelNote(
         study_uid=uid,

@@ -4,10 +4,12 @@ Labels stand in ``train.csv`` or in one file per study (``label_notes``). A row 
 that cannot be used is left out and named in a note; it never stops the others.
 
 Of several labels of one study, from several sources, those with the newest date count;
-a row of a table has no date and counts as the oldest. Of equal ones the first source
-wins, and in it the file.
+a row of a table has no date and is the oldest. Of equal ones the first source wins, and
+in it the file. Labels that have gone from all sources are still those on record; a
+label file with nulls takes them back.
 """
 
+import datetime as dt
 import io
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,14 +18,31 @@ from typing import Final
 import pandas as pd
 
 from csfd_core.errors import SourceError
-from csfd_core.store.label_notes import LabelNote, read_label_notes
+from csfd_core.store.label_notes import read_label_notes
 from csfd_core.store.locations import Location
 from csfd_core.store.source import BOXES_FILE, LABELS_FILE
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL, is_uid
 
 STUDY_COLUMN: Final = "StudyInstanceUID"
-Labels = Mapping[str, int | None]  # of one study: patient_overall, C1..C7
 _BOX_NUMBERS: Final = ("x", "y", "width", "height", "slice_number")
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Labels of one study, and who has read it when.
+
+    ``values`` are ``patient_overall`` and C1..C7; ``None``: unlabelled. A row of a
+    table has no date.
+    """
+
+    values: Mapping[str, int | None]
+    date: dt.date | None = None
+    reader: str | None = None
+
+    @property
+    def moment(self) -> dt.date:
+        """The date; labels without one are the oldest."""
+        return self.date or dt.date.min
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +50,13 @@ class LabelTable:
     """Labels of studies.
 
     ``table`` has the index ``study_uid`` and the columns ``patient_overall``, ``C1`` to
-    ``C7`` (Int8, 0, 1 or null). ``notes`` tell what was left out. ``files`` has what
-    label files say, for the studies whose labels come from one.
+    ``C7`` (Int8, 0, 1 or null). ``notes`` tell what was left out. ``dated`` has the
+    labels that come from a label file, or that were recorded.
     """
 
     table: pd.DataFrame
     notes: tuple[str, ...]
-    files: Mapping[str, LabelNote] = field(default_factory=dict)
+    dated: Mapping[str, Labels] = field(default_factory=dict)
 
     def contradictions(self) -> list[str]:
         """Return the studies whose overall label is not the highest of their levels."""
@@ -118,7 +137,8 @@ def read_all_labels(
         locations: In order of precedence.
         without: Studies to leave out, such as those that were withdrawn; those that a
             label file withdraws are left out in any case.
-        recorded: Labels that count where a label file cannot be used.
+        recorded: What counted before. It still does where its date is newer than that
+            of every source, no source tells labels, or a label file cannot be used.
 
     Raises:
         SourceError: If a ``train.csv`` is no CSV table with the columns of the RSNA
@@ -126,29 +146,48 @@ def read_all_labels(
     """
     parts = [_read_table(location) for location in locations]
     found = [read_label_notes(location) for location in locations]
+    files = [note for one in found for note in one.notes.values()]
+    left_out = {*without, *(note.study_uid for note in files if note.withdrawn)}
+    said: dict[str, Labels] = {}
+    for note in files:
+        if note.labels and note.study_uid not in left_out:
+            own = Labels(note.labels, note.date, note.reader)
+            known = said.setdefault(note.study_uid, own)
+            if own.moment > known.moment:
+                said[note.study_uid] = own
+    rows = pd.concat([part.table for part in parts])
+    rows = rows[~rows.index.duplicated(keep="first") & ~rows.index.isin([*left_out])]
+    unusable = {uid for one in found for uid in one.unusable}
+    kept = _kept(recorded or {}, said, {str(uid) for uid in rows.index}, unusable)
+    said |= {uid: own for uid, own in kept.items() if uid not in left_out}
     notes = [note for part in parts for note in part.notes]
     notes += [message for one in found for message in one.messages]
-    newest: dict[str, LabelNote] = {}
-    for note in (note for one in found for note in one.notes.values()):
-        known = newest.setdefault(note.study_uid, note)
-        if note.date > known.date:
-            newest[note.study_uid] = note
-    gone = {n.study_uid for one in found for n in one.notes.values() if n.withdrawn}
-    left_out = {*without, *gone}
-    files = {uid: note for uid, note in newest.items() if uid not in left_out}
-    unusable = {uid for one in found for uid in one.unusable} - left_out
-    kept = {uid: (recorded or {})[uid] for uid in unusable & set(recorded or {})}
-    dated = {**{uid: file.labels for uid, file in files.items()}, **kept}
-    rows = pd.concat([part.table for part in parts])
-    is_used = ~rows.index.duplicated(keep="first")
-    is_used &= ~rows.index.isin([*left_out, *dated])
-    return LabelTable(pd.concat([_table_of(dated), rows[is_used]]), tuple(notes), files)
+    table = pd.concat([_table_of(said), rows[~rows.index.isin(list(said))]])
+    return LabelTable(table, tuple(notes), said)
 
 
-def _table_of(labels: Mapping[str, Labels]) -> pd.DataFrame:
-    index = pd.Index(list(labels), name="study_uid", dtype="str")
-    table = pd.DataFrame(list(labels.values()), index, list(LABEL_COLUMNS))
-    return table.astype("Int8")
+def _kept(
+    recorded: Mapping[str, Labels],
+    said: Mapping[str, Labels],
+    rows: Collection[str],
+    unusable: Collection[str],
+) -> dict[str, Labels]:
+    """Return the recorded labels that count more than what the sources say."""
+    kept = {}
+    for uid, own in recorded.items():
+        if uid in said:
+            counts = own.moment > said[uid].moment
+        else:
+            counts = own.date is not None or uid in unusable or uid not in rows
+        if counts:
+            kept[uid] = own
+    return kept
+
+
+def _table_of(said: Mapping[str, Labels]) -> pd.DataFrame:
+    index = pd.Index(list(said), name="study_uid", dtype="str")
+    values = [dict(own.values) for own in said.values()]
+    return pd.DataFrame(values, index, list(LABEL_COLUMNS)).astype("Int8")
 
 
 def read_all_boxes(
@@ -176,8 +215,9 @@ def _read_csv(
     expected = [STUDY_COLUMN, *columns]
     if not location.exists(name):
         return pd.DataFrame(columns=expected, dtype="str"), []
+    content = _without_cut_row(location.read(name))
     try:
-        table = pd.read_csv(io.BytesIO(location.read(name)), dtype="str")
+        table = pd.read_csv(io.BytesIO(content), dtype="str")
     except (ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise SourceError(
             f"{location}/{name} is no CSV table ({type(error).__name__}). Its columns "
@@ -195,6 +235,14 @@ def _read_csv(
             f"{name}: {int((~valid).sum())} rows have no valid StudyInstanceUID."
         )
     return table[valid].reset_index(drop=True), notes
+
+
+def _without_cut_row(content: bytes) -> bytes:
+    """Return a table without a last row that is still being written."""
+    before, end, last = content.rpartition(b"\n")
+    expected = before.partition(b"\n")[0].count(b",")
+    is_cut = last.count(b",") < expected or last.endswith(b",")
+    return before + end if end and last and is_cut else content
 
 
 def _is_filled(table: pd.DataFrame) -> pd.DataFrame:

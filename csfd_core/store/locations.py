@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import fsspec
+import xxhash
 from fsspec.implementations.local import LocalFileSystem
 
 from csfd_core.errors import SourceError
@@ -37,6 +38,7 @@ _S3_OPTIONS: Final = {
 # enough for three breaks of one answer. Each more multiplies the waits of botocore.
 _S3FS_ATTEMPTS: Final = 4
 _BATCH_FILES: Final = 16
+_ETAG: Final = "etag:"
 _TEMPORARY: Final = ".tmp-"
 _ABANDONED_AFTER_S: Final = 3600
 
@@ -176,6 +178,18 @@ class Location:
                 return Path(self._full(path)).read_bytes()
             return bytes(self._fs.cat_file(self._full(path)))
 
+    def content_token(self, entry: FileEntry) -> str:
+        """Return what changes with the content of a small file, and only with that.
+
+        S3's ETag is such a token; a file on a disk is read.
+
+        Raises:
+            SourceError: If it cannot be read.
+        """
+        if entry.token.startswith(_ETAG):
+            return entry.token
+        return xxhash.xxh3_128_hexdigest(self.read(entry.path))
+
     def open(self, path: str) -> IO[bytes]:
         """Open a file for reading in places, as a Parquet reader does.
 
@@ -258,7 +272,9 @@ class Location:
 def _to_entry(path: str, info: dict[str, Any]) -> FileEntry:
     """Make an entry; the token is S3's ETag, or the modification time on a disk."""
     etag = info.get("ETag")
-    token = f"etag:{etag.strip(chr(34))}" if etag else f"mtime:{info.get('mtime', 0)!r}"
+    token = (
+        f"{_ETAG}{etag.strip(chr(34))}" if etag else f"mtime:{info.get('mtime', 0)!r}"
+    )
     return FileEntry(path=path, size_bytes=int(info["size"] or 0), token=token)
 
 

@@ -19,6 +19,7 @@ from csfd_core.vocabulary import is_uid
 
 IMAGES_FOLDER: Final = "train_images"
 MASKS_FOLDER: Final = "segmentations"
+LABELS_FOLDER: Final = "labels"
 LABELS_FILE: Final = "train.csv"
 BOXES_FILE: Final = "train_bounding_boxes.csv"
 PHANTOM_FILE: Final = "phantom.json"  # lies beside the labels of a synthetic source
@@ -145,7 +146,8 @@ class Source:
     def _plain_studies(self, files: Sequence[FileEntry]) -> list[StudyFolder]:
         groups: dict[str, list[FileEntry]] = defaultdict(list)
         for entry in files:
-            groups[entry.path.rpartition("/")[0]].append(entry)
+            if not _is_beside_studies(entry):
+                groups[entry.path.rpartition("/")[0]].append(entry)
         return [
             StudyFolder(
                 source=self.location,
@@ -233,6 +235,16 @@ def data_kind(locations: Sequence[Location]) -> DataKind:
     if kinds == {True, False}:
         return "mixed"
     return "phantom" if kinds == {True} else "real"
+
+
+def _is_beside_studies(entry: FileEntry) -> bool:
+    """Say whether a file is of the layout but no image; an inbox may have no others."""
+    folder = entry.path.rpartition("/")[0]
+    if folder == LABELS_FOLDER:
+        return entry.name.endswith(".json")
+    if folder == MASKS_FOLDER:
+        return entry.name.endswith(_MASK_SUFFIXES)
+    return entry.path in (LABELS_FILE, BOXES_FILE, PHANTOM_FILE)
 
 
 def _digest_entries(entries: Sequence[FileEntry]) -> str:

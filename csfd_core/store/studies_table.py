@@ -45,7 +45,9 @@ def write_studies_table(
     records = [record for record in found if record.study_uid not in withdrawn]
     badly_named = [StudyRecord.of(scan_study(f)[0]) for f in sources.badly_named()]
     inputs = studies_table_inputs(stores, sources)
-    newest = stores.label_history.record(labels, withdrawn)
+    newest = stores.label_history.record(labels)
+    for study_uid in stores.withdrawn.study_uids() - withdrawn:  # meanwhile
+        stores.label_history.drop_study(study_uid)
     versions = {study_uid: found.version for study_uid, found in newest.items()}
     table = build_studies_table([*records, *badly_named], labels, boxes, versions)
     if inputs != stores.metadata.read_studies_inputs():
@@ -57,16 +59,21 @@ def write_studies_table(
 
 
 def studies_table_inputs(stores: Stores, sources: Sources) -> str:
-    """Identify what the table is built from by the listings, without reading it."""
+    """Identify what the table is built from.
+
+    Records by their listing; labels and boxes by their content, so that touching such a
+    file changes nothing.
+    """
     form = f"{_NAMES} {data_kind(sources.locations)}"
     digest = hashlib.sha256(form.encode())
-    entries = [*stores.metadata.record_entries()]
+    for entry in stores.metadata.record_entries():
+        digest.update(f"{entry.name}\0{entry.size_bytes}\0{entry.token}\n".encode())
     for location in sources.locations:
         named = (LABELS_FILE, BOXES_FILE)
-        entries += [entry for entry in location.entries() if entry.name in named]
-        entries += label_entries(location)
-    for entry in entries:
-        digest.update(f"{entry.name}\0{entry.size_bytes}\0{entry.token}\n".encode())
+        entries = [entry for entry in location.entries() if entry.name in named]
+        for entry in [*entries, *label_entries(location)]:
+            content = location.content_token(entry)
+            digest.update(f"{entry.name}\0{content}\n".encode())
     for folder in sources.badly_named():
         digest.update(f"{folder.name}\n".encode())
     return digest.hexdigest()

@@ -81,9 +81,11 @@ TOMORROW = (datetime.now(UTC) + timedelta(days=3)).date().isoformat()
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
+        ({"labels": {"C1": True}}, "labels.C1"),
+        ({"reader": None}, "need a `reader`"),
         ({"labels": {"C1": 2}}, "labels.C1"),
         ({"labels": {"C8": 0}}, "C8"),
-        ({"labels": {}}, "neither labels nor"),
+        ({"labels": {}}, "neither `labels` nor"),
         ({"study_uid": "1.2.3"}, "of another study"),
         ({"date": "yesterday"}, "date"),
         ({"date": TOMORROW}, "lies in the future"),
@@ -186,17 +188,63 @@ def test_a_file_that_is_written_anew_loses_no_label_meanwhile(tmp_path: Path) ->
     assert record(source, store) == ["C4", "C1"]
 
 
-def test_labels_that_are_gone_are_a_version_and_unlabelled_studies_none(
+def test_labels_that_are_gone_stay_on_record_and_nulls_take_them_back(
     tmp_path: Path,
 ) -> None:
     source, store = tmp_path / "source", tmp_path / "store"
     write_row(source, ",,,,,,,")
     assert record(source, store) == []
     write_row(source, "1,0,1,0,0,0,0,0")
-    record(source, store)
+    assert record(source, store) == ["C2"]
+    path = write_note(source)
+    assert record(source, store) == ["C2", "C4"]
+    path.unlink()  # the inbox is cleared; the row is older than the correction
+    assert record(source, store) == ["C2", "C4"]
     (source / "train.csv").unlink()
-    assert record(source, store) == ["C2", "none"]
-    assert record(source, store) == ["C2", "none"]
+    assert record(source, store) == ["C2", "C4"]
+    table = LabelHistory(Location(store)).read_labels([Location(source)]).table
+    assert table.loc[UID, "C4"] == 1
+    write_note(source, labels=dict.fromkeys(LEVEL_NAMES), date="2026-02-01")
+    assert record(source, store) == ["C2", "C4", "file"]
+    table = LabelHistory(Location(store)).read_labels([Location(source)]).table
+    assert table.loc[UID].isna().all()
+
+
+def test_a_correction_that_is_dated_before_the_record_does_not_count(
+    tmp_path: Path,
+) -> None:
+    source, store = tmp_path / "source", tmp_path / "store"
+    write_note(source, date="2026-02-01")
+    record(source, store)
+    write_note(source, labels={**WHOLE, "C1": 1}, date="2026-01-31")
+    assert record(source, store) == ["C4"]
+
+
+@pytest.mark.parametrize("left", [1, 8, 20, 30])
+def test_a_row_that_is_still_being_written_is_left_alone(
+    tmp_path: Path, left: int
+) -> None:
+    rows = f"{HEADER}1.2.3,1,0,1,0,0,0,0,0\n1.2.4,1,0,1,0,0,0,0,0"
+    (tmp_path / "train.csv").write_text(rows)
+    assert len(read_labels(Location(tmp_path)).table) == 2  # whole, without an end
+    (tmp_path / "train.csv").write_text(rows[: len(rows) - left])
+    table = read_labels(Location(tmp_path)).table
+    assert table.loc["1.2.3"].notna().all()
+    assert "1.2.4" not in table.index
+
+
+@pytest.mark.parametrize("note", [{"slices": 9}, {"withdrawn": "consent taken back"}])
+def test_a_file_without_labels_needs_no_reader(
+    tmp_path: Path, note: dict[str, Any]
+) -> None:
+    write_row(tmp_path, "1,0,1,0,0,0,0,0")
+    path = tmp_path / "labels" / f"{UID}.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"study_uid": UID, **note}))
+    (found,) = read_label_notes(Location(tmp_path)).notes.values()
+    assert (found.reader, found.date, found.labels) == (None, None, {})
+    table = read_labels(Location(tmp_path)).table
+    assert len(table) == ("slices" in note)  # the row's labels count, unless withdrawn
 
 
 def test_a_study_is_dropped_alone(tmp_path: Path) -> None:
@@ -207,8 +255,7 @@ def test_a_study_is_dropped_alone(tmp_path: Path) -> None:
     history = LabelHistory(Location(store))
     history.drop_study(UID)
     assert (len(history.versions(UID)), len(history.versions("1.2.3"))) == (0, 1)
-    labels = read_all_labels([Location(source)], [UID])
-    history.record(labels, [UID])
+    history.record(read_all_labels([Location(source)], [UID]))
     assert history.versions(UID) == []
 
 
