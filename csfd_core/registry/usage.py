@@ -128,6 +128,7 @@ def files_of(stores: Stores, study_uid: str) -> list[str]:
         stores.predicted_masks.path(uid),
         stores.masks.path(uid),
         stores.slices.path(uid),
+        stores.metadata.listing_path(uid),
         stores.metadata.path(uid),
     )
     return [*features, *(path for path in fixed if stores.root.exists(path))]

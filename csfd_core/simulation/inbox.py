@@ -149,8 +149,9 @@ class Department:
             "labels": {OVERALL: max(labels.values()), **labels},
             "reader": READERS[number % 2 if is_new else 1],
             "date": (MONDAY + timedelta(weeks=week.number)).isoformat(),
-            "slices": study.slice_count,
         }
+        if number not in dict(week.damaged):  # whoever damages files counts none
+            note["slices"] = study.slice_count
         path = self.inbox / LABELS_FOLDER / f"{study.study_uid}.json"
         path.parent.mkdir(exist_ok=True)
         new = path.with_suffix(".part")
