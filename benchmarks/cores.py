@@ -16,11 +16,12 @@ from pathlib import Path
 import psutil
 
 from benchmarks.harness import Result, in_turns, ratios, spread, timed
-from benchmarks.studies import large_volume, tasks_of, write_copy
+from benchmarks.studies import large_volume, longer, tasks_of, write_copy
 from csfd_core.executors import InlineExecutor, open_executor
 from csfd_core.store.convert import WRITTEN, convert_study, run_studies
 
-STUDIES, SLICES = 8, 48
+STUDIES, SLICES = 8, 352  # slices of a study, as on average in the RSNA data
+PAINTED = 48  # different ones among them
 ROUNDS = 5
 TARGET = 1.8
 
@@ -46,7 +47,7 @@ def run() -> Result:
     """Convert eight studies in turns with one process and with a pool of two."""
     with tempfile.TemporaryDirectory() as name, open_executor(2) as pool:
         source = Path(name) / "source"
-        volume = large_volume(SLICES)
+        volume = longer(large_volume(PAINTED), SLICES)
         for number in range(STUDIES):
             write_copy(source, volume, number)
         numbers = itertools.count()

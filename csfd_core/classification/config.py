@@ -55,11 +55,27 @@ class ClassifierConfig:
         """Return the settings as JSON values."""
         return {**asdict(self), "filters": list(self.filters)}
 
+    def identity(self, *, has_backbone: bool) -> dict[str, Any]:
+        """Return the settings that one kind of classifier depends on, as JSON values.
+
+        Args:
+            has_backbone: It is a head on a backbone, and not the basic CNN.
+        """
+        others = _OF_PATCHES if has_backbone else _OF_BACKBONES
+        return {name: v for name, v in self.to_note().items() if name not in others}
+
     @classmethod
     def from_note(cls, note: dict[str, Any]) -> "ClassifierConfig":
         """Return the settings that ``to_note`` gave."""
         return cls(**{**note, "filters": tuple(note["filters"])})
 
+
+_OF_PATCHES: Final = frozenset(
+    ("steps_per_epoch", "patch_px", "filters", "most_vertebrae", "mined_share")
+)
+_OF_BACKBONES: Final = frozenset(
+    ("weights", "fine_tune_epochs", "fine_tune_rate", "hidden", "dropout")
+)
 
 # The study trained for ten epochs.
 CLASSIFIER_PROFILES: Final[dict[str, ClassifierConfig]] = {

@@ -22,8 +22,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from csfd_core.classification.backbones.basic_cnn import NAME as BASIC_CNN
 from csfd_core.classification.classifier import Classifier, CropShape, TrainingSet
-from csfd_core.classification.config import ClassifierConfig
+from csfd_core.classification.config import NONE, ClassifierConfig
 from csfd_core.classification.crops import read_vertebrae
 from csfd_core.classification.manifest import Manifest, labels_of
 from csfd_core.classification.models import (
@@ -80,12 +81,13 @@ def plan_classifier(
 ) -> ClassifierFit:
     """Say what a training would be made from, without starting it."""
     rows = manifest.usable
+    has_backbone = name != BASIC_CNN
     facts = {
         "code": CODE_VERSION,
         "name": name,
         "fold": fold,
-        "config": config.to_note(),
-        "weights": _file_digest(config.weights),
+        "config": config.identity(has_backbone=has_backbone),
+        "weights": _file_digest(config.weights) if has_backbone else NONE,
         "crop": dict(manifest.crop),
         "rows": rows[
             ["study_uid", "level", "label", "fold", "is_test", "content_hash"]

@@ -81,7 +81,7 @@ def test_identity_follows_rows_settings_and_weights(
     own = plan(manifest).inputs
     assert plan(manifest, 1).inputs != own
     assert plan_classifier("resnet50", 0, CONFIG, manifest).inputs != own
-    for other in (replace(CONFIG, seed=1), replace(CONFIG, dropout=0.1)):
+    for other in (replace(CONFIG, seed=1), replace(CONFIG, mined_share=0.1)):
         assert plan_classifier(NAME, 0, other, manifest).inputs != own
     for column, value in (("label", 1), ("content_hash", "new"), ("fold", 1)):
         table = manifest.table.copy()
@@ -90,13 +90,16 @@ def test_identity_follows_rows_settings_and_weights(
         assert plan(replace(manifest, table=table)).inputs != own
     crop = {**manifest.crop, "pixel_mm": 0.1}
     assert plan(replace(manifest, crop=crop)).inputs != own
+    backbone = plan_classifier("resnet50", 0, CONFIG, manifest).inputs
     file = tmp_path / "weights.h5"
     file.write_bytes(b"a")
     config = replace(CONFIG, weights=str(file))
-    first = plan_classifier(NAME, 0, config, manifest).inputs
-    assert first != own
+    first = plan_classifier("resnet50", 0, config, manifest).inputs
+    assert first != backbone
     file.write_bytes(b"b")
-    assert plan_classifier(NAME, 0, config, manifest).inputs != first
+    assert plan_classifier("resnet50", 0, config, manifest).inputs != first
+    other = replace(CONFIG, dropout=0.1)
+    assert plan_classifier("resnet50", 0, other, manifest).inputs != backbone
 
 
 def test_identity_does_not_follow_what_a_model_does_not_see(
@@ -110,6 +113,14 @@ def test_identity_does_not_follow_what_a_model_does_not_see(
     left_out = table.iloc[:7].assign(left_out="no label", label=None)
     more = pd.concat([table, left_out.astype(table.dtypes)], ignore_index=True)
     assert plan(replace(manifest, table=more)).inputs == own
+    weights = replace(CONFIG, weights="imagenet", dropout=0.1)
+    assert plan_classifier(NAME, 0, weights, manifest).inputs == own
+    patches = replace(CONFIG, steps_per_epoch=7)
+    backbones = [
+        plan_classifier("resnet50", 0, config, manifest).inputs
+        for config in (CONFIG, patches)
+    ]
+    assert backbones[0] == backbones[1]
 
 
 def test_a_model_is_kept_with_what_it_was_made_from(
