@@ -19,7 +19,7 @@ from csfd_core.classification.models import FOLDER, ClassifierStore
 from csfd_core.classification.probabilities import Calibrated, probabilities_of
 from csfd_core.classification.registry import CLASSIFIERS
 from csfd_core.crops.cutting import CropConfig
-from csfd_core.errors import SettingsError
+from csfd_core.errors import SettingsError, StoreError
 from csfd_core.registry.champion import ChampionRegistry, Version
 from csfd_core.registry.history import ALIASES, CHAMPION
 from csfd_core.registry.titles import require_whole
@@ -153,11 +153,14 @@ def _open_folds(
     stores: Stores, name: str, folder: str, folds: Sequence[int]
 ) -> Ensemble:
     models = ClassifierStore(stores.root, folder)
-    return Ensemble(
-        name=name,
-        members=[open_trained(stores, name, fold, folder) for fold in folds],
-        cards=[models.card(name, fold) or {} for fold in folds],
-    )
+    members = [open_trained(stores, name, fold, folder) for fold in folds]
+    cards = [models.card(name, fold) or {} for fold in folds]
+    if any(card["crop"] != cards[0]["crop"] for card in cards):
+        raise StoreError(
+            f"The folds of {name} were trained on crops of different sizes. Train all "
+            "of them again, with csfd run or a backfill."
+        )
+    return Ensemble(name=name, members=members, cards=cards)
 
 
 def write_best(stores: Stores, name: str) -> None:

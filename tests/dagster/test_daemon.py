@@ -23,7 +23,7 @@ from csfd_core.store.convert import Stores
 from csfd_core.store.locations import Location
 from csfd_dagster.schedules import NAME
 
-PATIENCE_S = 240
+PATIENCE_S = 500
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def run_of_the_schedule(instance: dg.DagsterInstance) -> dg.DagsterRun | None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 def test_the_daemon_starts_a_run_that_ingests_what_has_come(
     places: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,8 +26,9 @@ from csfd_core.classification.ensemble import (
 )
 from csfd_core.classification.fit import fit_classifier, plan_classifier
 from csfd_core.classification.manifest import Manifest
+from csfd_core.classification.models import ClassifierStore
 from csfd_core.comparison.chosen import choose_examples
-from csfd_core.errors import SettingsError, SourceError
+from csfd_core.errors import SettingsError, SourceError, StoreError
 from csfd_core.evaluation.folds import is_test
 from csfd_core.inference.predict import (
     PREDICTED,
@@ -102,6 +103,22 @@ def source(tmp_path: Path) -> Path:
     write_study(folder)
     (write_study(folder, OTHER_UID) / "9.dcm").unlink()
     return folder
+
+
+def test_folds_of_different_crops_are_no_ensemble(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = ClassifierStore.card
+
+    def card(self: ClassifierStore, model: str, fold: int) -> dict[str, Any] | None:
+        found = known(self, model, fold)
+        if found is not None and fold == 3:
+            found["crop"]["pixel_mm"] = 9.0
+        return found
+
+    monkeypatch.setattr(ClassifierStore, "card", card)
+    with pytest.raises(StoreError, match="crops of different sizes"):
+        open_ensemble(stores, NAME)
 
 
 def predict(place: Path, out: Path, ensemble: Ensemble) -> dict[str, PredictedStudy]:
