@@ -210,10 +210,32 @@ def _overview(drift: Drift) -> Section:
             Table(
                 name="features",
                 title="Every feature",
-                frame=to_frame(drift),
+                frame=_short_frame(drift),
                 is_open=has_new,
             ),
         ),
+    )
+
+
+def _short_frame(drift: Drift) -> pd.DataFrame:
+    """Return what the page shows of ``drift.csv``."""
+    standing = {
+        finding.feature.name: "yes" if finding.is_drifted else "no"
+        for finding in drift.judged
+    }
+    return pd.DataFrame(
+        [
+            {
+                "feature": finding.feature.title,
+                "reference": finding.comparison.reference_mean,
+                "new": finding.comparison.current_mean,
+                "distance": finding.comparison.effect,
+                "margin": finding.comparison.margin,
+                "adjusted p": finding.p_adjusted,
+                "drifted": standing.get(finding.feature.name, "not judged"),
+            }
+            for finding in drift.findings
+        ]
     )
 
 
