@@ -8,7 +8,7 @@ import pandas as pd
 
 from csfd_core.classification.registry import CLASSIFIERS
 from csfd_core.evaluation.folds import assign_folds
-from csfd_core.simulation.plan import Week
+from csfd_core.simulation.plan import CORRECTED_AFTER, Week
 from csfd_core.store.convert import Stores
 
 _MODELS: Final = ("segmentation_model", *CLASSIFIERS)
@@ -130,13 +130,24 @@ class Ledger:
         ]
 
     def _degraded(self) -> Verdict:
-        (facts,) = [f for f in self.weeks if f.week.is_degraded]
-        week = facts.week.number
-        if facts.decision is None:
-            return Verdict(False, f"Week {week}, with wrong labels, trained no model.")
-        refused = not facts.decision["promoted"]
-        told = "was refused" if refused else "took over"
-        return Verdict(refused, f"The model of week {week}, with wrong labels, {told}.")
+        """Judge the models that were trained while the wrong labels were there."""
+        (wrong,) = [f.week.number for f in self.weeks if f.week.is_degraded]
+        decisions = {
+            facts.week.number: facts.decision
+            for facts in self.weeks
+            if wrong <= facts.week.number < wrong + CORRECTED_AFTER and facts.decision
+        }
+        if not decisions:
+            return Verdict(
+                False, f"The wrong labels of week {wrong} trained no model to judge."
+            )
+        won = [number for number, found in decisions.items() if found["promoted"]]
+        told = f"took over in the weeks {won}" if won else "were refused"
+        return Verdict(
+            not won,
+            f"{len(decisions)} models that learnt from the wrong labels of week "
+            f"{wrong} (weeks {', '.join(map(str, decisions))}) {told}.",
+        )
 
 
 def events_of(week: Week) -> str:

@@ -13,6 +13,7 @@ Damage = Literal["missing_slices", "truncated_file"]
 _DAMAGES: Final[tuple[Damage, ...]] = ("missing_slices", "truncated_file")
 _LEAST_WEEKS: Final = 6  # so that everything can happen, and be mended
 _WEEKLY: Final = (5, 20)
+CORRECTED_AFTER: Final = 2  # weeks: the degraded one is read again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +124,7 @@ def _week(
     calm = number != degraded
     damage = _DAMAGES[number // 4 % len(_DAMAGES)]
     corrected = before[2].misread if number == 4 else ()
-    if number == degraded + 2:
+    if number == degraded + CORRECTED_AFTER:
         corrected += before[degraded].arrivals
     earlier = [*before[0].arrivals]
     return Week(

@@ -114,6 +114,20 @@ def test_a_degraded_week_that_wins_or_trains_nothing_fails(
     assert held(ledger)[4] is False
 
 
+def test_models_of_the_weeks_until_the_correction_are_judged(tmp_path: Path) -> None:
+    ledger = good_ledger(tmp_path)
+    quiet = facts(decision=None, retraining="Too few.")
+
+    def later(number: int) -> WeekFacts:
+        week = Week(number=number, arrivals=())
+        return facts(week=week, decision={"promoted": True})
+
+    ledger.weeks = [quiet, later(2)]
+    assert held(ledger)[4] is False
+    ledger.weeks = [facts(), later(3)]  # by then the labels are read again
+    assert held(ledger)[4] is True
+
+
 def test_table_tells_of_a_week() -> None:
     row = Ledger(weeks=[facts()]).table().iloc[0]
     assert (row["candidate"], row["champion"]) == (0.75, 0.5)
