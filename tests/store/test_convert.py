@@ -306,9 +306,13 @@ def test_studies_table_follows_records_labels_and_boxes(
         stores, sources
     )
     os.utime(source / "train.csv")
-    assert stores.metadata.read_studies_inputs() != studies_table_inputs(
-        stores, sources
-    )
+    built = stores.metadata.read_studies_inputs()
+    assert built == studies_table_inputs(stores, sources)
+    for name in ("train.csv", "train_bounding_boxes.csv"):
+        content = (source / name).read_text()
+        (source / name).write_text(content.replace(",1,", ",0,", 1))
+        assert built != studies_table_inputs(stores, sources)
+        (source / name).write_text(content)
 
 
 def test_several_studies_in_one_folder_are_refused(tmp_path: Path, store: Path) -> None:
