@@ -56,8 +56,12 @@ class WeekFacts:
             "candidate": _score(scores, decision.get("challenger")),
             "champion": _score(scores, decision.get("champion")),
             "serves": self.champion or "nobody",
-            "decision": decision.get("verdict") or f"no training: {self.retraining}",
+            "decision": decision.get("verdict") or self._told(),
         }
+
+    def _told(self) -> str:
+        """Say why there was no training, without what the week does not need."""
+        return f"no training: {(self.retraining or '').partition(' since ')[0]}"
 
 
 @dataclass(frozen=True, slots=True)
