@@ -45,7 +45,7 @@ def test_six_weeks_hold_what_they_must(
         "broken" in table["events"].iloc[-1]
     )
     assert (table["quarantined"] == 0).sum() < 7
-    assert "all labels wrong" in table["events"].tolist()
+    assert table["events"].str.contains("all labels wrong").sum() == 1
     assert table["models"].iloc[0] == 5  # segmentation and four classifiers
     assert any("no training" in row for row in table["decision"])
 
