@@ -276,7 +276,7 @@ def simulate(
     start: Annotated[int, typer.Option(min=1, help="Studies at the start.")] = 80,
     retrain: Annotated[
         int, typer.Option(min=1, help="New labelled studies that start a training.")
-    ] = 20,
+    ] = 15,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same weeks.")] = 0,
 ) -> None:
     """Live through three months of a department on phantoms, in minutes.

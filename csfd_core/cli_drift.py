@@ -5,11 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from csfd_core.store.convert import Stores
-
-_PIPED_WIDTH = 160  # a file or pipe has no width of its own
 
 
 def register(app: typer.Typer) -> None:
@@ -56,6 +52,7 @@ def drift(
     from csfd_core.settings import Settings
     from csfd_core.store.convert import Stores
     from csfd_core.store.locations import Location
+    from csfd_core.terminal import print_drift
 
     settings = Settings.from_environment()
     stores = Stores(Location(store or settings.store))
@@ -63,7 +60,7 @@ def drift(
     found = observe_drift(stores, settings.mlflow_tracking_uri)
     location = report_location(stores) if out is None else Location(out)
     write_report(location, found)
-    _print_features(to_frame(found))
+    print_drift(to_frame(found))
     if found.groups.serving is not None and found.groups.serving.notice:
         typer.echo(found.groups.serving.notice)
     typer.echo(summarize(found))
@@ -93,26 +90,3 @@ def _not_ingested(
         f"{count} studies of the source are not in the store yet and are not compared; "
         "csfd run takes them up."
     )
-
-
-def _print_features(frame: "pd.DataFrame") -> None:
-    """Print a row per feature; what has drifted is marked."""
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Table
-
-    from csfd_core.reports.page import format_value
-
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console = Console(markup=False, highlight=False, width=_PIPED_WIDTH)
-    table = Table(box=SIMPLE)
-    for name in ("feature", "reference", "new", "before", "after", "PSI", "p adjusted"):
-        table.add_column(name, justify="left" if name == "feature" else "right")
-    table.add_column("standing")
-    for row in frame.itertuples(index=False):
-        values = (row.reference_n, row.current_n, row.reference_mean, row.current_mean)
-        numbers = [format_value(value) for value in (*values, row.psi, row.p_adjusted)]
-        standing = "DRIFTED: " if row.drifted else ""
-        table.add_row(str(row.feature), *numbers, f"{standing}{row.why}")
-    console.print(table)

@@ -23,6 +23,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from csfd_core.inspection import InspectedStudy
+from csfd_core.reports.page import format_value
 from csfd_core.simulation.ledger import Verdict
 from csfd_core.vocabulary import LABEL_COLUMNS, OVERALL
 
@@ -193,6 +194,21 @@ def print_models(models: pd.DataFrame, data_kind: str) -> None:
         table.add_column(title, justify="left" if title in _TEXTS else "right")
     for row in models[list(names)].itertuples(index=False):
         table.add_row(*(_cell(value) for value in row))
+    console.print(table)
+
+
+def print_drift(features: pd.DataFrame) -> None:
+    """Print a row per feature of ``drift.csv``; what has drifted is marked."""
+    console = _console()
+    table = Table(box=SIMPLE)
+    for name in ("feature", "reference", "new", "before", "after", "PSI", "p adjusted"):
+        table.add_column(name, justify="left" if name == "feature" else "right")
+    table.add_column("standing")
+    for row in features.itertuples(index=False):
+        values = (row.reference_n, row.current_n, row.reference_mean, row.current_mean)
+        numbers = [format_value(value) for value in (*values, row.psi, row.p_adjusted)]
+        standing = "DRIFTED: " if row.drifted else ""
+        table.add_row(str(row.feature), *numbers, f"{standing}{row.why}")
     console.print(table)
 
 

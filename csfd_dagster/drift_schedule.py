@@ -4,17 +4,14 @@
 imported.
 """
 
-import os
 from typing import Final
 
 import dagster as dg
-from dagster._utils.schedules import is_valid_cron_string
 
 from csfd_core.drift.report import Arrived, studies_since_report
-from csfd_core.errors import SettingsError
 from csfd_dagster.assets.drift import data_drift
 from csfd_dagster.resources import StoreResource
-from csfd_dagster.schedules import run_in_progress
+from csfd_dagster.schedules import read_cron, run_in_progress
 
 NAME: Final = "drift_watch"
 DEFAULT_CRON: Final = "0 3 * * 1"  # Mondays, an hour after the retraining looks
@@ -34,11 +31,7 @@ def build_drift_schedules() -> list[dg.ScheduleDefinition]:
     Raises:
         SettingsError: If the time is no cron string.
     """
-    cron = os.environ.get(_CRON) or DEFAULT_CRON
-    if not is_valid_cron_string(cron):
-        raise SettingsError(
-            f"{_CRON} must be a cron string like {DEFAULT_CRON!r}. Received: {cron!r}."
-        )
+    cron = read_cron(_CRON, DEFAULT_CRON)
 
     # Running from the start: without a model or new studies it does nothing but say so.
     @dg.schedule(

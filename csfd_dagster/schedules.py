@@ -20,7 +20,7 @@ from csfd_dagster.resources import SourceResource, StoreResource
 
 NAME: Final = "nightly_retraining"
 DEFAULT_CRON: Final = "0 2 * * *"  # when nobody reads studies
-DEFAULT_STUDIES: Final = 20  # newly labelled ones; the issue's weeks bring 5 to 20
+DEFAULT_STUDIES: Final = 20  # two to four weeks of a department
 _CRON: Final = "CSFD_RETRAIN_CRON"
 RETRAIN_STUDIES: Final = "CSFD_RETRAIN_STUDIES"
 _PHASE_ENDS_WITHIN: Final = timedelta(days=2)
@@ -33,11 +33,7 @@ def build_schedules() -> list[dg.ScheduleDefinition]:
     Raises:
         SettingsError: If the time is no cron string.
     """
-    cron = os.environ.get(_CRON) or DEFAULT_CRON
-    if not is_valid_cron_string(cron):
-        raise SettingsError(
-            f"{_CRON} must be a cron string like {DEFAULT_CRON!r}. Received: {cron!r}."
-        )
+    cron = read_cron(_CRON, DEFAULT_CRON)
 
     # Running from the start: without a first training by hand, or with too few new
     # studies, it does nothing but say so.
@@ -83,6 +79,20 @@ def build_schedules() -> list[dg.ScheduleDefinition]:
         )
 
     return [nightly_retraining]
+
+
+def read_cron(variable: str, default: str) -> str:
+    """Return the time that a variable of the environment gives.
+
+    Raises:
+        SettingsError: If it is no cron string.
+    """
+    cron = os.environ.get(variable) or default
+    if not is_valid_cron_string(cron):
+        raise SettingsError(
+            f"{variable} must be a cron string like {default!r}. Received: {cron!r}."
+        )
+    return cron
 
 
 def wanted_studies() -> int:

@@ -160,6 +160,20 @@ class ClassifierStore:
         return kept
 
 
+def learnt_from(card: Mapping[str, Any]) -> set[str]:
+    """Return the studies that a classifier was trained, stopped or calibrated on."""
+    names = ("training_studies", "validation_studies")
+    return {str(uid) for name in names for uid in card[name]}
+
+
+def age_of(card: Mapping[str, Any]) -> tuple[str, int]:
+    """Return what the newest card has the most of.
+
+    Of cards without a date, the newest is the one that has learnt from most studies.
+    """
+    return str(card.get("trained_at", "")), len(learnt_from(card))
+
+
 def _small(values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     """Return kernels in half precision, which costs no accuracy here.
 

@@ -12,6 +12,7 @@ from csfd_core.classification.models import (
     VALIDATION,
     ClassifierStore,
     FoldResult,
+    age_of,
 )
 from csfd_core.classification.registry import CLASSIFIERS
 from csfd_core.registry.champion import ChampionRegistry
@@ -76,9 +77,8 @@ class Serving:
 def serving_of(stores: Stores, tracking_uri: str) -> Serving | None:
     """Return the champion; else the best of the comparison; else the newest candidate.
 
-    The newest candidate is the one that has learnt from most studies, as for the
-    retraining. ``None``: no classifier was trained yet. MLflow is asked only where a
-    version was registered.
+    Which is the newest is decided as for the retraining. ``None``: no classifier was
+    trained yet. MLflow is asked only where a version was registered.
 
     Raises:
         SettingsError: If MLflow cannot be used, or lost the champion.
@@ -99,7 +99,7 @@ def serving_of(stores: Stores, tracking_uri: str) -> Serving | None:
     best = read_best(stores)
     if best in found:
         return Serving(title=best, alias=best, results=found[best], notice=_BEST)
-    name = max(found, key=lambda model: len(studies_learnt_from(found[model])))
+    name = max(found, key=lambda model: max(age_of(r.card) for r in found[model]))
     return Serving(title=name, alias=name, results=found[name], notice=_NEWEST)
 
 

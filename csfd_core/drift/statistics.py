@@ -5,7 +5,7 @@ study are not independent of each other.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -101,17 +101,7 @@ def compare_values(reference: npt.ArrayLike, current: npt.ArrayLike) -> Comparis
     )
     is_small = before.size * after.size <= _LARGEST_EXACT
     found = stats.ks_2samp(before, after, method="exact" if is_small else "asymp")
-    return Comparison(
-        reference_n=before.size,
-        current_n=after.size,
-        reference_mean=float(before.mean()),
-        current_mean=float(after.mean()),
-        psi=psi,
-        ks=float(found.statistic),
-        p=float(found.pvalue),
-        effect=psi,
-        margin=PSI_MARGIN,
-    )
+    return _by_index(before, after, psi, found)
 
 
 def compare_rates(reference: npt.ArrayLike, current: npt.ArrayLike) -> Comparison:
@@ -178,17 +168,7 @@ def compare_histograms(reference: Vector, current: Vector) -> Comparison:
         alternative="greater",
         rng=np.random.default_rng(0),  # the same data give the same report
     )
-    return Comparison(
-        reference_n=before.size,
-        current_n=after.size,
-        reference_mean=float(before.mean()),
-        current_mean=float(after.mean()),
-        psi=psi,
-        ks=float(found.statistic),
-        p=float(found.pvalue),
-        effect=psi,
-        margin=PSI_MARGIN,
-    )
+    return _by_index(before, after, psi, found)
 
 
 def cohens_h(before: float, after: float) -> float:
@@ -251,6 +231,26 @@ def _known(values: npt.ArrayLike) -> Vector:
 
 def _is_few(before: Vector, after: Vector) -> bool:
     return min(before.size, after.size) < LEAST_STUDIES
+
+
+def _by_index(
+    before: Vector,
+    after: Vector,
+    psi: float,
+    found: Any,  # noqa: ANN401 - results of SciPy share no type
+) -> Comparison:
+    """Return a comparison whose effect is the index; ``found`` has distance and p."""
+    return Comparison(
+        reference_n=before.size,
+        current_n=after.size,
+        reference_mean=float(before.mean()),
+        current_mean=float(after.mean()),
+        psi=psi,
+        ks=float(found.statistic),
+        p=float(found.pvalue),
+        effect=psi,
+        margin=PSI_MARGIN,
+    )
 
 
 def _undecided(before: Vector, after: Vector, margin: float) -> Comparison:

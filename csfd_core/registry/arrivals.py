@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from csfd_core.classification.manifest import MANIFEST_PATH, read_manifest
-from csfd_core.classification.models import ClassifierStore
+from csfd_core.classification.models import ClassifierStore, age_of, learnt_from
 from csfd_core.classification.registry import CLASSIFIERS
 from csfd_core.classification.trained_labels import is_corrected
 from csfd_core.evaluation.folds import assign_folds
@@ -97,8 +97,8 @@ def new_studies(
             studies with a label.
         cards: Of all trained classifiers.
     """
-    newest = max(cards, key=_age, default={})
-    trained = _learnt(newest)
+    newest = max(cards, key=age_of, default={})
+    trained = learnt_from(newest) if newest else set[str]()
     usable, corrected, ingested = set[str](), set[str](), set[str]()
     if table is not None:
         ingested = {str(uid) for uid in table["study_uid"]}
@@ -113,15 +113,6 @@ def new_studies(
         profile=str(newest.get("profile", "demo")),
         trained_on=len(trained),
     )
-
-
-def _learnt(card: Mapping[str, Any]) -> set[str]:
-    names = ("training_studies", "validation_studies")
-    return {uid for name in names for uid in card.get(name, {})}
-
-
-def _age(card: Mapping[str, Any]) -> tuple[str, int]:
-    return str(card.get("trained_at", "")), len(_learnt(card))
 
 
 def _corrected(card: Mapping[str, Any], labels: pd.DataFrame) -> set[str]:

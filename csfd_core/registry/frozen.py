@@ -20,6 +20,7 @@ from csfd_core.classification.models import (
     WEIGHTS,
     ClassifierStore,
     FoldResult,
+    learnt_from,
 )
 from csfd_core.errors import SourceError, StoreError
 from csfd_core.store.convert import Stores
@@ -154,12 +155,7 @@ def damages(stores: Stores, digest: str) -> list[str]:
 
 def studies_learnt_from(results: Sequence[FoldResult]) -> set[str]:
     """Return the studies that some fold was trained, stopped or calibrated on."""
-    return {
-        str(uid)
-        for result in results
-        for name in ("training_studies", "validation_studies")
-        for uid in result.card[name]
-    }
+    return {uid for result in results for uid in learnt_from(result.card)}
 
 
 def _read_fold(source: ClassifierStore, model: str, fold: int) -> dict[str, bytes]:

@@ -96,9 +96,8 @@ def withdraw(stores: Stores, study_uid: str, reason: str, by: str) -> Withdrawal
         raise SettingsError("A withdrawal needs a reason. Say it with --reason.")
     withdrawal = stores.withdrawn.add(Withdrawal(study_uid=uid, reason=told, by=by))
     headers = stores.metadata.path(uid)
-    listing = stores.metadata.listing_path(uid)
     paths = [path for path in files_of(stores, uid) if path != headers]
-    for path in [*paths, listing]:
+    for path in paths:
         stores.root.remove(path)
     drop_study(stores.root, uid)
     stores.label_history.drop_study(uid)

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from csfd_core.classification.models import learnt_from
 from csfd_core.classification.registry import CLASSIFIERS
 from csfd_core.evaluation.folds import assign_folds
 from csfd_core.simulation.plan import CORRECTED_AFTER, Week
@@ -93,8 +94,7 @@ class Ledger:
         """Look for locked studies among those that trained, stopped or calibrated."""
         locked = {uid for uid, (_, is_test) in self.places.items() if is_test}
         for card in cards:
-            learnt = {*card["training_studies"], *card["validation_studies"]}
-            self.leaked |= learnt & locked
+            self.leaked |= learnt_from(card) & locked
 
     def table(self) -> pd.DataFrame:
         """Return one row a week."""

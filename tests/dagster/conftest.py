@@ -1,7 +1,9 @@
-"""Places of one test, and models and phantoms that are cheap."""
+"""Places of one test, an instance, and models and phantoms that are cheap."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from coarse import cheap_models, coarse_phantoms
 
@@ -23,3 +25,12 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the whole graph run in seconds."""
     coarse_phantoms(monkeypatch)
     cheap_models(monkeypatch)
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """A schedule's context takes no instance that lives in memory alone."""
+    home = tmp_path / "home"
+    home.mkdir()
+    with dg.DagsterInstance.local_temp(str(home)) as found:
+        yield found

@@ -1,7 +1,6 @@
 """When the weekly look at drift starts, and why it does not."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,11 +8,7 @@ import dagster as dg
 import pandas as pd
 import pytest
 from classifying import uid_of
-from dagster._core.remote_origin import (
-    RegisteredCodeLocationOrigin,
-    RemoteJobOrigin,
-    RemoteRepositoryOrigin,
-)
+from ticking import Asked, begin_job, begin_phase, tick_of
 
 from csfd_core.classification.models import CARD, ClassifierStore
 from csfd_core.drift.report import NOTE, report_location
@@ -39,15 +34,6 @@ def stores(tmp_path: Path) -> Stores:
     return found
 
 
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """A schedule's context takes no instance that lives in memory alone."""
-    home = tmp_path / "home"
-    home.mkdir()
-    with dg.DagsterInstance.local_temp(str(home)) as found:
-        yield found
-
-
 def write_studies(stores: Stores, uids: list[str], status: str = "good") -> None:
     empty = dict.fromkeys([name for name, _, _ in STUDIES_COLUMNS])
     rows = [
@@ -62,20 +48,10 @@ def report(stores: Stores, uids: list[str]) -> None:
     report_location(stores).write(NOTE, note)
 
 
-def tick(
-    stores: Stores, instance: dg.DagsterInstance
-) -> tuple[list[dg.RunRequest], str | None]:
+def tick(stores: Stores, instance: dg.DagsterInstance) -> Asked:
     """Evaluate the schedule once: what it asks for, or why it does not."""
     resources = {"store": StoreResource(store_url=str(stores.root))}
-    defs = build_defs(resources)
-    with dg.build_schedule_context(
-        instance=instance,
-        scheduled_execution_time=MONDAY,
-        resources=resources,
-        repository_def=defs.get_repository_def(),
-    ) as context:
-        found = defs.resolve_schedule_def("drift_watch").evaluate_tick(context)
-    return list(found.run_requests or []), found.skip_message
+    return tick_of("drift_watch", MONDAY, resources, instance)
 
 
 def test_new_studies_start_a_run(stores: Stores, instance: dg.DagsterInstance) -> None:
@@ -126,11 +102,7 @@ def test_empty_store_is_told(tmp_path: Path, instance: dg.DagsterInstance) -> No
 def test_nothing_starts_while_a_job_that_measures_drift_runs(
     stores: Stores, instance: dg.DagsterInstance, job: str, status: dg.DagsterRunStatus
 ) -> None:
-    definition = build_defs().resolve_job_def(job)
-    place = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("csfd"), "csfd")
-    run = instance.create_run_for_job(
-        definition, status=status, remote_job_origin=RemoteJobOrigin(place, job)
-    )
+    run = begin_job(instance, job, status)
     requests, reason = tick(stores, instance)
     assert not requests
     assert str(reason).startswith(f"Run {run.run_id[:8]} looks for drift already")
@@ -147,13 +119,7 @@ def test_nothing_starts_while_a_job_that_measures_drift_runs(
 def test_phases_of_csfd_run_count_too(
     stores: Stores, instance: dg.DagsterInstance, key: str, expected: str
 ) -> None:
-    wanted = {dg.AssetKey(key)}
-    job = build_defs().resolve_implicit_global_asset_job_def()
-    instance.create_run_for_job(
-        job.get_subset(asset_selection=wanted),
-        status=dg.DagsterRunStatus.STARTED,
-        asset_selection=frozenset(wanted),
-    )
+    begin_phase(instance, key)
     assert expected in str(tick(stores, instance)[1])
 
 

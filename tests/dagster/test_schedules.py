@@ -1,7 +1,6 @@
 """When the nightly retraining starts, and why it does not."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 import pytest
-from dagster._core.remote_origin import (
-    RegisteredCodeLocationOrigin,
-    RemoteJobOrigin,
-    RemoteRepositoryOrigin,
-)
+from ticking import Asked, begin_job, begin_phase, tick_of
 
 from csfd_core.classification.models import CARD, ClassifierStore
 from csfd_core.errors import SettingsError
@@ -45,15 +40,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """A schedule's context takes no instance that lives in memory alone."""
-    home = tmp_path / "home"
-    home.mkdir()
-    with dg.DagsterInstance.local_temp(str(home)) as found:
-        yield found
-
-
 def write_card(folder: Path, uids: list[str], **facts: Any) -> None:
     place = ClassifierStore(Location(folder / "store")).of_fold("resnet50", 0)
     card = {
@@ -66,9 +52,7 @@ def write_card(folder: Path, uids: list[str], **facts: Any) -> None:
     place.write(CARD, json.dumps(card).encode())
 
 
-def tick(
-    folder: Path, instance: dg.DagsterInstance
-) -> tuple[list[dg.RunRequest], str | None]:
+def tick(folder: Path, instance: dg.DagsterInstance) -> Asked:
     """Evaluate the schedule once: what it asks for, or why it does not."""
     resources = {
         "source": SourceResource(
@@ -76,16 +60,7 @@ def tick(
         ),
         "store": StoreResource(store_url=str(folder / "store")),
     }
-    defs = build_defs(resources)
-    schedule = defs.resolve_schedule_def("nightly_retraining")
-    with dg.build_schedule_context(
-        instance=instance,
-        scheduled_execution_time=NIGHT,
-        resources=resources,
-        repository_def=defs.get_repository_def(),
-    ) as context:
-        found = schedule.evaluate_tick(context)
-    return list(found.run_requests or []), found.skip_message
+    return tick_of("nightly_retraining", NIGHT, resources, instance)
 
 
 def test_enough_new_studies_start_a_run(
@@ -167,11 +142,7 @@ def test_first_training_is_left_to_a_person(
 def test_nothing_starts_while_the_job_runs(
     folder: Path, instance: dg.DagsterInstance, status: dg.DagsterRunStatus
 ) -> None:
-    job = build_defs().resolve_job_def("everything")
-    place = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("csfd"), "csfd")
-    run = instance.create_run_for_job(
-        job, status=status, remote_job_origin=RemoteJobOrigin(place, job.name)
-    )
+    run = begin_job(instance, "everything", status)
     requests, reason = tick(folder, instance)
     assert not requests
     assert reason == (
@@ -182,13 +153,8 @@ def test_nothing_starts_while_the_job_runs(
 def test_nothing_starts_while_csfd_run_trains(
     folder: Path, instance: dg.DagsterInstance
 ) -> None:
-    job = build_defs().resolve_implicit_global_asset_job_def()
     for key in ("eda_report", "resnet50"):
-        instance.create_run_for_job(
-            job.get_subset(asset_selection={dg.AssetKey(key)}),
-            status=dg.DagsterRunStatus.STARTED,
-            asset_selection=frozenset({dg.AssetKey(key)}),
-        )
+        begin_phase(instance, key)
     assert "trains already" in str(tick(folder, instance)[1])
 
 
