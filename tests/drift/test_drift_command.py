@@ -29,6 +29,7 @@ def test_command_prints_the_verdict_and_writes_where_it_is_told(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NO_MLFLOW)
     monkeypatch.setenv("CSFD_INBOX", str(tmp_path / "inbox"))
+    monkeypatch.setenv("COLUMNS", "160")  # so that no cell is broken
     add_new(stores, 12, spacing=2.0)
     waiting = tmp_path / "source" / "train_images" / "1.2.3" / "1.dcm"
     waiting.parent.mkdir(parents=True)
