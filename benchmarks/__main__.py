@@ -23,7 +23,7 @@ NAMES = (
     "phantom",
     "features",
 )
-LONG = ("segmentation", "basic_cnn")  # minutes; run where they are named
+LONG = ("segmentation", "pipeline", "basic_cnn")  # minutes; run where they are named
 
 
 def main() -> int:

@@ -3,22 +3,25 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import (
     BrokenExecutor,
     Executor,
     Future,
     ProcessPoolExecutor,
+    ThreadPoolExecutor,
     as_completed,
 )
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from csfd_core.errors import SettingsError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 K = TypeVar("K")
+_AHEAD: Final = 2  # items: one takes longer to make than another
 
 
 class InlineExecutor(Executor):
@@ -39,6 +42,17 @@ class InlineExecutor(Executor):
 def default_workers(task_count: int) -> int:
     """Return as many workers as there are processors for us, at most one per task."""
     return max(1, min(task_count, len(os.sched_getaffinity(0))))
+
+
+def ahead(items: Iterable[T]) -> Iterator[T]:
+    """Yield items; the next ones are made in a thread while one is worked on."""
+    end = object()
+    source = iter(items)
+    with ThreadPoolExecutor(1) as thread:
+        coming = deque(thread.submit(next, source, end) for _ in range(_AHEAD))
+        while (item := coming.popleft().result()) is not end:
+            coming.append(thread.submit(next, source, end))
+            yield item  # type: ignore[misc]  # not the end
 
 
 def completed(

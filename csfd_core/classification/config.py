@@ -89,6 +89,7 @@ CLASSIFIER_PROFILES: Final[dict[str, ClassifierConfig]] = {
         fine_tune_epochs=5,
         patch_px=56,
         filters=(32, 64, 96),
+        most_vertebrae=1600,
         mixed_precision=True,
     ),
 }

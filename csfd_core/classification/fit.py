@@ -43,7 +43,7 @@ from csfd_core.settings import lock_digest
 from csfd_core.store.convert import Stores
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
-CODE_VERSION: Final = "3"  # raised when the same inputs must be trained again
+CODE_VERSION: Final = "4"  # raised when the same inputs must be trained again
 _TIMED: Final = 3  # studies
 
 

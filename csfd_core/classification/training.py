@@ -7,7 +7,7 @@ number of epochs. The weights with the lowest validation loss are what is kept.
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from csfd_core.checkpoint import Checkpoint, Weights
 from csfd_core.evaluation.calibration import fit_temperature
 from csfd_core.evaluation.metrics import auroc, log_loss, operating_point
+from csfd_core.executors import ahead
 
 if TYPE_CHECKING:
     import keras
@@ -90,6 +91,22 @@ def train_epochs(loop: Loop, on_epoch: OnEpoch | None = None) -> Trained:
             on_epoch(row)
     loop.model.set_weights(state.weights)
     return state
+
+
+def take_steps(
+    model: "keras.Model", batches: Iterable[tuple[Any, ...]]
+) -> list[Mapping[str, float]]:
+    """Train on batches, each made beside the step before; return what each step tells.
+
+    Args:
+        model: Compiled.
+        batches: Inputs, targets and, where there are any, weights.
+    """
+    steps = []
+    for batch in ahead(batches):
+        model.reset_metrics()
+        steps.append(model.train_on_batch(*batch, return_dict=True))
+    return steps
 
 
 def mean_of_steps(

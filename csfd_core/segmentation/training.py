@@ -8,7 +8,6 @@ number of epochs. The weights with the best validation Dice are what is kept.
 import math
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -18,6 +17,7 @@ import numpy.typing as npt
 
 from csfd_core.checkpoint import Checkpoint
 from csfd_core.compute import computing
+from csfd_core.executors import ahead
 from csfd_core.segmentation.bundle import Weights
 from csfd_core.segmentation.config import CLASSES, ModelConfig, TrainingConfig
 from csfd_core.segmentation.data import GridVolume, Sample, draw_sample, to_batch
@@ -187,15 +187,8 @@ def _run_epoch(
             samples.append(draw_sample(volume, plan.model, rng, settings.strength))
         return to_batch(samples)
 
-    losses = []
-    with ThreadPoolExecutor(1) as pool:
-        coming = [pool.submit(batch, step) for step in range(2)]
-        for step in range(settings.steps_per_epoch):
-            inputs, targets = coming.pop(0).result()
-            coming.append(pool.submit(batch, step + 2))
-            losses.append(float(model.train_on_batch(inputs, targets)[0]))
-        for left in coming:
-            left.cancel()
+    batches = (batch(step) for step in range(settings.steps_per_epoch))
+    losses = [float(model.train_on_batch(*pair)[0]) for pair in ahead(batches)]
     return float(np.mean(losses))
 
 

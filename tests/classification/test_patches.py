@@ -1,11 +1,14 @@
 """Patches: where they are cut, and what of."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
 from classifying import SIDE, draw_vertebra
+from scipy import ndimage
 
 from csfd_core.classification.crops import Vertebra
 from csfd_core.classification.patches import PatchPool, to_inputs
@@ -17,13 +20,19 @@ def make_pool(
     count: int = 12, *, boxed: bool = True, mined_share: float = 0.5
 ) -> PatchPool:
     rng = np.random.default_rng(3)
-    labels = np.arange(count) % 2
-    return PatchPool(
-        vertebrae=[draw_vertebra(bool(v), rng, boxed=boxed) for v in labels],
-        labels=labels,
-        size_px=PATCH,
-        mined_share=mined_share,
+    labels = [index % 2 for index in range(count)]
+    return pool_of(
+        [draw_vertebra(bool(v), rng, boxed=boxed) for v in labels], labels, mined_share
     )
+
+
+def pool_of(
+    vertebrae: Sequence[Vertebra], labels: Sequence[int], mined_share: float = 0.5
+) -> PatchPool:
+    pool = PatchPool(PATCH, mined_share)
+    for vertebra, label in zip(vertebrae, labels, strict=True):
+        pool.add(vertebra, label)
+    return pool
 
 
 def nowhere(vertebrae: Sequence[Vertebra]) -> list[npt.NDArray[np.float64]]:
@@ -36,7 +45,7 @@ def test_places_of_fractures_are_the_middles_of_the_boxes() -> None:
     assert len(pool.boxed) == 6
     for place in pool.boxed:
         vertebra = pool.vertebrae[place.vertebra]
-        assert pool.labels[place.vertebra] == 1
+        assert place.vertebra in pool.fractured
         assert vertebra.boxes is not None
         (box,) = vertebra.boxes[place.crop]
         assert box[0] < place.row < box[2]
@@ -49,7 +58,7 @@ def test_a_box_outside_of_the_crop_is_no_place() -> None:
     inside = draw_vertebra(True, np.random.default_rng(0))
     boxes = (np.array([[0, -9, 4, -2], [2, 3, 6, 9]], np.float32), np.empty((0, 4)))
     vertebra = Vertebra(images=inside.images, masks=inside.masks, boxes=boxes)
-    pool = PatchPool([vertebra], np.array([1]), PATCH, 0.5)
+    pool = pool_of([vertebra], [1])
     assert [(p.crop, p.row, p.column) for p in pool.boxed] == [(0, 4.0, 6.0)]
 
 
@@ -99,7 +108,7 @@ def test_without_any_boxes_fractured_vertebrae_teach_at_first() -> None:
 @pytest.mark.parametrize("labels", [[0, 0], [1, 1]])
 def test_one_kind_of_vertebrae_cannot_train(labels: list[int]) -> None:
     vertebrae = [draw_vertebra(bool(v), np.random.default_rng(0)) for v in labels]
-    assert not PatchPool(vertebrae, np.array(labels), PATCH, 0.5).can_train
+    assert not pool_of(vertebrae, labels).can_train
 
 
 def test_mined_places_lie_in_whole_vertebrae() -> None:
@@ -117,7 +126,7 @@ def test_unboxed_fractures_are_guessed_once_the_network_is_trusted() -> None:
         draw_vertebra(True, rng, boxed=False),
         draw_vertebra(False, rng),
     ]
-    pool = PatchPool(vertebrae, np.array([1, 1, 0]), PATCH, 0.5)
+    pool = pool_of(vertebrae, [1, 1, 0])
     pool.mine(nowhere, rng, trusted=False)
     assert pool.suspected == []
     pool.mine(nowhere, rng, trusted=True)
@@ -134,7 +143,7 @@ def test_mined_places_have_their_share_of_the_patches() -> None:
     ]
     for vertebra in vertebrae:
         vertebra.images[1, :, 8:13, 18:23] = 255
-    marked = PatchPool(vertebrae, pool.labels, PATCH, 0.5)
+    marked = pool_of(vertebrae, [index % 2 for index in range(12)])
     plain, labels = marked.batch(400, np.random.default_rng(0))
     marked.mine(
         lambda some: [np.array([[1.0, 10.0, 20.0]]) for _ in some],
@@ -146,6 +155,60 @@ def test_mined_places_have_their_share_of_the_patches() -> None:
         (p[labels == 0][..., 1].max(axis=(1, 2)) > 2.3).mean() for p in (plain, mined)
     ]
     assert shares[1] > shares[0] + 0.2
+
+
+@pytest.mark.parametrize("channels", [3, 5])
+def test_patches_are_the_planes_turned_about_their_place(
+    channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compared with SciPy's linear interpolation, without the changes of grey."""
+    rng = np.random.default_rng(0)
+    images = ndimage.gaussian_filter(
+        rng.integers(0, 256, (1, channels, SIDE, SIDE)).astype(float), (0, 0, 2, 2)
+    ).astype(np.uint8)
+    masks = np.full((1, SIDE, SIDE), 255, dtype=np.uint8)
+    vertebra = Vertebra(images=images, masks=masks, boxes=None)
+    pool = pool_of([vertebra, vertebra], [0, 1])
+    seen: list[npt.NDArray[np.float64]] = []
+    real = cv2.warpAffine
+
+    def warp(*args: Any, **named: Any) -> Any:  # noqa: ANN401 - as OpenCV's
+        seen.append(args[1])
+        return real(*args, **named)
+
+    monkeypatch.setattr(cv2, "warpAffine", warp)
+    monkeypatch.setattr(PatchPool, "_vary", lambda _, patches, rng: patches)
+    patches, _ = pool.batch(20, rng)
+    grid = np.stack(np.mgrid[:PATCH, :PATCH][::-1])  # column, row
+    from_feet = 0
+    for patch, to_plane in zip(patches, seen, strict=True):
+        x, y = (
+            np.einsum("ij,jrc->irc", to_plane[:, :2], grid) + to_plane[:, 2, None, None]
+        )
+        expected = [
+            ndimage.map_coordinates(
+                plane.astype(float), (y, x), order=1, mode="nearest"
+            )
+            for plane in images[0]
+        ]
+        middle = to_plane[:, :2] @ np.full(2, PATCH // 2) + to_plane[:, 2]
+        assert (np.abs(middle - SIDE / 2) < SIDE / 2 + 3).all()
+        found = np.moveaxis(patch[..., :-1], -1, 0).astype(float)
+        errors = [np.abs(found - e).max() for e in (expected, expected[::-1])]
+        assert min(errors) < 4  # grey levels; OpenCV places points to 1/32 pixel
+        from_feet += errors[1] < errors[0]
+        assert (patch[..., -1] == 255).all()
+    assert 0 < from_feet < 20
+
+
+def test_a_pool_holds_no_memory_of_the_study() -> None:
+    vertebra = draw_vertebra(True, np.random.default_rng(0))
+    pool = pool_of([vertebra], [1])
+    (own,) = pool.vertebrae
+    assert not np.shares_memory(own.images, vertebra.images)
+    assert not np.shares_memory(own.masks, vertebra.masks)
+    np.testing.assert_array_equal(own.images, vertebra.images)
+    np.testing.assert_array_equal(own.masks, vertebra.masks)
 
 
 def test_a_seed_gives_the_same_batch_and_another_seed_another() -> None:

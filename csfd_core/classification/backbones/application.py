@@ -10,7 +10,7 @@ slices learn from that as well.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -42,6 +42,7 @@ from csfd_core.classification.training import (
     OnEpoch,
     Trained,
     mean_of_steps,
+    take_steps,
     train_epochs,
 )
 from csfd_core.compute import all_devices, computing, predict_in_batches
@@ -198,7 +199,6 @@ class BackboneClassifier(Classifier):
         )
 
     def _train_head(self, data: TrainingSet, on_epoch: OnEpoch | None) -> Trained:
-
         features, labels, marks, known = self._training_arrays(data)
         head = self._head
         scale_to(head, features)
@@ -207,22 +207,20 @@ class BackboneClassifier(Classifier):
         by_slice = np.repeat((known * weights)[:, None], marks.shape[1], axis=1)
         model = compile_model(head, _HEAD_RATE)
 
-        def run_epoch(epoch: int) -> Mapping[str, float]:
-            order = np.random.default_rng([self.config.seed, epoch]).permutation(
-                len(labels)
+        def batch(at: npt.NDArray[np.integer]) -> tuple[Any, ...]:
+            return (
+                features[at].astype(np.float32),
+                {"vertebra": labels[at, None], "slices": marks[at, :, None]},
+                {"vertebra": weights[at], "slices": by_slice[at]},
             )
-            logs = []
-            for start in range(0, len(order), _HEAD_BATCH):
-                at = order[start : start + _HEAD_BATCH]
-                model.reset_metrics()
-                found = model.train_on_batch(
-                    features[at],
-                    {"vertebra": labels[at, None], "slices": marks[at, :, None]},
-                    {"vertebra": weights[at], "slices": by_slice[at]},
-                    return_dict=True,
-                )
-                logs.append(found)
-            return mean_of_steps(logs, accuracy="vertebra_accuracy")
+
+        def run_epoch(epoch: int) -> Mapping[str, float]:
+            rng = np.random.default_rng([self.config.seed, epoch])
+            order = rng.permutation(len(labels))
+            starts = range(0, len(order), _HEAD_BATCH)
+            batches = (batch(order[start : start + _HEAD_BATCH]) for start in starts)
+            steps = take_steps(model, batches)
+            return mean_of_steps(steps, accuracy="vertebra_accuracy")
 
         loop = Loop(
             model=model,
@@ -242,7 +240,7 @@ class BackboneClassifier(Classifier):
         rows = data.training
         found = list(self._cache.read(data.crops, rows))
         places = np.concatenate([index.to_numpy() for index, _ in found])
-        features = np.concatenate([part for _, part in found]).astype(np.float32)
+        features = np.concatenate([part for _, part in found])
         own = rows.loc[places]
         marks, known = slice_marks(own, features.shape[1])
         labels = own["label"].to_numpy(dtype=np.float32)
@@ -270,12 +268,12 @@ class BackboneClassifier(Classifier):
 
         def run_epoch(epoch: int) -> Mapping[str, float]:
             rng = np.random.default_rng([self.config.seed, 1, epoch])
-            logs = []
-            for study_uid in rng.permutation(rows["study_uid"].unique()):
-                own = rows[rows["study_uid"] == study_uid]
-                logs += self._tune_on(compiled, data.crops, own, weight)
+            uids = rng.permutation(rows["study_uid"].unique()).tolist()
+            steps = take_steps(
+                compiled, self._tuning_batches(data.crops, rows, uids, weight)
+            )
             self._tuned = self._network.get_weights()
-            return mean_of_steps(logs, accuracy="vertebra_accuracy")
+            return mean_of_steps(steps, accuracy="vertebra_accuracy")
 
         loop = Loop(
             model=compiled,
@@ -311,33 +309,30 @@ class BackboneClassifier(Classifier):
             stopped=after.stopped,
         )
 
-    def _tune_on(
-        self, model: "keras.Model", crops: CropStore, rows: pd.DataFrame, weight: float
-    ) -> list[Mapping[str, float]]:
-        """Take the steps of one study."""
-        logs = []
-        pairs = list(read_vertebrae(crops, rows))
-        for start in range(0, len(pairs), _TUNE_BATCH):
-            part = pairs[start : start + _TUNE_BATCH]
-            vertebrae = [vertebra for _, vertebra in part]
-            own = rows.loc[[place for place, _ in part]]
-            labels = own["label"].to_numpy(dtype=np.float32)
-            inputs = self._to_inputs(vertebrae)
-            shape = (len(part), self.shape.slices)
-            marks, known = slice_marks(own, self.shape.slices)
-            weights = np.where(labels == 1, weight, 1.0)
-            model.reset_metrics()
-            found = model.train_on_batch(
-                inputs.reshape(*shape, *inputs.shape[1:]),
-                {"vertebra": labels[:, None], "slices": marks[..., None]},
-                {
-                    "vertebra": weights,
-                    "slices": np.repeat((known * weights)[:, None], shape[1], axis=1),
-                },
-                return_dict=True,
-            )
-            logs.append(found)
-        return logs
+    def _tuning_batches(
+        self,
+        crops: CropStore,
+        rows: pd.DataFrame,
+        study_uids: Sequence[str],
+        weight: float,
+    ) -> Iterator[tuple[Any, ...]]:
+        """Yield the batches of one study after the other, with all slices."""
+        for study_uid in study_uids:
+            pairs = list(read_vertebrae(crops, rows[rows["study_uid"] == study_uid]))
+            for start in range(0, len(pairs), _TUNE_BATCH):
+                part = pairs[start : start + _TUNE_BATCH]
+                own = rows.loc[[place for place, _ in part]]
+                labels = own["label"].to_numpy(dtype=np.float32)
+                inputs = self._to_inputs([vertebra for _, vertebra in part])
+                shape = (len(part), self.shape.slices)
+                marks, known = slice_marks(own, self.shape.slices)
+                weights = np.where(labels == 1, weight, 1.0)
+                by_slice = np.repeat((known * weights)[:, None], shape[1], axis=1)
+                yield (
+                    inputs.reshape(*shape, *inputs.shape[1:]),
+                    {"vertebra": labels[:, None], "slices": marks[..., None]},
+                    {"vertebra": weights, "slices": by_slice},
+                )
 
     def _joined(self) -> "keras.Model":
         """Return backbone and head as one network for whole vertebrae."""

@@ -6,7 +6,6 @@ mean of its most suspicious places, and the places are the heatmap.
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +29,7 @@ from csfd_core.classification.training import (
     OnEpoch,
     Trained,
     mean_of_steps,
+    take_steps,
     train_epochs,
 )
 from csfd_core.compute import all_devices, computing, predict_in_batches
@@ -47,7 +47,8 @@ _PATCH_PLACES: Final = 4  # of these, whose mean is the logit of a patch
 _PLACES: Final = 3  # whose mean is the logit of a vertebra
 _NEAR_PX: Final = 4  # places so far from the mask count
 _NOWHERE: Final = -12.0  # logit of places away from the vertebra
-_TOGETHER: Final = len(LEVEL_NAMES)  # vertebrae computed at once
+_TOGETHER: Final = len(LEVEL_NAMES)  # vertebrae computed at once,
+_PIXELS: Final = 1 << 20  # unless they have more than these
 _WARM_UP: Final = 40  # steps
 _TRUSTED: Final = 0.6  # share of the epochs before it may say where fractures are
 
@@ -70,7 +71,7 @@ class BasicCnn(Classifier):
 
             keras.utils.set_random_seed(self.config.seed)
             with all_devices():
-                model = self._patch_model()
+                model = self.patch_model()
             pools = _Pools(data, self)
             loop = Loop(
                 model=model,
@@ -156,7 +157,7 @@ class BasicCnn(Classifier):
 
             return _build(self.config.filters, self.shape.channels + 1, keras)
 
-    def _patch_model(self) -> "keras.Model":
+    def patch_model(self) -> "keras.Model":
         """Return the network with the pooling of patches, compiled."""
         import keras
 
@@ -190,29 +191,24 @@ class BasicCnn(Classifier):
     def _run_epoch(
         self, model: "keras.Model", pools: "_Pools", epoch: int
     ) -> Mapping[str, float]:
-        """Take the steps of one epoch; patches are cut beside the computation."""
+        """Take the steps of one epoch."""
         pool = pools.pool(epoch)
-        size, steps = self.config.batch_size, self.config.steps_per_epoch
-
-        def batch(step: int) -> tuple[npt.NDArray[np.float32], ...]:
-            rng = np.random.default_rng([self.config.seed, epoch, step])
-            return pool.batch(size, rng)
-
-        logs: list[Mapping[str, float]] = []
-        with ThreadPoolExecutor(1) as thread:
-            coming = thread.submit(batch, 0)
-            for step in range(steps):
-                patches, labels = coming.result()
-                if step + 1 < steps:
-                    coming = thread.submit(batch, step + 1)
-                model.reset_metrics()
-                logs.append(model.train_on_batch(patches, labels, return_dict=True))
-        return mean_of_steps(logs)
+        batches = (
+            pool.batch(
+                self.config.batch_size,
+                np.random.default_rng([self.config.seed, epoch, step]),
+            )
+            for step in range(self.config.steps_per_epoch)
+        )
+        return mean_of_steps(take_steps(model, batches))
 
     def _places(self, vertebrae: Sequence[Vertebra]) -> npt.NDArray[np.float32]:
         """Return the logits of all places, (N, K, side / 4, side / 4)."""
         inputs = np.concatenate([to_inputs(vertebra) for vertebra in vertebrae])
-        together = self.shape.slices * _TOGETHER
+        slices = self.shape.slices
+        together = slices * min(
+            _TOGETHER, max(1, _PIXELS // inputs[:slices, ..., 0].size)
+        )
         found = predict_in_batches(self._network, inputs, together)[..., 0]
         near = np.concatenate([_near(vertebra.masks) for vertebra in vertebrae])
         logits = np.where(near, found, _NOWHERE)
@@ -231,6 +227,7 @@ class _Pools:
         config = self._network.config
         rng = np.random.default_rng([config.seed, epoch])
         if not self._fits:
+            self._pool = None  # its memory is needed for the next one
             self._pool = self._read(rng)
         elif self._pool is None:  # the same ones when a training goes on
             self._pool = self._read(np.random.default_rng([config.seed, 0]))
@@ -248,13 +245,10 @@ class _Pools:
         whole = rng.permutation(np.flatnonzero(~is_fractured))
         whole = whole[: config.most_vertebrae - len(fractured)]
         chosen = rows.iloc[np.sort(np.concatenate([fractured, whole]))]
-        pairs = list(read_vertebrae(self._data.crops, chosen))
-        pool = PatchPool(
-            vertebrae=[vertebra for _, vertebra in pairs],
-            labels=chosen.loc[[place for place, _ in pairs], "label"].to_numpy(int),
-            size_px=config.patch_px,
-            mined_share=config.mined_share,
-        )
+        pool = PatchPool(config.patch_px, config.mined_share)
+        labels = chosen["label"].astype(int).to_dict()
+        for place, vertebra in read_vertebrae(self._data.crops, chosen):
+            pool.add(vertebra, labels[place])
         if not pool.can_train:
             raise StoreError(
                 f"The training studies hold {len(fractured)} fractured and "

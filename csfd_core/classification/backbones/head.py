@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _LARGEST_WEIGHT: Final = 20.0
 _SCALE: Final = "scale"
 _EPSILON: Final = 1e-20  # random backbones have features as small as 1e-7
+_AT_ONCE: Final = 256  # vertebrae
 _LEAST_VARIANCE: Final = 0.01  # of the mean one; a feature may be constant in training
 
 
@@ -49,10 +50,14 @@ def build_head(slices: int, depth: int, config: ClassifierConfig) -> "keras.Mode
 
 def scale_to(head: "keras.Model", features: npt.NDArray[np.floating]) -> None:
     """Let a head scale its features to mean 0 and deviation 1, as in (N, K, D)."""
-    flat = features.reshape(-1, features.shape[-1]).astype(np.float64)
-    variance = flat.var(axis=0)
-    variance = np.maximum(variance, _LEAST_VARIANCE * variance.mean())
-    head.get_layer(_SCALE).set_weights([flat.mean(axis=0), variance])
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler()
+    for start in range(0, len(features), _AT_ONCE):  # double precision takes room
+        part = features[start : start + _AT_ONCE].astype(np.float64)
+        scaler.partial_fit(part.reshape(-1, part.shape[-1]))
+    variance = np.maximum(scaler.var_, _LEAST_VARIANCE * scaler.var_.mean())
+    head.get_layer(_SCALE).set_weights([scaler.mean_, variance])
 
 
 def positive_weight(labels: npt.NDArray[np.floating]) -> float:
