@@ -30,6 +30,8 @@ def computing(mixed_precision: bool = False) -> Iterator[None]:
         import keras
         import tensorflow as tf
 
+    # It warns of every further network of the same kind, as there are many here.
+    tf.get_logger().setLevel("ERROR")
     before = keras.mixed_precision.dtype_policy()
     has_gpu = bool(tf.config.list_physical_devices("GPU"))
     if mixed_precision and has_gpu:

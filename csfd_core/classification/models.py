@@ -8,6 +8,7 @@ that it has not seen). Nothing in these files is code.
 import hashlib
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -65,6 +66,11 @@ class FoldResult:
         """Operating points chosen on validation: ``vertebra`` and ``overall``."""
         return {k: float(v["threshold"]) for k, v in self.card["thresholds"].items()}
 
+    @property
+    def epochs(self) -> pd.DataFrame:
+        """One row per epoch; NaN where a score was undefined."""
+        return pd.DataFrame(list(self.card.get("history") or []), dtype=float)
+
 
 @dataclass(frozen=True, slots=True)
 class ClassifierStore:
@@ -82,7 +88,8 @@ class ClassifierStore:
     hash), ``label_digests`` (of training and validation studies: one character per
     level, see ``trained_labels``), ``trained_at`` (UTC), ``weights_sha256``,
     ``data_kind``, ``code_version``, ``lock_sha256`` (of the pinned versions that it was
-    trained with) and ``mlflow_run_id``.
+    trained with) and ``mlflow_run_id``. What is undefined, such as an AUC of one class
+    only, is null: JSON knows no NaN.
     """
 
     location: Location
@@ -156,7 +163,8 @@ class ClassifierStore:
         content = sink.getvalue()
         digest = hashlib.sha256(content).hexdigest()
         kept = {**card, "disk_bytes": len(content), "weights_sha256": digest}
-        place.write(CARD, (json.dumps(kept, indent=2, sort_keys=True) + "\n").encode())
+        text = json.dumps(_known(kept), indent=2, sort_keys=True, allow_nan=False)
+        place.write(CARD, f"{text}\n".encode())
         return kept
 
 
@@ -172,6 +180,15 @@ def age_of(card: Mapping[str, Any]) -> tuple[str, int]:
     Of cards without a date, the newest is the one that has learnt from most studies.
     """
     return str(card.get("trained_at", "")), len(learnt_from(card))
+
+
+def _known(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """Return JSON values with ``None`` for all numbers that are not finite."""
+    if isinstance(value, Mapping):
+        return {key: _known(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_known(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _small(values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:

@@ -73,8 +73,8 @@ class Calibrated:
             vertebra=Calibration.from_note(calibration["vertebra"]),
             overall=Calibration.from_note(calibration["overall"]),
             prevalence=card["prevalence"],
-            vertebra_point=OperatingPoint(**points["vertebra"]),
-            overall_point=OperatingPoint(**points["overall"]),
+            vertebra_point=OperatingPoint.from_note(points["vertebra"]),
+            overall_point=OperatingPoint.from_note(points["overall"]),
         )
 
     def calibration_note(self) -> dict[str, Any]:

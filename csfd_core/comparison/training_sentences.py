@@ -63,17 +63,14 @@ def _start_of(weights: str, models: Sequence[str]) -> str:
 def histories_of(c: Comparison) -> dict[str, list[pd.DataFrame]]:
     """Return the epochs of each fold of each model."""
     return {
-        model: [pd.DataFrame(fold.card.get("history") or []) for fold in folds]
-        for model, folds in c.results.items()
+        model: [fold.epochs for fold in folds] for model, folds in c.results.items()
     }
 
 
 def epochs_table(c: Comparison) -> pd.DataFrame:
     """Return the epochs of all models and folds, one row each."""
     parts = [
-        pd.DataFrame(list(fold.card.get("history") or [])).assign(
-            model=model, fold=fold.fold
-        )
+        fold.epochs.assign(model=model, fold=fold.fold)
         for model, folds in c.results.items()
         for fold in folds
     ]

@@ -171,6 +171,17 @@ def test_what_is_not_the_vertebra_is_dark_to_a_backbone(stores: Stores) -> None:
 
 
 @pytest.mark.usefixtures("small")
+def test_a_slice_without_neighbours_is_all_three_colours(stores: Stores) -> None:
+    vertebra = draw_vertebra(False, np.random.default_rng(0))
+    alone = replace(vertebra, images=vertebra.images[:, 1:2])
+    thrice = replace(vertebra, images=np.repeat(vertebra.images[:, 1:2], 3, axis=1))
+    backbone = opened(stores)
+    np.testing.assert_array_equal(
+        backbone._to_inputs([alone]), backbone._to_inputs([thrice])
+    )
+
+
+@pytest.mark.usefixtures("small")
 def test_heat_is_a_map_of_each_slice(stores: Stores) -> None:
     heat = opened(stores).heat(draw_vertebra(True, np.random.default_rng(0)))
     assert heat.shape == (2, 32, 32)

@@ -1,10 +1,15 @@
-"""What is kept of a network's weights."""
+"""What is kept of a network's weights, and the card beside them."""
 
+import json
+import math
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+from csfd_core.classification.models import CARD as CARD_FILE
 from csfd_core.classification.models import ClassifierStore
+from csfd_core.evaluation.metrics import OperatingPoint, operating_point
 from csfd_core.store.locations import Location
 
 CARD = {"model_id": "m"}
@@ -32,3 +37,27 @@ def test_kernels_take_half_the_space_where_that_says_the_same(tmp_path: Path) ->
     kept(tmp_path, kernel)
     size = (tmp_path / "models/classification/basic_cnn/fold_0/weights.npz").stat()
     assert size.st_size < kernel.nbytes * 0.6
+
+
+def test_a_card_is_strict_json_and_undefined_scores_come_back(tmp_path: Path) -> None:
+    one_class = operating_point(np.zeros(3, dtype=int), np.array([0.1, 0.2, 0.3]))
+    assert math.isnan(one_class.sensitivity)
+    history = [
+        {"epoch": 1.0, "val_loss": 0.5, "val_auc": math.nan},
+        {"epoch": 2.0, "val_loss": 0.4, "val_auc": math.nan},
+    ]
+    card = {**CARD, "history": history, "thresholds": {"vertebra": asdict(one_class)}}
+    store = ClassifierStore(Location(tmp_path))
+    store.write("basic_cnn", 0, [], [], card)
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    text = store.of_fold("basic_cnn", 0).read(CARD_FILE)
+    assert json.loads(text, parse_constant=refuse)["history"][1]["val_auc"] is None
+    found = store.result("basic_cnn", 0)
+    assert found.epochs["val_auc"].isna().all()
+    assert found.epochs["val_auc"].dtype == float
+    assert found.epochs["val_loss"].tolist() == [0.5, 0.4]
+    point = OperatingPoint.from_note(found.card["thresholds"]["vertebra"])
+    assert str(point) == str(one_class)

@@ -363,16 +363,18 @@ class BackboneClassifier(Classifier):
     def _to_inputs(self, vertebrae: list[Vertebra]) -> npt.NDArray[np.float32]:
         """Return slices as the backbone demands them, (N * K, side, side, 3).
 
-        The slice and its neighbours are the three colours; what is not the vertebra is
-        darkened. Grey levels are 0..255 before the backbone's own preprocessing.
+        The slice and its neighbours are the three colours, without neighbours thrice
+        the slice; what is not the vertebra is darkened. Grey levels are 0..255 before
+        the backbone's own preprocessing.
         """
         import keras
 
         reach = 2 * _NEAR_PX + 1
         planes = []
         for vertebra in vertebrae:
-            middle = vertebra.images.shape[1] // 2
-            grey = vertebra.images[:, middle - 1 : middle + 2].astype(np.float32)
+            channels = vertebra.images.shape[1]
+            colours = np.clip(np.arange(-1, 2) + channels // 2, 0, channels - 1)
+            grey = vertebra.images[:, colours].astype(np.float32)
             near = ndimage.maximum_filter(vertebra.masks, size=(1, reach, reach)) > 0
             grey *= np.where(near, 1.0, _OUTSIDE)[:, None]
             planes.append(grey.transpose(0, 2, 3, 1))
