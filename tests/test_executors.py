@@ -1,13 +1,16 @@
-"""Executors: errors stay with their study, a dead worker is told."""
+"""Executors: errors stay with their study, a dead worker is told; items ahead."""
 
 import os
 import signal
+import threading
+from collections.abc import Iterator
 
 import pytest
 
 from csfd_core.errors import SettingsError
 from csfd_core.executors import (
     InlineExecutor,
+    ahead,
     completed,
     default_workers,
     open_executor,
@@ -59,3 +62,52 @@ def test_workers_are_at_most_the_processors_and_the_tasks() -> None:
     assert default_workers(0) == 1
     assert default_workers(1) == 1
     assert default_workers(10_000) == processors
+
+
+def test_items_are_made_ahead_in_another_thread_and_keep_their_order() -> None:
+    made: list[tuple[int, int]] = []
+    second = threading.Event()
+
+    def items() -> Iterator[int]:
+        for number in range(5):
+            made.append((number, threading.get_ident()))
+            if number == 1:
+                second.set()
+            yield number
+
+    found = []
+    for item in ahead(items()):
+        if item == 0:  # the next one is made although this one is still worked on
+            assert second.wait(timeout=10)
+        found.append(item)
+    assert found == list(range(5)) == [number for number, _ in made]
+    assert threading.get_ident() not in {thread for _, thread in made}
+
+
+def test_an_error_in_making_an_item_comes_through() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise ValueError("broken item")
+
+    found = ahead(items())
+    assert next(found) == 1
+    with pytest.raises(ValueError, match="broken item"):
+        next(found)
+
+
+def test_no_more_is_made_once_nobody_takes_it() -> None:
+    made: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(100):
+            made.append(number)
+            yield number
+
+    for item in ahead(items()):
+        if item == 3:
+            break
+    assert len(made) <= 7
+
+
+def test_nothing_to_make() -> None:
+    assert list(ahead(iter(()))) == []
