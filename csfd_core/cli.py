@@ -7,6 +7,7 @@ command needs is imported when it runs, so that ``csfd --help`` answers at once.
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -14,6 +15,7 @@ import typer
 
 from csfd_core import cli_champion, cli_drift, cli_lineage, cli_models
 from csfd_core.errors import CsfdError, SettingsError, SourceError
+from csfd_core.vocabulary import FOLD_COUNT
 
 app = typer.Typer(
     name="csfd",
@@ -249,12 +251,23 @@ def run(
         Literal["demo", "full"],
         typer.Option(help="demo: models for two processors; full: for a GPU."),
     ] = "demo",
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=FOLD_COUNT,
+            show_default="CSFD_FOLDS, else 1",
+            help="Folds to train classifiers of: 1 is quick, 5 is cross-validation, "
+            "with mean and spread in the report.",
+        ),
+    ] = None,
 ) -> None:
     """Materialize the whole asset graph with Dagster: what is new or has changed.
 
-    Example: `csfd run --source data/source --store data/store`
+    Example: `csfd run --source data/source --store data/store --folds 5`
     """
-    _run_dagster("run", source, store, ["--profile", profile])
+    wanted = {} if folds is None else {"CSFD_FOLDS": str(folds)}
+    _run_dagster("run", source, store, ["--profile", profile], wanted)
 
 
 @app.command()
@@ -323,10 +336,14 @@ def _fail(message: str) -> NoReturn:
 
 
 def _run_dagster(
-    command: str, source: str | None, store: str | None, arguments: list[str]
+    command: str,
+    source: str | None,
+    store: str | None,
+    arguments: list[str],
+    settings: Mapping[str, str] | None = None,
 ) -> None:
     """Become the Dagster side: the core never imports it, and signals reach it."""
-    environment = dict(os.environ)
+    environment = {**os.environ, **(settings or {})}
     if source is not None:
         environment["CSFD_SOURCE"] = _absolute(source)
     if store is not None:

@@ -1,7 +1,8 @@
 """Words and constants of the field, each defined once.
 
-Holds the vertebra levels, their colours, the names of label columns, the bone window
-and the rule for study identifiers. No file access, no heavy imports.
+Holds the vertebra levels, their colours, the names of label columns, the number of
+folds, the bone window and the rule for study identifiers. No file access, no heavy
+imports.
 """
 
 import re
@@ -27,6 +28,7 @@ class VertebraLevel(IntEnum):
 LEVELS: Final = tuple(VertebraLevel)
 LEVEL_NAMES: Final = tuple(level.name for level in LEVELS)
 OVERALL: Final = "patient_overall"
+FOLD_COUNT: Final = 5  # of the patients outside of the locked test set
 LABEL_COLUMNS: Final = (OVERALL, *LEVEL_NAMES)
 
 T1_LABEL: Final = 8  # masks continue below C7: T1 = 8 ... T12 = 19

@@ -1,7 +1,7 @@
 """How the classifiers are trained, as a resource. Empty values: what the profile says.
 
-``CSFD_WEIGHTS`` names the weights that backbones start from where the configuration
-does not.
+``CSFD_WEIGHTS`` names the weights that backbones start from, and ``CSFD_FOLDS`` says
+how many of the folds are trained, where the configuration does not.
 """
 
 import os
@@ -11,6 +11,8 @@ from pydantic import Field
 
 from csfd_core.classification.config import ClassifierConfig, settings_of
 from csfd_core.crops.cutting import CROP_PROFILES, CropConfig
+from csfd_core.errors import SettingsError
+from csfd_core.vocabulary import FOLD_COUNT
 
 
 class ClassificationResource(dg.ConfigurableResource):
@@ -28,7 +30,9 @@ class ClassificationResource(dg.ConfigurableResource):
         "CSFD_WEIGHTS.",
     )
     folds: list[int] = Field(
-        default=[0], description="Folds that csfd run trains; all are in a backfill."
+        default=[],
+        description="Folds that csfd run trains, whereas a backfill may take any; "
+        "CSFD_FOLDS: how many, 1 to 5.",
     )
 
     def settings(self) -> ClassifierConfig:
@@ -40,6 +44,21 @@ class ClassificationResource(dg.ConfigurableResource):
             steps_per_epoch=self.steps_per_epoch,
             weights=self.weights or os.environ.get("CSFD_WEIGHTS", ""),
         )
+
+    def trained_folds(self) -> list[int]:
+        """Return the folds that a run of everything trains.
+
+        Raises:
+            SettingsError: If CSFD_FOLDS is no number of folds.
+        """
+        if self.folds:
+            return self.folds
+        count = os.environ.get("CSFD_FOLDS") or "1"
+        if not (count.isdecimal() and 1 <= int(count) <= FOLD_COUNT):
+            raise SettingsError(
+                f"CSFD_FOLDS must be from 1 to {FOLD_COUNT}. Received: {count}."
+            )
+        return list(range(int(count)))
 
     def crops(self) -> CropConfig:
         """Return how the crops to learn from were cut."""

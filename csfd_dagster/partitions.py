@@ -19,7 +19,7 @@ from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_START_TAG,
 )
 
-from csfd_core.evaluation.folds import FOLD_COUNT
+from csfd_core.vocabulary import FOLD_COUNT
 
 STUDIES_PER_RUN: Final = 256
 

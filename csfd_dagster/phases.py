@@ -307,7 +307,7 @@ def _folds_due(project: Project) -> dict[str, str | None]:
     stores, settings = project.stores, project.classification.settings()
     manifest = read_manifest(stores.root)
     due: dict[str, str | None] = {}
-    for fold in project.classification.folds:
+    for fold in project.classification.trained_folds():
         for name in CLASSIFIERS:
             fit = plan_classifier(name, fold, settings, manifest)
             if not classifier_is_current(stores, fit):

@@ -9,7 +9,8 @@ from typing import Final
 
 import pandas as pd
 
-FOLD_COUNT: Final = 5
+from csfd_core.vocabulary import FOLD_COUNT
+
 TEST_PERCENT: Final = 15
 _TEST_SALT: Final = "csfd locked test set:"  # apart from the folds
 

@@ -12,7 +12,6 @@ from typing import Any, Final
 import pandas as pd
 
 from csfd_core.evaluation.bootstrap import Interval
-from csfd_core.evaluation.folds import FOLD_COUNT
 from csfd_core.reports.banner import banner_of
 from csfd_core.reports.page import Page, Section, Table, Written, to_csv, write_page
 from csfd_core.segmentation.evaluate import LEVEL_COLUMNS, TEST, VALIDATION, Scores
@@ -26,6 +25,7 @@ from csfd_core.segmentation.figures import (
 )
 from csfd_core.store.locations import Location
 from csfd_core.store.source import DataKind
+from csfd_core.vocabulary import FOLD_COUNT
 
 FOLDER: Final = "reports/segmentation"
 STUDIES_CSV: Final = "studies.csv"

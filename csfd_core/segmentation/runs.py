@@ -12,7 +12,6 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from csfd_core.evaluation.folds import FOLD_COUNT
 from csfd_core.reports.page import INDEX
 from csfd_core.segmentation.bundle import CARD, WEIGHTS, read_card
 from csfd_core.segmentation.config import SegmentationProfile
@@ -31,6 +30,7 @@ from csfd_core.segmentation.summary import (
 from csfd_core.segmentation.training import EpochResult, OnEpoch
 from csfd_core.settings import lock_file
 from csfd_core.store.convert import Stores
+from csfd_core.vocabulary import FOLD_COUNT
 
 if TYPE_CHECKING:
     import keras

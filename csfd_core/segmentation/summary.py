@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from csfd_core.evaluation.folds import FOLD_COUNT
 from csfd_core.reports.page import INDEX, Written
 from csfd_core.segmentation.config import SegmentationProfile
 from csfd_core.segmentation.evaluate import (
@@ -24,6 +23,7 @@ from csfd_core.segmentation.reading import geometry_of
 from csfd_core.segmentation.report import FOLDER, Reported, write_report
 from csfd_core.store.convert import Stores
 from csfd_core.store.locations import Location
+from csfd_core.vocabulary import FOLD_COUNT
 
 REPORT_VERSION: Final = 2  # raised when the same models must be reported again
 _NOTE: Final = "report.json"

@@ -10,6 +10,7 @@ from dagster import AssetKey
 
 from csfd_core.classification.manifest import MANIFEST_COLUMNS, MANIFEST_PATH
 from csfd_core.classification.models import ClassifierStore
+from csfd_core.errors import SettingsError
 from csfd_core.evaluation.folds import fold_of, is_test
 from csfd_core.store.locations import Location
 from csfd_core.store.metadata import STUDIES_COLUMNS, MetadataStore
@@ -195,6 +196,29 @@ def test_a_planted_test_study_fails_the_leak_check(tmp_path: Path, name: str) ->
     crossed = run_check(check, tmp_path)
     assert not crossed.passed
     assert crossed.metadata["of_the_held_out_fold"].value == [HELD_OUT]
+
+
+@pytest.mark.parametrize(
+    ("named", "wanted"),
+    [(None, [0]), ("", [0]), ("3", [0, 1, 2]), ("5", [0, 1, 2, 3, 4])],
+)
+def test_folds_are_those_of_the_environment(
+    named: str | None, wanted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CSFD_FOLDS", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CSFD_FOLDS", named)
+    assert ClassificationResource().trained_folds() == wanted
+    assert ClassificationResource(folds=[4]).trained_folds() == [4]
+
+
+@pytest.mark.parametrize("named", ["0", "6", "all", "-1", "1.5"])
+def test_what_is_no_number_of_folds_is_refused(
+    named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CSFD_FOLDS", named)
+    with pytest.raises(SettingsError, match=f"from 1 to 5. Received: {named}"):
+        ClassificationResource().trained_folds()
 
 
 def test_resource_overrides_its_profile(monkeypatch: pytest.MonkeyPatch) -> None:
