@@ -130,3 +130,22 @@ def test_without_a_network_imagenet_names_the_other_ways(
     )
     with pytest.raises(SettingsError, match=told):
         load("imagenet")
+
+
+def test_an_interrupted_download_is_told_and_never_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with computing():
+        from keras.src.utils import file_utils
+    asked: list[Path] = []
+
+    def retrieve_half(origin: str, target: str, report: object) -> None:
+        asked.append(Path(target))
+        Path(target).write_bytes(b"half of a file")
+
+    monkeypatch.setattr(file_utils, "urlretrieve", retrieve_half)
+    monkeypatch.setattr(file_utils.config, "keras_home", lambda: str(tmp_path))
+    for _ in range(2):  # what the first left behind is not taken for the weights
+        with pytest.raises(SettingsError, match=r"not be downloaded \(ValueError\)"):
+            load("imagenet")
+    assert asked == [tmp_path / "models" / asked[0].name] * 2
