@@ -29,11 +29,12 @@ class ClassifierConfig:
     fine_tune_rate: float = 1e-5
     mixed_precision: bool = False
     # Of the basic CNN, which learns from patches.
-    steps_per_epoch: int = 150
+    steps_per_epoch: int = 100
     patch_px: int = 40
     filters: tuple[int, ...] = (24, 48, 64)
     most_vertebrae: int = 2400  # held in memory at a time
     mined_share: float = 0.4  # of the patches without a fracture: the most alike
+    average_views: bool = True  # of a trained network, four times as long; see ADR 9
     # Of the heads on backbones.
     hidden: int = 64
     dropout: float = 0.3
@@ -66,12 +67,20 @@ class ClassifierConfig:
 
     @classmethod
     def from_note(cls, note: dict[str, Any]) -> "ClassifierConfig":
-        """Return the settings that ``to_note`` gave."""
-        return cls(**{**note, "filters": tuple(note["filters"])})
+        """Return the settings that ``to_note`` gave, now or before there were views."""
+        known = {"average_views": False, **note}
+        return cls(**{**known, "filters": tuple(note["filters"])})
 
 
 _OF_PATCHES: Final = frozenset(
-    ("steps_per_epoch", "patch_px", "filters", "most_vertebrae", "mined_share")
+    (
+        "steps_per_epoch",
+        "patch_px",
+        "filters",
+        "most_vertebrae",
+        "mined_share",
+        "average_views",
+    )
 )
 _OF_BACKBONES: Final = frozenset(
     ("weights", "fine_tune_epochs", "fine_tune_rate", "hidden", "dropout")

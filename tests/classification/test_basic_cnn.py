@@ -121,6 +121,32 @@ def test_heat_is_highest_where_the_fracture_is(trained: BasicCnn) -> None:
     assert hits >= 7
 
 
+def test_a_vertebra_is_judged_as_its_mirror_image_and_as_seen_from_the_feet(
+    stores: Stores, fit: ClassifierFit, trained: BasicCnn
+) -> None:
+    vertebra = draw_vertebra(True, np.random.default_rng(8))
+    mirrored = replace(
+        vertebra, images=vertebra.images[..., ::-1], masks=vertebra.masks[..., ::-1]
+    )
+    from_feet = replace(vertebra, images=vertebra.images[:, ::-1])
+    found = trained.logits([vertebra, mirrored, from_feet])
+    np.testing.assert_allclose(found, found[0], atol=1e-4)
+    np.testing.assert_allclose(
+        trained.heat(mirrored)[..., ::-1], trained.heat(vertebra), atol=1e-4
+    )
+    plain = BasicCnn(replace(CONFIG, average_views=False), SHAPE, stores.root)
+    plain.set_weights(trained.get_weights())
+    assert np.ptp(plain.logits([vertebra, mirrored])) > 1e-3
+    assert np.ptp(plain.logits([vertebra, from_feet])) > 1e-3
+
+
+def test_a_card_from_before_there_were_views_is_read_as_it_was_calibrated() -> None:
+    note = CONFIG.to_note()
+    assert ClassifierConfig.from_note(note) == CONFIG
+    del note["average_views"]
+    assert ClassifierConfig.from_note(note) == replace(CONFIG, average_views=False)
+
+
 def test_places_away_from_the_vertebra_do_not_count(trained: BasicCnn) -> None:
     whole = draw_vertebra(False, np.random.default_rng(0))
     images = whole.images.copy()

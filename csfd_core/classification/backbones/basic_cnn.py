@@ -2,10 +2,11 @@
 
 It judges every place of a slice by the 4 cm around it. It learns from patches, where
 fractures are half of all, and is then used on whole crops: the vertebra's logit is the
-mean of its most suspicious places, and the places are the heatmap.
+mean of its most suspicious places, and the places are the heatmap. Each place is judged
+as it is, in the mirror and as seen from the feet, and these views are averaged.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -77,7 +78,9 @@ class BasicCnn(Classifier):
                 model=model,
                 epochs=self.config.epochs,
                 run_epoch=lambda epoch: self._run_epoch(model, pools, epoch),
-                validate=lambda: self.stored_logits(data.crops, data.validation),
+                validate=lambda: self._stored_logits(
+                    data.crops, data.validation, all_views=False
+                ),
                 labels=data.validation["label"].to_numpy(dtype=int),
                 folder=data.folder,
                 patience=self.config.patience,
@@ -86,6 +89,11 @@ class BasicCnn(Classifier):
 
     def stored_logits(self, crops: CropStore, rows: pd.DataFrame) -> Logits:
         """Return the logits of vertebrae in a store."""
+        return self._stored_logits(crops, rows, all_views=self.config.average_views)
+
+    def _stored_logits(
+        self, crops: CropStore, rows: pd.DataFrame, *, all_views: bool
+    ) -> Logits:
         found = pd.Series(np.nan, index=rows.index, dtype=float)
         places: list[Any] = []
 
@@ -94,7 +102,10 @@ class BasicCnn(Classifier):
                 places.append(place)
                 yield vertebra
 
-        logits = [self.logits(batch) for batch in in_batches(vertebrae(), _TOGETHER)]
+        logits = [
+            _logits_of(self._places(batch, all_views=all_views))
+            for batch in in_batches(vertebrae(), _TOGETHER)
+        ]
         if logits:
             found.loc[places] = np.concatenate(logits)
         return np.asarray(found.to_numpy(), dtype=float)
@@ -103,13 +114,11 @@ class BasicCnn(Classifier):
         """Return the mean of the most suspicious places of each vertebra."""
         if not vertebrae:
             return np.empty(0)
-        flat = self._places(vertebrae).reshape(len(vertebrae), -1)
-        most = min(_PLACES, flat.shape[1])
-        return np.asarray(np.sort(flat, axis=1)[:, -most:].mean(axis=1), dtype=float)
+        return _logits_of(self._places(vertebrae, all_views=self.config.average_views))
 
     def heat(self, vertebra: Vertebra) -> npt.NDArray[np.float32]:
         """Return the probability of each place, smoothly between them."""
-        places = self._places([vertebra])[0]
+        places = self._places([vertebra], all_views=self.config.average_views)[0]
         heat = 1 / (1 + np.exp(-places))
         return np.asarray(
             np.clip(ndimage.zoom(heat, (1, _STEP, _STEP), order=1), 0, 1),
@@ -120,7 +129,7 @@ class BasicCnn(Classifier):
         """Return the most suspicious places: crop, row and column, shape (n, 3)."""
         found: list[npt.NDArray[np.float64]] = []
         for batch in in_batches(vertebrae, _TOGETHER):
-            for places in self._places(batch):
+            for places in self._places(batch, all_views=False):
                 order = np.argsort(places, axis=None)[::-1][:_PLACES]
                 at = np.stack(np.unravel_index(order, places.shape), axis=1)
                 scaled = at.astype(float)
@@ -202,14 +211,26 @@ class BasicCnn(Classifier):
         )
         return mean_of_steps(take_steps(model, batches))
 
-    def _places(self, vertebrae: Sequence[Vertebra]) -> npt.NDArray[np.float32]:
-        """Return the logits of all places, (N, K, side / 4, side / 4)."""
+    def _places(
+        self, vertebrae: Sequence[Vertebra], *, all_views: bool
+    ) -> npt.NDArray[np.float32]:
+        """Return the logits of all places, (N, K, side / 4, side / 4).
+
+        Args:
+            vertebrae: N of them, at least one.
+            all_views: Average over the views, which takes four times as long and errs
+                less; watching and mining while it trains do without.
+        """
         inputs = np.concatenate([to_inputs(vertebra) for vertebra in vertebrae])
         slices = self.shape.slices
         together = slices * min(
             _TOGETHER, max(1, _PIXELS // inputs[:slices, ..., 0].size)
         )
-        found = predict_in_batches(self._network, inputs, together)[..., 0]
+
+        def judge(inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+            return predict_in_batches(self._network, inputs, together)[..., 0]
+
+        found = _mean_of_views(inputs, judge) if all_views else judge(inputs)
         near = np.concatenate([_near(vertebra.masks) for vertebra in vertebrae])
         logits = np.where(near, found, _NOWHERE)
         return np.asarray(logits.reshape(len(vertebrae), -1, *logits.shape[1:]))
@@ -281,8 +302,34 @@ def _top_mean(keras: Any) -> "keras.Layer":  # noqa: ANN401 - the module
     return keras.layers.Lambda(pool, output_shape=(1,))
 
 
+def _logits_of(places: npt.NDArray[np.float32]) -> Logits:
+    """Return the mean of the most suspicious places of each vertebra, (N,)."""
+    flat = places.reshape(len(places), -1)
+    most = min(_PLACES, flat.shape[1])
+    return np.asarray(np.sort(flat, axis=1)[:, -most:].mean(axis=1), dtype=float)
+
+
+def _mean_of_views(
+    inputs: npt.NDArray[np.float32],
+    judge: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]],
+) -> npt.NDArray[np.float32]:
+    """Average over the slices, their mirror image, and both as seen from the feet.
+
+    Args:
+        inputs: Shape (slices, rows, columns, channels + 1), the mask last.
+        judge: Returns the logits of the places, (slices, rows / 4, columns / 4).
+    """
+    from_feet = np.concatenate([inputs[..., -2::-1], inputs[..., -1:]], axis=-1)
+    views = [
+        view
+        for seen in (inputs, from_feet)
+        for view in (judge(seen), judge(seen[:, :, ::-1])[:, :, ::-1])
+    ]
+    return np.asarray(np.mean(views, axis=0), dtype=np.float32)
+
+
 def _near(masks: Grey) -> npt.NDArray[np.bool_]:
     """Say which places lie on or beside the vertebra, (K, side / 4, side / 4)."""
-    reach = 2 * _NEAR_PX + 1
+    reach = 2 * _NEAR_PX  # even, as the middle of a place lies between two pixels
     wide = ndimage.maximum_filter(masks, size=(1, reach, reach))
     return np.asarray(wide[:, _STEP // 2 :: _STEP, _STEP // 2 :: _STEP] > 0)
