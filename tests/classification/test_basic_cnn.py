@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from classifying import CROPS, draw_vertebra, manifest_of, write_store
 
@@ -196,6 +197,21 @@ def test_a_killed_training_ends_like_one_that_was_not(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         resumed.predictions["probability"], whole.predictions["probability"], atol=1e-3
     )
+
+
+def test_a_seed_gives_the_same_numbers_again_and_another_seed_others(
+    stores: Stores, fit: ClassifierFit
+) -> None:
+    def train(seed: int) -> FoldResult:
+        config = replace(SHORT, epochs=2, seed=seed)
+        return fit_classifier(
+            stores, plan_classifier("basic_cnn", 2, config, fit.manifest)
+        )
+
+    first, again, other = train(1), train(1), train(2)
+    pd.testing.assert_frame_equal(again.predictions, first.predictions)
+    assert again.card["weights_sha256"] == first.card["weights_sha256"]
+    assert other.card["weights_sha256"] != first.card["weights_sha256"]
 
 
 def test_more_vertebrae_than_fit_are_read_anew_and_keep_the_fractured(
