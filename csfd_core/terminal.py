@@ -192,7 +192,9 @@ def print_models(models: pd.DataFrame, data_kind: str) -> None:
     )
     for title in names.values():
         table.add_column(title, justify="left" if title in _TEXTS else "right")
-    for row in models[list(names)].itertuples(index=False):
+    shown = models[list(names)]
+    times = shown[["train_s", "ms_per_study"]].map("{:.0f}".format, na_action="ignore")
+    for row in shown.assign(**times).itertuples(index=False):
         table.add_row(*(_cell(value) for value in row))
     console.print(table)
 
