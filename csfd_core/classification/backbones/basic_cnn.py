@@ -1,9 +1,9 @@
 """The basic CNN: small, from scratch, fully convolutional.
 
-It judges every place of a slice by the 4 cm around it. It learns from patches, where
-fractures are half of all, and is then used on whole crops: the vertebra's logit is the
-mean of its most suspicious places, and the places are the heatmap. Each place is judged
-as it is, in the mirror and as seen from the feet, and these views are averaged.
+It judges every place of a slice by the 30 pixels around it. It learns from patches,
+where fractures are half of all, and is then used on whole crops: the vertebra's logit
+is the mean of its most suspicious places, and the places are the heatmap. Each place is
+judged as it is, in the mirror and as seen from the feet, and these views are averaged.
 """
 
 from collections.abc import Callable, Mapping, Sequence
