@@ -32,7 +32,7 @@ from csfd_core.store.studies_table import write_studies_table
 
 FOLDER = Path("data/benchmarks/basic_cnn")
 STUDIES = 800
-# The demo's 10 epochs of 100 steps, made for 60 studies, end before the loss does.
+# The demo's 10 epochs of 80 steps, made for 60 studies, end before the loss does.
 EPOCHS, STEPS_PER_EPOCH = 16, 150
 SEEDS = (0, 1, 2)
 FOLD = 0

@@ -16,6 +16,7 @@ import typer
 from csfd_core import cli_champion, cli_drift, cli_lineage, cli_models
 from csfd_core.errors import CsfdError, SettingsError, SourceError
 from csfd_core.vocabulary import FOLD_COUNT
+from csfd_core.wording import count
 
 app = typer.Typer(
     name="csfd",
@@ -192,20 +193,20 @@ def convert(
     left_out = sum(folder.name in withdrawn for folder in folders)
     left_out += sum(outcome.action == WITHDRAWN for outcome in outcomes)
     if left_out:
-        typer.echo(f"{left_out} studies were withdrawn and are left out.")
+        typer.echo(f"{count(left_out, 'withdrawn study', 'is', 'are')} left out.")
     counts = {
         action: sum(outcome.action == action for outcome in outcomes)
         for action in (WRITTEN, UNCHANGED, QUARANTINED, FAILED)
     }
     typer.echo(
-        f"{counts[WRITTEN]} studies written, {counts[UNCHANGED]} unchanged, "
+        f"{count(counts[WRITTEN], 'study')} written, {counts[UNCHANGED]} unchanged, "
         f"{counts[QUARANTINED]} quarantined, {counts[FAILED]} failed in {store}."
     )
     if counts[FAILED]:
         first = next(o for o in outcomes if o.action == FAILED)
         raise SourceError(
-            f"{counts[FAILED]} studies failed; the first: {first.message} Run the same "
-            "command again to go on."
+            f"{count(counts[FAILED], 'study')} failed; the first: {first.message} Run "
+            "the same command again to go on."
         )
 
 

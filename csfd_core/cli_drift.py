@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from csfd_core.wording import count
+
 if TYPE_CHECKING:
     from csfd_core.store.convert import Stores
 
@@ -83,10 +85,10 @@ def _not_ingested(
         places = [Source(source).require()]
     folders = {f.name for f in Sources(places).studies() if is_uid(f.name)}
     known = set(stores.metadata.study_uids()) | set(stores.withdrawn.study_uids())
-    count = len(folders - known)
-    if not count:
+    missing = len(folders - known)
+    if not missing:
         return ""
     return (
-        f"{count} studies of the source are not in the store yet and are not compared; "
-        "csfd run takes them up."
+        f"The comparison leaves out {count(missing, 'study')} of the source, not in "
+        "the store yet; csfd run takes up what is new."
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from csfd_core.errors import SourceError
+from csfd_core.wording import count
 
 if TYPE_CHECKING:
     from csfd_core.inference.predict import PredictedStudy
@@ -62,7 +63,7 @@ def segment(
         else:
             refused += 1
             typer.echo(f"{study.study_uid}: left out. {study.message}")
-    typer.echo(f"{done} studies segmented, {refused} left out, in {out}.")
+    typer.echo(f"{count(done, 'study')} segmented, {refused} left out, in {out}.")
     if refused and not done:
         raise SourceError("No study could be segmented.")
 
@@ -118,7 +119,7 @@ def predict(
         {study.study_uid: study.probabilities for study in done}, ensemble.thresholds
     )
     typer.echo(
-        f"{len(done)} studies predicted by {ensemble.title} (trained on "
+        f"{count(len(done), 'study')} predicted by {ensemble.title} (trained on "
         f"{ensemble.data_kind} data), {refused} left out, in {out}. Not for clinical "
         "use."
     )

@@ -11,6 +11,7 @@ from csfd_core.executors import completed
 from csfd_core.store.labels import read_boxes, read_labels
 from csfd_core.store.source import Source, StudyFolder
 from csfd_core.store.study import StudyScan, scan_study
+from csfd_core.wording import count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,17 +73,18 @@ def add_labels(
     without_images = sorted(set(labels.table.index) - known)
     if without_images:
         named = ", ".join(without_images[:5]) + (", ..." if without_images[5:] else "")
-        notes.append(f"{len(without_images)} labelled studies have no images: {named}")
+        told = count(len(without_images), "labelled study", "has", "have")
+        notes.append(f"{told} no images: {named}")
     boxes_without = sorted(set(boxes.table["study_uid"]) - known)
     if boxes_without:
-        notes.append(f"Boxes of {len(boxes_without)} studies without images.")
+        notes.append(f"Boxes of {count(len(boxes_without), 'study')} without images.")
     masks_without = sorted(set(source.masks()) - known)
     if masks_without:
-        notes.append(f"Masks of {len(masks_without)} studies without images.")
+        notes.append(f"Masks of {count(len(masks_without), 'study')} without images.")
     if not labels.table.empty:
         unlabelled = len(known - set(labels.table.index))
         if unlabelled:
-            notes.append(f"{unlabelled} studies have no labels.")
+            notes.append(f"{count(unlabelled, 'study', 'has', 'have')} no labels.")
     return [_with_labels(study, contradictory) for study in studies], notes
 
 

@@ -26,6 +26,7 @@ from csfd_core.inspection import InspectedStudy
 from csfd_core.reports.page import format_value
 from csfd_core.simulation.ledger import Verdict
 from csfd_core.vocabulary import LABEL_COLUMNS, OVERALL
+from csfd_core.wording import count
 
 _TEXTS = ("model", "weights")  # columns without numbers
 _WEEK_TEXTS = ("events", "serves", "decision")
@@ -100,8 +101,8 @@ def print_studies(studies: Sequence[InspectedStudy], notes: Sequence[str]) -> No
         for note in study.notes:
             console.print(f"Note: {_name(study)}: {note}")
     counts = {name: sum(s.status == name for s in studies) for name in _COLOURS}
-    counted = ", ".join(f"{count} {name}" for name, count in counts.items())
-    console.print(f"{len(studies)} studies: {counted}.")
+    counted = ", ".join(f"{number} {name}" for name, number in counts.items())
+    console.print(f"{count(len(studies), 'study')}: {counted}.")
 
 
 def _console() -> Console:

@@ -48,6 +48,7 @@ from csfd_core.store.slice_store import ConversionSettings
 from csfd_core.store.source import Sources
 from csfd_core.store.studies_table import studies_table_inputs
 from csfd_core.vocabulary import is_uid
+from csfd_core.wording import count
 from csfd_dagster.classification_resource import ClassificationResource
 from csfd_dagster.mlflow_resource import MlflowResource
 from csfd_dagster.partitions import folds, partition_ranges, range_tags, studies
@@ -166,7 +167,7 @@ def _take_up(
     """Withdraw what label files withdraw; find what is new, changed and complete."""
     notes = read_notes(project.sources)
     if gone := withdraw_noted(project.stores, notes):
-        say(f"{len(gone)} studies were withdrawn by their label files.")
+        say(f"{count(len(gone), 'study', 'was', 'were')} withdrawn by label files.")
     name = str(studies.name)
     for study_uid in project.stores.withdrawn.study_uids():
         if instance.has_dynamic_partition(name, study_uid):
@@ -180,7 +181,7 @@ def _take_up(
     new = [study_uid for study_uid in there if study_uid not in set(known)]
     instance.add_dynamic_partitions(name, new)
     changed = {task.folder.name for task in complete} | set(new)
-    say(f"{len(tasks)} studies, {len(changed)} new or changed.")
+    say(f"{count(len(tasks), 'study')}, {len(changed)} new or changed.")
     for told in (
         tell_incomplete(lacking),
         *presence_notes(project.stores, project.sources),
@@ -292,7 +293,7 @@ def _runs_of_phase(
             read_all_boxes(project.sources.locations).table,
         )
     return [
-        (f"{len(keys)} studies", range_tags(keys))
+        (count(len(keys), "study"), range_tags(keys))
         for keys in partition_ranges(
             progress.partitions, changed & set(progress.partitions)
         )

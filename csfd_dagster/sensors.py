@@ -20,6 +20,7 @@ from csfd_core.store.label_notes import label_entries
 from csfd_core.store.source import Sources, StudyFolder
 from csfd_core.store.studies_table import studies_table_inputs
 from csfd_core.vocabulary import is_uid
+from csfd_core.wording import count
 from csfd_dagster.assets.ingest import metadata_table
 from csfd_dagster.jobs import UNDER_WAY, ingestion
 from csfd_dagster.partitions import partition_ranges, range_tags, studies
@@ -69,9 +70,10 @@ def new_studies(
     state = {**_asked(before), "waiting": {uid: now[uid] for uid in names}}
     cursor = json.dumps(state)
     if not ready:
+        changed = count(len(waiting), "study", "has", "have")
         return _skip(
-            f"{len(waiting)} studies have changed; they are taken up once their files "
-            f"stay as they are for one tick. {told}".rstrip(),
+            f"{changed} changed, to be taken up once all files stay as they are for "
+            f"one tick. {told}".rstrip(),
             cursor,
             changes,
         )
@@ -128,10 +130,10 @@ def _request_table(
     inputs = studies_table_inputs(stores, sources)
     tables = int(state.get("tables", 0))
     if not study_count or inputs == stores.metadata.read_studies_inputs():
-        count = tables + bool(state.get("asked"))
-        cursor = json.dumps({**state, "tables": count, "asked": False})
+        tables += bool(state.get("asked"))
+        cursor = json.dumps({**state, "tables": tables, "asked": False})
         told = str(state.get("incomplete", ""))
-        reason = f"Nothing has changed in {study_count} studies. {told}"
+        reason = f"Nothing has changed in {count(study_count, 'study')}. {told}"
         return _skip(reason.rstrip(), cursor, changes)
     request = dg.RunRequest(
         run_key=f"{inputs}-{tables}", asset_selection=[metadata_table.key]

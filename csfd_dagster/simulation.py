@@ -33,6 +33,7 @@ from csfd_core.simulation.ledger import Ledger, WeekFacts
 from csfd_core.simulation.plan import SimulationConfig, Week, plan_weeks
 from csfd_core.store.convert import WRITTEN
 from csfd_core.terminal import print_weeks
+from csfd_core.wording import count
 from csfd_dagster.classification_resource import ClassificationResource
 from csfd_dagster.mlflow_resource import MlflowResource
 from csfd_dagster.phases import (
@@ -123,7 +124,8 @@ class _Simulation:
         """Let a week happen, and note it."""
         begun = datetime.now(UTC)
         before = read_decision(self.project.stores)
-        self.say(f"Week {week.number}: {len(week.arrivals)} studies arrive.")
+        arriving = count(len(week.arrivals), "study", "arrives", "arrive")
+        self.say(f"Week {week.number}: {arriving}.")
         self._arrive(week)
         if week.number:
             self._ingest(instance)

@@ -91,8 +91,8 @@ def test_inspect_writes_the_json_of_the_contract(source: Path, tmp_path: Path) -
     assert len(bad["reasons"]) == 1
     assert report["notes"] == [
         "train.csv: 1 rows have no valid StudyInstanceUID.",
-        "1 labelled studies have no images: 1.2.9",
-        "1 studies have no labels.",
+        "1 labelled study has no images: 1.2.9",
+        "1 study has no labels.",
     ]
     for text in (STUDY_UID, "quarantined", "missing_slices", "Fetch the study again"):
         assert text in result.stdout
@@ -110,7 +110,7 @@ def test_convert_reports_and_resumes(source: Path, tmp_path: Path) -> None:
     first = csfd("convert", source, store)
     assert first.returncode == 0, first.stderr
     assert f"quarantined {OTHER_UID}: missing_slices" in first.stdout
-    assert "1 studies written, 0 unchanged, 1 quarantined, 0 failed" in first.stdout
+    assert "1 study written, 0 unchanged, 1 quarantined, 0 failed" in first.stdout
     assert (store / "slices" / f"{STUDY_UID}.parquet").is_file()
     assert (store / "masks" / f"{STUDY_UID}.parquet").is_file()
     assert (store / "metadata" / "studies.parquet").is_file()

@@ -29,7 +29,7 @@ class ClassifierConfig:
     fine_tune_rate: float = 1e-5
     mixed_precision: bool = False
     # Of the basic CNN, which learns from patches.
-    steps_per_epoch: int = 100
+    steps_per_epoch: int = 80
     patch_px: int = 40
     filters: tuple[int, ...] = (24, 48, 64)
     most_vertebrae: int = 2400  # held in memory at a time

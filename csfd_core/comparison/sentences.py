@@ -12,6 +12,7 @@ from csfd_core.comparison.styles import STAR
 from csfd_core.comparison.summary import Comparison
 from csfd_core.comparison.tables import EVEN, PREVALENCE
 from csfd_core.vocabulary import LABEL_COLUMNS
+from csfd_core.wording import count, plural
 
 NO_TEST: Final = "There is no test study that every model was scored on."
 _FEW_SUBJECTS: Final = 50
@@ -263,18 +264,6 @@ def join(names: "Sequence[str] | pd.Series[str] | pd.Index[str]") -> str:
     """Return names as a list in a sentence."""
     *first, last = [str(name) for name in names]
     return f"{', '.join(first)} and {last}" if first else last
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun."""
-    return f"{number} {noun if number == 1 else plural(noun)}"
-
-
-def plural(noun: str) -> str:
-    """Return the plural of the nouns that reports use."""
-    if noun.endswith("y"):
-        return f"{noun[:-1]}ies"
-    return f"{noun}e" if noun.endswith("a") else f"{noun}s"
 
 
 def _hits(counts: Any) -> str:  # a row of a table

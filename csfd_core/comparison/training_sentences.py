@@ -7,11 +7,12 @@ from typing import Final
 import pandas as pd
 
 from csfd_core.comparison.examples import Example
-from csfd_core.comparison.sentences import count, join, plural
+from csfd_core.comparison.sentences import join
 from csfd_core.comparison.styles import STAR
 from csfd_core.comparison.summary import Comparison
 from csfd_core.comparison.tables import mean_threshold
 from csfd_core.vocabulary import LEVEL_NAMES
+from csfd_core.wording import count, plural
 
 BASIC: Final = "basic_cnn"  # has no pretrained form; every layer of it is trained
 

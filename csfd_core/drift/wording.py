@@ -5,6 +5,7 @@ import math
 from csfd_core.drift.features import FEATURES, GEOMETRY, INTENSITY, LABELS, Feature
 from csfd_core.drift.observe import Drift, Finding, Groups, counted, few_of
 from csfd_core.drift.statistics import LEAST_STUDIES
+from csfd_core.wording import count
 
 
 def summarize(drift: Drift) -> str:
@@ -22,7 +23,7 @@ def summarize(drift: Drift) -> str:
             "trained: nothing new to judge."
         )
     have = "has come since" if new == 1 else "have come since"
-    begin = f"{_studies(new)} {have} {serving.title} was trained on {old}. "
+    begin = f"{count(new, 'study')} {have} {serving.title} was trained on {old}. "
     if drift.verdict == "too few":
         return (
             f"{begin}That is too few to judge: at least {LEAST_STUDIES} are needed in "
@@ -121,13 +122,9 @@ def reference_fact(groups: Groups) -> str:
     if groups.serving is None:
         return "none: no classifier was trained yet"
     return (
-        f"{_studies(len(groups.reference))} that {groups.serving.title} was trained, "
-        "stopped or calibrated on"
+        f"{count(len(groups.reference), 'study')} that {groups.serving.title} was "
+        "trained, stopped or calibrated on"
     )
-
-
-def _studies(count: int) -> str:
-    return "1 study" if count == 1 else f"{count} studies"
 
 
 def _small(p: float) -> str:

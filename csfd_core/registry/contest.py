@@ -55,6 +55,7 @@ from csfd_core.registry.promotion import decide
 from csfd_core.registry.titles import locked_studies_learnt_from, require_whole
 from csfd_core.store.convert import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS
+from csfd_core.wording import count
 
 if TYPE_CHECKING:
     from csfd_core.registry.tracking import TrackedRun
@@ -211,9 +212,10 @@ def _decide(
     challenger = contender_of(registry, version, manifest)
     frozen = read_frozen(registry.stores, version.digest)
     if leaked := locked_studies_learnt_from(registry.stores, frozen):
+        seen = count(len(leaked), "study")
         sentence = (
-            f"The challenger was trained or calibrated on {len(leaked)} studies of the "
-            f"locked test set, first {leaked[0]}; there must be none."
+            f"The challenger was trained or calibrated on {seen} of the locked test "
+            f"set, first {leaked[0]}; there must be none."
         )
         return refuse(title, version.title, _unmet("unseen_test_set", sentence), config)
     try:

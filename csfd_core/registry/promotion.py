@@ -31,6 +31,7 @@ from csfd_core.registry.decision import (
     PromotionConfig,
 )
 from csfd_core.vocabulary import LABEL_COLUMNS
+from csfd_core.wording import count
 
 _ROUNDING: Final = 1e-9  # of differences that are compared with a margin
 _NAMES: Final[dict[What, str]] = {"vertebra": "vertebrae", "overall": "studies"}
@@ -131,8 +132,9 @@ def _of_test_set(studies: int, subjects: int, config: PromotionConfig) -> Condit
     return Condition(
         name="test_set",
         is_met=subjects >= config.least_subjects,
-        sentence=f"The locked test set has {studies} studies of {subjects} subjects "
-        f"to compare on; {config.least_subjects} subjects are needed.",
+        sentence=f"The locked test set has {count(studies, 'study')} of "
+        f"{count(subjects, 'subject')} to compare on; "
+        f"{count(config.least_subjects, 'subject', 'is', 'are')} needed.",
     )
 
 
@@ -141,8 +143,8 @@ def _of_leakage(challenger: Contender) -> Condition:
     return Condition(
         name="unseen_test_set",
         is_met=not known,
-        sentence=f"The challenger was trained or calibrated on {len(known)} studies of "
-        "the locked test set; there must be none.",
+        sentence="The challenger was trained or calibrated on "
+        f"{count(len(known), 'study')} of the locked test set; there must be none.",
     )
 
 

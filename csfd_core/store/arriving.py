@@ -11,6 +11,7 @@ from typing import Final
 from csfd_core.store.convert import StudyTask
 from csfd_core.store.label_notes import LabelNote, read_label_notes
 from csfd_core.store.source import Sources, StudyFolder
+from csfd_core.wording import count
 
 _NAMED: Final = 3  # studies, as examples
 
@@ -84,4 +85,5 @@ def tell_incomplete(lacking: Sequence[Incomplete]) -> str:
         f"{one.study_uid} has {one.there} of {one.wanted}" for one in lacking[:_NAMED]
     ]
     more = f", and {len(lacking) - _NAMED} more" if lacking[_NAMED:] else ""
-    return f"{len(lacking)} studies wait for files: {', '.join(told)}{more}."
+    waiting = count(len(lacking), "study", "waits", "wait")
+    return f"{waiting} for files: {', '.join(told)}{more}."

@@ -12,6 +12,7 @@ from typing import Final
 from csfd_core.store.convert import QUARANTINED, UNCHANGED, Stores, StudyOutcome
 from csfd_core.store.source import Sources, StudyFolder
 from csfd_core.vocabulary import is_uid
+from csfd_core.wording import count
 
 GONE: Final = "Its images are in no source any more; what is stored is kept."
 _NAMED: Final = 3  # studies, as examples
@@ -60,17 +61,20 @@ def presence_notes(stores: Stores, sources: Sources) -> list[str]:
     notes = []
     doubles = doubles_of(found)
     if same := [double.study_uid for double in doubles if not double.differs]:
-        notes.append(f"{len(same)} studies lie in more than one source, with the same "
-                     "files; the first source counts.")  # fmt: skip
+        notes.append(
+            f"{count(len(same), 'study', 'lies', 'lie')} in more than one source, with "
+            "the same files; the first source counts."
+        )
     if other := [double.study_uid for double in doubles if double.differs]:
         notes.append(
-            f"{len(other)} studies lie in more than one source with other files, such "
-            f"as {_examples(other)}; the first source counts. Remove what is outdated."
+            f"{count(len(other), 'study', 'lies', 'lie')} in more than one source with "
+            f"other files, such as {_examples(other)}; the first source counts. Remove "
+            "what is outdated."
         )
     if gone := vanished_studies(stores, found):
         notes.append(
-            f"{len(gone)} studies of the store have no images in a source any more, "
-            f"such as {_examples(gone)}; they are kept."
+            f"No source has images of {count(len(gone), 'study')} of the store any "
+            f"more, such as {_examples(gone)}; what the store has is kept."
         )
     return notes
 

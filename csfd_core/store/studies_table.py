@@ -23,6 +23,7 @@ from csfd_core.store.metadata import STUDIES_COLUMNS, StudyRecord
 from csfd_core.store.source import BOXES_FILE, LABELS_FILE, Sources, data_kind
 from csfd_core.store.study import scan_study
 from csfd_core.vocabulary import LABEL_COLUMNS
+from csfd_core.wording import count
 
 _NAMES = [name for name, _, _ in STUDIES_COLUMNS]
 
@@ -54,7 +55,8 @@ def write_studies_table(
         stores.metadata.write_studies(table, inputs, data_kind(sources.locations))
     notes = [*labels.notes, *boxes.notes]
     if missing := labels_without_images(records, labels):
-        notes.append(f"{len(missing)} labelled studies have no images.")
+        lacking = count(len(missing), "labelled study", "has", "have")
+        notes.append(f"{lacking} no images.")
     return table, notes
 
 

@@ -27,6 +27,7 @@ from csfd_core.store.convert import (
 from csfd_core.store.metadata import STUDIES_COLUMNS
 from csfd_core.store.presence import keep_study, presence_notes
 from csfd_core.store.studies_table import write_studies_table
+from csfd_core.wording import count
 from csfd_dagster.partitions import MANY_STUDIES, studies
 from csfd_dagster.presentation import picture, table_of_counts, table_preview
 from csfd_dagster.resources import ExecutorResource, SourceResource, StoreResource
@@ -194,8 +195,9 @@ def _tasks(
             gone.append(study_uid)
     if gone:
         raise dg.Failure(
-            f"{len(gone)} studies have no images in the source or the inbox, such as "
-            f"{gone[0]}. Delete their partitions or bring the images back.",
+            f"{count(len(gone), 'study', 'has', 'have')} no images in the source or "
+            f"the inbox, such as {gone[0]}. Delete the partition or bring the images "
+            "back.",
             allow_retries=False,
         )
     if kept:

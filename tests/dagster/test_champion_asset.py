@@ -137,7 +137,7 @@ def test_planted_test_study_is_refused(stores: Stores, uri: str) -> None:
     train(stores, 4.0, training_studies={"9.9.1": "a", LOCKED: "b"})
     facts = shown(materialize(stores, uri))
     assert facts["champion"] == "version 1 (basic_cnn)"
-    assert f"1 studies of the locked test set, first {LOCKED}" in facts["reasons"]
+    assert f"1 study of the locked test set, first {LOCKED}" in facts["reasons"]
 
 
 def test_champion_that_saw_a_test_study_is_held_back(stores: Stores, uri: str) -> None:
@@ -149,7 +149,7 @@ def test_champion_that_saw_a_test_study_is_held_back(stores: Stores, uri: str) -
     assert not result.success
     (check,) = result.get_asset_check_evaluations()
     assert not check.passed
-    assert "1 studies of the locked test set" in str(check.metadata["problems"].value)
+    assert "1 study of the locked test set" in str(check.metadata["problems"].value)
 
 
 def test_damaged_champion_is_held_back(stores: Stores, uri: str) -> None:

@@ -143,7 +143,7 @@ def predict_one(places: Path, uid: str) -> None:
     out = places / "out"
     result = CliRunner().invoke(app, ["predict", str(place), "--out", str(out)])
     assert result.exit_code == 0, result.output
-    assert "1 studies predicted by" in result.output
+    assert "1 study predicted by" in result.output
     assert "Not for clinical use" in " ".join(result.output.split())
     own = json.loads((out / f"{uid}.json").read_text())
     kept = json.loads((places / "store" / "predictions" / f"{uid}.json").read_text())

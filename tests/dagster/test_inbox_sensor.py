@@ -196,7 +196,7 @@ def test_study_that_lacks_slices_of_its_label_file_is_left_alone(place: Place) -
     (folder / "26.dcm").write_bytes(b"")
     place.note(NEW, labels={"C1": 0}, slices=24)
     reason = place.settle()
-    assert f"1 studies wait for files: {NEW} has 14 of 24." in reason
+    assert f"1 study waits for files: {NEW} has 14 of 24." in reason
     assert READER not in reason
     assert NEW not in place.partitions()
     (folder / ".25.dcm").unlink()
@@ -204,7 +204,7 @@ def test_study_that_lacks_slices_of_its_label_file_is_left_alone(place: Place) -
     for path, content in late.items():
         path.write_bytes(content)
     waits = place.tick()  # it may still grow
-    assert "1 studies have changed" in str(waits.skip_reason)
+    assert "1 study has changed" in str(waits.skip_reason)
     assert place.settle() == "Nothing has changed in 3 studies."
     assert place.stores.slices.read_note(NEW) is not None
 
@@ -246,7 +246,7 @@ def test_label_file_withdraws_its_study_once(place: Place) -> None:
     assert place.run({}, request.asset_selection).success
     touch(place.images(UID))
     place.note(UID, withdrawn="again", date="2026-01-06")
-    assert place.settle() == "Nothing has changed in 1 studies."
+    assert place.settle() == "Nothing has changed in 1 study."
     assert place.stores.withdrawn.read(UID) == record
     assert set(place.stores.metadata.read_studies()["study_uid"]) == {OTHER}
 
@@ -296,7 +296,7 @@ def test_study_that_vanishes_is_kept_and_named(place: Place, empty: bool) -> Non
     shutil.rmtree(place.images(UID))
     if empty:
         place.images(UID).mkdir()
-    assert place.settle() == "Nothing has changed in 1 studies."
+    assert place.settle() == "Nothing has changed in 1 study."
     result = place.run(range_tags([UID, OTHER]))  # a backfill
     assert result.success
     (event,) = [
@@ -308,7 +308,9 @@ def test_study_that_vanishes_is_kept_and_named(place: Place, empty: bool) -> Non
     assert metadata["outcome"].value == "unchanged"
     assert "in no source any more" in str(metadata["note"].value)
     (table,) = result.asset_materializations_for_node("metadata_table")
-    assert "1 studies of the store have no images" in str(table.metadata["notes"].value)
+    assert "No source has images of 1 study of the store" in str(
+        table.metadata["notes"].value
+    )
     assert place.stored() == before
 
 
@@ -318,7 +320,7 @@ def test_vanished_study_without_its_slices_fails(place: Place) -> None:
     result = place.run(range_tags([UID, OTHER]))
     assert not result.success
     (failure,) = result.get_step_failure_events()
-    assert "1 studies have no images" in str(failure.step_failure_data.error)
+    assert "1 study has no images" in str(failure.step_failure_data.error)
 
 
 def notes_of(place: Place) -> str:
@@ -332,7 +334,7 @@ def test_study_in_source_and_inbox_is_told_and_the_source_counts(place: Place) -
     folder = write_study(place.root / "inbox", OTHER)
     assert place.settle() == "Nothing has changed in 2 studies."
     told = notes_of(place)
-    assert "1 studies lie in more than one source, with the same files" in told
+    assert "1 study lies in more than one source, with the same files" in told
     (folder / "3.dcm").unlink()
     told = notes_of(place)
     assert f"with other files, such as {OTHER}; the first source counts" in told

@@ -182,7 +182,7 @@ def test_vanished_study_fails_with_what_to_do(
     result = ingest(instance, resources, [*UIDS, "1.2.3"])
     assert not result.success
     (failure,) = result.get_step_failure_events()
-    assert "1 studies have no images" in str(failure.step_failure_data.error)
+    assert "1 study has no images" in str(failure.step_failure_data.error)
 
 
 def test_passing_fault_is_tried_again_and_nothing_done_twice(

@@ -39,7 +39,7 @@ def test_command_prints_the_verdict_and_writes_where_it_is_told(
     told = run(*place, "--out", out)
     assert "Verdict: drifted." in told
     assert "DRIFTED: PSI" in told
-    assert "1 studies of the source are not in the store yet" in told
+    assert "leaves out 1 study of the source, not in the store yet" in told
     assert (out / "index.html").is_file()
     assert not stores.root.exists("reports/drift/index.html")
     run("--store", stores.root)

@@ -192,7 +192,7 @@ def test_model_trained_on_a_test_study_is_refused(
     train(stores, 3.0, training_studies={"1.2.5": "a"})
     found = challenge(registry)
     assert not found.decision.promoted
-    assert "on 1 studies of the locked test set" in " ".join(found.decision.reasons)
+    assert "on 1 study of the locked test set" in " ".join(found.decision.reasons)
     assert number_of(registry, CHAMPION) is None
 
 

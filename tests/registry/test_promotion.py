@@ -92,7 +92,7 @@ def test_planted_test_study_is_refused() -> None:
     )
     decision = decide(CHAMPION, other)
     assert unmet(decision) == {"unseen_test_set"}
-    assert "on 1 studies of the locked test set" in decision.reasons[0]
+    assert "on 1 study of the locked test set" in decision.reasons[0]
 
 
 def test_lost_sensitivity_is_refused() -> None:

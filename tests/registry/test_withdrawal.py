@@ -346,7 +346,7 @@ def test_convert_leaves_it_out_and_says_so(command: CliRunner, folder: Path) -> 
     source, store = str(folder / "source"), str(folder / "store")
     result = command.invoke(app, ["convert", source, store, "--workers", "1"])
     assert result.exit_code == 0, result.output
-    assert "1 studies were withdrawn and are left out." in result.output
+    assert "1 withdrawn study is left out." in result.output
     left = own_files(contents(folder / "store"), FOURTH)
     assert left == {f"withdrawn/{FOURTH}.json"}
 

@@ -293,7 +293,7 @@ def test_studies_table_follows_records_labels_and_boxes(
         f"{STUDY_UID},1,2,3,4,5\n{STUDY_UID},1,2,3,4,6\n"
     )
     table, notes = write_studies_table(stores, sources)
-    assert notes == ["1 labelled studies have no images."]
+    assert notes == ["1 labelled study has no images."]
     stored = MetadataStore(Location(store)).read_studies().set_index("study_uid")
     assert stored.loc[STUDY_UID, "C2"] == 1
     assert stored.loc[OTHER_UID, ["C2", "patient_overall"]].isna().all()

@@ -85,15 +85,15 @@ def test_stored_study_whose_images_are_gone_is_kept(
     assert [task.folder.name for task in left] == [OTHER_UID]
     assert vanished_studies(stores, sources.by_name()) == [STUDY_UID]
     assert presence_notes(stores, sources) == [
-        "1 studies of the store have no images in a source any more, such as "
-        f"{STUDY_UID}; they are kept."
+        "No source has images of 1 study of the store any more, such as "
+        f"{STUDY_UID}; what the store has is kept."
     ]
     outcome = keep_study(stores, STUDY_UID)
     assert outcome is not None
     assert (outcome.action, outcome.slice_count) == ("unchanged", 24)
     result = CliRunner().invoke(app, ["convert", str(source), str(store)])
     assert result.exit_code == 0, result.output
-    assert "1 studies of the store have no images" in result.output
+    assert "No source has images of 1 study of the store" in result.output
     assert "withdrawn" not in result.output
     assert {k: v for k, v in digests(store).items() if k in before} == before
     stores.withdrawn.add(Withdrawal(study_uid=STUDY_UID, reason="r", by="b"))
