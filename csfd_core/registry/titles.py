@@ -23,6 +23,7 @@ from csfd_core.registry.history import (
     predecessor,
 )
 from csfd_core.store.convert import Stores
+from csfd_core.wording import count
 
 
 def promote_by_hand(
@@ -66,10 +67,7 @@ def standing_of(registry: ChampionRegistry) -> tuple[Version | None, list[str]]:
     if not found:
         frozen = read_frozen(registry.stores, version.digest)
         if leaked := locked_studies_learnt_from(registry.stores, frozen):
-            found.append(
-                f"{capital(version.title)} was trained or calibrated on {len(leaked)} "
-                f"studies of the locked test set, first {leaked[0]}."
-            )
+            found.append(_tell_leaked(version, leaked))
     last = changes_of(registry.history(), CHAMPION)[-1]
     if last.kind == OUTSIDE:
         found.append(
@@ -113,6 +111,13 @@ def require_whole(registry: ChampionRegistry, version: Version) -> FrozenEnsembl
     return read_frozen(registry.stores, version.digest)
 
 
+def _tell_leaked(version: Version, leaked: list[str]) -> str:
+    return (
+        f"{capital(version.title)} was trained or calibrated on "
+        f"{count(len(leaked), 'study')} of the locked test set, first {leaked[0]}."
+    )
+
+
 def _give_title(
     registry: ChampionRegistry, number: int, action: str, by: str, reason: str
 ) -> Change:
@@ -124,10 +129,7 @@ def _give_title(
         raise SettingsError(f"{capital(version.title)} is the champion already.")
     frozen = require_whole(registry, version)
     if leaked := locked_studies_learnt_from(registry.stores, frozen):
-        raise SettingsError(
-            f"{capital(version.title)} was trained or calibrated on {len(leaked)} "
-            f"studies of the locked test set, first {leaked[0]}. It must not serve."
-        )
+        raise SettingsError(f"{_tell_leaked(version, leaked)} It must not serve.")
     change = Change(
         alias=CHAMPION,
         after=number,
