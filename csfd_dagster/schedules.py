@@ -15,6 +15,7 @@ from dagster._utils.schedules import is_valid_cron_string
 from csfd_core.classification.registry import CLASSIFIERS
 from csfd_core.errors import SettingsError
 from csfd_core.registry.arrivals import Arrivals, count_arrivals
+from csfd_core.wording import count
 from csfd_dagster.jobs import UNDER_WAY, everything, materialize_all
 from csfd_dagster.resources import SourceResource, StoreResource
 
@@ -139,8 +140,11 @@ def run_in_progress(
 def _told(arrivals: Arrivals) -> str:
     waiting = len(arrivals.waiting)
     note = f", {waiting} of them not ingested yet," if waiting else ""
+    came = "has come" if arrivals.new == 1 else "have come"
+    corrected = len(arrivals.corrected)
+    were = "was" if corrected == 1 else "were"
     return (
-        f"{arrivals.new} newly labelled studies{note} have come and "
-        f"{len(arrivals.corrected)} were corrected since {arrivals.model_id} was "
-        f"trained on {arrivals.trained_on}."
+        f"{count(arrivals.new, 'newly labelled study')}{note} {came} and {corrected} "
+        f"{were} corrected since {arrivals.model_id} was trained on "
+        f"{arrivals.trained_on}."
     )

@@ -56,7 +56,8 @@ def new_studies(
         return _request_table(stores, sources, len(tasks), before, changes)
     notes = read_notes(sources)
     if gone := withdraw_noted(stores, notes):
-        context.log.info("%d studies were withdrawn by their label files.", len(gone))
+        told = count(len(gone), "study", "was", "were")
+        context.log.info("%s withdrawn by label files.", told)
     changes = _left_partitions(context, stores)
     tasks = study_tasks(folders, stores, store.conversion())
     waiting, lacking = split_incomplete(_need_work(tasks), wanted_files(notes))

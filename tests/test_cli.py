@@ -90,7 +90,7 @@ def test_inspect_writes_the_json_of_the_contract(source: Path, tmp_path: Path) -
     assert (bad["status"], bad["codes"]) == ("quarantined", ["missing_slices"])
     assert len(bad["reasons"]) == 1
     assert report["notes"] == [
-        "train.csv: 1 rows have no valid StudyInstanceUID.",
+        "train.csv: 1 row has no valid StudyInstanceUID.",
         "1 labelled study has no images: 1.2.9",
         "1 study has no labels.",
     ]

@@ -22,8 +22,8 @@ def summarize(drift: Drift) -> str:
             f"Every good study of the store was there when {serving.title} was "
             "trained: nothing new to judge."
         )
-    have = "has come since" if new == 1 else "have come since"
-    begin = f"{count(new, 'study')} {have} {serving.title} was trained on {old}. "
+    came = count(new, "study", "has come", "have come")
+    begin = f"{came} since {serving.title} was trained on {old}. "
     if drift.verdict == "too few":
         return (
             f"{begin}That is too few to judge: at least {LEAST_STUDIES} are needed in "

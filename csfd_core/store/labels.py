@@ -22,6 +22,7 @@ from csfd_core.store.label_notes import read_label_notes
 from csfd_core.store.locations import Location
 from csfd_core.store.source import BOXES_FILE, LABELS_FILE
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL, is_uid
+from csfd_core.wording import count
 
 STUDY_COLUMN: Final = "StudyInstanceUID"
 _BOX_NUMBERS: Final = ("x", "y", "width", "height", "slice_number")
@@ -95,16 +96,14 @@ def _read_table(location: Location) -> LabelTable:
         values.isna() | values.isin([0, 1])
     )
     if unusable.any(axis=None):
-        rows = int(unusable.any(axis=1).sum())
-        notes.append(f"{LABELS_FILE}: {rows} rows have labels other than 0 and 1.")
+        rows = count(int(unusable.any(axis=1).sum()), "row", "has", "have")
+        notes.append(f"{LABELS_FILE}: {rows} labels other than 0 and 1.")
     values = values.mask(unusable).astype("Int8")
     values.index = pd.Index(table[STUDY_COLUMN], name="study_uid")
     repeated = values.index.duplicated(keep="first")
     if repeated.any():
-        notes.append(
-            f"{LABELS_FILE}: {int(repeated.sum())} rows repeat a study; the first "
-            "counts."
-        )
+        rows = count(int(repeated.sum()), "row", "repeats", "repeat")
+        notes.append(f"{LABELS_FILE}: {rows} a study; the first counts.")
     return LabelTable(values[~repeated], tuple(notes))
 
 
@@ -120,7 +119,9 @@ def read_boxes(location: Location) -> BoxTable:
         axis=1
     )
     if not usable.all():
-        notes.append(f"{BOXES_FILE}: {int((~usable).sum())} rows are no boxes.")
+        notes.append(
+            f"{BOXES_FILE}: {count(int((~usable).sum()), 'row')} without a box."
+        )
     boxes = numbers[usable].astype({"slice_number": "int64"})
     boxes.insert(0, "study_uid", table.loc[usable, STUDY_COLUMN])
     return BoxTable(boxes.reset_index(drop=True), tuple(notes))
@@ -231,9 +232,8 @@ def _read_csv(
     valid = table[STUDY_COLUMN].fillna("").map(is_uid).astype(bool)
     notes = []
     if not valid.all():
-        notes.append(
-            f"{name}: {int((~valid).sum())} rows have no valid StudyInstanceUID."
-        )
+        rows = count(int((~valid).sum()), "row", "has", "have")
+        notes.append(f"{name}: {rows} no valid StudyInstanceUID.")
     return table[valid].reset_index(drop=True), notes
 
 

@@ -202,8 +202,8 @@ def _tasks(
         )
     if kept:
         context.log.warning(
-            "%d studies have no images any more, such as %s; what is stored is kept.",
-            len(kept),
+            "%s no images any more, such as %s; what is stored is kept.",
+            count(len(kept), "study", "has", "have"),
             kept[0].study_uid,
         )
     return study_tasks(folders, stores, settings), kept

@@ -35,7 +35,7 @@ def test_rows_without_a_valid_uid_are_left_out(tmp_path: Path, uid: str) -> None
     rows = f"{uid},0,0,0,0,0,0,0,0\n1.2.3,0,0,0,0,0,0,0,0\n"
     labels = read_labels(write_labels(tmp_path, rows))
     assert labels.table.index.tolist() == ["1.2.3"]
-    assert labels.notes == ("train.csv: 1 rows have no valid StudyInstanceUID.",)
+    assert labels.notes == ("train.csv: 1 row has no valid StudyInstanceUID.",)
 
 
 def test_other_values_than_0_and_1_become_null_with_a_note(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_repeated_study_counts_once(tmp_path: Path) -> None:
     rows = "1.2.3,1,1,0,0,0,0,0,0\n1.2.3,0,0,0,0,0,0,0,0\n"
     labels = read_labels(write_labels(tmp_path, rows))
     assert labels.table["patient_overall"].tolist() == [1]
-    assert "1 rows repeat a study" in labels.notes[0]
+    assert "1 row repeats a study" in labels.notes[0]
 
 
 def test_contradictions_are_found(tmp_path: Path) -> None:
