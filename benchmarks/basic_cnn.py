@@ -15,20 +15,27 @@ from benchmarks.harness import Result
 from csfd_core.classification.config import settings_of
 from csfd_core.classification.fit import fit_classifier, plan_classifier
 from csfd_core.classification.manifest import write_manifest
-from csfd_core.classification.training import OnEpoch
-from csfd_core.comparison.tables import PREVALENCE, models_table, reference_table
+from csfd_core.classification.score_tables import (
+    PREVALENCE,
+    models_table,
+    reference_table,
+)
 from csfd_core.crops.cutting import CROP_PROFILES
-from csfd_core.executors import open_executor
+from csfd_core.crops.maker import CropMaker
+from csfd_core.ingest.convert import convert_studies, study_tasks
+from csfd_core.ingest.outcomes import make_all
+from csfd_core.ingest.studies_table import write_studies_table
+from csfd_core.learning.loop import OnEpoch
 from csfd_core.phantom.config import PhantomConfig
 from csfd_core.phantom.source import write_phantom_source
+from csfd_core.runtime.executors import open_executor
 from csfd_core.segmentation.bundle import builtin_location, read_bundle, write_bundle
-from csfd_core.segmentation.masks import CropMaker, MaskMaker, make_all
-from csfd_core.segmentation.models import ModelStore
-from csfd_core.store.convert import Stores, convert_studies, study_tasks
+from csfd_core.segmentation.masks import MaskMaker
+from csfd_core.segmentation.model_store import ModelStore
 from csfd_core.store.labels import read_all_boxes
 from csfd_core.store.locations import Location
 from csfd_core.store.source import Source, Sources
-from csfd_core.store.studies_table import write_studies_table
+from csfd_core.store.stores import Stores
 
 FOLDER = Path("data/benchmarks/basic_cnn")
 STUDIES = 800

@@ -17,8 +17,9 @@ from PIL import Image
 
 from benchmarks.harness import Result, in_turns, ratios, spread
 from benchmarks.studies import large_volume, tasks_of, write_copy
-from csfd_core.store.convert import WRITTEN, convert_study
-from csfd_core.store.slice_store import ConversionSettings
+from csfd_core.ingest.convert import convert_study
+from csfd_core.ingest.outcomes import WRITTEN
+from csfd_core.store.slices import ConversionSettings
 from csfd_core.vocabulary import BONE_WINDOW
 
 SLICES = 96

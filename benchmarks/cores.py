@@ -17,8 +17,9 @@ import psutil
 
 from benchmarks.harness import Result, in_turns, ratios, spread, timed
 from benchmarks.studies import large_volume, longer, tasks_of, write_copy
-from csfd_core.executors import InlineExecutor, open_executor
-from csfd_core.store.convert import WRITTEN, convert_study, run_studies
+from csfd_core.ingest.convert import convert_study, run_studies
+from csfd_core.ingest.outcomes import WRITTEN
+from csfd_core.runtime.executors import InlineExecutor, open_executor
 
 STUDIES, SLICES = 8, 352  # slices of a study, as on average in the RSNA data
 PAINTED = 48  # different ones among them

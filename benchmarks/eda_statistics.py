@@ -24,12 +24,12 @@ import pandas as pd
 
 from csfd_core.dicom.geometry import build_geometry
 from csfd_core.dicom.headers import SliceHeader
-from csfd_core.eda.report import write_eda_report
-from csfd_core.store.convert import Stores
+from csfd_core.ingest.studies_table import write_studies_table
+from csfd_core.reports.eda.report import write_eda_report
 from csfd_core.store.locations import Location
 from csfd_core.store.metadata import StudyRecord
 from csfd_core.store.source import Source, Sources
-from csfd_core.store.studies_table import write_studies_table
+from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
 STUDIES = 2019

@@ -13,12 +13,12 @@ import pandas as pd
 
 from benchmarks.harness import Result, in_turns, ratios, spread, timed
 from csfd_core.classification.classifier import Classifier, CropShape
+from csfd_core.classification.classifiers import CLASSIFIERS, open_classifier
 from csfd_core.classification.config import settings_of
-from csfd_core.classification.crops import Vertebra
-from csfd_core.classification.registry import CLASSIFIERS, open_classifier
-from csfd_core.compute import computing
+from csfd_core.classification.vertebrae import Vertebra
 from csfd_core.crops.cutting import CROP_PROFILES
-from csfd_core.store.crop_store import CropStore
+from csfd_core.runtime.compute import computing
+from csfd_core.store.crops import CropStore
 from csfd_core.store.locations import Location
 from csfd_core.vocabulary import LEVEL_NAMES
 

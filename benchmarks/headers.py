@@ -8,8 +8,8 @@ import pydicom
 from benchmarks.harness import Result, in_turns, ratios, spread
 from benchmarks.studies import large_volume, write_copy
 from csfd_core.dicom.headers import read_slice_header
+from csfd_core.ingest.scan import scan_study
 from csfd_core.store.source import Source
-from csfd_core.store.study import scan_study
 
 SLICES = 192
 ROUNDS = 7

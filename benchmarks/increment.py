@@ -11,8 +11,8 @@ from typing import IO
 
 from benchmarks.harness import Result, spread, timed
 from benchmarks.studies import tasks_of, tiny_volume, write_copy
-from csfd_core.executors import InlineExecutor
-from csfd_core.store.convert import convert_study, run_studies
+from csfd_core.ingest.convert import convert_study, run_studies
+from csfd_core.runtime.executors import InlineExecutor
 from csfd_core.store.locations import Location
 
 STUDIES = 200

@@ -15,7 +15,7 @@ _CHILD = """
 import json, sys, time
 from pathlib import Path
 from benchmarks.studies import tasks_of
-from csfd_core.store.convert import convert_study
+from csfd_core.ingest.convert import convert_study
 
 def peak():  # not ru_maxrss: a child inherits that of its parent
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -16,15 +16,20 @@ import dagster as dg
 
 from benchmarks.harness import Result, timed
 from benchmarks.studies import tasks_of, tiny_volume, write_copy
-from csfd_core.executors import InlineExecutor
+from csfd_core.ingest.convert import convert_study, run_studies
+from csfd_core.ingest.studies_table import write_studies_table
+from csfd_core.runtime.executors import InlineExecutor
 from csfd_core.settings import PROJECT_ROOT
-from csfd_core.store.convert import Stores, convert_study, run_studies
 from csfd_core.store.locations import Location
 from csfd_core.store.source import Source, Sources
-from csfd_core.store.studies_table import write_studies_table
+from csfd_core.store.stores import Stores
 from csfd_dagster.definitions import build_defs
 from csfd_dagster.partitions import partition_ranges, range_tags, studies
-from csfd_dagster.resources import ExecutorResource, SourceResource, StoreResource
+from csfd_dagster.resources.stores import (
+    ExecutorResource,
+    SourceResource,
+    StoreResource,
+)
 
 STUDIES = 200  # the fixed cost of a run, included, weighs more than among 500
 LARGEST_MS = 60.0

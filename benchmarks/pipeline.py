@@ -19,17 +19,17 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.harness import Result, in_turns, ratios, spread
-from csfd_core.classification.backbones.basic_cnn import NAME as BASIC_CNN
-from csfd_core.classification.backbones.basic_cnn import BasicCnn
+from csfd_core.classification.basic_cnn.network import NAME as BASIC_CNN
+from csfd_core.classification.basic_cnn.network import BasicCnn
+from csfd_core.classification.basic_cnn.patches import PatchPool
 from csfd_core.classification.classifier import CropShape, TrainingSet
+from csfd_core.classification.classifiers import open_classifier
 from csfd_core.classification.config import settings_of
-from csfd_core.classification.crops import read_vertebrae
-from csfd_core.classification.patches import PatchPool
-from csfd_core.classification.registry import open_classifier
-from csfd_core.classification.training import take_steps
-from csfd_core.compute import computing
+from csfd_core.classification.vertebrae import read_vertebrae
 from csfd_core.crops.cutting import CROP_PROFILES, CropConfig
-from csfd_core.store.crop_store import CropStore
+from csfd_core.learning.loop import take_steps
+from csfd_core.runtime.compute import computing
+from csfd_core.store.crops import CropStore
 from csfd_core.store.locations import Location
 from csfd_core.vocabulary import LEVEL_NAMES
 

@@ -23,14 +23,17 @@ from scipy import ndimage
 
 from benchmarks.harness import Result, in_turns, ratios, spread, timed
 from benchmarks.studies import large_volume, tasks_of, write_copy
-from csfd_core.compute import one_blas_thread
 from csfd_core.evaluation.segmentation_metrics import dice_score
+from csfd_core.ingest.convert import convert_study
+from csfd_core.ingest.outcomes import WRITTEN
 from csfd_core.phantom.volume import PhantomVolume
+from csfd_core.runtime.compute import one_blas_thread
 from csfd_core.segmentation.bundle import builtin_location, read_bundle
-from csfd_core.segmentation.prediction import VertebraPredictor
-from csfd_core.segmentation.reading import geometry_of, read_reduced, reduce_slices
-from csfd_core.store.convert import WRITTEN, Stores, convert_study
+from csfd_core.segmentation.predict import VertebraPredictor
+from csfd_core.segmentation.reading import read_reduced, reduce_slices
 from csfd_core.store.locations import Location
+from csfd_core.store.masks import geometry_of
+from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVELS
 
 SLICES = 350
@@ -41,7 +44,7 @@ Mask = npt.NDArray[np.uint8]
 _CHILD = """
 import json, sys, time
 import numpy as np
-from csfd_core.compute import computing
+from csfd_core.runtime.compute import computing
 from csfd_core.segmentation.config import PROFILES
 from csfd_core.segmentation.data import draw_sample, phantom_volume, to_batch
 from csfd_core.segmentation.training import Plan, compile_model

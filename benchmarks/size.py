@@ -14,7 +14,7 @@ import simplejpeg
 from benchmarks.harness import Result, spread
 from benchmarks.studies import large_volume, scanner_of
 from csfd_core.dicom.pixels import window_to_uint8
-from csfd_core.store.slice_store import ConversionSettings
+from csfd_core.store.slices import ConversionSettings
 
 SLICES = 24
 STUDIES = 8

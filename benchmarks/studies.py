@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 from pydicom.uid import ExplicitVRLittleEndian
 
+from csfd_core.ingest.convert import StudyTask
 from csfd_core.phantom.config import GridOverride, PhantomConfig
 from csfd_core.phantom.dicom_writer import PixelStyle, write_dicom_series
 from csfd_core.phantom.imaging import Scanner, draw_scanner
 from csfd_core.phantom.streams import open_stream
 from csfd_core.phantom.study import derive_uid
 from csfd_core.phantom.volume import PhantomVolume, build_phantom_volume
-from csfd_core.store.convert import Stores, StudyTask
 from csfd_core.store.locations import Location
 from csfd_core.store.source import IMAGES_FOLDER, Source
+from csfd_core.store.stores import Stores
 
 PIXEL_MM = 0.35
 UNCOMPRESSED = PixelStyle(ExplicitVRLittleEndian, True, 16, -1024, padded=False)

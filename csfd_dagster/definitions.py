@@ -14,19 +14,23 @@ from csfd_dagster.assets import (
     ingest,
     segmentation,
 )
-from csfd_dagster.champion_checks import CHAMPION_CHECKS
-from csfd_dagster.checks import CHECKS
-from csfd_dagster.classification_checks import CLASSIFICATION_CHECKS
-from csfd_dagster.classification_resource import ClassificationResource
-from csfd_dagster.drift_checks import DRIFT_CHECKS
+from csfd_dagster.checks.champion import CHAMPION_CHECKS
+from csfd_dagster.checks.classification import CLASSIFICATION_CHECKS
+from csfd_dagster.checks.drift import DRIFT_CHECKS
+from csfd_dagster.checks.ingest import CHECKS
+from csfd_dagster.checks.segmentation import SEGMENTATION_CHECKS
 from csfd_dagster.drift_schedule import DRIFT_JOBS, build_drift_schedules
 from csfd_dagster.jobs import JOBS
-from csfd_dagster.mlflow_resource import MlflowResource
-from csfd_dagster.promotion_resource import PromotionResource
-from csfd_dagster.resources import ExecutorResource, SourceResource, StoreResource
+from csfd_dagster.resources.classification import ClassificationResource
+from csfd_dagster.resources.mlflow import MlflowResource
+from csfd_dagster.resources.promotion import PromotionResource
+from csfd_dagster.resources.segmentation import SegmentationResource
+from csfd_dagster.resources.stores import (
+    ExecutorResource,
+    SourceResource,
+    StoreResource,
+)
 from csfd_dagster.schedules import build_schedules
-from csfd_dagster.segmentation_checks import SEGMENTATION_CHECKS
-from csfd_dagster.segmentation_resource import SegmentationResource
 from csfd_dagster.sensors import SENSORS
 
 

@@ -8,9 +8,9 @@ from typing import Final
 
 import dagster as dg
 
-from csfd_core.drift.report import Arrived, studies_since_report
+from csfd_core.reports.drift.report import Arrived, studies_since_report
 from csfd_dagster.assets.drift import data_drift
-from csfd_dagster.resources import StoreResource
+from csfd_dagster.resources.stores import StoreResource
 from csfd_dagster.schedules import read_cron, run_in_progress
 
 NAME: Final = "drift_watch"

@@ -7,9 +7,9 @@ from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from pydantic import Field
 
 from csfd_dagster.assets import ingest
-from csfd_dagster.mlflow_resource import MlflowResource
 from csfd_dagster.phases import materialize_everything, open_project
-from csfd_dagster.resources import SourceResource, StoreResource
+from csfd_dagster.resources.mlflow import MlflowResource
+from csfd_dagster.resources.stores import SourceResource, StoreResource
 
 # A run that is queued will run, even if nothing of it is to be seen yet.
 UNDER_WAY = [dg.DagsterRunStatus.QUEUED, *IN_PROGRESS_RUN_STATUSES]

@@ -14,21 +14,21 @@ from typing import Any, NoReturn
 import dagster as dg
 import pandas as pd
 
-from csfd_core.comparison.report import FOLDER as COMPARISON
-from csfd_core.comparison.report import MODELS_CSV
+from csfd_core.cli.console import print_models
 from csfd_core.errors import CsfdError
+from csfd_core.reports.comparison.report import FOLDER as COMPARISON
+from csfd_core.reports.comparison.report import MODELS_CSV
 from csfd_core.reports.page import INDEX
 from csfd_core.settings import PROJECT_ROOT
-from csfd_core.simulation.plan import SimulationConfig
-from csfd_core.terminal import print_models
-from csfd_dagster.mlflow_resource import MlflowResource
 from csfd_dagster.phases import (
     REPORTS,
     Project,
     materialize_everything,
     open_project,
 )
-from csfd_dagster.simulation import simulate
+from csfd_dagster.resources.mlflow import MlflowResource
+from csfd_dagster.simulation.plan import SimulationConfig
+from csfd_dagster.simulation.weeks import simulate
 
 
 def run(profile: str, resources: Mapping[str, Any] | None = None) -> int:

@@ -13,47 +13,42 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 
+from csfd_core.classification.classifier_store import ClassifierStore
+from csfd_core.classification.classifiers import CLASSIFIERS
 from csfd_core.classification.ensemble import read_best
 from csfd_core.classification.fit import is_current as classifier_is_current
 from csfd_core.classification.fit import plan_classifier, why_untrainable
 from csfd_core.classification.manifest import manifest_inputs, read_manifest
-from csfd_core.classification.models import ClassifierStore
-from csfd_core.classification.registry import CLASSIFIERS
-from csfd_core.drift.report import is_current as drift_is_current
-from csfd_core.eda.report import is_current as report_is_current
 from csfd_core.errors import CsfdError, SourceError
-from csfd_core.registry.contest import is_settled
-from csfd_core.registry.withdrawal import withdraw_noted
-from csfd_core.reports.page import INDEX
-from csfd_core.segmentation.fit import is_current as model_is_current
-from csfd_core.segmentation.masks import studies_without_crops
-from csfd_core.segmentation.summary import is_reported, reported_fits
-from csfd_core.store.arriving import (
+from csfd_core.ingest.completeness import (
     read_notes,
     split_incomplete,
     tell_incomplete,
     wanted_files,
 )
-from csfd_core.store.convert import (
-    QUARANTINED,
-    UNCHANGED,
-    Stores,
-    StudyTask,
-    needs_work,
-    study_tasks,
-)
+from csfd_core.ingest.convert import StudyTask, needs_work, study_tasks
+from csfd_core.ingest.outcomes import QUARANTINED, UNCHANGED
+from csfd_core.ingest.presence import presence_notes
+from csfd_core.ingest.studies_table import studies_table_inputs
+from csfd_core.lineage.withdrawal import withdraw_noted
+from csfd_core.registry.contest import is_settled
+from csfd_core.reports.drift.report import is_current as drift_is_current
+from csfd_core.reports.eda.report import is_current as report_is_current
+from csfd_core.reports.page import INDEX
+from csfd_core.reports.segmentation.summary import is_reported, reported_fits
+from csfd_core.segmentation.fit import is_current as model_is_current
+from csfd_core.segmentation.masks import studies_without_crops
 from csfd_core.store.labels import read_all_boxes
-from csfd_core.store.presence import presence_notes
-from csfd_core.store.slice_store import ConversionSettings
+from csfd_core.store.slices import ConversionSettings
 from csfd_core.store.source import Sources
-from csfd_core.store.studies_table import studies_table_inputs
+from csfd_core.store.stores import Stores
+from csfd_core.text import count
 from csfd_core.vocabulary import is_uid
-from csfd_core.wording import count
-from csfd_dagster.classification_resource import ClassificationResource
-from csfd_dagster.mlflow_resource import MlflowResource
 from csfd_dagster.partitions import folds, partition_ranges, range_tags, studies
-from csfd_dagster.resources import SourceResource, StoreResource
-from csfd_dagster.segmentation_resource import SegmentationResource
+from csfd_dagster.resources.classification import ClassificationResource
+from csfd_dagster.resources.mlflow import MlflowResource
+from csfd_dagster.resources.segmentation import SegmentationResource
+from csfd_dagster.resources.stores import SourceResource, StoreResource
 
 REPORTS = tuple(
     f"reports/{name}"

@@ -12,12 +12,12 @@ from typing import Final
 import dagster as dg
 from dagster._utils.schedules import is_valid_cron_string
 
-from csfd_core.classification.registry import CLASSIFIERS
+from csfd_core.classification.classifiers import CLASSIFIERS
 from csfd_core.errors import SettingsError
-from csfd_core.registry.arrivals import Arrivals, count_arrivals
-from csfd_core.wording import count
+from csfd_core.registry.new_labels import Arrivals, count_arrivals
+from csfd_core.text import count
 from csfd_dagster.jobs import UNDER_WAY, everything, materialize_all
-from csfd_dagster.resources import SourceResource, StoreResource
+from csfd_dagster.resources.stores import SourceResource, StoreResource
 
 NAME: Final = "nightly_retraining"
 DEFAULT_CRON: Final = "0 2 * * *"  # when nobody reads studies

@@ -8,23 +8,24 @@ from typing import Any
 
 import dagster as dg
 
-from csfd_core.registry.withdrawal import withdraw_noted
-from csfd_core.store.arriving import (
+from csfd_core.ingest.completeness import (
     read_notes,
     split_incomplete,
     tell_incomplete,
     wanted_files,
 )
-from csfd_core.store.convert import Stores, StudyTask, needs_work, study_tasks
+from csfd_core.ingest.convert import StudyTask, needs_work, study_tasks
+from csfd_core.ingest.studies_table import studies_table_inputs
+from csfd_core.lineage.withdrawal import withdraw_noted
 from csfd_core.store.label_notes import label_entries
 from csfd_core.store.source import Sources, StudyFolder
-from csfd_core.store.studies_table import studies_table_inputs
+from csfd_core.store.stores import Stores
+from csfd_core.text import count
 from csfd_core.vocabulary import is_uid
-from csfd_core.wording import count
 from csfd_dagster.assets.ingest import metadata_table
 from csfd_dagster.jobs import UNDER_WAY, ingestion
 from csfd_dagster.partitions import partition_ranges, range_tags, studies
-from csfd_dagster.resources import SourceResource, StoreResource
+from csfd_dagster.resources.stores import SourceResource, StoreResource
 
 _READERS = 16  # comparing studies with the store waits for the disk or the network
 

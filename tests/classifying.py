@@ -12,16 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from csfd_core.checkpoint import Weights
 from csfd_core.classification.classifier import Classifier, TrainingSet
-from csfd_core.classification.crops import Vertebra, read_vertebrae
 from csfd_core.classification.manifest import Manifest, write_manifest
-from csfd_core.classification.training import Logits, OnEpoch, Trained
+from csfd_core.classification.vertebrae import Vertebra, read_vertebrae
 from csfd_core.crops.cutting import CropConfig
-from csfd_core.store.convert import Stores
-from csfd_core.store.crop_store import CropStore
+from csfd_core.learning.checkpoint import Weights
+from csfd_core.learning.loop import Logits, OnEpoch, Trained
+from csfd_core.store.crops import CropStore
 from csfd_core.store.locations import Location
 from csfd_core.store.metadata import STUDIES_COLUMNS
+from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
 CROPS = CropConfig(slices=2, neighbours=1, side_px=32, pixel_mm=2.0)

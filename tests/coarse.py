@@ -5,13 +5,13 @@ import functools
 import pytest
 from classifying import tiny_backbone
 
-from csfd_core.classification import registry
-from csfd_core.compute import computing
+from csfd_core.classification import classifiers as registry
 from csfd_core.crops.cutting import CROP_PROFILES, CropConfig
-from csfd_core.leakage import config as audit_config
 from csfd_core.phantom import source as phantom_source
 from csfd_core.phantom.config import GridOverride
-from csfd_core.segmentation import prediction
+from csfd_core.reports.leakage import config as audit_config
+from csfd_core.runtime.compute import computing
+from csfd_core.segmentation import predict as prediction
 from csfd_dagster.assets import comparison
 
 GRID = GridOverride(shape_zyx=(72, 56, 56), spacing_zyx_mm=(3.0, 3.0, 3.0))

@@ -10,13 +10,13 @@ import pandas as pd
 import pyarrow as pa
 from scipy.special import expit
 
+from csfd_core.classification.classifier_store import TEST, VALIDATION, ClassifierStore
 from csfd_core.classification.config import ClassifierConfig
 from csfd_core.classification.manifest import MANIFEST_COLUMNS, MANIFEST_PATH
-from csfd_core.classification.models import TEST, VALIDATION, ClassifierStore
 from csfd_core.evaluation.calibration import overall_from_levels
 from csfd_core.registry.decision import Contender
-from csfd_core.store.convert import Stores
 from csfd_core.store.parquet import write_parquet
+from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL
 
 SHARE = 0.15

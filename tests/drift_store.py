@@ -23,10 +23,10 @@ from classifying import (
 from csfd_core.classification.config import ClassifierConfig
 from csfd_core.classification.ensemble import write_best
 from csfd_core.classification.fit import fit_classifier, plan_classifier
-from csfd_core.store.convert import Stores
 from csfd_core.store.locations import Location
 from csfd_core.store.parquet import write_parquet
-from csfd_core.store.slice_store import ConversionSettings
+from csfd_core.store.slices import ConversionSettings
+from csfd_core.store.stores import Stores
 
 NAME = "basic_cnn"  # tests put BrightClassifier in its place
 OLD = 40  # studies that were there when it was trained

@@ -140,9 +140,9 @@ def test_unexpected_failure_is_one_line(tmp_path: Path) -> None:
         "import csfd_core.store.source as s\n"
         "def fail(self): raise RuntimeError('secret text')\n"
         "s.Source.require = fail\n"
-        "import csfd_core.cli, sys\n"
+        "import csfd_core.cli.main, sys\n"
         f"sys.argv = ['csfd', 'inspect', {str(tmp_path)!r}]\n"
-        "csfd_core.cli.main()"
+        "csfd_core.cli.main.main()"
     )
     call = [sys.executable, "-c", code]
     result = subprocess.run(call, capture_output=True, text=True, check=False)

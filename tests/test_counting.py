@@ -2,7 +2,7 @@
 
 import pytest
 
-from csfd_core.wording import count
+from csfd_core.text import count
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from builders import STUDY_UID, neck_mask, volume_affine_ras, write_mask, write_study
 
-from csfd_core.executors import InlineExecutor, open_executor
-from csfd_core.store.convert import Stores, StudyTask, convert_study, run_studies
+from csfd_core.ingest.convert import StudyTask, convert_study, run_studies
+from csfd_core.runtime.executors import InlineExecutor, open_executor
 from csfd_core.store.locations import Location
 from csfd_core.store.source import Source
+from csfd_core.store.stores import Stores
 
 pytestmark = pytest.mark.slow
 

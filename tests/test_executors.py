@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from csfd_core.errors import SettingsError
-from csfd_core.executors import (
+from csfd_core.runtime.executors import (
     InlineExecutor,
     ahead,
     completed,

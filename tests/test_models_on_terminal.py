@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from csfd_core.terminal import print_models
+from csfd_core.cli.console import print_models
 
 
 def test_scores_have_three_digits_times_none_and_what_is_unknown_says_so(

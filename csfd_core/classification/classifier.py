@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from csfd_core.checkpoint import Weights
 from csfd_core.classification.config import ClassifierConfig
-from csfd_core.classification.crops import Vertebra
-from csfd_core.classification.training import Logits, OnEpoch, Trained
-from csfd_core.store.crop_store import CropStore
+from csfd_core.classification.vertebrae import Vertebra
+from csfd_core.learning.checkpoint import Weights
+from csfd_core.learning.loop import Logits, OnEpoch, Trained
+from csfd_core.store.crops import CropStore
 from csfd_core.store.locations import Location
 
 if TYPE_CHECKING:

@@ -22,25 +22,25 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from csfd_core.classification.backbones.basic_cnn import NAME as BASIC_CNN
+from csfd_core.classification.basic_cnn.network import NAME as BASIC_CNN
 from csfd_core.classification.classifier import Classifier, CropShape, TrainingSet
-from csfd_core.classification.config import NONE, ClassifierConfig
-from csfd_core.classification.crops import read_vertebrae
-from csfd_core.classification.manifest import Manifest, labels_of
-from csfd_core.classification.models import (
+from csfd_core.classification.classifier_store import (
     FOLDER,
     TEST,
     VALIDATION,
     ClassifierStore,
     FoldResult,
 )
+from csfd_core.classification.classifiers import open_classifier
+from csfd_core.classification.config import NONE, ClassifierConfig
+from csfd_core.classification.manifest import Manifest, labels_of
 from csfd_core.classification.probabilities import Calibrated, probabilities_of
-from csfd_core.classification.registry import open_classifier
 from csfd_core.classification.trained_labels import label_words
-from csfd_core.classification.training import OnEpoch, Trained
+from csfd_core.classification.vertebrae import read_vertebrae
 from csfd_core.errors import StoreError
+from csfd_core.learning.loop import OnEpoch, Trained
 from csfd_core.settings import lock_digest
-from csfd_core.store.convert import Stores
+from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
 CODE_VERSION: Final = "4"  # raised when the same inputs must be trained again

@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 
 from csfd_core.errors import StoreError
 from csfd_core.evaluation.folds import assign_folds
-from csfd_core.store.convert import Stores
 from csfd_core.store.locations import Location
 from csfd_core.store.parquet import read_note, read_parquet, write_parquet
+from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
 MANIFEST_PATH: Final = "metadata/manifest.parquet"

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from csfd_core.crops.boxes import LevelBox
-from csfd_core.segmentation.grids import Axes, Triple, resampling_weights
+from csfd_core.dicom.grids import Axes, Triple, resampling_weights
 from csfd_core.vocabulary import LEVEL_NAMES
 
 Grey = npt.NDArray[np.uint8]

@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from csfd_core.classification.crops import Vertebra, read_vertebrae
 from csfd_core.classification.ensemble import Ensemble, suspicion
 from csfd_core.classification.manifest import LEAST_VISIBLE, Manifest
+from csfd_core.classification.vertebrae import Vertebra, read_vertebrae
 from csfd_core.crops.study import MaskedStudy, cut_vertebrae, visible_shares
-from csfd_core.segmentation.prediction import VertebraPredictor
-from csfd_core.segmentation.standalone import (
+from csfd_core.inference.segment import (
     SegmentedScan,
     segment_scans,
     write_file,
 )
-from csfd_core.store.convert import Stores
+from csfd_core.segmentation.predict import VertebraPredictor
+from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES, require_uid
 
 PREDICTED: Final = "predicted"

@@ -31,8 +31,8 @@ from csfd_core.registry.history import (
     changes_of,
     read_history,
 )
-from csfd_core.registry.tracking import open_client
-from csfd_core.store.convert import Stores
+from csfd_core.runtime.tracking import open_client
+from csfd_core.store.stores import Stores
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

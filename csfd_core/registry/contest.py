@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
-from csfd_core.classification.crops import read_vertebrae
-from csfd_core.classification.ensemble import open_version
+from csfd_core.classification.classifier_store import TEST, ClassifierStore, FoldResult
+from csfd_core.classification.ensemble_predictions import test_predictions
 from csfd_core.classification.manifest import Manifest, labels_of, read_manifest
-from csfd_core.classification.models import TEST, ClassifierStore, FoldResult
-from csfd_core.comparison.predictions import test_predictions
-from csfd_core.comparison.tables import mean_threshold
+from csfd_core.classification.score_tables import mean_threshold
+from csfd_core.classification.vertebrae import read_vertebrae
 from csfd_core.errors import SettingsError, StoreError
+from csfd_core.registry.appointment import locked_studies_learnt_from, require_whole
 from csfd_core.registry.champion import ChampionRegistry, Version
 from csfd_core.registry.decision import (
     Condition,
@@ -52,13 +52,13 @@ from csfd_core.registry.history import (
     taken_back,
 )
 from csfd_core.registry.promotion import decide
-from csfd_core.registry.titles import locked_studies_learnt_from, require_whole
-from csfd_core.store.convert import Stores
+from csfd_core.registry.serving import open_version
+from csfd_core.store.stores import Stores
+from csfd_core.text import count
 from csfd_core.vocabulary import LABEL_COLUMNS
-from csfd_core.wording import count
 
 if TYPE_CHECKING:
-    from csfd_core.registry.tracking import TrackedRun
+    from csfd_core.runtime.tracking import TrackedRun
 
 _LAST: Final = f"{FOLDER}/decision.json"
 _REPRODUCED: Final = 3  # studies

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from csfd_core.classification.models import (
+from csfd_core.classification.classifier_store import (
     CARD,
     PREDICTIONS,
     WEIGHTS,
@@ -23,8 +23,8 @@ from csfd_core.classification.models import (
     learnt_from,
 )
 from csfd_core.errors import SourceError, StoreError
-from csfd_core.store.convert import Stores
 from csfd_core.store.parquet import read_note
+from csfd_core.store.stores import Stores
 
 FOLDER: Final = "models/champion"
 NOTE: Final = "ensemble.json"

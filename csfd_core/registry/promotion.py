@@ -14,14 +14,14 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from csfd_core.comparison.predictions import (
+from csfd_core.classification.ensemble_predictions import (
     WHATS,
     StudyRows,
     What,
     labelled_rows,
     to_study_rows,
 )
-from csfd_core.comparison.tables import loss_statistic
+from csfd_core.classification.score_tables import loss_statistic
 from csfd_core.evaluation.bootstrap import Difference, paired_difference
 from csfd_core.evaluation.metrics import score_binary
 from csfd_core.registry.decision import (
@@ -30,8 +30,8 @@ from csfd_core.registry.decision import (
     Decision,
     PromotionConfig,
 )
+from csfd_core.text import count
 from csfd_core.vocabulary import LABEL_COLUMNS
-from csfd_core.wording import count
 
 _ROUNDING: Final = 1e-9  # of differences that are compared with a margin
 _NAMES: Final[dict[What, str]] = {"vertebra": "vertebrae", "overall": "studies"}

@@ -13,9 +13,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from csfd_core.dicom.pixels import window_to_uint8
-from csfd_core.phantom.config import GridOverride, PhantomConfig
-from csfd_core.phantom.volume import build_phantom_volume
 from csfd_core.segmentation.augment import (
     Float,
     Labels,
@@ -25,7 +22,7 @@ from csfd_core.segmentation.augment import (
     randomize_look,
 )
 from csfd_core.segmentation.config import ModelConfig, NetworkConfig
-from csfd_core.vocabulary import BONE_WINDOW, LEVELS
+from csfd_core.vocabulary import LEVELS
 
 PHANTOM_SPACING_MM: Final = 1.5
 _PHANTOM_SHAPE: Final = (184, 136, 136)
@@ -46,24 +43,6 @@ class GridVolume:
     grey: npt.NDArray[np.uint8]  # (Z, Y, X)
     labels: Labels  # 0 none, 1 C1 ... 7 C7, 8 T1 ...
     spacing_mm: float
-
-
-def phantom_volume(seed: int, index: int) -> GridVolume:
-    """Return one phantom study on the grid for training, its field of view wide."""
-    rng = np.random.default_rng([seed, index, 7])
-    grid = GridOverride(
-        shape_zyx=_PHANTOM_SHAPE,
-        spacing_zyx_mm=(PHANTOM_SPACING_MM,) * 3,
-        centre_lps_mm=(0.0, float(rng.uniform(-25, 15)), float(rng.uniform(-25, 25))),
-    )
-    config = PhantomConfig(studies=1, seed=seed)
-    volume = build_phantom_volume(config, index, grid=grid)
-    return GridVolume(
-        study_uid=volume.plan.study_uid,
-        grey=window_to_uint8(volume.hounsfield.astype(np.float32), BONE_WINDOW),
-        labels=volume.mask,
-        spacing_mm=PHANTOM_SPACING_MM,
-    )
 
 
 def draw_sample(

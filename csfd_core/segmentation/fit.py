@@ -27,7 +27,7 @@ from csfd_core.segmentation.bundle import (
     write_bundle,
 )
 from csfd_core.segmentation.config import SegmentationProfile
-from csfd_core.segmentation.models import ModelStore
+from csfd_core.segmentation.model_store import ModelStore
 from csfd_core.segmentation.reading import read_training_volume
 from csfd_core.segmentation.training import (
     FixedVolumes,
@@ -38,7 +38,7 @@ from csfd_core.segmentation.training import (
     train,
 )
 from csfd_core.settings import lock_digest
-from csfd_core.store.convert import Stores
+from csfd_core.store.stores import Stores
 
 CODE_VERSION: Final = "1"  # raised when the same inputs must be trained again
 _NONE: Final = "none"

@@ -1,36 +1,22 @@
 """Predicted masks and crops of a store's studies, made where they are not current."""
 
-import hashlib
-import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection
+from dataclasses import asdict
 from typing import Any, Final
 
 import pandas as pd
 
 from csfd_core.crops.cutting import CropConfig
-from csfd_core.crops.study import MaskedStudy, StudyFacts, cut_study
-from csfd_core.errors import CsfdError, StoreError
-from csfd_core.evaluation.folds import fold_of, is_test, key_of
-from csfd_core.segmentation.models import ModelChoice, ModelStore, choose_model
-from csfd_core.segmentation.prediction import Prediction, VertebraPredictor
-from csfd_core.segmentation.reading import geometry_of, read_reduced
-from csfd_core.store.convert import FAILED, QUARANTINED, UNCHANGED, WRITTEN, Stores
+from csfd_core.crops.maker import CropMaker
+from csfd_core.errors import StoreError
+from csfd_core.ingest.outcomes import QUARANTINED, UNCHANGED, WRITTEN, MaskOutcome
+from csfd_core.segmentation.model_store import ModelChoice, ModelStore, choose_model
+from csfd_core.segmentation.predict import Prediction, VertebraPredictor
+from csfd_core.segmentation.reading import read_reduced
 from csfd_core.store.metadata import StudyRecord
-from csfd_core.vocabulary import LEVEL_NAMES
+from csfd_core.store.stores import Stores
 
 MASK_FORMAT: Final = 1  # raised when predicted masks must be made again
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MaskOutcome:
-    """What was done for one study."""
-
-    study_uid: str
-    action: str  # WRITTEN, UNCHANGED, QUARANTINED or FAILED
-    message: str = ""
-    note: Mapping[str, Any] = field(default_factory=dict)  # of the stored result
-    seconds: float = 0.0
 
 
 class MaskMaker:
@@ -131,94 +117,6 @@ class MaskMaker:
         }
 
 
-class CropMaker:
-    """Cuts the vertebrae of studies whose masks were predicted."""
-
-    def __init__(self, stores: Stores, config: CropConfig, boxes: pd.DataFrame) -> None:
-        """Take the stores, the settings, and the table of fracture boxes."""
-        self._stores = stores
-        self._config = config
-        self._boxes = boxes
-        studies = stores.metadata.read_studies().drop_duplicates("study_uid")
-        self._studies = studies.set_index("study_uid")
-
-    def inputs(self, study_uid: str) -> str:
-        """Identify what the crops of a study are made from."""
-        mask = self._stores.predicted_masks.read_note(study_uid) or {}
-        boxes = self._boxes[self._boxes["study_uid"] == study_uid]
-        facts = [
-            self._config.to_note(),
-            [mask.get(key) for key in ("format", "content_hash", "model_id")],
-            mask.get("levels"),
-            self._labels(study_uid),
-            boxes.to_numpy().tolist(),
-        ]
-        text = json.dumps(facts, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def is_current(self, study_uid: str) -> bool:
-        """Say whether the crops of a study are what they would be again."""
-        note = self._stores.crops.read_note(study_uid)
-        if note is None or study_uid not in self._studies.index:
-            return False
-        return bool(note["inputs"] == self.inputs(study_uid))
-
-    def make(self, study_uid: str) -> MaskOutcome:
-        """Cut and keep the vertebrae of a study, unless they are current."""
-        mask_note = self._stores.predicted_masks.read_note(study_uid)
-        if mask_note is None or study_uid not in self._studies.index:
-            return MaskOutcome(study_uid=study_uid, action=QUARANTINED)
-        if self.is_current(study_uid):
-            note = self._stores.crops.read_note(study_uid) or {}
-            return MaskOutcome(study_uid=study_uid, action=UNCHANGED, note=note)
-        inputs = self.inputs(study_uid)
-        study = MaskedStudy(
-            grey=self._stores.slices.read_volume(study_uid),
-            mask=self._stores.predicted_masks.read_volume(study_uid),
-            geometry=geometry_of(mask_note),
-            levels=mask_note["levels"],
-        )
-        rows = cut_study(study, self._facts(study_uid), self._config)
-        note = {
-            "study_uid": study_uid,
-            "inputs": inputs,
-            "crop": self._config.to_note(),
-            "model_id": mask_note["model_id"],
-            "standing": mask_note["standing"],
-            "levels": sorted({row["level"] for row in rows}),
-        }
-        size = self._stores.crops.write(study_uid, rows, note)
-        return MaskOutcome(
-            study_uid=study_uid, action=WRITTEN, note={**note, "size_bytes": size}
-        )
-
-    def _facts(self, study_uid: str) -> StudyFacts:
-        patient = key_of(study_uid, self._studies.at[study_uid, "patient_key"])
-        return StudyFacts(
-            labels=self._labels(study_uid),
-            boxes=self._boxes_of(study_uid),
-            fold=fold_of(patient),
-            is_test=is_test(patient),
-        )
-
-    def _labels(self, study_uid: str) -> dict[str, int | None]:
-        row = self._studies.loc[study_uid]
-        return {
-            name: None if pd.isna(row[name]) else int(row[name]) for name in LEVEL_NAMES
-        }
-
-    def _boxes_of(self, study_uid: str) -> pd.DataFrame | None:
-        """Return a study's fracture boxes by slice index; None: none were drawn."""
-        own = self._boxes[self._boxes["study_uid"] == study_uid]
-        if own.empty:
-            return None
-        numbers = self._stores.slices.read_instance_numbers(study_uid)
-        index_of = {number: index for index, number in enumerate(numbers)}
-        found = own.assign(slice_index=own["slice_number"].map(index_of))
-        found = found.dropna(subset=["slice_index"])
-        return found[["x", "y", "width", "height", "slice_index"]]
-
-
 def studies_without_crops(
     stores: Stores, config: CropConfig, boxes: pd.DataFrame
 ) -> set[str]:
@@ -230,14 +128,3 @@ def studies_without_crops(
         if not record.is_quarantined
         and not (masks.is_current(record) and crops.is_current(record.study_uid))
     }
-
-
-def make_all(
-    make: Callable[[str], MaskOutcome], study_uids: Sequence[str]
-) -> Iterator[MaskOutcome]:
-    """Make many; a study that fails on purpose is an outcome and the others go on."""
-    for study_uid in study_uids:
-        try:
-            yield make(study_uid)
-        except CsfdError as error:
-            yield MaskOutcome(study_uid=study_uid, action=FAILED, message=str(error))

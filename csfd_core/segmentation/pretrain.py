@@ -16,9 +16,17 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
+from csfd_core.dicom.pixels import window_to_uint8
+from csfd_core.phantom.config import GridOverride, PhantomConfig
+from csfd_core.phantom.volume import build_phantom_volume
 from csfd_core.segmentation.bundle import ModelBundle, read_bundle, write_bundle
-from csfd_core.segmentation.config import SMALL, TrainingConfig
-from csfd_core.segmentation.data import GridVolume, phantom_volume
+from csfd_core.segmentation.config import (
+    SMALL,
+    TrainingConfig,
+)
+from csfd_core.segmentation.data import _PHANTOM_SHAPE, PHANTOM_SPACING_MM, GridVolume
 from csfd_core.segmentation.training import (
     EpochResult,
     Plan,
@@ -27,6 +35,7 @@ from csfd_core.segmentation.training import (
     train,
 )
 from csfd_core.store.locations import Location
+from csfd_core.vocabulary import BONE_WINDOW
 
 TRAINING_SEED: Final = 90_001  # phantom seeds that no other part of csfd uses
 VALIDATION_SEED: Final = 90_002
@@ -126,3 +135,21 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def phantom_volume(seed: int, index: int) -> GridVolume:
+    """Return one phantom study on the grid for training, its field of view wide."""
+    rng = np.random.default_rng([seed, index, 7])
+    grid = GridOverride(
+        shape_zyx=_PHANTOM_SHAPE,
+        spacing_zyx_mm=(PHANTOM_SPACING_MM,) * 3,
+        centre_lps_mm=(0.0, float(rng.uniform(-25, 15)), float(rng.uniform(-25, 25))),
+    )
+    config = PhantomConfig(studies=1, seed=seed)
+    volume = build_phantom_volume(config, index, grid=grid)
+    return GridVolume(
+        study_uid=volume.plan.study_uid,
+        grey=window_to_uint8(volume.hounsfield.astype(np.float32), BONE_WINDOW),
+        labels=volume.mask,
+        spacing_mm=PHANTOM_SPACING_MM,
+    )

@@ -6,7 +6,7 @@ voxels no larger than those of the networks' grid.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,12 +14,12 @@ import numpy.typing as npt
 import simplejpeg
 
 from csfd_core.dicom.geometry import VolumeGeometry
+from csfd_core.dicom.grids import Reduced, reduced_axes, resample
 from csfd_core.errors import StoreError
 from csfd_core.segmentation.data import GridVolume
-from csfd_core.segmentation.grids import Reduced, reduced_axes, resample
-from csfd_core.store.convert import Stores
-from csfd_core.store.mask_store import MaskStore
-from csfd_core.store.slice_store import SliceStore
+from csfd_core.store.masks import MaskStore, geometry_of
+from csfd_core.store.slices import SliceStore
+from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import HIGHEST_MASK_LABEL
 
 Grey = npt.NDArray[np.uint8]
@@ -69,22 +69,6 @@ def reduce_slices(
     rows, columns = geometry.shape_zyx[1:]
     step = max(1, min(rows // reduction.height, columns // reduction.width))
     return _gather((_shrink(p, step) for p in planes), geometry, reduction)
-
-
-def geometry_of(note: dict[str, object]) -> VolumeGeometry:
-    """Return the geometry that the note of a study's slices or mask records."""
-    affine = note["affine_lps"]
-    assert isinstance(affine, Sequence)
-    shape, spacing = note["shape_zyx"], note["spacing_zyx_mm"]
-    assert isinstance(shape, Sequence)
-    assert isinstance(spacing, Sequence)
-    return VolumeGeometry(
-        shape_zyx=(int(shape[0]), int(shape[1]), int(shape[2])),
-        spacing_zyx_mm=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
-        affine_lps=tuple(tuple(float(v) for v in row) for row in affine),
-        z_extent_mm=float(str(note["z_extent_mm"])),
-        z_descending=bool(note["z_descending"]),
-    )
 
 
 def read_training_volume(

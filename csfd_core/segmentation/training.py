@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from csfd_core.checkpoint import Checkpoint
-from csfd_core.compute import computing
-from csfd_core.executors import ahead
+from csfd_core.learning.checkpoint import Checkpoint
+from csfd_core.runtime.compute import computing
+from csfd_core.runtime.executors import ahead
 from csfd_core.segmentation.bundle import Weights
 from csfd_core.segmentation.config import CLASSES, ModelConfig, TrainingConfig
 from csfd_core.segmentation.data import GridVolume, Sample, draw_sample, to_batch
 from csfd_core.segmentation.losses import build_loss
-from csfd_core.segmentation.model import build_model
+from csfd_core.segmentation.networks import build_model
 
 if TYPE_CHECKING:
     import keras

@@ -10,7 +10,6 @@ and the boxes.
 
 import dataclasses
 import json
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -30,7 +29,6 @@ from csfd_core.errors import StoreError
 from csfd_core.store.locations import FileEntry, Location
 from csfd_core.store.parquet import read_note, read_parquet, write_parquet
 from csfd_core.store.source import DataKind
-from csfd_core.store.study import StudyScan
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL, require_uid
 
 SLICES_FOLDER: Final = "metadata/slices"
@@ -91,28 +89,6 @@ class StudyRecord:
     fingerprint: str
     mask_fingerprint: str | None
     scan_version: int = SCAN_VERSION
-
-    @classmethod
-    def of(cls, scan: StudyScan) -> "StudyRecord":
-        """Summarize a scan."""
-        first = scan.headers[0] if scan.headers else None
-        syntaxes = Counter(header.transfer_syntax_uid for header in scan.headers)
-        return cls(
-            study_uid=scan.study_uid,
-            status=str(scan.status),
-            findings=tuple((f.code, f.detail) for f in scan.findings),
-            notes=scan.notes,
-            slice_count=len(scan.headers),
-            slice_thickness_mm=first.slice_thickness_mm if first else None,
-            transfer_syntax_uid=max(syntaxes, key=syntaxes.__getitem__, default=None),
-            patient_key=first.patient_key if first else None,
-            geometry=asdict(scan.geometry) if scan.geometry else None,
-            source_bytes=scan.folder.size_bytes,
-            content_hash=scan.content_hash,
-            mask_hash=scan.mask_hash,
-            fingerprint=scan.folder.fingerprint,
-            mask_fingerprint=scan.folder.mask_fingerprint,
-        )
 
     @property
     def is_quarantined(self) -> bool:

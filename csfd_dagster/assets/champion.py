@@ -3,23 +3,24 @@
 import dagster as dg
 import pandas as pd
 
-from csfd_core.classification.ensemble import open_ensemble, read_best
+from csfd_core.classification.ensemble import read_best
+from csfd_core.classification.ensemble_predictions import unseen_studies
 from csfd_core.classification.manifest import read_manifest
-from csfd_core.comparison.predictions import unseen_studies
 from csfd_core.errors import StoreError
 from csfd_core.inference.predict import predict_stored
 from csfd_core.registry.champion import ChampionRegistry
 from csfd_core.registry.contest import hold_contest
 from csfd_core.registry.history import CHAMPION
+from csfd_core.registry.serving import open_ensemble
 from csfd_core.vocabulary import LABEL_COLUMNS
 from csfd_dagster.assets.classification import GROUP
 from csfd_dagster.assets.comparison import comparison_report
 from csfd_dagster.assets.ingest import OWNERS
 from csfd_dagster.assets.segmentation import vertebra_crops
-from csfd_dagster.mlflow_resource import MlflowResource
 from csfd_dagster.presentation import table_of
-from csfd_dagster.promotion_resource import PromotionResource
-from csfd_dagster.resources import StoreResource
+from csfd_dagster.resources.mlflow import MlflowResource
+from csfd_dagster.resources.promotion import PromotionResource
+from csfd_dagster.resources.stores import StoreResource
 
 
 @dg.asset(

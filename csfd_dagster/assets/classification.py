@@ -12,14 +12,18 @@ from csfd_core.classification.manifest import (
     balance_of_folds,
     write_manifest,
 )
-from csfd_core.classification.runs import UNCHANGED, ClassifierRun, run_classifier
+from csfd_core.classification.training_run import (
+    UNCHANGED,
+    ClassifierRun,
+    run_classifier,
+)
 from csfd_dagster.assets.ingest import OWNERS, metadata_table
 from csfd_dagster.assets.segmentation import vertebra_crops
-from csfd_dagster.classification_resource import ClassificationResource
-from csfd_dagster.mlflow_resource import MlflowResource
 from csfd_dagster.partitions import ALL_FOLDS, fold_number, folds
 from csfd_dagster.presentation import table_of
-from csfd_dagster.resources import StoreResource
+from csfd_dagster.resources.classification import ClassificationResource
+from csfd_dagster.resources.mlflow import MlflowResource
+from csfd_dagster.resources.stores import StoreResource
 
 GROUP = "classification"
 

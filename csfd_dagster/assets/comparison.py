@@ -3,17 +3,17 @@
 import dagster as dg
 import pandas as pd
 
+from csfd_core.classification.classifier_store import ClassifierStore
+from csfd_core.classification.classifiers import CLASSIFIERS
 from csfd_core.classification.ensemble import write_best
 from csfd_core.classification.manifest import read_manifest
-from csfd_core.classification.models import ClassifierStore
-from csfd_core.classification.registry import CLASSIFIERS
-from csfd_core.comparison.chosen import choose_examples
-from csfd_core.comparison.report import FOLDER, write_comparison
-from csfd_core.comparison.summary import compare
-from csfd_core.leakage.audit import audit_progress, is_current, run_audit
-from csfd_core.leakage.config import PROFILES as AUDIT_PROFILES
-from csfd_core.leakage.report import report_location
-from csfd_core.leakage.report import write_report as write_audit
+from csfd_core.reports.comparison.example_choice import choose_examples
+from csfd_core.reports.comparison.report import FOLDER, write_comparison
+from csfd_core.reports.comparison.summary import compare
+from csfd_core.reports.leakage.audit import audit_progress, is_current, run_audit
+from csfd_core.reports.leakage.config import PROFILES as AUDIT_PROFILES
+from csfd_core.reports.leakage.report import report_location
+from csfd_core.reports.leakage.report import write_report as write_audit
 from csfd_core.reports.page import INDEX, Written
 from csfd_dagster.assets.classification import (
     CLASSIFIER_ASSETS,
@@ -21,10 +21,10 @@ from csfd_dagster.assets.classification import (
     training_manifest,
 )
 from csfd_dagster.assets.ingest import OWNERS, slice_store
-from csfd_dagster.classification_resource import ClassificationResource
-from csfd_dagster.mlflow_resource import MlflowResource
 from csfd_dagster.presentation import picture, table_of
-from csfd_dagster.resources import StoreResource
+from csfd_dagster.resources.classification import ClassificationResource
+from csfd_dagster.resources.mlflow import MlflowResource
+from csfd_dagster.resources.stores import StoreResource
 
 _LOGGED = [
     "competition_log_loss",

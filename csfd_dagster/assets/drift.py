@@ -4,23 +4,23 @@ import math
 
 import dagster as dg
 
-from csfd_core.drift.observe import Drift, observe_drift
-from csfd_core.drift.report import (
+from csfd_core.reports.drift.observe import Drift, observe_drift
+from csfd_core.reports.drift.report import (
     DRIFT_CSV,
     report_location,
     to_frame,
     write_report,
 )
-from csfd_core.drift.wording import summarize, tell_missing
+from csfd_core.reports.drift.wording import summarize, tell_missing
 from csfd_core.reports.page import INDEX
 from csfd_dagster.assets.champion import champion_model
 from csfd_dagster.assets.classification import GROUP
 from csfd_dagster.assets.comparison import figures_of, report_files
 from csfd_dagster.assets.ingest import OWNERS, metadata_table, slice_store
 from csfd_dagster.assets.segmentation import vertebra_crops
-from csfd_dagster.mlflow_resource import MlflowResource
 from csfd_dagster.presentation import table_of
-from csfd_dagster.resources import StoreResource
+from csfd_dagster.resources.mlflow import MlflowResource
+from csfd_dagster.resources.stores import StoreResource
 
 _SHOWN = ["feature", "reference_mean", "current_mean", "psi", "p_adjusted", "drifted"]
 

@@ -1,6 +1,7 @@
 """Exploratory analysis: the report on the data, and the film of a study.
 
-The work is done by ``csfd_core.eda``; here it is only named, described and recorded.
+The work is done by ``csfd_core.reports.eda``; here it is only named, described and
+recorded.
 """
 
 from dataclasses import asdict
@@ -8,9 +9,9 @@ from typing import Final
 
 import dagster as dg
 
-from csfd_core.eda.film import OVERLAY, PLAIN, PREVIEW
-from csfd_core.eda.inputs import read_inputs
-from csfd_core.eda.report import make_film, report_location, write_eda_report
+from csfd_core.reports.eda.film import OVERLAY, PLAIN, PREVIEW
+from csfd_core.reports.eda.inputs import read_inputs
+from csfd_core.reports.eda.report import make_film, report_location, write_eda_report
 from csfd_core.reports.page import INDEX
 from csfd_dagster.assets.ingest import (
     OWNERS,
@@ -19,9 +20,9 @@ from csfd_dagster.assets.ingest import (
     metadata_table,
     slice_store,
 )
-from csfd_dagster.mlflow_resource import MlflowResource
 from csfd_dagster.presentation import picture
-from csfd_dagster.resources import SourceResource, StoreResource
+from csfd_dagster.resources.mlflow import MlflowResource
+from csfd_dagster.resources.stores import SourceResource, StoreResource
 
 GROUP = "eda"
 DATA = [metadata_table, slice_store, mask_store]

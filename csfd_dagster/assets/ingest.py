@@ -10,13 +10,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from csfd_core.eda.histograms import plot_counts, plot_histograms
-from csfd_core.eda.montage import mask_montage, study_montage
-from csfd_core.store.convert import (
-    FAILED,
-    UNCHANGED,
-    WRITTEN,
-    StudyOutcome,
+from csfd_core.ingest.convert import (
     StudyTask,
     convert_mask,
     convert_slices,
@@ -24,13 +18,20 @@ from csfd_core.store.convert import (
     study_tasks,
     verify_slices,
 )
+from csfd_core.ingest.outcomes import FAILED, UNCHANGED, WRITTEN, StudyOutcome
+from csfd_core.ingest.presence import keep_study, presence_notes
+from csfd_core.ingest.studies_table import write_studies_table
+from csfd_core.reports.eda.histograms import plot_counts, plot_histograms
+from csfd_core.reports.eda.montage import mask_montage, study_montage
 from csfd_core.store.metadata import STUDIES_COLUMNS
-from csfd_core.store.presence import keep_study, presence_notes
-from csfd_core.store.studies_table import write_studies_table
-from csfd_core.wording import count
+from csfd_core.text import count
 from csfd_dagster.partitions import MANY_STUDIES, studies
 from csfd_dagster.presentation import picture, table_of_counts, table_preview
-from csfd_dagster.resources import ExecutorResource, SourceResource, StoreResource
+from csfd_dagster.resources.stores import (
+    ExecutorResource,
+    SourceResource,
+    StoreResource,
+)
 
 GROUP = "ingest"
 OWNERS = ["team:imaging"]

@@ -10,10 +10,15 @@ from dataclasses import asdict
 
 import dagster as dg
 
-from csfd_core.registry.tracking import RunIdentity
-from csfd_core.segmentation.masks import CropMaker, MaskMaker, MaskOutcome, make_all
-from csfd_core.segmentation.runs import FoldRun, SegmentationRun, run_folds
-from csfd_core.store.convert import FAILED
+from csfd_core.crops.maker import CropMaker
+from csfd_core.ingest.outcomes import FAILED, MaskOutcome, make_all
+from csfd_core.reports.segmentation.training_run import (
+    FoldRun,
+    SegmentationRun,
+    run_folds,
+)
+from csfd_core.runtime.tracking import RunIdentity
+from csfd_core.segmentation.masks import MaskMaker
 from csfd_core.store.labels import read_all_boxes
 from csfd_dagster.assets.ingest import (
     OWNERS,
@@ -22,11 +27,11 @@ from csfd_dagster.assets.ingest import (
     metadata_table,
     slice_store,
 )
-from csfd_dagster.mlflow_resource import MlflowResource
 from csfd_dagster.partitions import MANY_STUDIES, studies
 from csfd_dagster.presentation import picture
-from csfd_dagster.resources import SourceResource, StoreResource
-from csfd_dagster.segmentation_resource import SegmentationResource
+from csfd_dagster.resources.mlflow import MlflowResource
+from csfd_dagster.resources.segmentation import SegmentationResource
+from csfd_dagster.resources.stores import SourceResource, StoreResource
 
 GROUP = "segmentation"
 

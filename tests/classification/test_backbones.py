@@ -15,12 +15,9 @@ from classifying import (
     write_store,
 )
 
-from csfd_core.classification.backbones.application import BackboneClassifier
-from csfd_core.classification.backbones.head import build_head, scale_to
 from csfd_core.classification.classifier import CropShape
+from csfd_core.classification.classifiers import open_classifier
 from csfd_core.classification.config import ClassifierConfig
-from csfd_core.classification.crops import read_vertebrae
-from csfd_core.classification.features import FeatureCache
 from csfd_core.classification.fit import (
     ClassifierFit,
     checkpoint_folder,
@@ -28,12 +25,15 @@ from csfd_core.classification.fit import (
     open_trained,
     plan_classifier,
 )
-from csfd_core.classification.registry import open_classifier
-from csfd_core.classification.training import EpochRow
-from csfd_core.compute import computing
+from csfd_core.classification.transfer.backbone import BackboneClassifier
+from csfd_core.classification.transfer.features import FeatureCache
+from csfd_core.classification.transfer.head import build_head, scale_to
+from csfd_core.classification.vertebrae import read_vertebrae
 from csfd_core.errors import SettingsError, StoreError
-from csfd_core.store.convert import Stores
+from csfd_core.learning.loop import EpochRow
+from csfd_core.runtime.compute import computing
 from csfd_core.store.locations import Location
+from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES
 
 CONFIG = ClassifierConfig(epochs=3)

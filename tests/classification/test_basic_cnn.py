@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from classifying import CROPS, draw_vertebra, manifest_of, write_store
 
-from csfd_core.classification.backbones.basic_cnn import BasicCnn
+from csfd_core.classification.basic_cnn.network import BasicCnn
 from csfd_core.classification.classifier import CropShape
+from csfd_core.classification.classifier_store import TEST, FoldResult
+from csfd_core.classification.classifiers import open_classifier
 from csfd_core.classification.config import ClassifierConfig
-from csfd_core.classification.crops import read_vertebrae
-from csfd_core.classification.ensemble import open_ensemble
 from csfd_core.classification.fit import (
     ClassifierFit,
     checkpoint_folder,
@@ -21,13 +21,13 @@ from csfd_core.classification.fit import (
     open_trained,
     plan_classifier,
 )
-from csfd_core.classification.models import TEST, FoldResult
-from csfd_core.classification.registry import open_classifier
-from csfd_core.classification.training import EpochRow
+from csfd_core.classification.vertebrae import read_vertebrae
 from csfd_core.errors import StoreError
 from csfd_core.evaluation.metrics import auroc
-from csfd_core.store.convert import Stores
+from csfd_core.learning.loop import EpochRow
+from csfd_core.registry.serving import open_ensemble
 from csfd_core.store.locations import Location
+from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import OVERALL
 
 CONFIG = ClassifierConfig(

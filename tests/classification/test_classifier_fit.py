@@ -20,7 +20,8 @@ from classifying import (
     write_studies,
 )
 
-from csfd_core.classification import registry
+from csfd_core.classification import classifiers as registry
+from csfd_core.classification.classifier_store import TEST, VALIDATION, ClassifierStore
 from csfd_core.classification.config import ClassifierConfig, settings_of
 from csfd_core.classification.fit import (
     ClassifierFit,
@@ -30,12 +31,11 @@ from csfd_core.classification.fit import (
     plan_classifier,
 )
 from csfd_core.classification.manifest import Manifest
-from csfd_core.classification.models import TEST, VALIDATION, ClassifierStore
-from csfd_core.classification.runs import scores_of
+from csfd_core.classification.training_run import scores_of
 from csfd_core.errors import SettingsError, StoreError
 from csfd_core.evaluation.folds import fold_of, is_test
-from csfd_core.store.convert import Stores
 from csfd_core.store.locations import Location
+from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
 CONFIG = ClassifierConfig(epochs=1)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from csfd_core.classification.models import CARD as CARD_FILE
-from csfd_core.classification.models import ClassifierStore
+from csfd_core.classification.classifier_store import CARD as CARD_FILE
+from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.evaluation.metrics import OperatingPoint, operating_point
 from csfd_core.store.locations import Location
 

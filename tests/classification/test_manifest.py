@@ -28,8 +28,8 @@ from csfd_core.classification.manifest import (
 )
 from csfd_core.errors import StoreError
 from csfd_core.evaluation.folds import assign_folds, fold_of, is_test
-from csfd_core.store.convert import Stores
 from csfd_core.store.locations import Location
+from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES
 
 WHOLE = [0, 0, 0, 0, 0, 0, 0]

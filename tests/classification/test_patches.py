@@ -10,8 +10,8 @@ import pytest
 from classifying import SIDE, draw_vertebra
 from scipy import ndimage
 
-from csfd_core.classification.crops import Vertebra
-from csfd_core.classification.patches import PatchPool, to_inputs
+from csfd_core.classification.basic_cnn.patches import PatchPool, to_inputs
+from csfd_core.classification.vertebrae import Vertebra
 
 PATCH = 17  # odd: it has a middle pixel
 

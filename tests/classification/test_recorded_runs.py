@@ -11,10 +11,10 @@ from classifying import manifest_of, tiny_backbone, write_store
 
 from csfd_core.classification.config import ClassifierConfig
 from csfd_core.classification.fit import open_trained, plan_classifier
-from csfd_core.classification.runs import TRAINED, UNCHANGED, run_classifier
-from csfd_core.compute import computing
-from csfd_core.registry.tracking import RunIdentity, TrackedRun, tracked_run
-from csfd_core.store.convert import Stores
+from csfd_core.classification.training_run import TRAINED, UNCHANGED, run_classifier
+from csfd_core.runtime.compute import computing
+from csfd_core.runtime.tracking import RunIdentity, TrackedRun, tracked_run
+from csfd_core.store.stores import Stores
 
 CONFIG = ClassifierConfig(
     epochs=2, steps_per_epoch=2, batch_size=8, patch_px=16, filters=(4, 4)

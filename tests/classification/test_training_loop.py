@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from csfd_core.classification.training import (
+from csfd_core.learning.loop import (
     Loop,
     Trained,
     mean_of_steps,
     train_epochs,
     validation_scores,
 )
-from csfd_core.compute import computing
+from csfd_core.runtime.compute import computing
 
 LABELS = np.array([0, 1] * 20)
 RNG = np.random.default_rng(5)

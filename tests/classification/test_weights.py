@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from classifying import CROPS, SIDE, tiny_backbone
 
-from csfd_core.classification.backbones.weights import (
+from csfd_core.classification.classifier import CropShape
+from csfd_core.classification.classifiers import CLASSIFIERS, open_classifier
+from csfd_core.classification.config import ClassifierConfig
+from csfd_core.classification.transfer.weights import (
     digest_of,
     load_backbone,
     require_weights,
 )
-from csfd_core.classification.classifier import CropShape
-from csfd_core.classification.config import ClassifierConfig
-from csfd_core.classification.registry import CLASSIFIERS, open_classifier
-from csfd_core.compute import computing
 from csfd_core.errors import SettingsError
+from csfd_core.runtime.compute import computing
 from csfd_core.store.locations import Location
 
 # Keras reads its variables in a way that NumPy 2 deprecates.

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from csfd_core.classification.models import TEST, VALIDATION, FoldResult
+from csfd_core.classification.classifier_store import TEST, VALIDATION, FoldResult
 from csfd_core.evaluation.calibration import overall_from_levels
 from csfd_core.evaluation.metrics import operating_point
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from comparing import MODELS, make_results
 
-from csfd_core.classification.models import TEST, FoldResult
-from csfd_core.comparison import predictions
+from csfd_core.classification import ensemble_predictions as predictions
+from csfd_core.classification.classifier_store import TEST, FoldResult
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL
 
 

@@ -13,18 +13,18 @@ import pandas as pd
 import pytest
 from comparing import MODELS, make_labels, make_result, make_results
 
-from csfd_core.classification.models import TEST, FoldResult
-from csfd_core.comparison.examples import Example
-from csfd_core.comparison.report import build_report, write_report
-from csfd_core.comparison.sections import LITERATURE
+from csfd_core.classification.classifier_store import TEST, FoldResult
 from csfd_core.errors import StoreError
+from csfd_core.reports.comparison.examples import Example
+from csfd_core.reports.comparison.report import build_report, write_report
+from csfd_core.reports.comparison.sections import LITERATURE
 from csfd_core.reports.page import Page, Written, build_page
 from csfd_core.store.locations import Location
 
 PHANTOM = {"data_kind": "phantom"}
 build = partial(build_report, repeats=50)  # no interval is looked at here
 PROBE = """
-import sys, csfd_core.comparison.report
+import sys, csfd_core.reports.comparison.report
 heavy = {"tensorflow", "keras", "matplotlib", "mlflow"} & set(sys.modules)
 sys.exit(f"imported: {sorted(heavy)}" if heavy else 0)
 """

@@ -9,9 +9,10 @@ import pytest
 import sklearn.metrics as sk
 from comparing import MODELS, PREVALENCE, make_labels, make_result, make_results
 
-from csfd_core.classification.models import TEST, ClassifierStore, FoldResult
-from csfd_core.comparison import predictions, tables
-from csfd_core.comparison.differences import differences_table, holm
+from csfd_core.classification import ensemble_predictions as predictions
+from csfd_core.classification import score_tables as tables
+from csfd_core.classification.classifier_store import TEST, ClassifierStore, FoldResult
+from csfd_core.reports.comparison.differences import differences_table, holm
 from csfd_core.store.locations import Location
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL
 

@@ -16,7 +16,7 @@ from csfd_core.crops.study import (
     visible_shares,
 )
 from csfd_core.dicom.geometry import VolumeGeometry
-from csfd_core.store.crop_store import CropStore
+from csfd_core.store.crops import CropStore
 from csfd_core.store.locations import Location
 
 CONFIG = CropConfig(slices=4, neighbours=1, neighbour_mm=2.0, side_px=24, pixel_mm=1.0)

@@ -9,22 +9,23 @@ import pandas as pd
 import pytest
 from contenders import make_labels, write_classifier, write_store_manifest
 
-from csfd_core.classification.ensemble import open_ensemble, write_best
-from csfd_core.classification.models import ClassifierStore
+from csfd_core.classification.classifier_store import ClassifierStore
+from csfd_core.classification.ensemble import write_best
 from csfd_core.errors import SettingsError, StoreError
 from csfd_core.evaluation.folds import is_test
 from csfd_core.registry import contest
+from csfd_core.registry.appointment import promote_by_hand
 from csfd_core.registry.champion import ChampionRegistry
 from csfd_core.registry.frozen import read_frozen
-from csfd_core.registry.titles import promote_by_hand
-from csfd_core.registry.tracking import prepare_tracking
-from csfd_core.store.convert import Stores
+from csfd_core.registry.serving import open_ensemble
+from csfd_core.runtime.tracking import prepare_tracking
 from csfd_core.store.locations import Location
 from csfd_core.store.metadata import STUDIES_COLUMNS
+from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS
 from csfd_dagster.definitions import build_defs
-from csfd_dagster.mlflow_resource import MlflowResource
-from csfd_dagster.resources import StoreResource
+from csfd_dagster.resources.mlflow import MlflowResource
+from csfd_dagster.resources.stores import StoreResource
 
 LABELS = make_labels(60)
 LOCKED = next(uid for uid in (f"3.2.{i}" for i in range(1, 99)) if is_test(uid))

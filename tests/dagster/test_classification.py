@@ -8,19 +8,19 @@ import pyarrow as pa
 import pytest
 from dagster import AssetKey
 
+from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.manifest import MANIFEST_COLUMNS, MANIFEST_PATH
-from csfd_core.classification.models import ClassifierStore
 from csfd_core.errors import SettingsError
 from csfd_core.evaluation.folds import fold_of, is_test
 from csfd_core.store.locations import Location
 from csfd_core.store.metadata import STUDIES_COLUMNS, MetadataStore
 from csfd_core.store.parquet import write_parquet
-from csfd_dagster import classification_checks as checks
-from csfd_dagster.classification_resource import ClassificationResource
+from csfd_dagster.checks.ingest import classification as checks
 from csfd_dagster.definitions import defs
 from csfd_dagster.partitions import fold_number, folds
 from csfd_dagster.phases import Kind, phases_of
-from csfd_dagster.resources import StoreResource
+from csfd_dagster.resources.classification import ClassificationResource
+from csfd_dagster.resources.stores import StoreResource
 
 CLASSIFIERS = ("basic_cnn", "inception_v3", "resnet50", "efficientnet_b5")
 GRAPH = {

@@ -14,14 +14,14 @@ import psutil
 import pytest
 from coarse import coarse_phantoms
 
-from csfd_core.classification.models import CARD, ClassifierStore
-from csfd_core.executors import InlineExecutor
+from csfd_core.classification.classifier_store import CARD, ClassifierStore
 from csfd_core.phantom.config import PhantomConfig
 from csfd_core.phantom.source import write_phantom_source
+from csfd_core.runtime.executors import InlineExecutor
 from csfd_core.settings import PROJECT_ROOT
-from csfd_core.store.convert import Stores
 from csfd_core.store.locations import Location
 from csfd_core.store.metadata import STUDIES_PATH
+from csfd_core.store.stores import Stores
 from csfd_dagster.schedules import NAME
 
 PATIENCE_S = 300

@@ -8,28 +8,29 @@ import pytest
 from classifying import BrightClassifier
 from drift_store import NAME, add_new, new_uids, write_best_store
 
-from csfd_core.classification import registry
+from csfd_core.classification import classifiers as registry
 from csfd_core.classification.config import ClassifierConfig
-from csfd_core.classification.ensemble import open_ensemble, write_best
+from csfd_core.classification.ensemble import write_best
 from csfd_core.classification.fit import fit_classifier, plan_classifier
 from csfd_core.classification.manifest import read_manifest
-from csfd_core.drift.report import is_current, read_report
 from csfd_core.registry.champion import ChampionRegistry
 from csfd_core.registry.contest import hold_contest
 from csfd_core.registry.decision import PromotionConfig
-from csfd_core.registry.tracking import (
+from csfd_core.registry.serving import open_ensemble
+from csfd_core.reports.drift.report import is_current, read_report
+from csfd_core.runtime.tracking import (
     RunIdentity,
     open_client,
     prepare_tracking,
     tracked_run,
 )
-from csfd_core.store.convert import Stores
 from csfd_core.store.locations import Location
+from csfd_core.store.stores import Stores
 from csfd_dagster import phases
 from csfd_dagster.assets.drift import data_drift
 from csfd_dagster.definitions import build_defs
-from csfd_dagster.mlflow_resource import MlflowResource
-from csfd_dagster.resources import StoreResource
+from csfd_dagster.resources.mlflow import MlflowResource
+from csfd_dagster.resources.stores import StoreResource
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 IDENTITY = RunIdentity(asset="champion_model", code_version="1")

@@ -10,15 +10,15 @@ import pytest
 from classifying import uid_of
 from ticking import Asked, begin_job, begin_phase, tick_of
 
-from csfd_core.classification.models import CARD, ClassifierStore
-from csfd_core.drift.report import NOTE, report_location
+from csfd_core.classification.classifier_store import CARD, ClassifierStore
 from csfd_core.errors import SettingsError
-from csfd_core.store.convert import Stores
+from csfd_core.reports.drift.report import NOTE, report_location
 from csfd_core.store.locations import Location
 from csfd_core.store.metadata import STUDIES_COLUMNS
+from csfd_core.store.stores import Stores
 from csfd_dagster.definitions import build_defs
 from csfd_dagster.drift_schedule import build_drift_schedules
-from csfd_dagster.resources import StoreResource
+from csfd_dagster.resources.stores import StoreResource
 
 MONDAY = datetime(2026, 3, 2, 3, tzinfo=UTC)
 UIDS = [uid_of(index) for index in range(1, 13)]

@@ -11,18 +11,18 @@ import pytest
 from coarse import coarse_phantoms
 from typer.testing import CliRunner
 
-from csfd_core.classification import registry
-from csfd_core.cli import app
+from csfd_core.classification import classifiers as registry
+from csfd_core.cli.main import app
 from csfd_core.errors import StoreError
-from csfd_core.executors import InlineExecutor
 from csfd_core.phantom.config import PhantomConfig
 from csfd_core.phantom.source import write_phantom_source
-from csfd_core.store.convert import Stores
+from csfd_core.runtime.executors import InlineExecutor
 from csfd_core.store.locations import Location
+from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES
 from csfd_dagster import launch, phases
-from csfd_dagster.classification_resource import ClassificationResource
-from csfd_dagster.segmentation_resource import SegmentationResource
+from csfd_dagster.resources.classification import ClassificationResource
+from csfd_dagster.resources.segmentation import SegmentationResource
 
 # Chosen so that the locked test set, fold 0 and the other folds have fractured
 # vertebrae and whole studies each.

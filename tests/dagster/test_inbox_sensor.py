@@ -19,14 +19,18 @@ from dagster._core.remote_origin import (
     RemoteRepositoryOrigin,
 )
 
-from csfd_core.registry.usage import files_of
-from csfd_core.store.convert import Stores
+from csfd_core.lineage.forward import files_of
 from csfd_core.store.locations import Location
 from csfd_core.store.metadata import LISTINGS_FOLDER
+from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS
 from csfd_dagster.definitions import build_defs
 from csfd_dagster.partitions import range_tags
-from csfd_dagster.resources import ExecutorResource, SourceResource, StoreResource
+from csfd_dagster.resources.stores import (
+    ExecutorResource,
+    SourceResource,
+    StoreResource,
+)
 from csfd_dagster.sensors import new_studies
 
 UID, OTHER, NEW = (f"1.2.826.0.1.3680043.{last}" for last in (11, 12, 19))

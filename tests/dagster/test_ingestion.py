@@ -14,14 +14,20 @@ from builders import (
 )
 
 from csfd_core.errors import SourceError
-from csfd_core.registry.withdrawal import withdraw
-from csfd_core.store.convert import Stores, StudyOutcome, StudyTask, scan_headers
+from csfd_core.ingest.convert import StudyTask, scan_headers
+from csfd_core.ingest.outcomes import StudyOutcome
+from csfd_core.lineage.withdrawal import withdraw
 from csfd_core.store.locations import Location
+from csfd_core.store.stores import Stores
 from csfd_dagster import launch
 from csfd_dagster.assets import ingest as ingest_assets
 from csfd_dagster.definitions import build_defs
 from csfd_dagster.partitions import range_tags
-from csfd_dagster.resources import ExecutorResource, SourceResource, StoreResource
+from csfd_dagster.resources.stores import (
+    ExecutorResource,
+    SourceResource,
+    StoreResource,
+)
 from csfd_dagster.sensors import new_studies
 
 UIDS = [f"1.2.826.0.1.3680043.1{index}" for index in range(1, 4)]

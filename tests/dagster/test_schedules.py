@@ -10,15 +10,15 @@ import pandas as pd
 import pytest
 from ticking import Asked, begin_job, begin_phase, tick_of
 
-from csfd_core.classification.models import CARD, ClassifierStore
+from csfd_core.classification.classifier_store import CARD, ClassifierStore
 from csfd_core.errors import SettingsError
 from csfd_core.evaluation.folds import is_test
-from csfd_core.store.convert import Stores
 from csfd_core.store.locations import Location
 from csfd_core.store.metadata import STUDIES_COLUMNS
+from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS
 from csfd_dagster.definitions import build_defs
-from csfd_dagster.resources import SourceResource, StoreResource
+from csfd_dagster.resources.stores import SourceResource, StoreResource
 from csfd_dagster.schedules import build_schedules
 
 UIDS = [uid for uid in (f"1.2.{i}" for i in range(1, 99)) if not is_test(uid)][:30]

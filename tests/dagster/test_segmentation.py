@@ -11,15 +11,15 @@ from dagster import AssetKey
 from csfd_core.evaluation.folds import fold_of, is_test
 from csfd_core.segmentation.bundle import ModelBundle, write_bundle
 from csfd_core.segmentation.config import SMALL
-from csfd_core.segmentation.models import ModelStore
-from csfd_core.store.convert import Stores
+from csfd_core.segmentation.model_store import ModelStore
 from csfd_core.store.locations import Location
 from csfd_core.store.metadata import STUDIES_COLUMNS, MetadataStore
-from csfd_dagster import segmentation_checks as checks
+from csfd_core.store.stores import Stores
+from csfd_dagster.checks.ingest import segmentation as checks
 from csfd_dagster.definitions import defs
 from csfd_dagster.phases import phases_of
-from csfd_dagster.resources import StoreResource
-from csfd_dagster.segmentation_resource import SegmentationResource
+from csfd_dagster.resources.segmentation import SegmentationResource
+from csfd_dagster.resources.stores import StoreResource
 
 UIDS = [f"1.2.826.0.1.3680043.{index}" for index in range(1, 60)]
 GRAPH = {

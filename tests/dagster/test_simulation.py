@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from csfd_core.errors import SettingsError
-from csfd_core.simulation.plan import SimulationConfig
-from csfd_dagster import simulation
-from csfd_dagster.classification_resource import ClassificationResource
-from csfd_dagster.segmentation_resource import SegmentationResource
+from csfd_dagster.resources.classification import ClassificationResource
+from csfd_dagster.resources.segmentation import SegmentationResource
+from csfd_dagster.simulation.plan import SimulationConfig
+from csfd_dagster.simulation.weeks import weeks as simulation
 
 FAST = {
     "segmentation": SegmentationResource(epochs=1, steps_per_epoch=1),

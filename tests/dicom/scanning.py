@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from csfd_core.ingest.scan import StudyScan, scan_study
 from csfd_core.store.source import Source
-from csfd_core.store.study import StudyScan, scan_study
 
 Damage = Callable[[Path], object]
 

@@ -21,8 +21,8 @@ from pydicom.uid import JPEG2000Lossless, RLELossless
 from scanning import Damage, codes, scan
 
 from csfd_core.dicom.findings import CATALOGUE, Finding, Status
+from csfd_core.ingest.scan import scan_study
 from csfd_core.store.source import Source
-from csfd_core.store.study import scan_study
 
 
 def change(number: int, edit: Callable[[Dataset], object]) -> Damage:

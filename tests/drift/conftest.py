@@ -6,8 +6,8 @@ import pytest
 from classifying import BrightClassifier
 from drift_store import NAME, write_best_store
 
-from csfd_core.classification import registry
-from csfd_core.store.convert import Stores
+from csfd_core.classification import classifiers as registry
+from csfd_core.store.stores import Stores
 
 
 @pytest.fixture(autouse=True)

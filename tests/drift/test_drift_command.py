@@ -9,9 +9,9 @@ import pytest
 from drift_store import add_new
 from typer.testing import CliRunner
 
-from csfd_core.cli import app
+from csfd_core.cli.main import app
 from csfd_core.errors import SourceError
-from csfd_core.store.convert import Stores
+from csfd_core.store.stores import Stores
 
 NO_MLFLOW = "sqlite:////nowhere/mlflow.db"  # no version was registered: it is not asked
 
@@ -59,7 +59,7 @@ def test_tensorflow_is_left_alone_where_no_prediction_is_missing(
     code = (
         "import sys\n"
         "from typer.testing import CliRunner\n"
-        "from csfd_core.cli import app\n"
+        "from csfd_core.cli.main import app\n"
         f"call = ['drift', '--store', {str(stores.root)!r}]\n"
         "found = CliRunner().invoke(app, call)\n"
         "assert 'Verdict: nothing new.' in found.output, found.output\n"

@@ -19,12 +19,14 @@ from drift_store import (
 )
 from scipy.stats import false_discovery_control
 
+from csfd_core.classification.classifier_store import VALIDATION, ClassifierStore
 from csfd_core.classification.manifest import MANIFEST_PATH, write_manifest
-from csfd_core.classification.models import VALIDATION, ClassifierStore
-from csfd_core.drift import predictions
-from csfd_core.drift.features import FEATURES
-from csfd_core.drift.observe import Drift, Finding, observe_drift
-from csfd_core.drift.report import (
+from csfd_core.evaluation.folds import fold_of, is_test
+from csfd_core.reports.drift import predictions
+from csfd_core.reports.drift.features import FEATURES
+from csfd_core.reports.drift.observe import Drift, Finding, observe_drift
+from csfd_core.reports.drift.reference import serving_of, unseen_probabilities
+from csfd_core.reports.drift.report import (
     is_current,
     read_report,
     report_location,
@@ -32,12 +34,10 @@ from csfd_core.drift.report import (
     to_frame,
     write_report,
 )
-from csfd_core.drift.serving import serving_of, unseen_probabilities
-from csfd_core.drift.statistics import compare_values
-from csfd_core.drift.wording import summarize
-from csfd_core.evaluation.folds import fold_of, is_test
-from csfd_core.store.convert import Stores
+from csfd_core.reports.drift.statistics import compare_values
+from csfd_core.reports.drift.wording import summarize
 from csfd_core.store.locations import Location
+from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES
 
 NO_MLFLOW = "sqlite:////nowhere/mlflow.db"  # no version was registered: it is not asked

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.preprocessing import KBinsDiscretizer
 
-from csfd_core.drift.statistics import (
+from csfd_core.reports.drift.statistics import (
     LEAST_STUDIES,
     PSI_MARGIN,
     Comparison,

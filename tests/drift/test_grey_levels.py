@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from drift_store import write_slices
 
-from csfd_core.drift.grey import FOLDER as GREY
-from csfd_core.drift.grey import median_of_tissue, read_grey_levels
-from csfd_core.registry.usage import files_of
-from csfd_core.store.convert import Stores
+from csfd_core.lineage.forward import files_of
+from csfd_core.reports.drift.grey import FOLDER as GREY
+from csfd_core.reports.drift.grey import median_of_tissue, read_grey_levels
 from csfd_core.store.locations import Location
+from csfd_core.store.stores import Stores
 
 
 def test_grey_levels_are_those_of_the_slices(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from eda_source import fill, write_source
 
-from csfd_core.eda.report import EdaReport, write_eda_report
-from csfd_core.store.convert import Stores
+from csfd_core.reports.eda.report import EdaReport, write_eda_report
 from csfd_core.store.locations import Location
 from csfd_core.store.source import Source, Sources
+from csfd_core.store.stores import Stores
 
 MONDAY = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 

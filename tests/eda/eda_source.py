@@ -6,9 +6,10 @@ import numpy as np
 from builders import neck_hounsfield, neck_mask, volume_affine_ras, write_mask
 from builders import write_study as write_images
 
-from csfd_core.store.convert import Stores, StudyTask, convert_study
+from csfd_core.ingest.convert import StudyTask, convert_study
+from csfd_core.ingest.studies_table import write_studies_table
 from csfd_core.store.source import Sources
-from csfd_core.store.studies_table import write_studies_table
+from csfd_core.store.stores import Stores
 
 MASKED, PLAIN, BROKEN, UNLABELLED = (
     f"1.2.826.0.1.3680043.2{index}" for index in range(1, 5)

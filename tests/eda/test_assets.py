@@ -7,11 +7,11 @@ import dagster as dg
 import pytest
 from eda_source import add_images, fill
 
-from csfd_core.store.convert import Stores
 from csfd_core.store.source import Sources
+from csfd_core.store.stores import Stores
 from csfd_dagster.definitions import build_defs
-from csfd_dagster.mlflow_resource import MlflowResource
-from csfd_dagster.resources import SourceResource, StoreResource
+from csfd_dagster.resources.mlflow import MlflowResource
+from csfd_dagster.resources.stores import SourceResource, StoreResource
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,14 @@ from builders import PIXEL_MM, SLICES, neck_mask
 from eda_source import BROKEN, MASKED, PLAIN
 from material import require_material
 
-from csfd_core.eda.boxes import boxes_per_level, describe_boxes
-from csfd_core.eda.inputs import read_inputs
-from csfd_core.eda.quality import trusted
-from csfd_core.eda.sentences import say_boxes
-from csfd_core.store.convert import Stores
+from csfd_core.reports.eda.boxes import boxes_per_level, describe_boxes
+from csfd_core.reports.eda.inputs import read_inputs
+from csfd_core.reports.eda.quality import trusted
+from csfd_core.reports.eda.sentences import say_boxes
 from csfd_core.store.labels import read_boxes, read_labels
 from csfd_core.store.locations import Location
 from csfd_core.store.source import Source, Sources
+from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES
 
 

@@ -12,22 +12,22 @@ from builders import SLICE_MM, SLICES, neck_mask
 from eda_source import MASKED, PLAIN
 from PIL import Image
 
-from csfd_core.eda import film
-from csfd_core.eda.film import (
+from csfd_core.errors import SettingsError
+from csfd_core.reports.eda import film
+from csfd_core.reports.eda.film import (
     OVERLAY,
     PREVIEW,
     Films,
     current_films,
     encode_mp4,
 )
-from csfd_core.eda.film import (
+from csfd_core.reports.eda.film import (
     PLAIN as PLAIN_FILM,
 )
-from csfd_core.eda.frames import FRAME_SIZE, FrameMaker
-from csfd_core.eda.images import StudyImages, read_images
-from csfd_core.errors import SettingsError
-from csfd_core.store.convert import Stores
+from csfd_core.reports.eda.frames import FRAME_SIZE, FrameMaker
+from csfd_core.reports.eda.images import StudyImages, read_images
 from csfd_core.store.locations import Location
+from csfd_core.store.stores import Stores
 
 EXTENT_MM = (SLICES - 1) * SLICE_MM
 

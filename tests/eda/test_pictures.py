@@ -5,9 +5,10 @@ import pytest
 from builders import neck_mask
 from eda_source import MASKED
 
-from csfd_core.eda.choices import ranked
-from csfd_core.eda.images import midline_column, read_images
-from csfd_core.eda.palette import (
+from csfd_core.reports.eda.images import midline_column, read_images
+from csfd_core.reports.eda.pictures import around, random_masked_slices, random_slices
+from csfd_core.reports.eda.sampling import ranked
+from csfd_core.reports.palette import (
     ink_on,
     label_name,
     level_colour,
@@ -15,8 +16,7 @@ from csfd_core.eda.palette import (
     paint,
     to_rgb,
 )
-from csfd_core.eda.pictures import around, random_masked_slices, random_slices
-from csfd_core.store.convert import Stores
+from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_COLOURS, LEVEL_NAMES
 
 

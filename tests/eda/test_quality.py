@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 from eda_source import BROKEN, MASKED, PLAIN, UNLABELLED, add_images, fill
 
-from csfd_core.eda.inputs import content_digest, read_inputs
-from csfd_core.eda.quality import (
+from csfd_core.reports.eda.inputs import content_digest, read_inputs
+from csfd_core.reports.eda.quality import (
     count_slices_by_syntax,
     duplicates,
     quality_table,
     syntax_name,
 )
-from csfd_core.eda.sentences import say_quality
-from csfd_core.store.convert import Stores
+from csfd_core.reports.eda.sentences import say_quality
 from csfd_core.store.locations import Location
 from csfd_core.store.source import Source, Sources, data_kind
+from csfd_core.store.stores import Stores
 
 COPY = "1.2.826.0.1.3680043.29"
 

@@ -22,15 +22,15 @@ from eda_source import (
 from material import require_material
 from PIL import Image
 
-from csfd_core.eda.report import (
+from csfd_core.reports.eda.report import (
     EdaReport,
     is_current,
     report_location,
     write_eda_report,
 )
-from csfd_core.store.convert import Stores
 from csfd_core.store.locations import Location
 from csfd_core.store.source import Source, Sources
+from csfd_core.store.stores import Stores
 
 MONDAY = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 TUESDAY = datetime(2026, 3, 3, 8, 0, tzinfo=UTC)

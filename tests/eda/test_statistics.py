@@ -8,15 +8,15 @@ import pytest
 from material import require_material
 from scipy import stats
 
-from csfd_core.eda.inputs import studies_from_labels
-from csfd_core.eda.sentences import (
+from csfd_core.reports.eda.inputs import studies_from_labels
+from csfd_core.reports.eda.sentences import (
     say_correlation,
     say_fracture_share,
     say_fractures_per_level,
     say_geometry,
     say_levels_per_study,
 )
-from csfd_core.eda.statistics import (
+from csfd_core.reports.eda.statistics import (
     bin_edges,
     chance_correlation,
     describe_geometry,

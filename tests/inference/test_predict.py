@@ -15,19 +15,12 @@ import pytest
 from builders import STUDY_UID, neck_mask, write_study
 from classifying import CROPS, BrightClassifier, manifest_of, uid_of, write_store
 
-from csfd_core.classification import registry
+from csfd_core.classification import classifiers as registry
+from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.config import ClassifierConfig
-from csfd_core.classification.ensemble import (
-    Ensemble,
-    open_ensemble,
-    read_best,
-    suspicion,
-    write_best,
-)
+from csfd_core.classification.ensemble import Ensemble, read_best, suspicion, write_best
 from csfd_core.classification.fit import fit_classifier, plan_classifier
 from csfd_core.classification.manifest import Manifest
-from csfd_core.classification.models import ClassifierStore
-from csfd_core.comparison.chosen import choose_examples
 from csfd_core.errors import SettingsError, SourceError, StoreError
 from csfd_core.evaluation.folds import is_test
 from csfd_core.inference.predict import (
@@ -37,11 +30,13 @@ from csfd_core.inference.predict import (
     predict_input,
     predict_stored,
 )
+from csfd_core.registry.serving import open_ensemble
+from csfd_core.reports.comparison.example_choice import choose_examples
 from csfd_core.segmentation.bundle import ModelBundle
 from csfd_core.segmentation.config import SMALL
 from csfd_core.segmentation.postprocess import LevelFinding, Review
-from csfd_core.segmentation.prediction import Prediction, VertebraPredictor
-from csfd_core.store.convert import Stores
+from csfd_core.segmentation.predict import Prediction, VertebraPredictor
+from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES
 
 OTHER_UID = "1.2.826.0.1.3680043.12"
@@ -280,7 +275,7 @@ def test_examples_are_hits_misses_and_false_alarms_of_the_test_set(
 
 
 def run_csfd(*arguments: object, store: Path) -> subprocess.CompletedProcess[str]:
-    call = [sys.executable, "-W", "ignore", "-m", "csfd_core.cli", "predict"]
+    call = [sys.executable, "-W", "ignore", "-m", "csfd_core.cli.main", "predict"]
     return subprocess.run(
         [*call, *map(str, arguments)],
         capture_output=True,

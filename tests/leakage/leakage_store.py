@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 
 from csfd_core.evaluation.folds import fold_of, is_test, key_of
-from csfd_core.store.convert import Stores, StudyTask, convert_study
+from csfd_core.ingest.convert import StudyTask, convert_study
+from csfd_core.ingest.studies_table import write_studies_table
 from csfd_core.store.locations import Location
 from csfd_core.store.source import Source, Sources
-from csfd_core.store.studies_table import write_studies_table
+from csfd_core.store.stores import Stores
 
 STUDIES = 16
 SLICES = 10

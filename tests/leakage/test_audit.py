@@ -15,9 +15,9 @@ from leakage_store import SLICES, STUDIES, slices_of, uid_of, write_store
 
 from csfd_core.errors import StoreError
 from csfd_core.evaluation.metrics import auroc
-from csfd_core.leakage.audit import is_current, run_audit, summarize
-from csfd_core.leakage.config import AuditConfig
-from csfd_core.leakage.data import (
+from csfd_core.reports.leakage.audit import is_current, run_audit, summarize
+from csfd_core.reports.leakage.config import AuditConfig
+from csfd_core.reports.leakage.data import (
     AuditData,
     audit_inputs,
     cap_studies,
@@ -25,11 +25,11 @@ from csfd_core.leakage.data import (
     evenly_spaced,
     read_slices,
 )
-from csfd_core.leakage.network import Scored, draw_batches
-from csfd_core.leakage.protocols import build_splits
-from csfd_core.leakage.report import report_location, write_report
-from csfd_core.store.convert import Stores
+from csfd_core.reports.leakage.network import Scored, draw_batches
+from csfd_core.reports.leakage.protocols import build_splits
+from csfd_core.reports.leakage.report import report_location, write_report
 from csfd_core.store.locations import Location
+from csfd_core.store.stores import Stores
 
 TINY = AuditConfig(steps=3, batch_size=8, side=16, slices_per_study=4)
 
@@ -199,7 +199,7 @@ def test_content_settings_and_kind_of_data_make_the_identity(stores: Stores) -> 
 
 def test_nothing_heavy_is_imported_with_the_package() -> None:
     code = (
-        "import sys, csfd_core.leakage.report\n"
+        "import sys, csfd_core.reports.leakage.report\n"
         "sys.exit(bool({'tensorflow', 'keras', 'matplotlib'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from leakage_store import slices_of
 
-from csfd_core.leakage.protocols import (
+from csfd_core.reports.leakage.protocols import (
     ProtocolSplit,
     Sizes,
     build_splits,

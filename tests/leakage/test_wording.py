@@ -7,11 +7,11 @@ import pytest
 from leakage_store import slices_of
 
 from csfd_core.evaluation.bootstrap import Interval
-from csfd_core.leakage.audit import Audit, ProtocolResult
-from csfd_core.leakage.config import AuditConfig
-from csfd_core.leakage.protocols import BY_PATIENT, FIRST_ATTEMPT, build_splits
-from csfd_core.leakage.report import build_report
-from csfd_core.leakage.wording import explain, share_of
+from csfd_core.reports.leakage.audit import Audit, ProtocolResult
+from csfd_core.reports.leakage.config import AuditConfig
+from csfd_core.reports.leakage.protocols import BY_PATIENT, FIRST_ATTEMPT, build_splits
+from csfd_core.reports.leakage.report import build_report
+from csfd_core.reports.leakage.wording import explain, share_of
 
 NAN = math.nan
 

@@ -9,8 +9,8 @@ from csfd_core.registry.champion import ChampionRegistry, Version
 from csfd_core.registry.contest import Contest, hold_contest
 from csfd_core.registry.decision import PromotionConfig
 from csfd_core.registry.frozen import read_frozen
-from csfd_core.registry.tracking import RunIdentity, tracked_run
-from csfd_core.store.convert import Stores
+from csfd_core.runtime.tracking import RunIdentity, tracked_run
+from csfd_core.store.stores import Stores
 
 LABELS = make_labels(60)
 QUICK = PromotionConfig(repeats=200)

@@ -8,9 +8,9 @@ from contenders import write_store_manifest
 
 from csfd_core.registry import contest
 from csfd_core.registry.champion import ChampionRegistry
-from csfd_core.registry.tracking import prepare_tracking
-from csfd_core.store.convert import Stores
+from csfd_core.runtime.tracking import prepare_tracking
 from csfd_core.store.locations import Location
+from csfd_core.store.stores import Stores
 
 
 @pytest.fixture(scope="module")

@@ -12,16 +12,17 @@ import numpy as np
 from builders import SIZE, SLICES, write_study
 from classifying import CROPS, crop_rows, manifest_of, write_crops
 
+from csfd_core.classification.classifier_store import TEST, ClassifierStore
 from csfd_core.classification.config import ClassifierConfig
-from csfd_core.classification.models import TEST, ClassifierStore
+from csfd_core.ingest.convert import StudyTask, convert_study
+from csfd_core.ingest.studies_table import write_studies_table
 from csfd_core.registry.frozen import FrozenEnsemble, freeze
 from csfd_core.segmentation.bundle import ModelBundle, write_bundle
 from csfd_core.segmentation.config import SMALL
-from csfd_core.segmentation.models import ModelStore
-from csfd_core.store.convert import Stores, StudyTask, convert_study
+from csfd_core.segmentation.model_store import ModelStore
 from csfd_core.store.locations import Location
 from csfd_core.store.source import LABELS_FILE, Source, Sources
-from csfd_core.store.studies_table import write_studies_table
+from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS
 
 # One begins as another, as UIDs do.

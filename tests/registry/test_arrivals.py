@@ -14,7 +14,7 @@ from csfd_core.classification.manifest import (
 )
 from csfd_core.classification.trained_labels import label_words
 from csfd_core.evaluation.folds import is_test
-from csfd_core.registry.arrivals import Arrivals, new_studies
+from csfd_core.registry.new_labels import Arrivals, new_studies
 from csfd_core.vocabulary import LEVEL_NAMES
 
 UIDS = [uid for uid in (f"1.2.{i}" for i in range(1, 200)) if not is_test(uid)]

@@ -17,9 +17,10 @@ from challenging import (
 )
 from contenders import make_labels, write_classifier, write_store_manifest
 
-from csfd_core.classification.models import FOLDER as NEWEST
+from csfd_core.classification.classifier_store import FOLDER as NEWEST
 from csfd_core.errors import SettingsError, StoreError
 from csfd_core.registry import contest as contest_module
+from csfd_core.registry.appointment import promote_by_hand, roll_back, standing_of
 from csfd_core.registry.champion import ChampionRegistry
 from csfd_core.registry.contest import is_settled, read_decision
 from csfd_core.registry.frozen import damages, freeze, read_frozen
@@ -31,9 +32,8 @@ from csfd_core.registry.history import (
     OUTSIDE,
     read_history,
 )
-from csfd_core.registry.titles import promote_by_hand, roll_back, standing_of
-from csfd_core.store.convert import Stores
 from csfd_core.store.locations import Location
+from csfd_core.store.stores import Stores
 
 
 def test_champion_stays_while_training_writes_anew(

@@ -11,6 +11,7 @@ from challenging import challenge, number_of, train, train_and_challenge
 
 from csfd_core.registry import champion as registry_module
 from csfd_core.registry import contest as contest_module
+from csfd_core.registry.appointment import standing_of
 from csfd_core.registry.champion import ChampionRegistry
 from csfd_core.registry.history import (
     CHALLENGER,
@@ -18,9 +19,8 @@ from csfd_core.registry.history import (
     DECISION,
     read_history,
 )
-from csfd_core.registry.titles import standing_of
-from csfd_core.store.convert import Stores
 from csfd_core.store.locations import Location
+from csfd_core.store.stores import Stores
 
 
 class Killed(BaseException):
@@ -130,8 +130,8 @@ from csfd_core.registry.champion import ChampionRegistry, Version
 from csfd_core.registry.contest import hold_contest
 from csfd_core.registry import contest
 from csfd_core.registry.decision import Condition, PromotionConfig
-from csfd_core.registry.tracking import RunIdentity, tracked_run
-from csfd_core.store.convert import Stores
+from csfd_core.runtime.tracking import RunIdentity, tracked_run
+from csfd_core.ingest.convert import Stores
 from csfd_core.store.locations import Location
 
 move = MlflowClient.set_registered_model_alias

@@ -7,15 +7,15 @@ import pytest
 from contenders import make_labels, write_classifier, write_store_manifest
 from typer.testing import CliRunner
 
-from csfd_core.cli import app
+from csfd_core.cli.main import app
 from csfd_core.errors import SettingsError
 from csfd_core.registry import contest
 from csfd_core.registry.champion import ChampionRegistry
 from csfd_core.registry.decision import Condition, PromotionConfig
 from csfd_core.registry.history import read_history, this_user
-from csfd_core.registry.tracking import RunIdentity, tracked_run
-from csfd_core.store.convert import Stores
+from csfd_core.runtime.tracking import RunIdentity, tracked_run
 from csfd_core.store.locations import Location
+from csfd_core.store.stores import Stores
 
 LABELS = make_labels(40)
 

@@ -29,10 +29,10 @@ from lineage_store import (
 )
 from typer.testing import CliRunner
 
-from csfd_core.cli import app
+from csfd_core.cli.main import app
 from csfd_core.errors import CsfdError, IdentifierError, SettingsError, StoreError
-from csfd_core.registry.kept import TRAINING, VALIDATION
-from csfd_core.registry.lineage import (
+from csfd_core.ingest.convert import StudyTask, convert_study
+from csfd_core.lineage.back import (
     CHANGED,
     GONE,
     SAME,
@@ -40,9 +40,7 @@ from csfd_core.registry.lineage import (
     find_prediction,
     trace_prediction,
 )
-from csfd_core.registry.recorded import RecordedRuns
-from csfd_core.registry.tracking import RunIdentity, open_client, tracked_run
-from csfd_core.registry.usage import (
+from csfd_core.lineage.forward import (
     CLASSIFIER,
     DESCRIBED,
     NAMED,
@@ -53,10 +51,13 @@ from csfd_core.registry.usage import (
     VERSION,
     trace_usage,
 )
-from csfd_core.registry.usage import SEGMENTATION as SEGMENTING
-from csfd_core.store.convert import Stores, StudyTask, convert_study
+from csfd_core.lineage.forward import SEGMENTATION as SEGMENTING
+from csfd_core.lineage.mlflow_records import RecordedRuns
+from csfd_core.lineage.trained_models import TRAINING, VALIDATION
+from csfd_core.runtime.tracking import RunIdentity, open_client, tracked_run
 from csfd_core.store.locations import Location
 from csfd_core.store.source import Source
+from csfd_core.store.stores import Stores
 from csfd_core.store.withdrawn import Withdrawal
 
 
@@ -342,7 +343,7 @@ def test_what_is_unknown_is_refused(
 
 
 def test_a_failure_is_one_line_and_exit_1(stores: Stores) -> None:
-    call = [sys.executable, "-m", "csfd_core.cli", "lineage", "study", UNKNOWN]
+    call = [sys.executable, "-m", "csfd_core.cli.main", "lineage", "study", UNKNOWN]
     found = subprocess.run(
         call,
         capture_output=True,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from csfd_core.errors import SettingsError
-from csfd_core.registry.tracking import RunIdentity, prepare_tracking, tracked_run
+from csfd_core.runtime.tracking import RunIdentity, prepare_tracking, tracked_run
 from csfd_core.settings import Settings
 
 IDENTITY = RunIdentity(

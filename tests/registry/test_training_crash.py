@@ -11,6 +11,7 @@ import pytest
 from challenging import IDENTITY
 from classifying import manifest_of, write_store
 
+from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.config import ClassifierConfig
 from csfd_core.classification.fit import (
     checkpoint_folder,
@@ -18,13 +19,12 @@ from csfd_core.classification.fit import (
     is_current,
     plan_classifier,
 )
-from csfd_core.classification.models import ClassifierStore
 from csfd_core.registry.champion import ChampionRegistry
 from csfd_core.registry.contest import hold_contest
 from csfd_core.registry.decision import PromotionConfig
-from csfd_core.registry.tracking import tracked_run
-from csfd_core.store.convert import Stores
+from csfd_core.runtime.tracking import tracked_run
 from csfd_core.store.locations import Location
+from csfd_core.store.stores import Stores
 
 NAME = "basic_cnn"
 OLD = ClassifierConfig(
@@ -37,7 +37,7 @@ sys.path.insert(0, {tests!r})
 from classifying import manifest_of
 from csfd_core.classification.config import ClassifierConfig
 from csfd_core.classification.fit import fit_classifier, plan_classifier
-from csfd_core.store.convert import Stores
+from csfd_core.ingest.convert import Stores
 from csfd_core.store.locations import Location
 
 stores = Stores(Location({store!r}))

@@ -27,17 +27,10 @@ from lineage_store import (
 from typer.testing import CliRunner
 
 from csfd_core.classification.manifest import MANIFEST_PATH, read_manifest
-from csfd_core.cli import app
-from csfd_core.eda.inputs import read_inputs
+from csfd_core.cli.main import app
 from csfd_core.errors import IdentifierError, SettingsError, SourceError
-from csfd_core.executors import InlineExecutor
-from csfd_core.registry.arrivals import count_arrivals
-from csfd_core.registry.recorded import RecordedRuns
-from csfd_core.registry.withdrawal import foresee, withdraw
-from csfd_core.store import convert
-from csfd_core.store.convert import (
-    WITHDRAWN,
-    Stores,
+from csfd_core.ingest import convert
+from csfd_core.ingest.convert import (
     StudyTask,
     convert_slices,
     convert_studies,
@@ -45,11 +38,18 @@ from csfd_core.store.convert import (
     scan_headers,
     study_tasks,
 )
+from csfd_core.ingest.outcomes import WITHDRAWN
+from csfd_core.ingest.studies_table import studies_table_inputs, write_studies_table
+from csfd_core.lineage.mlflow_records import RecordedRuns
+from csfd_core.lineage.withdrawal import foresee, withdraw
+from csfd_core.registry.new_labels import count_arrivals
+from csfd_core.reports.eda.inputs import read_inputs
+from csfd_core.runtime.executors import InlineExecutor
 from csfd_core.store.label_history import PATH as VERSIONS_PATH
 from csfd_core.store.locations import Location
 from csfd_core.store.metadata import STUDIES_PATH
 from csfd_core.store.source import Source
-from csfd_core.store.studies_table import studies_table_inputs, write_studies_table
+from csfd_core.store.stores import Stores
 
 REASON = "consent withdrawn by letter"
 PATIENT = (b"Sensitive", b"19700101", b"patient-of")

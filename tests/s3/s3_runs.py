@@ -14,10 +14,12 @@ import pytest
 from s3fs import S3FileSystem
 from seaweed import ACCESS_KEY, SECRET_KEY
 
-from csfd_core.executors import InlineExecutor
-from csfd_core.store.convert import Stores, StudyOutcome, StudyTask, convert_studies
+from csfd_core.ingest.convert import StudyTask, convert_studies
+from csfd_core.ingest.outcomes import StudyOutcome
+from csfd_core.runtime.executors import InlineExecutor
 from csfd_core.store.locations import Location
 from csfd_core.store.source import Source
+from csfd_core.store.stores import Stores
 
 STUDIES = ("1.2.826.0.1.3680043.11", "1.2.826.0.1.3680043.12")
 

@@ -14,18 +14,13 @@ from seaweed import free_ports
 from tcp_proxy import Cuts, Proxy
 
 from csfd_core.errors import SourceError
-from csfd_core.executors import InlineExecutor
-from csfd_core.inspection import inspect_folders
-from csfd_core.store.convert import (
-    FAILED,
-    WRITTEN,
-    Stores,
-    StudyTask,
-    convert_study,
-    run_studies,
-)
+from csfd_core.ingest.convert import StudyTask, convert_study, run_studies
+from csfd_core.ingest.inspect import inspect_folders
+from csfd_core.ingest.outcomes import FAILED, WRITTEN
+from csfd_core.runtime.executors import InlineExecutor
 from csfd_core.store.locations import Location
 from csfd_core.store.source import Source
+from csfd_core.store.stores import Stores
 
 FOREVER = 10_000
 MULTIPART_BYTES = 101 * 2**20  # s3fs sends more than 100 MiB in parts

@@ -11,11 +11,11 @@ import pytest
 from bucket import Bucket
 from s3_runs import STUDIES, convert, csfd, rows_of
 
-from csfd_core.executors import open_executor
+from csfd_core.ingest.outcomes import UNCHANGED, WRITTEN
+from csfd_core.runtime.executors import open_executor
 from csfd_core.settings import PROJECT_ROOT
-from csfd_core.store.convert import UNCHANGED, WRITTEN
 from csfd_dagster import launch
-from csfd_dagster.segmentation_resource import SegmentationResource
+from csfd_dagster.resources.segmentation import SegmentationResource
 
 CLOCK_TICK_S = 1.1  # S3 tells when an object was written in whole seconds
 STUDIES_TABLE = "metadata/studies.parquet"

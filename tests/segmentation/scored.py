@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from csfd_core.segmentation.evaluate import (
+from csfd_core.reports.segmentation.measure import (
     LEVEL_COLUMNS,
     STUDY_COLUMNS,
     VALIDATION,

@@ -10,9 +10,9 @@ from csfd_core.evaluation.folds import assign_folds
 from csfd_core.segmentation.bundle import ModelBundle, write_bundle
 from csfd_core.segmentation.config import PROFILES, SMALL
 from csfd_core.segmentation.fit import Fit, is_current, plan_fit, split_studies
-from csfd_core.segmentation.models import ModelStore
-from csfd_core.store.convert import Stores
+from csfd_core.segmentation.model_store import ModelStore
 from csfd_core.store.locations import Location
+from csfd_core.store.stores import Stores
 
 
 def table(count: int = 60) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from csfd_core.dicom.geometry import VolumeGeometry
-from csfd_core.segmentation.grids import Axes, resample, resampling_weights
+from csfd_core.dicom.grids import Axes, resample, resampling_weights
 from csfd_core.segmentation.reading import reduce_slices
 
 AXIAL = np.array(

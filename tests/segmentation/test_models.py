@@ -20,7 +20,7 @@ from csfd_core.segmentation.config import (
     NetworkConfig,
     TrainingConfig,
 )
-from csfd_core.segmentation.models import ModelStore, choose_model, open_model
+from csfd_core.segmentation.model_store import ModelStore, choose_model, open_model
 from csfd_core.store.locations import Location
 
 CARDS = {

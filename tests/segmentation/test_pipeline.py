@@ -7,22 +7,20 @@ import pandas as pd
 import pytest
 
 from csfd_core.crops.cutting import CropConfig
-from csfd_core.executors import InlineExecutor
+from csfd_core.crops.maker import CropMaker
+from csfd_core.ingest.convert import StudyTask, convert_study
+from csfd_core.ingest.studies_table import write_studies_table
 from csfd_core.phantom.config import PhantomConfig
 from csfd_core.phantom.source import write_phantom_source
+from csfd_core.reports.segmentation.summary import evaluate_models, is_reported
+from csfd_core.runtime.executors import InlineExecutor
 from csfd_core.segmentation import fit as fitting
 from csfd_core.segmentation.config import PROFILES
 from csfd_core.segmentation.fit import MaskSplit, fit_model, is_current, plan_fit
-from csfd_core.segmentation.masks import (
-    CropMaker,
-    MaskMaker,
-    studies_without_crops,
-)
-from csfd_core.segmentation.summary import evaluate_models, is_reported
-from csfd_core.store.convert import Stores, StudyTask, convert_study
+from csfd_core.segmentation.masks import MaskMaker, studies_without_crops
 from csfd_core.store.locations import Location
 from csfd_core.store.source import Source, Sources
-from csfd_core.store.studies_table import write_studies_table
+from csfd_core.store.stores import Stores
 
 CONFIG = PhantomConfig(studies=3, seed=21, masked_share=1.0, compressed_share=0.0)
 CROPS = CropConfig(slices=3, side_px=48, pixel_mm=2.0)

@@ -11,12 +11,21 @@ import numpy.typing as npt
 import pytest
 from scored import model_facts
 
-from csfd_core.executors import InlineExecutor
+from csfd_core.ingest.convert import StudyTask, convert_study
+from csfd_core.ingest.studies_table import write_studies_table
 from csfd_core.phantom.config import PhantomConfig
 from csfd_core.phantom.source import write_phantom_source
-from csfd_core.registry.tracking import RunIdentity, tracked_run
+from csfd_core.reports.segmentation import training_run as runs
+from csfd_core.reports.segmentation.training_run import (
+    TRAINED,
+    UNCHANGED,
+    SegmentationRun,
+    run_folds,
+)
+from csfd_core.runtime.executors import InlineExecutor
+from csfd_core.runtime.tracking import RunIdentity, tracked_run
 from csfd_core.segmentation import fit as fitting
-from csfd_core.segmentation import masks, runs
+from csfd_core.segmentation import masks
 from csfd_core.segmentation.bundle import ModelBundle, write_bundle
 from csfd_core.segmentation.config import (
     PROFILES,
@@ -25,15 +34,13 @@ from csfd_core.segmentation.config import (
     SegmentationProfile,
 )
 from csfd_core.segmentation.fit import Fit, MaskSplit
-from csfd_core.segmentation.model import build_model
-from csfd_core.segmentation.models import ModelStore
+from csfd_core.segmentation.model_store import ModelStore
+from csfd_core.segmentation.networks import build_model
 from csfd_core.segmentation.postprocess import Review
-from csfd_core.segmentation.prediction import Prediction
-from csfd_core.segmentation.runs import TRAINED, UNCHANGED, SegmentationRun, run_folds
-from csfd_core.store.convert import Stores, StudyTask, convert_study
+from csfd_core.segmentation.predict import Prediction
 from csfd_core.store.locations import Location
 from csfd_core.store.source import Source, Sources
-from csfd_core.store.studies_table import write_studies_table
+from csfd_core.store.stores import Stores
 
 CONFIG = PhantomConfig(studies=4, seed=31, masked_share=1.0, compressed_share=0.0)
 

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from scored import level_row, model_facts, scores_of, study_rows
 
 from csfd_core.reports.page import Page, Section, build_page
-from csfd_core.segmentation.evaluate import TEST, Scores
-from csfd_core.segmentation.report import Reported, build_report
+from csfd_core.reports.segmentation.measure import TEST, Scores
+from csfd_core.reports.segmentation.report import Reported, build_report
 
 ONE_MODEL = {0: model_facts(0, [0.3, 0.6, 0.5], epochs=3)}
 

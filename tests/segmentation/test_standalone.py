@@ -12,9 +12,9 @@ import pytest
 from builders import write_study
 
 from csfd_core.errors import SourceError
+from csfd_core.inference.inputs import opened
 from csfd_core.phantom.config import PhantomConfig
 from csfd_core.phantom.source import write_phantom_source
-from csfd_core.segmentation.standalone import opened
 
 # A study whose mask the phantom writes as NIfTI itself: the oracle for the affine.
 CONFIG = PhantomConfig(studies=1, seed=11, masked_share=1.0, compressed_share=0.0)
@@ -28,7 +28,7 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def segment(place: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    call = [sys.executable, "-W", "ignore", "-m", "csfd_core.cli", "segment"]
+    call = [sys.executable, "-W", "ignore", "-m", "csfd_core.cli.main", "segment"]
     call += [str(place), "--out", str(out)]
     return subprocess.run(call, capture_output=True, text=True, check=False)
 

@@ -16,7 +16,7 @@ from csfd_core.segmentation.config import (
     TrainingConfig,
 )
 from csfd_core.segmentation.data import GridVolume
-from csfd_core.segmentation.model import build_model
+from csfd_core.segmentation.networks import build_model
 from csfd_core.segmentation.training import (
     FixedVolumes,
     Plan,

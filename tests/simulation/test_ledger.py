@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from csfd_core.evaluation.folds import is_test
-from csfd_core.simulation.ledger import Ledger, WeekFacts, events_of
-from csfd_core.simulation.plan import Week
-from csfd_core.store.convert import Stores
 from csfd_core.store.locations import Location
 from csfd_core.store.metadata import STUDIES_COLUMNS
+from csfd_core.store.stores import Stores
+from csfd_dagster.simulation.ledger import Ledger, WeekFacts, events_of
+from csfd_dagster.simulation.plan import Week
 
 UIDS = [f"1.2.{number}" for number in range(1, 60)]
 LOCKED = next(uid for uid in UIDS if is_test(uid))

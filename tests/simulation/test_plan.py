@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from csfd_core.errors import SettingsError
-from csfd_core.simulation.inbox import wrong_labels
-from csfd_core.simulation.plan import SimulationConfig, Week, plan_weeks
+from csfd_dagster.simulation.inbox import wrong_labels
+from csfd_dagster.simulation.plan import SimulationConfig, Week, plan_weeks
 
 
 def degraded(weeks: list[Week]) -> Week:

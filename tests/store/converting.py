@@ -3,10 +3,11 @@
 import hashlib
 from pathlib import Path
 
-from csfd_core.store.convert import Stores, StudyTask
+from csfd_core.ingest.convert import StudyTask
 from csfd_core.store.locations import Location
-from csfd_core.store.slice_store import ConversionSettings
+from csfd_core.store.slices import ConversionSettings
 from csfd_core.store.source import Source
+from csfd_core.store.stores import Stores
 
 OTHER_UID = "1.2.826.0.1.3680043.12"
 

@@ -21,10 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csfd_core.dicom.geometry import VolumeGeometry
+from csfd_core.dicom.nifti import NiftiMask, align_mask, read_nifti_mask
 from csfd_core.errors import MaskError
-from csfd_core.store.nifti import NiftiMask, align_mask, read_nifti_mask
+from csfd_core.ingest.scan import scan_study
 from csfd_core.store.source import Source
-from csfd_core.store.study import scan_study
 
 ORIENTATIONS = [
     (axes, flips)

@@ -20,14 +20,8 @@ from pydicom import dcmread
 
 from csfd_core.dicom.pixels import window_to_uint8
 from csfd_core.errors import IdentifierError, SourceError, StoreError
-from csfd_core.executors import InlineExecutor, open_executor
-from csfd_core.store import convert
-from csfd_core.store.convert import (
-    FAILED,
-    QUARANTINED,
-    UNCHANGED,
-    WRITTEN,
-    Stores,
+from csfd_core.ingest import convert
+from csfd_core.ingest.convert import (
     StudyTask,
     convert_mask,
     convert_slices,
@@ -36,10 +30,13 @@ from csfd_core.store.convert import (
     run_studies,
     scan_headers,
 )
+from csfd_core.ingest.outcomes import FAILED, QUARANTINED, UNCHANGED, WRITTEN
+from csfd_core.ingest.studies_table import studies_table_inputs, write_studies_table
+from csfd_core.runtime.executors import InlineExecutor, open_executor
 from csfd_core.store.locations import Location
 from csfd_core.store.metadata import MetadataStore
 from csfd_core.store.source import Source, Sources
-from csfd_core.store.studies_table import studies_table_inputs, write_studies_table
+from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import BONE_WINDOW
 
 

@@ -11,17 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from csfd_core.cli import app
+from csfd_core.cli.main import app
 from csfd_core.errors import IdentifierError
-from csfd_core.store.convert import Stores, convert_study, study_tasks
-from csfd_core.store.locations import FileEntry, Location
-from csfd_core.store.presence import (
+from csfd_core.ingest.convert import convert_study, study_tasks
+from csfd_core.ingest.presence import (
     doubles_of,
     keep_study,
     presence_notes,
     vanished_studies,
 )
+from csfd_core.store.locations import FileEntry, Location
 from csfd_core.store.source import Source, Sources, StudyFolder
+from csfd_core.store.stores import Stores
 from csfd_core.store.withdrawn import Withdrawal
 
 listings = st.dictionaries(

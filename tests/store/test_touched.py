@@ -11,21 +11,20 @@ from converting import OTHER_UID, digests, tasks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from csfd_core.registry.withdrawal import withdraw
-from csfd_core.store.convert import (
-    UNCHANGED,
-    WRITTEN,
-    Stores,
+from csfd_core.ingest.convert import (
     convert_mask,
     convert_slices,
     convert_study,
     needs_work,
     scan_headers,
 )
+from csfd_core.ingest.outcomes import UNCHANGED, WRITTEN
+from csfd_core.ingest.studies_table import studies_table_inputs, write_studies_table
+from csfd_core.lineage.withdrawal import withdraw
 from csfd_core.store.locations import Location
 from csfd_core.store.metadata import LISTINGS_FOLDER
 from csfd_core.store.source import Source, Sources
-from csfd_core.store.studies_table import studies_table_inputs, write_studies_table
+from csfd_core.store.stores import Stores
 
 Change = Callable[[Path], object]
 IMAGES = f"train_images/{STUDY_UID}"

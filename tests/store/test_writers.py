@@ -12,14 +12,15 @@ from builders import SLICES
 from converting import digests, tasks
 
 from csfd_core.errors import SourceError
-from csfd_core.executors import open_executor
-from csfd_core.store.convert import FAILED, convert_study, needs_work, run_studies
+from csfd_core.ingest.convert import convert_study, needs_work, run_studies
+from csfd_core.ingest.outcomes import FAILED
+from csfd_core.runtime.executors import open_executor
 from csfd_core.store.locations import Location
 
 KILLED = """
 import os, signal, sys
 from csfd_core.store.locations import Location
-from csfd_core.store import convert
+from csfd_core.ingest import convert
 import converting
 
 written = 0

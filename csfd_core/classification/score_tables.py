@@ -1,0 +1,333 @@
+"""The tables of a comparison, all of the locked test set unless a column says else.
+
+``*_low`` and ``*_high`` are 95 % intervals by a bootstrap over patients. What the
+labels do not define is NaN. Thresholds were chosen on validation studies.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from csfd_core.classification.classifier_store import TEST, VALIDATION, FoldResult
+from csfd_core.classification.ensemble_predictions import (
+    WHATS,
+    Results,
+    Rows,
+    StudyRows,
+    What,
+    labelled_rows,
+    rows_of,
+    studies_of,
+    test_predictions,
+    to_study_rows,
+)
+from csfd_core.evaluation.bootstrap import (
+    REPEATS,
+    Interval,
+    patient_bootstrap,
+)
+from csfd_core.evaluation.bootstrap import Rows as Draw
+from csfd_core.evaluation.calibration import overall_from_levels
+from csfd_core.evaluation.metrics import (
+    auroc,
+    competition_log_loss,
+    rank_auc,
+    score_binary,
+    study_log_losses,
+)
+from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL
+
+MODEL_COLUMNS: Final = (
+    "model", "folds", "weights", "competition_log_loss", "auc_vertebra", "auc_overall",
+    "f1", "sensitivity", "specificity", "pr_auc", "accuracy", "brier", "ece",
+    "f1_overall", "sensitivity_overall", "specificity_overall",
+    "competition_log_loss_low", "competition_log_loss_high", "auc_vertebra_low",
+    "auc_vertebra_high", "auc_overall_low", "auc_overall_high", "threshold_vertebra",
+    "threshold_overall", "parameters", "disk_mb", "train_s", "ms_per_study",
+    "test_studies", "test_patients", "test_vertebrae", "test_fractures",
+    "test_fractured_studies",
+)  # fmt: skip
+FOLD_SCORES: Final = ("log_loss", "auc_vertebra", "auc_overall")
+PREVALENCE: Final = "prevalence"
+EVEN: Final = "even odds"
+_NOTHING: Final = Interval(
+    estimate=float("nan"), low=float("nan"), high=float("nan"), draws=0, undefined=0
+)
+Statistic = Callable[[Draw], float]
+
+
+def models_table(results: Results, repeats: int = REPEATS) -> pd.DataFrame:
+    """Return ``models.csv``: one row per model, scored as the ensemble of its folds.
+
+    ``parameters``, ``disk_mb``, ``train_s`` and ``ms_per_study`` are of one fold's
+    network, the mean over folds; using the ensemble costs ``folds`` times as much.
+    """
+    predictions = test_predictions(results)
+    rows = [
+        _model_row(model, folds, predictions, repeats)
+        for model, folds in results.items()
+        if folds
+    ]
+    return pd.DataFrame(rows, columns=list(MODEL_COLUMNS))
+
+
+def best_model(table: pd.DataFrame) -> str | None:
+    """Return the model with the lowest competition log loss; ``None`` if none has one.
+
+    Of equal losses the larger AUC per vertebra wins, then the name.
+    """
+    known = table[table["competition_log_loss"].notna()]
+    if known.empty:
+        return None
+    ranked = ranking(known)
+    return str(ranked["model"].iloc[0])
+
+
+def ranking(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the models from the best to the worst."""
+    return table.sort_values(
+        ["competition_log_loss", "auc_vertebra", "model"],
+        ascending=[True, False, True],
+        ignore_index=True,
+    )
+
+
+def reference_table(results: Results) -> pd.DataFrame:
+    """Return the loss of knowing nothing of an image, on the same test studies.
+
+    ``prevalence`` says for every study how often each label was 1 among the training
+    studies (mean over all models and folds); ``even odds`` says 0.5.
+    """
+    predictions = test_predictions(results)
+    models = predictions["model"].unique()
+    known = _prevalences(results)
+    values = {
+        PREVALENCE: [known[name] for name in LABEL_COLUMNS],
+        EVEN: [0.5 for _ in LABEL_COLUMNS],
+    }
+    rows = []
+    for name, probabilities in values.items():
+        loss = float("nan")
+        if len(models) and not np.isnan(probabilities).any():
+            labels = studies_of(predictions, models[0]).labels
+            said = np.broadcast_to(np.array(probabilities), labels.shape)
+            loss = competition_log_loss(labels, said)
+        shares = dict(zip(LABEL_COLUMNS, probabilities, strict=True))
+        rows.append({"reference": name, "competition_log_loss": loss, **shares})
+    return pd.DataFrame(rows)
+
+
+def levels_table(results: Results) -> pd.DataFrame:
+    """Return how well each model does on each level, at its threshold for vertebrae."""
+    predictions = test_predictions(results)
+    rows = []
+    for model, folds in results.items():
+        threshold = mean_threshold(folds, "vertebra")
+        for level in LEVEL_NAMES if folds else ():
+            chosen = predictions["model"].eq(model) & predictions["level"].eq(level)
+            found = labelled_rows(predictions[chosen], "vertebra")
+            scores = score_binary(found.labels, found.probabilities, threshold)
+            row = {
+                "model": model,
+                "level": level,
+                "n": scores.n,
+                "positives": scores.positives,
+                "not_seen": int((~predictions["is_seen"][chosen].astype(bool)).sum()),
+                "auc": scores.auroc,
+                "sensitivity": scores.sensitivity,
+                "specificity": scores.specificity,
+                "threshold": threshold,
+            }
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def confusion_table(results: Results) -> pd.DataFrame:
+    """Return the four counts of each model, of vertebrae and of whole studies."""
+    predictions = test_predictions(results)
+    rows = []
+    for model, folds in results.items():
+        for what in WHATS if folds else ():
+            threshold = mean_threshold(folds, what)
+            found = rows_of(predictions, model, what)
+            counts = confusion(found, threshold)
+            rows.append({"model": model, "of": what, "threshold": threshold, **counts})
+    return pd.DataFrame(rows)
+
+
+def confusion(rows: Rows, threshold: float) -> dict[str, int]:
+    """Count hits, misses, false alarms and correct rejections."""
+    truth, said = rows.labels == 1, rows.probabilities >= threshold
+    return {
+        "true_positives": int((truth & said).sum()),
+        "false_negatives": int((truth & ~said).sum()),
+        "false_positives": int((~truth & said).sum()),
+        "true_negatives": int((~truth & ~said).sum()),
+    }
+
+
+def folds_table(results: Results) -> pd.DataFrame:
+    """Return ``folds.csv``: each fold's network by itself, on all that it scored."""
+    rows = []
+    for model, folds in results.items():
+        for fold in folds:
+            row: dict[str, Any] = {"model": model, "fold": fold.fold}
+            for group in (VALIDATION, TEST):
+                row.update(_group_scores(fold, group))
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def folds_summary(folds: pd.DataFrame) -> pd.DataFrame:
+    """Return mean and standard deviation over folds; NaN deviation of one fold."""
+    names = [
+        f"{group}_{score}" for group in (VALIDATION, TEST) for score in FOLD_SCORES
+    ]
+    rows = []
+    for model, part in folds.groupby("model", sort=False):
+        row: dict[str, Any] = {"model": model, "folds": len(part)}
+        for name in names:
+            row[f"{name}_mean"] = part[name].mean()
+            row[f"{name}_sd"] = part[name].std(ddof=1)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def mean_threshold(folds: Sequence[FoldResult], what: What) -> float:
+    """Return the operating point of an ensemble: the mean of its folds' thresholds."""
+    values = [fold.thresholds[what] for fold in folds]
+    return min(1.0, max(0.0, float(np.mean(values)))) if values else 0.5
+
+
+def loss_statistic(studies: StudyRows) -> Statistic:
+    """Return the competition's loss as a function of drawn studies."""
+    losses = study_log_losses(studies.labels, studies.probabilities)
+
+    def mean_loss(draw: Draw) -> float:
+        known = losses[draw]
+        known = known[~np.isnan(known)]
+        return float(known.mean()) if known.size else float("nan")
+
+    return mean_loss
+
+
+def auc_statistic(rows: Rows) -> Statistic:
+    """Return the area under the ROC curve as a function of drawn rows."""
+    labels, probabilities = rows.labels, rows.probabilities
+    return lambda draw: rank_auc(labels[draw], probabilities[draw])
+
+
+def _model_row(
+    model: str, folds: Sequence[FoldResult], predictions: pd.DataFrame, repeats: int
+) -> dict[str, Any]:
+    studies = studies_of(predictions, model)
+    by_what = {what: rows_of(predictions, model, what) for what in WHATS}
+    intervals = {
+        "competition_log_loss": _interval(
+            studies.patients, loss_statistic(studies), repeats
+        )
+    }
+    row: dict[str, Any] = {
+        "model": model,
+        "folds": len(folds),
+        "weights": weights_of(folds),
+        "test_studies": len(studies.study_uids),
+        "test_patients": len(set(studies.patients)),
+        "test_vertebrae": by_what["vertebra"].labels.size,
+        "test_fractures": int(by_what["vertebra"].labels.sum()),
+        "test_fractured_studies": int(by_what["overall"].labels.sum()),
+        **_costs(folds),
+    }
+    for what, rows in by_what.items():
+        name = f"auc_{what}"
+        intervals[name] = _interval(rows.patients, auc_statistic(rows), repeats)
+        row.update(_decisions(rows, mean_threshold(folds, what), what))
+    for name, interval in intervals.items():
+        row[name] = interval.estimate
+        row[f"{name}_low"], row[f"{name}_high"] = interval.low, interval.high
+    return row
+
+
+def _interval(
+    patients: npt.NDArray[np.object_], statistic: Statistic, repeats: int
+) -> Interval:
+    return (
+        patient_bootstrap(patients, statistic, repeats) if len(patients) else _NOTHING
+    )
+
+
+def _decisions(rows: Rows, threshold: float, what: What) -> dict[str, float]:
+    """Return the scores at a threshold, and those of the probabilities."""
+    scores = score_binary(rows.labels, rows.probabilities, threshold)
+    tail = "" if what == "vertebra" else "_overall"
+    found = {
+        f"f1{tail}": scores.f1_score,
+        f"sensitivity{tail}": scores.sensitivity,
+        f"specificity{tail}": scores.specificity,
+        f"threshold_{what}": threshold,
+    }
+    if what == "vertebra":
+        counts = confusion(rows, threshold)
+        right = counts["true_positives"] + counts["true_negatives"]
+        found |= {
+            "pr_auc": scores.average_precision,
+            "accuracy": right / scores.n if scores.n else float("nan"),
+            "brier": scores.brier_loss,
+            "ece": scores.calibration_error,
+        }
+    return found
+
+
+def weights_of(folds: Sequence[FoldResult]) -> str:
+    """Say what the backbones of a model started from."""
+    return " + ".join(sorted({str(fold.card.get("weights")) for fold in folds}))
+
+
+def _costs(folds: Sequence[FoldResult]) -> dict[str, float]:
+    def mean(key: str) -> float:
+        known = [
+            float(fold.card[key]) for fold in folds if fold.card.get(key) is not None
+        ]
+        return float(np.mean(known)) if known else float("nan")
+
+    return {
+        "parameters": mean("parameters"),
+        "disk_mb": mean("disk_bytes") / 1e6,
+        "train_s": mean("train_s"),
+        "ms_per_study": mean("ms_per_study"),
+    }
+
+
+def _prevalences(results: Results) -> dict[str, float]:
+    """Return the share of each label among training studies, NaN where unknown."""
+    cards: list[Mapping[str, Any]] = [
+        fold.card.get("prevalence") or {}
+        for folds in results.values()
+        for fold in folds
+    ]
+    found = {}
+    for name in LABEL_COLUMNS:
+        known = [float(card[name]) for card in cards if card.get(name) is not None]
+        found[name] = float(np.mean(known)) if known else float("nan")
+    if np.isnan(found[OVERALL]):  # the card may know of levels only
+        levels = np.array([[found[name] for name in LEVEL_NAMES]])
+        found[OVERALL] = float(overall_from_levels(levels)[0])
+    return found
+
+
+def _group_scores(fold: FoldResult, group: str) -> dict[str, float]:
+    frame = fold.predictions[fold.predictions["group"] == group]
+    studies = to_study_rows(frame)
+    found: dict[str, float] = {
+        f"{group}_studies": len(studies.study_uids),
+        f"{group}_log_loss": competition_log_loss(studies.labels, studies.probabilities)
+        if len(studies.study_uids)
+        else float("nan"),
+    }
+    for what in WHATS:
+        rows = labelled_rows(frame, what)
+        found[f"{group}_auc_{what}"] = auroc(rows.labels, rows.probabilities)
+    return found

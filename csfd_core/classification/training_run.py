@@ -1,0 +1,138 @@
+"""One training of a classifier as it is recorded: progress, curves, model, datasets."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from csfd_core.classification.classifier_store import (
+    TEST,
+    VALIDATION,
+    ClassifierStore,
+    FoldResult,
+)
+from csfd_core.classification.config import ClassifierConfig
+from csfd_core.classification.fit import (
+    ClassifierFit,
+    fit_classifier,
+    is_current,
+    open_trained,
+    plan_classifier,
+)
+from csfd_core.classification.manifest import read_manifest
+from csfd_core.evaluation.metrics import auroc, log_loss
+from csfd_core.learning.loop import EpochRow
+from csfd_core.settings import lock_file
+from csfd_core.store.stores import Stores
+from csfd_core.vocabulary import OVERALL
+
+if TYPE_CHECKING:
+    from csfd_core.runtime.tracking import TrackedRun
+
+TRAINED: Final = "trained"
+UNCHANGED: Final = "unchanged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifierRun:
+    """What came of one fold."""
+
+    result: FoldResult
+    outcome: str  # TRAINED or UNCHANGED
+    scores: Mapping[str, float]  # on the held-out fold and the locked test set
+
+
+def run_classifier(
+    stores: Stores, name: str, fold: int, config: ClassifierConfig, run: "TrackedRun"
+) -> ClassifierRun:
+    """Train a classifier without one fold, unless it is current, and record it.
+
+    Args:
+        stores: Where the crops are and the model goes.
+        name: In the registry.
+        fold: Held out.
+        config: How it is trained.
+        run: Where metrics, curves and the model are recorded, while it trains.
+    """
+    fit = plan_classifier(name, fold, config, read_manifest(stores.root))
+    if is_current(stores, fit):
+        result = ClassifierStore(stores.root).result(name, fold)
+        run.log_params({"outcome": UNCHANGED, "model_id": result.card["model_id"]})
+        return ClassifierRun(result=result, outcome=UNCHANGED, scores=scores_of(result))
+    run.log_params(_params(fit))
+    run.log_datasets(_datasets(fit))
+    result = _train(stores, fit, run)
+    scores = scores_of(result)
+    run.log_metrics({k: v for k, v in scores.items() if math.isfinite(v)})
+    model, example = open_trained(stores, name, fold).keras_model()
+    files = {"card.json": json.dumps(result.card, indent=2).encode()}
+    if (lock := lock_file()).exists():
+        files["requirements.lock"] = lock.read_bytes()
+    run.log_model(name, model, example, files)
+    return ClassifierRun(result=result, outcome=TRAINED, scores=scores)
+
+
+def scores_of(result: FoldResult) -> dict[str, float]:
+    """Return the main scores of a classifier; NaN where one class only is there."""
+    found = {}
+    for group in (VALIDATION, TEST):
+        own = result.predictions[result.predictions["group"] == group]
+        own = own.dropna(subset=["label"])
+        for name, rows in (
+            ("vertebra", own[own["level"] != OVERALL]),
+            ("overall", own[own["level"] == OVERALL]),
+        ):
+            labels = rows["label"].to_numpy(dtype=int)
+            found[f"{group}_auc_{name}"] = auroc(labels, rows["probability"])
+            found[f"{group}_loss_{name}"] = log_loss(labels, rows["probability"])
+    return found
+
+
+def _train(stores: Stores, fit: ClassifierFit, run: "TrackedRun") -> FoldResult:
+    epochs = fit.config.epochs + fit.config.fine_tune_epochs
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(f"{fit.name}, fold {fit.fold}", total=epochs)
+
+        def on_epoch(row: EpochRow) -> None:
+            epoch = int(row["epoch"])
+            known = {k: v for k, v in row.items() if math.isfinite(v) and k != "epoch"}
+            run.log_metrics(known, step=epoch)
+            told = f"{fit.name}, fold {fit.fold}: epoch {epoch} of {epochs}, "
+            told += f"loss {row['loss']:.3f}, validation AUC {row['val_auc']:.3f}"
+            progress.update(task, completed=epoch, description=told)
+
+        return fit_classifier(stores, fit, on_epoch, run.run_id)
+
+
+def _params(fit: ClassifierFit) -> dict[str, Any]:
+    rows = fit.training
+    return {
+        "fold": fit.fold,
+        "inputs": fit.inputs,
+        "training_vertebrae": len(rows),
+        "training_fractured": int(rows["label"].sum()),
+        "validation_vertebrae": len(fit.validation),
+        "test_vertebrae": len(fit.test),
+        **fit.config.to_note(),
+    }
+
+
+def _datasets(fit: ClassifierFit) -> dict[str, tuple[str, str]]:
+    groups = {"training": fit.training, VALIDATION: fit.validation, TEST: fit.test}
+    return {
+        name: (f"manifest {name}, fold {fit.fold}", _digest(rows))
+        for name, rows in groups.items()
+        if len(rows)
+    }
+
+
+def _digest(rows: pd.DataFrame) -> str:
+    text = repr(rows[["study_uid", "level", "label", "content_hash"]].values.tolist())
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,77 @@
+"""Pooled features of frozen backbones: computed once per study, kept in the store.
+
+A file is named after all that its content follows from: the weights of the backbone and
+the content of the crops. So folds, epochs and later trainings share it, and a change of
+either gives a new file.
+"""
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from csfd_core.classification.vertebrae import Vertebra, read_vertebrae
+from csfd_core.store.crops import CropStore
+from csfd_core.store.locations import Location
+from csfd_core.vocabulary import require_uid
+
+FOLDER: Final = "features"
+_FORMAT: Final = 2
+_MOST_LOST: Final = 1e-3  # of the largest feature
+
+Features = npt.NDArray[np.floating]
+Extract = Callable[[list[Vertebra]], npt.NDArray[np.floating]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureCache:
+    """Features of one backbone with certain weights.
+
+    Attributes:
+        root: The store.
+        backbone: Name of the backbone.
+        digest: Of its weights and of how it is fed.
+        extract: Returns the features of vertebrae, shape (N, K, D).
+    """
+
+    root: Location
+    backbone: str
+    digest: str
+    extract: Extract
+
+    def read(
+        self, crops: CropStore, rows: pd.DataFrame
+    ) -> Iterator[tuple[pd.Index, Features]]:
+        """Yield each study's rows and their features (n, K, D); compute what is new."""
+        for study_uid, own in rows.groupby("study_uid", sort=False):
+            path = self._path(str(study_uid), own)
+            if self.root.exists(path):
+                with np.load(io.BytesIO(self.root.read(path))) as kept:
+                    yield own.index, kept["features"]
+                continue
+            pairs = dict(read_vertebrae(crops, own))
+            found = self.extract([pairs[place] for place in own.index])
+            features = _small(found)
+            sink = io.BytesIO()
+            np.savez(sink, features=features)
+            self.root.write(path, sink.getvalue())
+            yield own.index, features
+
+    def _path(self, study_uid: str, rows: pd.DataFrame) -> str:
+        facts = [_FORMAT, sorted(set(rows["content_hash"])), rows["level"].tolist()]
+        content = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+        name = f"{require_uid(study_uid)}-{content}.npz"
+        return f"{FOLDER}/{self.backbone}-{self.digest[:16]}/{name}"
+
+
+def _small(found: npt.NDArray[np.floating]) -> Features:
+    """Return features in half precision, unless that cannot hold them."""
+    with np.errstate(over="ignore"):
+        small = found.astype(np.float16)
+    is_close = np.abs(small - found).max() <= _MOST_LOST * np.abs(found).max()
+    return small if is_close else found.astype(np.float32)

@@ -1,0 +1,221 @@
+"""What ``csfd`` shows on a terminal: progress over many studies, tables."""
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import pandas as pd
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column, Table
+from rich.text import Text
+
+from csfd_core.ingest.inspect import InspectedStudy
+from csfd_core.reports.page import format_value
+from csfd_core.text import count
+from csfd_core.vocabulary import LABEL_COLUMNS, OVERALL
+
+_TEXTS = ("model", "weights")  # columns without numbers
+_PIPED_WIDTH = 160  # a file or pipe has no width of its own
+_COLOURS = {"good": "green", "warning": "yellow", "quarantined": "red"}
+
+
+class _RateColumn(ProgressColumn):
+    """Slices per second and bytes so far."""
+
+    def render(self, task: Task) -> Text:
+        elapsed = task.finished_time or task.elapsed or 0.0
+        slices = task.fields["slices"]
+        rate = slices / elapsed if elapsed else 0.0
+        return Text(f"{rate:,.0f} slices/s, {decimal(task.fields['size_bytes'])}")
+
+
+class StudyProgress:
+    """A progress bar that counts studies, slices and bytes."""
+
+    def __init__(self, progress: Progress, task: object) -> None:
+        """Take the bar of ``study_progress``."""
+        self._progress = progress
+        self._task = task
+        self.studies = 0
+        self.slices = 0
+        self.size_bytes = 0
+
+    def advance(self, studies: int, slices: int, size_bytes: int) -> None:
+        """Count studies that are done, with their slices and bytes."""
+        self.studies += studies
+        self.slices += slices
+        self.size_bytes += size_bytes
+        self._progress.update(
+            self._task,  # type: ignore[arg-type]  # TaskID is a NewType of rich
+            advance=studies,
+            slices=self.slices,
+            size_bytes=self.size_bytes,
+        )
+
+
+@contextmanager
+def study_progress(what: str, total: int) -> Iterator[StudyProgress]:
+    """Show a bar on standard error while studies are worked on; silent when piped."""
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("studies,"),
+        _RateColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=False,
+    )
+    with progress:
+        task = progress.add_task(what, total=total, slices=0, size_bytes=0)
+        yield StudyProgress(progress, task)
+
+
+def print_studies(studies: Sequence[InspectedStudy], notes: Sequence[str]) -> None:
+    """Print a table of studies, their findings, notes and a count."""
+    console = _console()
+    console.print(_study_table(studies))
+    for study in studies:
+        for finding in study.findings:
+            console.print(f"{_name(study)} {finding.code}: {finding.reason}")
+    for note in notes:
+        console.print(f"Note: {note}")
+    for study in studies:
+        for note in study.notes:
+            console.print(f"Note: {_name(study)}: {note}")
+    counts = {name: sum(s.status == name for s in studies) for name in _COLOURS}
+    counted = ", ".join(f"{number} {name}" for name, number in counts.items())
+    console.print(f"{count(len(studies), 'study')}: {counted}.")
+
+
+def _console() -> Console:
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _PIPED_WIDTH
+    return console
+
+
+def _study_table(studies: Sequence[InspectedStudy]) -> Table:
+    table = Table(
+        Column("Study", overflow="fold", min_width=24),
+        "Slices",
+        "Size",
+        "Spacing (mm)",
+        "Standing",
+        Column("Codes", no_wrap=True),
+        box=SIMPLE,
+    )
+    for study in studies:
+        facts = study.facts
+        spacing = facts["spacing_zyx_mm"]
+        table.add_row(
+            _name(study),
+            str(study.slice_count),
+            f"{facts['rows']}x{facts['columns']}" if facts["rows"] else "",
+            " x ".join(f"{value:.3g}" for value in spacing) if spacing else "",
+            Text(str(study.status), style=_COLOURS[study.status]),
+            "\n".join(finding.code for finding in study.findings),
+        )
+    return table
+
+
+def _name(study: InspectedStudy) -> str:
+    return study.study_uid or study.folder
+
+
+def print_predictions(
+    found: Mapping[str, Mapping[str, float]], thresholds: Mapping[str, float]
+) -> None:
+    """Print probabilities as a table; those above the operating point are marked.
+
+    Args:
+        found: Of each study, by ``patient_overall`` and level.
+        thresholds: Operating points, ``overall`` and ``vertebra``.
+    """
+    if not found:
+        return
+    console = _console()
+    table = Table(box=SIMPLE, caption="* above the operating point of validation")
+    table.add_column("study", overflow="fold")
+    for name in LABEL_COLUMNS:
+        table.add_column("any" if name == OVERALL else name, justify="right")
+    for study_uid, probabilities in found.items():
+        cells = []
+        for name in LABEL_COLUMNS:
+            value = probabilities[name]
+            point = thresholds["overall" if name == OVERALL else "vertebra"]
+            cells.append(f"{value:.2f}{'*' if value >= point else ' '}")
+        table.add_row(study_uid, *cells)
+    console.print(table)
+
+
+def print_models(models: pd.DataFrame, data_kind: str) -> None:
+    """Print the table of classifiers, and which data it rests on.
+
+    Args:
+        models: As in ``reports/comparison/models.csv``.
+        data_kind: phantom, mixed or real.
+    """
+    console = _console()
+    names = {
+        "model": "model",
+        "weights": "weights",
+        "competition_log_loss": "log loss",
+        "auc_vertebra": "AUC vertebra",
+        "auc_overall": "AUC study",
+        "f1": "F1",
+        "sensitivity": "sensitivity",
+        "specificity": "specificity",
+        "train_s": "train s",
+        "ms_per_study": "ms/study",
+    }
+    table = Table(
+        box=SIMPLE,
+        title=f"Classifiers on the locked test set of {data_kind} data",
+        title_justify="left",
+    )
+    for title in names.values():
+        table.add_column(title, justify="left" if title in _TEXTS else "right")
+    shown = models[list(names)]
+    times = shown[["train_s", "ms_per_study"]].map("{:.0f}".format, na_action="ignore")
+    for row in shown.assign(**times).itertuples(index=False):
+        table.add_row(*(_cell(value) for value in row))
+    console.print(table)
+
+
+def print_drift(features: pd.DataFrame) -> None:
+    """Print a row per feature of ``drift.csv``; what has drifted is marked."""
+    console = _console()
+    table = Table(box=SIMPLE)
+    for name in ("feature", "reference", "new", "before", "after", "PSI", "p adjusted"):
+        table.add_column(name, justify="left" if name == "feature" else "right")
+    table.add_column("standing")
+    for row in features.itertuples(index=False):
+        values = (row.reference_n, row.current_n, row.reference_mean, row.current_mean)
+        numbers = [format_value(value) for value in (*values, row.psi, row.p_adjusted)]
+        standing = "DRIFTED: " if row.drifted else ""
+        table.add_row(str(row.feature), *numbers, f"{standing}{row.why}")
+    console.print(table)
+
+
+def _cell(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    if math.isnan(value):
+        return "undefined"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.0f}"

@@ -1,0 +1,94 @@
+"""``csfd drift``: whether new studies are like those of the training."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from csfd_core.text import count
+
+if TYPE_CHECKING:
+    from csfd_core.store.stores import Stores
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to ``csfd``."""
+    app.command()(drift)
+
+
+def drift(
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder or s3:// URL whose studies that the store does not have are "
+            "counted; else CSFD_SOURCE and CSFD_INBOX."
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="Store with the studies; else CSFD_STORE or data/store."),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder or s3:// URL for the report; else reports/drift in the store."
+        ),
+    ] = None,
+) -> None:
+    """Say whether the studies that came since are like those of the training.
+
+    Compares the studies of the store that the champion has not seen with those that it
+    was trained on: grey levels, spacing, size, label rates and predicted
+    probabilities. A feature has drifted if both groups differ by more than chance
+    (p corrected for all features) and by more than a margin. With fewer than ten new
+    studies it says so instead of judging.
+
+    Predicts new studies whose predictions are missing, and keeps them in the store.
+    Exit status is 0 whether or not the data have drifted.
+
+    Example: `csfd drift --store data/store --out drift`
+    """
+    from csfd_core.cli.console import print_drift
+    from csfd_core.reports.drift.observe import observe_drift
+    from csfd_core.reports.drift.report import report_location, to_frame, write_report
+    from csfd_core.reports.drift.wording import summarize, tell_missing
+    from csfd_core.reports.page import INDEX
+    from csfd_core.settings import Settings
+    from csfd_core.store.locations import Location
+    from csfd_core.store.stores import Stores
+
+    settings = Settings.from_environment()
+    stores = Stores(Location(store or settings.store))
+    waiting = _not_ingested(stores, source, settings.source, settings.inbox)
+    found = observe_drift(stores, settings.mlflow_tracking_uri)
+    location = report_location(stores) if out is None else Location(out)
+    write_report(location, found)
+    print_drift(to_frame(found))
+    if found.groups.serving is not None and found.groups.serving.notice:
+        typer.echo(found.groups.serving.notice)
+    typer.echo(summarize(found))
+    for line in (tell_missing(found), waiting):
+        if line:
+            typer.echo(line)
+    typer.echo(f"Verdict: {found.verdict}.")
+    typer.echo(f"Report: {location}/{INDEX}")
+
+
+def _not_ingested(
+    stores: "Stores", source: str | None, default: str, inbox: str
+) -> str:
+    """Say how many studies of the sources the comparison does not have, if any."""
+    from csfd_core.store.source import Source, Sources
+    from csfd_core.vocabulary import is_uid
+
+    places = [Source(default), Source(inbox)]
+    if source is not None:
+        places = [Source(source).require()]
+    folders = {f.name for f in Sources(places).studies() if is_uid(f.name)}
+    known = set(stores.metadata.study_uids()) | set(stores.withdrawn.study_uids())
+    missing = len(folders - known)
+    if not missing:
+        return ""
+    return (
+        f"The comparison leaves out {count(missing, 'study')} of the source, not in "
+        "the store yet; csfd run takes up what is new."
+    )

@@ -1,0 +1,372 @@
+"""The ``csfd`` command.
+
+Each command parses its arguments, calls the core and prints what came of it. What a
+command needs is imported when it runs, so that ``csfd --help`` answers at once.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+import typer
+
+from csfd_core.cli import champion as cli_champion
+from csfd_core.cli import drift as cli_drift
+from csfd_core.cli import lineage as cli_lineage
+from csfd_core.cli import predict as cli_models
+from csfd_core.errors import CsfdError, SettingsError, SourceError
+from csfd_core.text import count
+from csfd_core.vocabulary import FOLD_COUNT
+
+app = typer.Typer(
+    name="csfd",
+    help="Find and locate cervical spine fractures in CT: from DICOM to models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    epilog="Settings come from CSFD_SOURCE, CSFD_INBOX, CSFD_STORE (folders or s3:// "
+    "URLs), DAGSTER_HOME and, for S3, the AWS_* variables.",
+)
+
+SourceArgument = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="Folder or s3:// URL with studies.")
+]
+SourceOption = Annotated[
+    str | None, typer.Option(help="Source; else CSFD_SOURCE or data/source.")
+]
+StoreOption = Annotated[
+    str | None, typer.Option(help="Store; else CSFD_STORE or data/store.")
+]
+WorkersOption = Annotated[
+    int, typer.Option(min=0, help="Processes to use; 0 takes one per processor.")
+]
+DaskOption = Annotated[
+    str | None,
+    typer.Option(metavar="tcp://HOST:PORT", help="Dask scheduler to use instead."),
+]
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Argument(help="Folder to write; made if absent.")],
+    studies: Annotated[int, typer.Option(min=1, help="Studies in the folder.")] = 12,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
+    profile: Annotated[
+        Literal["demo", "full"],
+        typer.Option(help="demo: small and fast; full: 512x512, 69-1082 slices."),
+    ] = "demo",
+    workers: WorkersOption = 0,
+) -> None:
+    """Write synthetic CT studies of the neck, in the layout of the RSNA data set.
+
+    Calling it again with more studies adds the new ones and keeps the others.
+
+    Example: `csfd phantom data/source --studies 24 --seed 0`
+    """
+    from csfd_core.cli.console import study_progress
+    from csfd_core.phantom.config import PhantomConfig
+    from csfd_core.phantom.source import PhantomStudy, write_phantom_source
+    from csfd_core.runtime.executors import default_workers, open_executor
+
+    config = PhantomConfig(studies=studies, seed=seed, profile=profile)
+    with (
+        open_executor(workers or default_workers(studies)) as executor,
+        study_progress("Phantom", studies) as progress,
+    ):
+
+        def count(study: PhantomStudy) -> None:
+            progress.advance(1, study.slice_count, study.size_bytes)
+
+        written = write_phantom_source(out, config, executor=executor, on_study=count)
+    fractured = sum(study.labels["patient_overall"] for study in written)
+    masked = sum(study.has_mask for study in written)
+    typer.echo(
+        f"{len(written)} synthetic studies in {out}: {fractured} with fractures, "
+        f"{masked} with masks."
+    )
+
+
+@app.command()
+def inspect(
+    source: SourceArgument,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write the report as JSON.")
+    ] = None,
+    workers: WorkersOption = 0,
+    dask: DaskOption = None,
+) -> None:
+    """Read the headers of every study, order and check them; write nothing.
+
+    Studies that cannot be trusted are listed as quarantined, with a code, what was seen
+    and what to do about it.
+
+    Example: `csfd inspect data/source --json report.json`
+    """
+    from csfd_core.cli.console import print_studies, study_progress
+    from csfd_core.ingest.inspect import InspectedStudy, add_labels, inspect_folders
+    from csfd_core.runtime.executors import default_workers, open_executor
+    from csfd_core.store.source import Source
+
+    place = Source(source).require()
+    folders = place.studies()
+    if not folders:
+        raise SourceError(f"There are no files in {source}.")
+    studies: list[InspectedStudy] = []
+    with (
+        open_executor(workers or default_workers(len(folders)), dask) as executor,
+        study_progress("Inspect", len(folders)) as progress,
+    ):
+        for found in inspect_folders(folders, executor):
+            studies += found
+            slices = sum(study.slice_count for study in found)
+            progress.advance(1, slices, 0)
+    studies.sort(key=lambda study: (study.folder, study.study_uid))
+    studies, notes = add_labels(studies, place)
+    print_studies(studies, notes)
+    if json_file is not None:
+        report = {"studies": [study.to_dict() for study in studies], "notes": notes}
+        _write_json(json_file, report)
+
+
+@app.command()
+def convert(
+    source: SourceArgument,
+    store: Annotated[
+        str, typer.Argument(metavar="STORE", help="Folder or s3:// URL to fill.")
+    ],
+    workers: WorkersOption = 0,
+    dask: DaskOption = None,
+    jpeg_quality: Annotated[int, typer.Option(min=1, max=100)] = 96,
+) -> None:
+    """Fill the slice and mask stores without Dagster.
+
+    Studies that are up to date are left alone, so that an interrupted conversion goes
+    on where it stopped. Quarantined studies are reported and do not stop the others.
+
+    Example: `csfd convert s3://bucket/rsna s3://bucket/store`
+    """
+    from csfd_core.cli.console import study_progress
+    from csfd_core.ingest.convert import convert_studies, study_tasks
+    from csfd_core.ingest.outcomes import (
+        FAILED,
+        QUARANTINED,
+        UNCHANGED,
+        WITHDRAWN,
+        WRITTEN,
+        StudyOutcome,
+    )
+    from csfd_core.ingest.presence import presence_notes
+    from csfd_core.ingest.studies_table import write_studies_table
+    from csfd_core.runtime.executors import default_workers, open_executor
+    from csfd_core.store.locations import Location
+    from csfd_core.store.slices import ConversionSettings
+    from csfd_core.store.source import Source, Sources
+    from csfd_core.store.stores import Stores
+
+    place = Source(source).require()
+    stores = Stores(Location(store))
+    settings = ConversionSettings(jpeg_quality=jpeg_quality)
+    folders = place.studies()
+    tasks = study_tasks(folders, stores, settings)
+    if not folders:
+        raise SourceError(f"There are no files in {source}.")
+    outcomes: list[StudyOutcome] = []
+    with (
+        open_executor(workers or default_workers(len(tasks)), dask) as executor,
+        study_progress("Convert", len(tasks)) as progress,
+    ):
+        for outcome in convert_studies(tasks, executor):
+            outcomes.append(outcome)
+            is_new = outcome.action == WRITTEN
+            slices = outcome.slice_count if is_new else 0
+            progress.advance(1, slices, outcome.source_bytes if is_new else 0)
+    sources = Sources([place])
+    _, notes = write_studies_table(stores, sources)
+    notes += presence_notes(stores, sources)
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.study_uid):
+        if outcome.action == QUARANTINED:
+            typer.echo(f"quarantined {outcome.study_uid}: {outcome.codes[0]}")
+    for note in notes:
+        typer.echo(note)
+    withdrawn = stores.withdrawn.study_uids()
+    left_out = sum(folder.name in withdrawn for folder in folders)
+    left_out += sum(outcome.action == WITHDRAWN for outcome in outcomes)
+    if left_out:
+        typer.echo(f"{count(left_out, 'withdrawn study', 'is', 'are')} left out.")
+    counts = {
+        action: sum(outcome.action == action for outcome in outcomes)
+        for action in (WRITTEN, UNCHANGED, QUARANTINED, FAILED)
+    }
+    typer.echo(
+        f"{count(counts[WRITTEN], 'study')} written, {counts[UNCHANGED]} unchanged, "
+        f"{counts[QUARANTINED]} quarantined, {counts[FAILED]} failed in {store}."
+    )
+    if counts[FAILED]:
+        first = next(o for o in outcomes if o.action == FAILED)
+        raise SourceError(
+            f"{count(counts[FAILED], 'study')} failed; the first: {first.message} Run "
+            "the same command again to go on."
+        )
+
+
+@app.command()
+def eda(
+    source: SourceOption = None,
+    store: StoreOption = None,
+    out: Annotated[
+        str | None,
+        typer.Option(help="Folder or s3:// URL; else reports/eda in the store."),
+    ] = None,
+) -> None:
+    """Write the report on the data: labels, geometry, images, boxes, quality.
+
+    Works on a label table alone; what needs images then says so.
+
+    Example: `csfd eda --source data/source --store data/store`
+    """
+    from csfd_core.reports.eda.report import write_eda_report
+    from csfd_core.settings import Settings
+    from csfd_core.store.locations import Location
+    from csfd_core.store.source import Source, Sources
+    from csfd_core.store.stores import Stores
+
+    settings = Settings.from_environment()
+    places = [Source(source or settings.source).require()]
+    if source is None:
+        places.append(Source(settings.inbox))
+    report = write_eda_report(
+        Sources(places),
+        Stores(Location(store or settings.store)),
+        None if out is None else Location(out),
+    )
+    typer.echo(f"{report.numbers}.")
+    typer.echo(f"Report: {report.page_path}")
+
+
+@app.command()
+def run(
+    source: SourceOption = None,
+    store: StoreOption = None,
+    profile: Annotated[
+        Literal["demo", "full"],
+        typer.Option(help="demo: models for two processors; full: for a GPU."),
+    ] = "demo",
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=FOLD_COUNT,
+            show_default="CSFD_FOLDS, else 1",
+            help="Folds to train classifiers of: 1 is quick, 5 is cross-validation, "
+            "with mean and spread in the report.",
+        ),
+    ] = None,
+) -> None:
+    """Materialize the whole asset graph with Dagster: what is new or has changed.
+
+    Example: `csfd run --source data/source --store data/store --folds 5`
+    """
+    wanted = {} if folds is None else {"CSFD_FOLDS": str(folds)}
+    _run_dagster("run", source, store, ["--profile", profile], wanted)
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 3000,
+    source: SourceOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Open Dagster's web UI on this project, with the daemon that runs its sensors."""
+    _run_dagster("ui", source, store, ["--port", str(port)])
+
+
+@app.command()
+def simulate(
+    out: Annotated[
+        Path, typer.Argument(help="New folder for everything; data/simulation if none.")
+    ] = Path("data/simulation"),
+    weeks: Annotated[int, typer.Option(min=6, help="Weeks after the start.")] = 13,
+    start: Annotated[int, typer.Option(min=1, help="Studies at the start.")] = 80,
+    retrain: Annotated[
+        int, typer.Option(min=1, help="New labelled studies that start a training.")
+    ] = 15,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same weeks.")] = 0,
+) -> None:
+    """Live through three months of a department on phantoms, in minutes.
+
+    Studies arrive every week, some broken, half-copied or misread; labels are
+    corrected, a patient withdraws consent, and in one week every label is wrong. The
+    sensor, the retraining schedule and the decision on the champion are the real ones.
+    Prints a table of the weeks; exits with 1 where something that must hold does not.
+
+    Example: `csfd simulate data/simulation --weeks 13`
+    """
+    numbers = {"weeks": weeks, "start": start, "retrain": retrain, "seed": seed}
+    arguments = [f"--{name}={value}" for name, value in numbers.items()]
+    _run_dagster("simulate", None, None, [_absolute(str(out)), *arguments])
+
+
+cli_models.register(app)
+cli_champion.register(app)
+cli_lineage.register(app)
+cli_drift.register(app)
+
+
+def main() -> NoReturn:
+    """Run ``csfd``; every failure on purpose is one line and exit status 1."""
+    # TensorFlow's notices on instructions and rounding are no news to a user.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        app(prog_name="csfd")
+    except CsfdError as error:
+        _fail(str(error))
+    except Exception as error:
+        if os.environ.get("CSFD_DEBUG"):
+            raise
+        _fail(
+            f"Unexpected {type(error).__name__}. Set CSFD_DEBUG=1 to see where it "
+            "happened."
+        )
+    sys.exit(0)
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"csfd: {' '.join(message.split())}", err=True)
+    sys.exit(1)
+
+
+def _run_dagster(
+    command: str,
+    source: str | None,
+    store: str | None,
+    arguments: list[str],
+    settings: Mapping[str, str] | None = None,
+) -> None:
+    """Become the Dagster side: the core never imports it, and signals reach it."""
+    environment = {**os.environ, **(settings or {})}
+    if source is not None:
+        environment["CSFD_SOURCE"] = _absolute(source)
+    if store is not None:
+        environment["CSFD_STORE"] = _absolute(store)
+    call = [sys.executable, "-m", "csfd_dagster.launch", command, *arguments]
+    sys.stdout.flush()
+    os.execve(sys.executable, call, environment)
+
+
+def _absolute(place: str) -> str:
+    return place if "://" in place else str(Path(place).expanduser().absolute())
+
+
+def _write_json(path: Path, report: dict[str, object]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"Cannot write {path}: {error.strerror}.") from error
+
+
+if __name__ == "__main__":
+    main()

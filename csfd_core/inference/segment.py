@@ -1,0 +1,203 @@
+"""Segments studies that are in no store: a DICOM folder, a zip file or a source.
+
+Writes ``<study_uid>.nii.gz``, labels 1 to 7 in patient coordinates, and beside it a
+``<study_uid>.json`` with what was found and how long it took.
+"""
+
+import gzip
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from csfd_core.dicom.findings import Status
+from csfd_core.dicom.geometry import VolumeGeometry
+from csfd_core.dicom.headers import SliceHeader
+from csfd_core.dicom.pixels import read_grey_levels
+from csfd_core.errors import SettingsError, SourceError
+from csfd_core.inference.inputs import opened
+from csfd_core.ingest.scan import StudyScan, scan_study
+from csfd_core.segmentation.predict import Prediction, VertebraPredictor
+from csfd_core.segmentation.reading import reduce_slices
+from csfd_core.store.source import StudyFolder
+from csfd_core.vocabulary import BONE_WINDOW
+
+SEGMENTED: Final = "segmented"
+REFUSED: Final = "refused"
+_LPS_TO_RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentedStudy:
+    """What became of one study."""
+
+    study_uid: str
+    action: str  # SEGMENTED or REFUSED
+    slice_count: int
+    message: str = ""  # why it was refused
+    flags: tuple[str, ...] = ()
+    levels: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+def segment_input(
+    place: str, out: Path, predictor: VertebraPredictor
+) -> Iterator[SegmentedStudy]:
+    """Segment every study of a folder, zip file or source.
+
+    Raises:
+        SourceError: If the input cannot be read, or holds no files.
+        SettingsError: If the results cannot be written.
+    """
+    for found in segment_scans(place, predictor):
+        yield _write_scan(found, out, predictor)
+
+
+def segment_scans(
+    place: str, predictor: VertebraPredictor
+) -> Iterator["SegmentedScan"]:
+    """Read and segment every study of a folder, zip file or source; write nothing.
+
+    Raises:
+        SourceError: If the input cannot be read, or holds no files.
+    """
+    with opened(place) as source:
+        folders = source.studies()
+        if not folders:
+            raise SourceError(f"There are no files in {place}.")
+        for folder in folders:
+            yield from segment_folder(folder, predictor)
+
+
+def write_nifti(
+    path: Path, mask: npt.NDArray[np.uint8], geometry: VolumeGeometry
+) -> None:
+    """Write a mask (slice, row, column) so that viewers lay it on the CT.
+
+    Raises:
+        SettingsError: If it cannot be written.
+    """
+    image: Any = nib.Nifti1Image(  # type: ignore[no-untyped-call]  # no types
+        mask.transpose(2, 1, 0), nifti_affine(geometry)
+    )
+    image.header.set_xyzt_units("mm")
+    image.set_qform(image.affine, code=1)
+    image.set_sform(image.affine, code=1)
+    # No time of writing in the header: the same mask gives the same bytes.
+    content = gzip.compress(image.to_bytes(), compresslevel=4, mtime=0)
+    write_file(path, content)
+
+
+def nifti_affine(geometry: VolumeGeometry) -> npt.NDArray[np.float64]:
+    """Return the map from (column, row, slice, 1) to RAS millimetres."""
+    by_column = geometry.affine()[:, [2, 1, 0, 3]]
+    return np.asarray(_LPS_TO_RAS @ by_column)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentedScan:
+    """A scan in memory with its mask; without a prediction it was refused.
+
+    ``grey`` is the bone window, shape (slice, row, column), head to feet.
+    """
+
+    scan: StudyScan
+    study_uid: str  # or the name of the folder, where the files name none
+    read_s: float
+    grey: npt.NDArray[np.uint8] | None = None
+    prediction: Prediction | None = None
+
+    @property
+    def refusal(self) -> str:
+        """Say why the study was refused."""
+        findings = self.scan.findings
+        return findings[0].reason if findings else "No geometry."
+
+
+def segment_folder(
+    folder: StudyFolder, predictor: VertebraPredictor
+) -> Iterator[SegmentedScan]:
+    """Read and segment the studies of one folder."""
+    grey: dict[str, npt.NDArray[np.uint8]] = {}
+
+    def keep(header: SliceHeader, raw: bytes) -> None:
+        grey[header.file_name] = read_grey_levels(raw, header, BONE_WINDOW)
+
+    started = time.perf_counter()
+    scans = scan_study(folder, on_slice=keep)
+    read_s = time.perf_counter() - started
+    for scan in scans:
+        uid = scan.study_uid or folder.name
+        if scan.status is Status.QUARANTINED or scan.geometry is None:
+            yield SegmentedScan(scan=scan, study_uid=uid, read_s=read_s)
+            continue
+        planes = [grey[header.file_name] for header in scan.headers]
+        volume = reduce_slices(planes, scan.geometry, predictor.step_mm)
+        yield SegmentedScan(
+            scan=scan,
+            study_uid=uid,
+            read_s=read_s,
+            grey=np.stack(planes),
+            prediction=predictor.predict(volume),
+        )
+
+
+def _write_scan(
+    found: SegmentedScan, out: Path, predictor: VertebraPredictor
+) -> SegmentedStudy:
+    scan, prediction = found.scan, found.prediction
+    if prediction is None or scan.geometry is None:
+        return SegmentedStudy(
+            study_uid=found.study_uid,
+            action=REFUSED,
+            slice_count=len(scan.headers),
+            message=found.refusal,
+        )
+    write_nifti(out / f"{scan.study_uid}.nii.gz", prediction.mask, scan.geometry)
+    report = _to_json(scan, prediction, predictor, found.read_s)
+    text = json.dumps(report, indent=2) + "\n"
+    write_file(out / f"{scan.study_uid}.json", text.encode())
+    return SegmentedStudy(
+        study_uid=scan.study_uid,
+        action=SEGMENTED,
+        slice_count=len(scan.headers),
+        flags=prediction.review.flags,
+        levels=tuple(level.level for level in prediction.review.levels),
+        seconds=found.read_s + sum(prediction.seconds.values()),
+    )
+
+
+def _to_json(
+    scan: StudyScan, prediction: Prediction, predictor: VertebraPredictor, read_s: float
+) -> dict[str, Any]:
+    review = prediction.review
+    return {
+        "study_uid": scan.study_uid,
+        "model": predictor.bundle.name,
+        "slice_count": len(scan.headers),
+        "levels": [asdict(level) for level in review.levels],
+        "confidence": review.confidence,
+        "flags": list(review.flags),
+        "warnings": [finding.code for finding in scan.findings],
+        "seconds": {"read": round(read_s, 3), **prediction.seconds},
+        "notice": "Research software; not for clinical use.",
+    }
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file and the folders above it.
+
+    Raises:
+        SettingsError: If it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:
+        raise SettingsError(f"Cannot write {path}: {error.strerror}.") from error

@@ -1,0 +1,325 @@
+"""The way back: from a prediction to everything that it rests on.
+
+Read from the store alone: the prediction names its models, their cards name the studies
+with the identity of what was learnt from them, the stores' notes name how that was
+made. What the store holds now is compared with what the models saw.
+"""
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from csfd_core.errors import IdentifierError, SettingsError, SourceError, StoreError
+from csfd_core.inference.predict import FOLDER
+from csfd_core.lineage.mlflow_records import RecordedRun, RecordedRuns
+from csfd_core.lineage.trained_models import (
+    TRAINING,
+    VALIDATION,
+    KeptEnsemble,
+    KeptModel,
+    kept_classifiers,
+    kept_ensembles,
+    kept_segmentations,
+)
+from csfd_core.store.stores import Stores
+from csfd_core.vocabulary import is_uid, require_uid
+
+SAME: Final = "as the model saw it"
+CHANGED: Final = "changed since"
+WITHDRAWN: Final = "withdrawn since"
+GONE: Final = "not in the store"
+NOT_RECORDED: Final = "not recorded"
+_READERS: Final = 16  # reading footers waits for the disk or the network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenStudy:
+    """A study that a model has seen, and whether it is still the same."""
+
+    study_uid: str
+    content_hash: str  # of what the model saw: crops, or slices
+    mask_hash: str | None = None  # of the mask, where it learnt from one
+    standing: str  # SAME, CHANGED, WITHDRAWN or GONE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelLineage:
+    """What a model was made from.
+
+    ``place`` is empty where its card is gone: it was trained again since. ``None``
+    stands for what is not recorded.
+    """
+
+    model_id: str
+    name: str = ""
+    place: str = ""
+    fold: int | None = None
+    run: RecordedRun = field(default_factory=RecordedRun)
+    code_version: str | None = None
+    lock_sha256: str | None = None
+    manifest: str | None = None  # identity of the table it was trained on
+    inputs: str | None = None
+    start: str | None = None  # the weights that it started from
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    crop: Mapping[str, Any] = field(default_factory=dict)
+    training: tuple[SeenStudy, ...] = ()
+    validation: tuple[SeenStudy, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyLineage:
+    """What the predicted study itself was made from, as the store has it now.
+
+    ``content_hash`` is that of the source's slices; ``seen`` that of those which the
+    prediction was made from.
+    """
+
+    study_uid: str
+    standing: str
+    seen: str | None = None
+    content_hash: str | None = None
+    conversion: Mapping[str, Any] = field(default_factory=dict)
+    encoder: str | None = None
+    crop: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictionLineage:
+    """Everything behind one prediction."""
+
+    place: str  # of its file
+    model: str
+    version: int | None
+    aliases: tuple[str, ...]  # that the version has now
+    digest: str | None  # of the frozen ensemble
+    trained_on: str
+    members: tuple[ModelLineage, ...]
+    segmentation: ModelLineage | None
+    study: StudyLineage
+    problem: str = ""  # why MLflow could not be asked
+
+
+@dataclass(frozen=True)
+class StoreNow:
+    """What the store holds of studies at present; each is read once."""
+
+    stores: Stores
+    _crops: dict[str, str | None] = field(default_factory=dict)
+    _slices: dict[str, tuple[str, str | None] | None] = field(default_factory=dict)
+
+    @cached_property
+    def withdrawn(self) -> frozenset[str]:
+        """The withdrawn studies."""
+        return self.stores.withdrawn.study_uids()
+
+    def seen(self, studies: Mapping[str, Any]) -> tuple[SeenStudy, ...]:
+        """Compare studies with what a model saw of them.
+
+        Args:
+            studies: By study, the identity of its crops, or those of its slices and
+                mask, as cards hold it.
+        """
+        uids = sorted(studies)
+        with ThreadPoolExecutor(_READERS) as pool:
+            return tuple(pool.map(self._seen, uids, [studies[uid] for uid in uids]))
+
+    def content_hash(self, study_uid: str) -> str | None:
+        """Return the identity of a study's slices; ``None``: it is not in the store."""
+        found = self._of_slices(study_uid)
+        return None if found is None else found[0]
+
+    def _seen(self, study_uid: str, saw: object) -> SeenStudy:
+        content, mask = saw if isinstance(saw, list | tuple) else (saw, None)
+        if study_uid in self.withdrawn:
+            standing = WITHDRAWN
+        elif not is_uid(study_uid):
+            standing = GONE
+        elif isinstance(saw, list | tuple):
+            standing = _compared((content, mask), self._of_slices(study_uid))
+        else:
+            standing = _compared(content, self._of_crops(study_uid))
+        return SeenStudy(
+            study_uid=study_uid,
+            content_hash=str(content),
+            mask_hash=None if mask is None else str(mask),
+            standing=standing,
+        )
+
+    def _of_crops(self, study_uid: str) -> str | None:
+        if study_uid not in self._crops:
+            note = self.stores.crops.read_note(study_uid)
+            self._crops[study_uid] = None if note is None else str(note["inputs"])
+        return self._crops[study_uid]
+
+    def _of_slices(self, study_uid: str) -> tuple[str, str | None] | None:
+        if study_uid not in self._slices:
+            record = self.stores.metadata.read_record(study_uid)
+            self._slices[study_uid] = (
+                None if record is None else (record.content_hash, record.mask_hash)
+            )
+        return self._slices[study_uid]
+
+
+def find_prediction(stores: Stores, name: str) -> tuple[str, dict[str, Any]]:
+    """Return where a prediction lies, and what it says.
+
+    Args:
+        stores: Where predictions of studies are.
+        name: A study, or the path of a prediction's JSON.
+
+    Raises:
+        IdentifierError: If it is neither a UID nor a file.
+        SettingsError: If the store has no prediction of the study.
+        StoreError: If the file is no prediction of csfd.
+    """
+    path = Path(name)
+    if is_uid(name):
+        inside = f"{FOLDER}/{name}.json"
+        if not stores.root.exists(inside):
+            raise SettingsError(
+                f"The store {stores.root} has no prediction of study {name}. "
+                "Materialize unseen_predictions, or give the path of a JSON that csfd "
+                "predict has written."
+            )
+        place, content = f"{stores.root}/{inside}", stores.root.read(inside)
+    elif path.is_file():
+        place, content = str(path), _read_file(path)
+    elif path.suffix == ".json":
+        raise SourceError(f"There is no file {name}.")
+    else:
+        raise IdentifierError(
+            f"Neither a prediction's file nor a valid DICOM UID: {name[:80]!r}."
+        )
+    try:
+        note = dict(json.loads(content))
+        require_uid(note["study_uid"])
+        list(note["model_ids"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{place} is no prediction of csfd.") from error
+    return place, note
+
+
+def trace_prediction(
+    stores: Stores, name: str, recorded: RecordedRuns
+) -> PredictionLineage:
+    """Walk back from a prediction.
+
+    Args:
+        stores: Where the models and studies are.
+        name: A study, or the path of a prediction's JSON.
+        recorded: MLflow.
+
+    Raises:
+        IdentifierError: If it is neither a UID nor a file.
+        SettingsError: If there is no such prediction.
+        StoreError: If the file is no prediction of csfd.
+    """
+    place, note = find_prediction(stores, name)
+    now = StoreNow(stores)
+    version = note.get("model_version")
+    model_ids = [str(model_id) for model_id in note["model_ids"]]
+    ensemble = _ensemble_of(stores, version, model_ids, recorded)
+    kept = [*kept_classifiers(stores), *(ensemble.members if ensemble else ())]
+    known = {model.model_id: model for model in kept}  # the frozen ones win
+    members = tuple(
+        trace_model(known.get(model_id), model_id, now, recorded)
+        for model_id in model_ids
+    )
+    return PredictionLineage(
+        place=place,
+        model=str(note.get("model")),
+        version=version,
+        aliases=tuple(recorded.aliases.get(version, ())) if version else (),
+        digest=ensemble.digest if ensemble else None,
+        trained_on=str(note.get("trained_on")),
+        members=members,
+        segmentation=_segmentation_of(stores, note, now, recorded),
+        study=trace_study(stores, note, now),
+        problem=recorded.problem,
+    )
+
+
+def trace_model(
+    kept: KeptModel | None, model_id: str, now: StoreNow, recorded: RecordedRuns
+) -> ModelLineage:
+    """Return what a model was made from; ``kept`` is None where its card is gone."""
+    if kept is None:
+        return ModelLineage(model_id=model_id)
+    card = kept.card
+    return ModelLineage(
+        model_id=model_id,
+        name=kept.name,
+        place=kept.place,
+        fold=card.get("fold"),
+        run=recorded.training_run(card),
+        code_version=card.get("code_version"),
+        lock_sha256=card.get("lock_sha256"),
+        manifest=card.get("manifest"),
+        inputs=card.get("inputs"),
+        start=card.get("weights") or card.get("initial"),
+        settings=dict(card.get("config") or card.get("training") or {}),
+        crop=dict(card.get("crop") or {}),
+        training=now.seen(kept.studies(TRAINING)),
+        validation=now.seen(kept.studies(VALIDATION)),
+    )
+
+
+def trace_study(
+    stores: Stores, prediction: Mapping[str, Any], now: StoreNow
+) -> StudyLineage:
+    """Return what the study of a prediction was made from."""
+    study_uid = require_uid(prediction["study_uid"])
+    seen, present = prediction.get("content_hash"), now.content_hash(study_uid)
+    standing = _compared(seen, present)
+    if seen is None and present is not None:
+        standing = NOT_RECORDED
+    slices = stores.slices.read_note(study_uid) or {}
+    crops = stores.crops.read_note(study_uid) or {}
+    return StudyLineage(
+        study_uid=study_uid,
+        standing=WITHDRAWN if study_uid in now.withdrawn else standing,
+        seen=seen,
+        content_hash=present,
+        conversion=dict(slices.get("conversion") or {}),
+        encoder=slices.get("encoder"),
+        crop=dict(crops.get("crop") or {}),
+    )
+
+
+def _segmentation_of(
+    stores: Stores, note: Mapping[str, Any], now: StoreNow, recorded: RecordedRuns
+) -> ModelLineage | None:
+    model_id = (note.get("segmentation") or {}).get("model")
+    if model_id is None:
+        return None
+    known = {model.model_id: model for model in kept_segmentations(stores)}
+    return trace_model(known.get(model_id), str(model_id), now, recorded)
+
+
+def _ensemble_of(
+    stores: Stores, version: int | None, model_ids: list[str], recorded: RecordedRuns
+) -> KeptEnsemble | None:
+    """Return the frozen ensemble that spoke, ``None`` where the newest folds did."""
+    if version is None:
+        return None
+    own = [e for e in kept_ensembles(stores) if e.model_ids == model_ids]
+    known = recorded.versions.get(version)
+    exact = [e for e in own if known is not None and e.digest == known.digest]
+    return next(iter([*exact, *own]), None)
+
+
+def _compared(saw: object, present: object) -> str:
+    if present is None:
+        return GONE
+    return SAME if saw == present else CHANGED
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"Cannot read {path}: {error.strerror}.") from error

@@ -1,0 +1,115 @@
+"""Every trained model that a store keeps, by its card: what it was made from."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from csfd_core.classification.classifier_store import FOLDER as NEWEST
+from csfd_core.classification.classifier_store import ClassifierStore
+from csfd_core.registry.frozen import FOLDER as FROZEN
+from csfd_core.segmentation.bundle import BUILTIN, builtin_location, read_card
+from csfd_core.segmentation.model_store import FOLDER as SEGMENTATION
+from csfd_core.segmentation.model_store import ModelStore
+from csfd_core.store.stores import Stores
+
+TRAINING: Final = "training"
+VALIDATION: Final = "validation"
+TEST: Final = "test"
+GROUPS: Final = (TRAINING, VALIDATION, TEST)
+_DIGEST: Final = re.compile("[0-9a-f]{16}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptModel:
+    """One trained model without its weights."""
+
+    name: str  # "basic_cnn, fold 0"
+    place: str  # folder below the store's root; BUILTIN: comes with csfd
+    card: Mapping[str, Any]
+
+    @property
+    def model_id(self) -> str:
+        """Identity of what it was trained from."""
+        return str(self.card["model_id"])
+
+    def studies(self, group: str) -> dict[str, Any]:
+        """Return the studies of a group, each with what the model saw of it."""
+        return dict(self.card.get(f"{group}_studies") or {})
+
+    def roles_of(self, study_uid: str) -> list[str]:
+        """Say what a model used a study for; []: it did not."""
+        return [group for group in GROUPS if study_uid in self.studies(group)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptEnsemble:
+    """Classifiers that were frozen together, to be a version of the registry."""
+
+    digest: str
+    members: tuple[KeptModel, ...]
+
+    @property
+    def place(self) -> str:
+        """Return where it lies below the store's root."""
+        return f"{FROZEN}/{self.digest}"
+
+    @property
+    def model_ids(self) -> list[str]:
+        """Identity of each member."""
+        return [member.model_id for member in self.members]
+
+    @property
+    def title(self) -> str:
+        """Name of its classifier, and the digest."""
+        names = sorted({str(member.card["model"]) for member in self.members})
+        return f"{', '.join(names)} {self.digest}"
+
+    def roles_of(self, study_uid: str) -> list[str]:
+        """Say what its members used a study for; []: none did."""
+        found = {role for one in self.members for role in one.roles_of(study_uid)}
+        return [group for group in GROUPS if group in found]
+
+
+def kept_classifiers(stores: Stores, folder: str = NEWEST) -> list[KeptModel]:
+    """Return the classifiers in a folder, all folds: the newest, unless told."""
+    models = ClassifierStore(stores.root, folder)
+    return [
+        KeptModel(
+            name=f"{name}, fold {fold}",
+            place=f"{folder}/{name}/fold_{fold}",
+            card=models.card(name, fold) or {},
+        )
+        for name in stores.root.folders(folder)
+        for fold in models.folds(name)
+    ]
+
+
+def kept_ensembles(stores: Stores) -> list[KeptEnsemble]:
+    """Return every frozen ensemble, also one whose freezing was cut off."""
+    digests = [name for name in stores.root.folders(FROZEN) if _DIGEST.fullmatch(name)]
+    found = [
+        KeptEnsemble(
+            digest=digest, members=tuple(kept_classifiers(stores, f"{FROZEN}/{digest}"))
+        )
+        for digest in digests
+    ]
+    return [ensemble for ensemble in found if ensemble.members]
+
+
+def kept_segmentations(stores: Stores) -> list[KeptModel]:
+    """Return the segmentation models of the store, and the one that csfd brings."""
+    cards = ModelStore(stores.root).cards()
+    found = [
+        KeptModel(
+            name=f"segmentation, fold {fold}",
+            place=f"{SEGMENTATION}/fold_{fold}",
+            card=card,
+        )
+        for fold, card in cards.items()
+    ]
+    general = read_card(builtin_location()) or {}
+    if "model_id" in general:
+        name = "segmentation that comes with csfd"
+        found.append(KeptModel(name=name, place=BUILTIN, card=general))
+    return found

@@ -1,0 +1,143 @@
+"""Taking a study out, as when a patient withdraws consent.
+
+The record that it was withdrawn is written first: from then on nothing takes the study
+up again, even if its files still lie in a source. Then its files are removed, the one
+that names its patient's other studies last. What was cut off is finished by doing it
+again. Other studies keep their files, and their folds, which follow from their patients
+alone; models and reports that have used the study are named, not touched.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from csfd_core.classification.manifest import drop_study
+from csfd_core.errors import SettingsError
+from csfd_core.lineage.forward import (
+    CLASSIFIER,
+    PREDICTED,
+    PREDICTION,
+    REPORT,
+    SEGMENTATION,
+    VERSION,
+    StudyUsage,
+    Use,
+    files_of,
+    trace_usage,
+)
+from csfd_core.lineage.mlflow_records import RecordedRuns
+from csfd_core.store.label_notes import LabelNote
+from csfd_core.store.source import Sources
+from csfd_core.store.stores import Stores
+from csfd_core.store.withdrawn import Withdrawal
+from csfd_core.vocabulary import require_uid
+
+INBOX: Final = "inbox"  # who withdraws where a label file names no reader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consequences:
+    """What withdrawing a study means, before it is done.
+
+    ``in_sources`` is where its files lie that csfd never deletes; ``siblings`` are the
+    other studies of the same patient.
+    """
+
+    usage: StudyUsage
+    in_sources: tuple[str, ...]
+    siblings: tuple[str, ...]
+
+    @property
+    def to_train_again(self) -> list[Use]:
+        """Models whose cards name the study: they have learnt from it, or scored it."""
+        kinds = (SEGMENTATION, CLASSIFIER, VERSION)
+        return [use for kind in kinds for use in self.usage.of_kind(kind)]
+
+    @property
+    def to_make_again(self) -> list[Use]:
+        """Reports on it, and predictions of others by models that have used it."""
+        others = [
+            use for use in self.usage.of_kind(PREDICTION) if PREDICTED not in use.how
+        ]
+        return [*self.usage.of_kind(REPORT), *others]
+
+
+def foresee(
+    stores: Stores, sources: Sources, study_uid: str, recorded: RecordedRuns
+) -> Consequences:
+    """Say what withdrawing a study means.
+
+    Raises:
+        IdentifierError: If ``study_uid`` is no valid UID.
+        SettingsError: If neither the store nor a source knows the study.
+    """
+    usage = trace_usage(stores, study_uid, recorded)
+    places = tuple(sources.places_of(study_uid))
+    if not usage.is_known and not places:
+        where = " nor ".join(str(place) for place in (stores.root, *sources.locations))
+        raise SettingsError(
+            f"Study {study_uid} is neither in {where}. Check the UID, CSFD_STORE, "
+            "CSFD_SOURCE and CSFD_INBOX."
+        )
+    siblings = tuple(_siblings(stores, study_uid))
+    return Consequences(usage=usage, in_sources=places, siblings=siblings)
+
+
+def withdraw(stores: Stores, study_uid: str, reason: str, by: str) -> Withdrawal:
+    """Remove a study from a store for good; return the record that counts.
+
+    Raises:
+        IdentifierError: If ``study_uid`` is no valid UID.
+        SettingsError: If there is no reason.
+        SourceError: If something cannot be removed; doing it again goes on.
+    """
+    uid, told = require_uid(study_uid), " ".join(reason.split())
+    if not told:
+        raise SettingsError("A withdrawal needs a reason. Say it with --reason.")
+    withdrawal = stores.withdrawn.add(Withdrawal(study_uid=uid, reason=told, by=by))
+    headers = stores.metadata.path(uid)
+    paths = [path for path in files_of(stores, uid) if path != headers]
+    for path in paths:
+        stores.root.remove(path)
+    drop_study(stores.root, uid)
+    stores.label_history.drop_study(uid)
+    stores.metadata.drop_study(uid)
+    stores.root.remove(headers)  # last: it names the patient's other studies
+    for folder in sorted({path.rpartition("/")[0] for path in [*paths, headers]}):
+        stores.root.remove_abandoned(folder)  # a killed writer may have left its slices
+    return withdrawal
+
+
+def withdraw_noted(stores: Stores, notes: Iterable[LabelNote]) -> list[str]:
+    """Withdraw the studies whose label files say so, as ``withdraw`` does.
+
+    Each is withdrawn once; what was cut off is finished.
+
+    Args:
+        stores: Where they are removed.
+        notes: Label files of all sources.
+
+    Returns:
+        The studies that were withdrawn now, sorted.
+
+    Raises:
+        SourceError: If something cannot be removed; doing it again goes on.
+    """
+    asked = {note.study_uid: note for note in notes if note.withdrawn is not None}
+    known = stores.withdrawn.study_uids()
+    done = []
+    for uid, note in sorted(asked.items()):
+        if uid not in known or files_of(stores, uid):
+            withdraw(stores, uid, note.withdrawn or "", note.reader or INBOX)
+            done.append(uid)
+    return done
+
+
+def _siblings(stores: Stores, study_uid: str) -> list[str]:
+    record = stores.metadata.read_record(study_uid)
+    has_table = stores.metadata.read_studies_inputs() is not None
+    if record is None or record.patient_key is None or not has_table:
+        return []
+    studies = stores.metadata.read_studies()
+    own = studies.loc[studies["patient_key"] == record.patient_key, "study_uid"]
+    return sorted({str(uid) for uid in own} - {study_uid})

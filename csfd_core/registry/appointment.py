@@ -1,0 +1,142 @@
+"""The title of champion: given and taken by hand, and whether its holder may serve."""
+
+from csfd_core.errors import SettingsError, StoreError
+from csfd_core.evaluation.folds import assign_folds
+from csfd_core.registry.champion import ChampionRegistry, Version
+from csfd_core.registry.decision import capital
+from csfd_core.registry.frozen import (
+    FOLDER,
+    FrozenEnsemble,
+    damages,
+    read_frozen,
+    studies_learnt_from,
+)
+from csfd_core.registry.history import (
+    BY_HAND,
+    CHAMPION,
+    DECISION,
+    OUTSIDE,
+    PROMOTE,
+    ROLLBACK,
+    Change,
+    changes_of,
+    predecessor,
+)
+from csfd_core.store.stores import Stores
+from csfd_core.text import count
+
+
+def promote_by_hand(
+    registry: ChampionRegistry, number: int, by: str, reason: str
+) -> Change:
+    """Make a version the champion because a person says so.
+
+    Raises:
+        SettingsError: If there is no such version, it is the champion, or it has
+            learnt from the locked test set.
+        StoreError: If its files are damaged.
+    """
+    return _give_title(registry, number, PROMOTE, by, reason)
+
+
+def roll_back(registry: ChampionRegistry, by: str, reason: str) -> Change:
+    """Give the title back to the champion before the present one.
+
+    Raises:
+        SettingsError: If there was none.
+        StoreError: If its files are damaged.
+    """
+    number = predecessor(registry.history())
+    if number is None:
+        raise SettingsError(
+            "There is no champion before the present one to go back to. See csfd "
+            "champion show, and csfd champion promote."
+        )
+    return _give_title(registry, number, ROLLBACK, by, reason)
+
+
+def standing_of(registry: ChampionRegistry) -> tuple[Version | None, list[str]]:
+    """Return the champion and why it may not serve, a sentence each; []: it may."""
+    try:
+        version = registry.champion()
+    except SettingsError as error:
+        return None, [str(error)]
+    if version is None:
+        return None, []
+    found = damages(registry.stores, version.digest)
+    if not found:
+        frozen = read_frozen(registry.stores, version.digest)
+        if leaked := locked_studies_learnt_from(registry.stores, frozen):
+            found.append(_tell_leaked(version, leaked))
+    last = changes_of(registry.history(), CHAMPION)[-1]
+    if last.kind == OUTSIDE:
+        found.append(
+            f"{capital(version.title)} got the title by other means than csfd. Look "
+            "at it, then use csfd champion promote or csfd champion rollback."
+        )
+    if last.kind == DECISION:
+        conditions = (last.decision or {}).get("conditions") or []
+        unmet = [c["sentence"] for c in conditions if not c["is_met"]]
+        if unmet or not conditions:
+            found.append(
+                f"{capital(version.title)} got the title by a decision whose "
+                f"conditions were not met. {' '.join(unmet)}".rstrip()
+            )
+    return version, found
+
+
+def locked_studies_learnt_from(stores: Stores, frozen: FrozenEnsemble) -> list[str]:
+    """Return the locked test studies that an ensemble has learnt from: none.
+
+    The locked set is that of the table of studies, by today's hash of each patient.
+    """
+    if stores.metadata.read_studies_inputs() is None:  # no table yet
+        return []
+    places = assign_folds(stores.metadata.read_studies())
+    locked = {str(uid) for uid in places["study_uid"][places["is_test"]]}
+    return sorted(locked & studies_learnt_from(frozen.results(stores)))
+
+
+def require_whole(registry: ChampionRegistry, version: Version) -> FrozenEnsemble:
+    """Return a version's ensemble if its files are as they were frozen.
+
+    Raises:
+        StoreError: If they are not.
+    """
+    if found := damages(registry.stores, version.digest):
+        raise StoreError(
+            f"The files of {version.title} are damaged: {found[0]} Bring "
+            f"{FOLDER}/{version.digest} back from a copy of the store."
+        )
+    return read_frozen(registry.stores, version.digest)
+
+
+def _tell_leaked(version: Version, leaked: list[str]) -> str:
+    return (
+        f"{capital(version.title)} was trained or calibrated on "
+        f"{count(len(leaked), 'study')} of the locked test set, first {leaked[0]}."
+    )
+
+
+def _give_title(
+    registry: ChampionRegistry, number: int, action: str, by: str, reason: str
+) -> Change:
+    if not reason.strip():
+        raise SettingsError("A change by hand needs a reason. Say it with --reason.")
+    version = registry.version(number)
+    last = changes_of(registry.history(), CHAMPION)[-1:]
+    if last and last[0].after == number and last[0].kind != OUTSIDE:
+        raise SettingsError(f"{capital(version.title)} is the champion already.")
+    frozen = require_whole(registry, version)
+    if leaked := locked_studies_learnt_from(registry.stores, frozen):
+        raise SettingsError(f"{_tell_leaked(version, leaked)} It must not serve.")
+    change = Change(
+        alias=CHAMPION,
+        after=number,
+        model=version.model,
+        action=action,
+        kind=BY_HAND,
+        by=by,
+        reason=reason.strip(),
+    )
+    return registry.move(CHAMPION, version, change)

@@ -1,0 +1,168 @@
+"""How many studies were newly labelled, or corrected, since the newest training.
+
+New are studies that a training could use and that no candidate has seen: labelled,
+not quarantined, not of the locked test set. A study that the manifest leaves out (its
+vertebrae were not found, say) is not counted, as training again would not use it.
+Corrected are studies that the newest candidate has learnt from with other labels than
+they have today.
+"""
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from csfd_core.classification.classifier_store import (
+    ClassifierStore,
+    age_of,
+    learnt_from,
+)
+from csfd_core.classification.classifiers import CLASSIFIERS
+from csfd_core.classification.manifest import MANIFEST_PATH, read_manifest
+from csfd_core.classification.trained_labels import is_corrected
+from csfd_core.evaluation.folds import assign_folds
+from csfd_core.store.source import Sources
+from csfd_core.store.stores import Stores
+from csfd_core.vocabulary import LEVEL_NAMES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrivals:
+    """Newly labelled and corrected studies.
+
+    Attributes:
+        in_store: Ingested, and of no use to the newest candidate yet.
+        waiting: Labelled in a source, not ingested yet. Whether they are good, and of
+            the locked test set, is not known before that.
+        corrected: The newest candidate has learnt from other labels. None where its
+            card is too old to tell.
+        model_id: The newest candidate; of cards without a date, the one that has seen
+            most. ``None``: nothing was trained yet.
+        profile: Of its training.
+        trained_on: Studies that it was trained, stopped or calibrated on.
+    """
+
+    in_store: tuple[str, ...]
+    waiting: tuple[str, ...]
+    corrected: tuple[str, ...]
+    model_id: str | None
+    profile: str
+    trained_on: int
+
+    @property
+    def new(self) -> int:
+        """How many are newly labelled."""
+        return len(self.in_store) + len(self.waiting)
+
+    @property
+    def count(self) -> int:
+        """How many are newly labelled or corrected."""
+        return self.new + len(self.corrected)
+
+
+def count_arrivals(stores: Stores, sources: Sources) -> Arrivals:
+    """Compare what is labelled with what the newest candidate was trained on."""
+    table = stores.metadata.read_studies() if _is_there(stores) else None
+    withdrawn = stores.withdrawn.study_uids()
+    history = stores.label_history
+    labelled = history.read_labels(sources.locations, withdrawn).table
+    levels = labelled[list(LEVEL_NAMES)]
+    levels = levels[levels.notna().any(axis=1)]
+    with_labels = {str(uid) for uid in levels.index}
+    folders = {folder.name for folder in sources.studies()}
+    manifest = None
+    if stores.root.exists(MANIFEST_PATH):
+        manifest = read_manifest(stores.root).table
+    return new_studies(
+        table=table,
+        manifest=manifest,
+        offered=with_labels & folders,
+        labels=levels,
+        cards=_cards(stores),
+    )
+
+
+def new_studies(
+    *,
+    table: pd.DataFrame | None,
+    manifest: pd.DataFrame | None,
+    offered: Set[str],
+    labels: pd.DataFrame,
+    cards: list[Mapping[str, Any]],
+) -> Arrivals:
+    """Count newly labelled and corrected studies, without reading anything.
+
+    Args:
+        table: The store's table of studies; ``None``: there is none yet.
+        manifest: Rows of the training manifest; ``None``: there is none yet.
+        offered: Studies of the sources that have labels and images.
+        labels: Of the sources: index ``study_uid``, columns C1..C7, 0, 1 or null; only
+            studies with a label.
+        cards: Of all trained classifiers.
+    """
+    newest = max(cards, key=age_of, default={})
+    trained = learnt_from(newest) if newest else set[str]()
+    usable, corrected, ingested = set[str](), set[str](), set[str]()
+    if table is not None:
+        ingested = {str(uid) for uid in table["study_uid"]}
+        labelled = {str(uid) for uid in labels.index}
+        usable = _usable(table, labelled) - _left_out(manifest)
+        corrected = _corrected(newest, labels) & _usable(table, labelled)
+    return Arrivals(
+        in_store=tuple(sorted(usable - trained)),
+        waiting=tuple(sorted(offered - ingested)),
+        corrected=tuple(sorted(corrected)),
+        model_id=str(newest["model_id"]) if newest else None,
+        profile=str(newest.get("profile", "demo")),
+        trained_on=len(trained),
+    )
+
+
+def _corrected(card: Mapping[str, Any], labels: pd.DataFrame) -> set[str]:
+    """Return the studies of a card that have other labels now, but have some."""
+    words: Mapping[str, str] = card.get("label_digests", {})
+    own = labels[labels.index.isin(list(words))]
+    return {
+        str(uid)
+        for uid, row in zip(own.index, own.to_dict("records"), strict=True)
+        if is_corrected(
+            words[str(uid)],
+            {
+                name: None if pd.isna(row[name]) else int(row[name])
+                for name in LEVEL_NAMES
+            },
+        )
+    }
+
+
+def _usable(table: pd.DataFrame, labelled: Set[str]) -> set[str]:
+    """Return the labelled, good studies outside the locked test set."""
+    good = table[table["status"] != "quarantined"]
+    places = assign_folds(good)
+    known = good[list(LEVEL_NAMES)].notna().any(axis=1)
+    known = known | good["study_uid"].isin(labelled)
+    locked = places["is_test"].to_numpy(dtype=bool)
+    own = places["study_uid"][known.to_numpy(dtype=bool) & ~locked]
+    return {str(uid) for uid in own}
+
+
+def _left_out(manifest: pd.DataFrame | None) -> set[str]:
+    """Return the studies of the manifest that have labels but no usable vertebra."""
+    if manifest is None:
+        return set()
+    own = manifest[manifest["label"].notna()]
+    is_used = own["left_out"].isna().groupby(own["study_uid"]).any()
+    return {str(uid) for uid in is_used.index[~is_used]}
+
+
+def _cards(stores: Stores) -> list[Mapping[str, Any]]:
+    models = ClassifierStore(stores.root)
+    found = [
+        models.card(name, fold) for name in CLASSIFIERS for fold in models.folds(name)
+    ]
+    return [card for card in found if card is not None]
+
+
+def _is_there(stores: Stores) -> bool:
+    return stores.metadata.read_studies_inputs() is not None

@@ -1,0 +1,123 @@
+"""Everything that a report on a comparison shows, measured once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pandas as pd
+
+from csfd_core.classification.classifier_store import FoldResult
+from csfd_core.classification.ensemble_predictions import (
+    WHATS,
+    Results,
+    Rows,
+    leaked_studies,
+    left_out_studies,
+    rows_of,
+    test_predictions,
+)
+from csfd_core.classification.score_tables import (
+    best_model,
+    confusion_table,
+    folds_summary,
+    folds_table,
+    levels_table,
+    models_table,
+    reference_table,
+)
+from csfd_core.errors import StoreError
+from csfd_core.evaluation.bootstrap import REPEATS
+from csfd_core.reports.comparison.differences import differences_table
+from csfd_core.store.source import DataKind
+
+_SUBJECTS: Final[dict[DataKind, str]] = {
+    "phantom": "phantom",
+    "mixed": "subject",
+    "real": "patient",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Models side by side on the locked test set.
+
+    Attributes:
+        data_kind: ``mixed`` also where models and report rest on different kinds.
+        results: The folds of each model that has any.
+        predictions: As ``test_predictions`` returns.
+        best: Lowest competition log loss; ``None`` where none is defined.
+        left_out: Test studies that cannot be compared.
+        leaked: Test studies that some fold was trained or calibrated on.
+    """
+
+    data_kind: DataKind
+    results: Mapping[str, Sequence[FoldResult]]
+    predictions: pd.DataFrame
+    models: pd.DataFrame
+    references: pd.DataFrame
+    differences: pd.DataFrame
+    levels: pd.DataFrame
+    confusion: pd.DataFrame
+    folds: pd.DataFrame
+    folds_summary: pd.DataFrame
+    best: str | None
+    left_out: Sequence[str]
+    leaked: Sequence[str]
+
+    @property
+    def subject(self) -> str:
+        """Return what was scanned: a patient, a phantom, or either."""
+        return _SUBJECTS[self.data_kind]
+
+    def rows(self) -> dict[str, dict[str, Rows]]:
+        """Return the labelled vertebrae and studies of each model."""
+        return {
+            model: {what: rows_of(self.predictions, model, what) for what in WHATS}
+            for model in self.results
+        }
+
+
+def compare(
+    results: Results, facts: Mapping[str, Any], repeats: int = REPEATS
+) -> Comparison:
+    """Measure all that a report shows.
+
+    Args:
+        results: The folds of each model.
+        facts: Of the data; ``data_kind`` is required.
+        repeats: Draws of the bootstrap.
+
+    Raises:
+        StoreError: If there is no model.
+    """
+    known = {model: list(folds) for model, folds in results.items() if folds}
+    if not known:
+        raise StoreError(
+            "There is no trained classifier to compare. Materialize basic_cnn or "
+            "another classifier first."
+        )
+    models = models_table(known, repeats)
+    folds = folds_table(known)
+    return Comparison(
+        data_kind=_data_kind(known, facts),
+        results=known,
+        predictions=test_predictions(known),
+        models=models,
+        references=reference_table(known),
+        differences=differences_table(known, repeats),
+        levels=levels_table(known),
+        confusion=confusion_table(known),
+        folds=folds,
+        folds_summary=folds_summary(folds),
+        best=best_model(models),
+        left_out=left_out_studies(known),
+        leaked=leaked_studies(known),
+    )
+
+
+def _data_kind(results: Results, facts: Mapping[str, Any]) -> DataKind:
+    """Return the kind of all data involved: no phantom passes for real."""
+    kinds: set[DataKind] = {facts["data_kind"]}
+    for folds in results.values():
+        kinds |= {fold.card["data_kind"] for fold in folds if "data_kind" in fold.card}
+    return kinds.pop() if len(kinds) == 1 else "mixed"

@@ -1,0 +1,114 @@
+"""Histograms of the grey levels of studies, kept in the store.
+
+A few slices stand for a study. Reading them takes whole groups of slices out of a large
+file, so each histogram is computed once. It lies among the cached features, named after
+the study and the content of its slices: a change gives a new file, and whoever takes a
+study out of the store takes this out as well.
+"""
+
+import hashlib
+import io
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from csfd_core.classification.transfer.features import FOLDER as FEATURES
+from csfd_core.store.stores import Stores
+from csfd_core.vocabulary import require_uid
+
+FOLDER: Final = f"{FEATURES}/grey_levels"
+SLICES: Final = 5  # of a study, evenly spaced; more change a histogram by little
+LEVELS: Final = 256
+AIR: Final = 8  # levels below are -444 HU and less, and what JPEG leaves beside them
+_FORMAT: Final = 1
+_READERS: Final = 16  # waits for the disk or the network
+
+
+def read_grey_levels(stores: Stores, study_uids: Iterable[str]) -> pd.DataFrame:
+    """Return the share of the pixels of each study that have each grey level.
+
+    Args:
+        stores: Where the slices are; what is computed is kept there.
+        study_uids: Those without slices in the store are left out.
+
+    Returns:
+        One row per study (index ``study_uid``), columns 0 to 255; rows sum to 1. Level
+        0 is -500 HU and less, 255 is 1300 HU and more.
+
+    Raises:
+        StoreError: If a slice cannot be decoded.
+    """
+    uids = list(study_uids)
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = list(pool.map(lambda uid: _histogram(stores, uid), uids))
+    known = {
+        uid: counts / counts.sum()
+        for uid, counts in zip(uids, found, strict=True)
+        if counts is not None
+    }
+    index = pd.Index(list(known), name="study_uid", dtype=object)
+    rows = np.stack(list(known.values())) if known else np.empty((0, LEVELS))
+    return pd.DataFrame(rows, index=index)
+
+
+def mean_grey(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the mean grey level of each row of shares, shape (N, 256) to (N,)."""
+    return np.asarray(shares @ np.arange(shares.shape[1]), dtype=np.float64)
+
+
+def tissue_shares(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the shares of grey levels among the pixels that are no air.
+
+    How much air around the neck is in the picture follows from the field of view and
+    says nothing of how tissue looks.
+
+    Args:
+        shares: Of all pixels, shape (N, 256).
+
+    Returns:
+        Shape (M, 256): 0 for air, rows sum to 1; studies without tissue are left out.
+    """
+    tissue = shares.copy()
+    tissue[:, :AIR] = 0
+    total = tissue.sum(axis=1, keepdims=True)
+    has_tissue = total[:, 0] > 0
+    return np.asarray(tissue[has_tissue] / total[has_tissue], dtype=np.float64)
+
+
+def median_of_tissue(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the median grey level of the pixels that are no air, NaN without any.
+
+    Args:
+        shares: Of all pixels, shape (N, 256).
+    """
+    inside = np.cumsum(shares[:, AIR:], axis=1)
+    total = inside[:, -1:]
+    medians = AIR + (inside < total / 2).sum(axis=1)
+    return np.where(total[:, 0] > 0, medians, np.nan)
+
+
+def _histogram(stores: Stores, study_uid: str) -> npt.NDArray[np.int64] | None:
+    """Return how many pixels have each level, shape (256,), from the cache if there."""
+    note = stores.slices.read_note(study_uid)
+    if note is None:
+        return None
+    facts = [_FORMAT, SLICES, note["content_hash"], note["conversion"]]
+    content = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    path = f"{FOLDER}/{require_uid(study_uid)}-{content}.npz"
+    if stores.root.exists(path):
+        with np.load(io.BytesIO(stores.root.read(path))) as kept:
+            return np.asarray(kept["counts"], dtype=np.int64)
+    depth = int(note["shape_zyx"][0])
+    places = np.unique(((np.arange(SLICES) + 0.5) / SLICES * depth).astype(int))
+    counts = np.zeros(LEVELS, dtype=np.int64)
+    for place in places:
+        pixels = stores.slices.read_volume(study_uid, int(place), int(place) + 1)
+        counts += np.bincount(pixels.ravel(), minlength=LEVELS)
+    sink = io.BytesIO()
+    np.savez_compressed(sink, counts=counts)
+    stores.root.write(path, sink.getvalue())
+    return counts

@@ -1,0 +1,270 @@
+"""Trainings as they are recorded: progress, curves, overlays, models, one report."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from csfd_core.reports.page import INDEX
+from csfd_core.reports.segmentation.figures import sample_overlay
+from csfd_core.reports.segmentation.summary import (
+    Evaluation,
+    evaluate_models,
+    is_reported,
+    reported_fits,
+)
+from csfd_core.segmentation.bundle import CARD, WEIGHTS, read_card
+from csfd_core.segmentation.config import SegmentationProfile
+from csfd_core.segmentation.data import draw_sample
+from csfd_core.segmentation.fit import Fit, fit_model, is_current, plan_fit
+from csfd_core.segmentation.model_store import ModelStore
+from csfd_core.segmentation.networks import open_keras_model
+from csfd_core.segmentation.reading import read_training_volume
+from csfd_core.segmentation.training import EpochResult, OnEpoch
+from csfd_core.settings import lock_file
+from csfd_core.store.stores import Stores
+from csfd_core.vocabulary import FOLD_COUNT
+
+if TYPE_CHECKING:
+    import keras
+
+    from csfd_core.runtime.tracking import RunIdentity, TrackedRun
+
+TRAINED: Final = "trained"
+UNCHANGED: Final = "unchanged"
+TAKEN: Final = "taken from csfd"  # no study with a mask may be learnt from
+MODEL_NAME: Final = "vertebra_segmentation"  # in MLflow
+_OVERLAYS: Final = 6  # of one training
+
+Identify = Callable[[int], "RunIdentity"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoldRun:
+    """What came of one fold."""
+
+    fit: Fit
+    outcome: str  # TRAINED, UNCHANGED or TAKEN
+    facts: dict[str, Any]
+    run: "TrackedRun"
+    mlflow_model_id: str | None = None  # None: unchanged, so logged earlier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentationRun:
+    """What came of all folds."""
+
+    folds: tuple[FoldRun, ...]
+    evaluation: Evaluation | None  # None: models and report are unchanged
+
+
+def run_folds(
+    stores: Stores,
+    settings: SegmentationProfile,
+    folds: Sequence[int],
+    run: "TrackedRun",
+    identify: Identify,
+) -> SegmentationRun:
+    """Train a model without each of some folds, and write one report on all of them.
+
+    A fold that was trained earlier takes part in the report while its model is current.
+
+    Args:
+        stores: Where the studies are and the models go.
+        settings: Networks and training.
+        folds: Each held out for validation by one model.
+        run: Where scores and report are recorded; each fold has a run below it.
+        identify: Says what the run of a fold belongs to.
+
+    Raises:
+        ValueError: If there is no such fold.
+    """
+    if not folds or not set(folds) <= set(range(FOLD_COUNT)):
+        raise ValueError(
+            f"`folds` must be some of 0 to {FOLD_COUNT - 1}. Received: {list(folds)}."
+        )
+    found = []
+    for fold in sorted(set(folds)):
+        with run.child(identify(fold)) as own:
+            found.append(_run_fold(stores, settings, fold, own))
+    fits = reported_fits(stores, settings, folds)
+    run.log_params({f"fold_{one.fit.fold}": one.outcome for one in found})
+    if is_reported(stores, fits):
+        return SegmentationRun(folds=tuple(found), evaluation=None)
+    evaluation = evaluate_models(stores, fits)
+    _record(evaluation, found, run)
+    return SegmentationRun(folds=tuple(found), evaluation=evaluation)
+
+
+def _record(
+    evaluation: Evaluation, found: Sequence[FoldRun], run: "TrackedRun"
+) -> None:
+    """Record the scores of all folds, the report, and beside each model its scores."""
+    run.log_metrics(_known(evaluation.scores.summary(), "unseen_"))
+    run.log_files(
+        {
+            f"report/{INDEX}": evaluation.written.html.encode(),
+            **{f"report/{k}": v for k, v in evaluation.written.figures.items()},
+            **{f"report/{k}": v for k, v in evaluation.written.tables.items()},
+        }
+    )
+    for one in found:
+        own = evaluation.scores.of_fold(one.fit.fold)
+        one.run.log_metrics(_known(own.summary(), "unseen_"))
+
+
+def _run_fold(
+    stores: Stores, settings: SegmentationProfile, fold: int, run: "TrackedRun"
+) -> FoldRun:
+    """Train the model without one fold, unless it is current, and record it."""
+    fit = plan_fit(stores, settings, fold)
+    if is_current(stores, fit):
+        card = read_card(ModelStore(stores.root).of_fold(fold)) or {}
+        run.log_params({"outcome": UNCHANGED, "model_id": card["model_id"]})
+        return FoldRun(fit=fit, outcome=UNCHANGED, facts=card, run=run)
+    run.log_params(_params(fit))
+    run.log_datasets(_datasets(fit), source="slice and mask store")
+    with _watched(stores, fit, run) as on_epoch:
+        bundle, result = fit_model(stores, fit, on_epoch)
+    return FoldRun(
+        fit=fit,
+        outcome=TAKEN if result is None else TRAINED,
+        facts=dict(bundle.facts),
+        run=run,
+        mlflow_model_id=_log_model(stores, fit, run),
+    )
+
+
+def _log_model(stores: Stores, fit: Fit, run: "TrackedRun") -> str:
+    """Record the model as csfd reads it, and as a Keras model with its signature."""
+    models = ModelStore(stores.root)
+    place, lock = models.of_fold(fit.fold), lock_file()
+    beside = {
+        "signature.json": _signature(fit.settings),
+        "studies.json": _studies(fit),
+        **({"requirements.lock": lock.read_bytes()} if lock.exists() else {}),
+    }
+    files = {CARD: place.read(CARD), WEIGHTS: place.read(WEIGHTS), **beside}
+    run.log_files({f"model/{name}": content for name, content in files.items()})
+    # From the store, not from the training: the weights that studies are predicted by.
+    model, example = open_keras_model(models.read(fit.fold))
+    return run.log_model(MODEL_NAME, model, example, {CARD: files[CARD], **beside})
+
+
+@contextmanager
+def _watched(stores: Stores, fit: Fit, run: "TrackedRun") -> Iterator[OnEpoch]:
+    """Show the progress of a training, and record its curves and overlays."""
+    settings = fit.settings
+    epochs = settings.training.epochs
+    sample = None
+    if fit.split.validation:
+        step = settings.model.segmenter.spacing_mm
+        volume = read_training_volume(stores, fit.split.validation[0][0], step)
+        sample = draw_sample(volume, settings.model, np.random.default_rng(0), 0.0)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(f"Segmentation, fold {fit.fold}", total=epochs)
+
+        def on_epoch(epoch: EpochResult, model: "keras.Model") -> None:
+            run.log_metrics(_metrics(epoch), step=epoch.epoch)
+            if sample is not None and epoch.epoch % max(1, epochs // _OVERLAYS) == 0:
+                name = f"overlays/epoch_{epoch.epoch:03d}.png"
+                run.log_files({name: sample_overlay(model, sample)})
+            told = f"epoch {epoch.epoch} of {epochs}: loss {epoch.loss:.3f}, "
+            told += f"validation Dice {epoch.validation_dice:.3f}"
+            progress.update(task, completed=epoch.epoch, description=told)
+
+        yield on_epoch
+
+
+def _params(fit: Fit) -> dict[str, object]:
+    network = fit.settings.model.segmenter
+    return {
+        "fold": fit.fold,
+        "inputs": fit.inputs,
+        "training_studies": len(fit.split.training),
+        "validation_studies": len(fit.split.validation),
+        "test_studies": len(fit.split.test),
+        "shape_zyx": network.shape_zyx,
+        "spacing_mm": network.spacing_mm,
+        "filters": network.filters,
+        **fit.settings.training.to_note(),
+    }
+
+
+def _metrics(epoch: EpochResult) -> dict[str, float]:
+    values = {
+        "loss": epoch.loss,
+        "validation_dice": epoch.validation_dice,
+        "learning_rate": epoch.learning_rate,
+        "seconds": epoch.seconds,
+    }
+    for level, value in enumerate(epoch.level_dice, start=1):
+        values[f"validation_dice_C{level}"] = value
+    return _known(values)
+
+
+def _known(values: Mapping[str, float], prefix: str = "") -> dict[str, float]:
+    return {f"{prefix}{k}": v for k, v in values.items() if not math.isnan(v)}
+
+
+def _signature(settings: SegmentationProfile) -> bytes:
+    """Describe what goes into the networks and what comes out."""
+    networks = {
+        name: {
+            "input": {
+                "shape": ["N", *network.shape_zyx, network.channels],
+                "dtype": "float32",
+                "channels": ["grey level 0..1 of the bone window"]
+                + ["z -1..1", "y -1..1", "x -1..1"] * network.coordinates,
+                "axes": ["to the feet", "to the back", "to the left"],
+                "spacing_mm": network.spacing_mm,
+            },
+            "output": {
+                "shape": ["N", *network.shape_zyx, network.classes],
+                "dtype": "float32",
+                "meaning": "logits",
+            },
+        }
+        for name, network in (
+            ("locator", settings.model.locator),
+            ("segmenter", settings.model.segmenter),
+        )
+    }
+    return (json.dumps(networks, indent=2) + "\n").encode()
+
+
+def _datasets(fit: Fit) -> dict[str, tuple[str, str]]:
+    """Name the studies of a training with a digest of their slices and masks."""
+    return {
+        group: (
+            f"segmentation {group}, fold {fit.fold}",
+            hashlib.sha256(json.dumps(studies).encode()).hexdigest()[:16],
+        )
+        for group, studies in _groups(fit)
+        if studies
+    }
+
+
+def _studies(fit: Fit) -> bytes:
+    """List the studies of a training with the digests of their content."""
+    groups = {
+        group: [
+            {"study_uid": uid, "content_hash": content, "mask_hash": mask}
+            for uid, content, mask in studies
+        ]
+        for group, studies in _groups(fit)
+    }
+    return (json.dumps(groups, indent=2) + "\n").encode()
+
+
+def _groups(fit: Fit) -> tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]:
+    split = fit.split
+    return ("training", split.training), ("validation", split.validation)

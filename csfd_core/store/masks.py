@@ -1,0 +1,126 @@
+"""The mask store: one Parquet file per study with a mask, one PNG per slice.
+
+Columns: ``slice_index`` (0 = nearest the head) and ``mask``, an 8-bit PNG of the labels
+in the grid of the slices; lossless. Labels 1 to 7 are C1 to C7; higher ones are kept.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from PIL import Image
+
+from csfd_core.dicom.geometry import VolumeGeometry
+from csfd_core.errors import StoreError
+from csfd_core.store.locations import Location
+from csfd_core.store.parquet import read_note, read_parquet, write_parquet
+from csfd_core.vocabulary import require_uid
+
+FOLDER: Final = "masks"
+FORMAT: Final = 1
+_SCHEMA: Final = pa.schema(
+    [
+        pa.field("slice_index", pa.int32(), nullable=False),
+        pa.field("mask", pa.binary(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MaskStore:
+    """Masks of every study that has one, under one store location."""
+
+    location: Location
+    folder: str = FOLDER
+
+    def path(self, study_uid: str) -> str:
+        """Return the path of a study's file, relative to the store.
+
+        Raises:
+            IdentifierError: If ``study_uid`` is no valid UID.
+        """
+        return f"{self.folder}/{require_uid(study_uid)}.parquet"
+
+    def write(
+        self, study_uid: str, mask: npt.NDArray[np.uint8], note: dict[str, Any]
+    ) -> int:
+        """Write a mask, shape (Z, H, W), head to feet; return the size in bytes."""
+        table = pa.table(
+            {
+                "slice_index": np.arange(len(mask), dtype=np.int32),
+                "mask": [_encode_png(plane) for plane in mask],
+            },
+            schema=_SCHEMA,
+        )
+        path = self.path(study_uid)
+        return write_parquet(self.location, path, table, note, compression="none")
+
+    def read_note(self, study_uid: str) -> dict[str, Any] | None:
+        """Return the note of a study, ``None`` where it has no mask."""
+        path = self.path(study_uid)
+        return read_note(self.location, path) if self.location.exists(path) else None
+
+    def read_volume(self, study_uid: str) -> npt.NDArray[np.uint8]:
+        """Return the labels, shape (Z, H, W), head to feet.
+
+        Raises:
+            StoreError: If a slice does not have the recorded size.
+        """
+        table, note = read_parquet(self.location, self.path(study_uid))
+        volume = np.stack([_decode_png(png.as_py()) for png in table.column("mask")])
+        if volume.shape != tuple(note["shape_zyx"]):
+            raise StoreError(
+                f"The mask of {study_uid} has the shape {volume.shape}, recorded is "
+                f"{tuple(note['shape_zyx'])}. Convert the study again."
+            )
+        return volume
+
+
+def build_note(
+    study_uid: str, geometry: VolumeGeometry, content_hash: str, mask_hash: str
+) -> dict[str, Any]:
+    """Return what is recorded in the footer of a study's mask.
+
+    Args:
+        study_uid: The study.
+        geometry: Grid of the slices, which the mask shares.
+        content_hash: Of the slices.
+        mask_hash: Of the mask's own file.
+    """
+    return {
+        "study_uid": study_uid,
+        "format": FORMAT,
+        "content_hash": content_hash,
+        "mask_hash": mask_hash,
+        **asdict(geometry),
+    }
+
+
+def _encode_png(plane: npt.NDArray[np.uint8]) -> bytes:
+    sink = io.BytesIO()
+    Image.fromarray(plane).save(sink, "PNG", compress_level=1)
+    return sink.getvalue()
+
+
+def _decode_png(png: bytes) -> npt.NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(png)), dtype=np.uint8)
+
+
+def geometry_of(note: dict[str, object]) -> VolumeGeometry:
+    """Return the geometry that the note of a study's slices or mask records."""
+    affine = note["affine_lps"]
+    assert isinstance(affine, Sequence)
+    shape, spacing = note["shape_zyx"], note["spacing_zyx_mm"]
+    assert isinstance(shape, Sequence)
+    assert isinstance(spacing, Sequence)
+    return VolumeGeometry(
+        shape_zyx=(int(shape[0]), int(shape[1]), int(shape[2])),
+        spacing_zyx_mm=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
+        affine_lps=tuple(tuple(float(v) for v in row) for row in affine),
+        z_extent_mm=float(str(note["z_extent_mm"])),
+        z_descending=bool(note["z_descending"]),
+    )

@@ -1,0 +1,53 @@
+"""All stores under one root."""
+
+from dataclasses import dataclass
+
+from csfd_core.store.crops import CropStore
+from csfd_core.store.label_history import LabelHistory
+from csfd_core.store.locations import Location
+from csfd_core.store.masks import MaskStore
+from csfd_core.store.metadata import MetadataStore
+from csfd_core.store.slices import SliceStore
+from csfd_core.store.withdrawn import WithdrawnStore
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """All stores under one root."""
+
+    root: Location
+
+    @property
+    def metadata(self) -> MetadataStore:
+        """Headers and the table of studies."""
+        return MetadataStore(self.root)
+
+    @property
+    def slices(self) -> SliceStore:
+        """JPEG slices."""
+        return SliceStore(self.root)
+
+    @property
+    def masks(self) -> MaskStore:
+        """Given masks."""
+        return MaskStore(self.root)
+
+    @property
+    def predicted_masks(self) -> MaskStore:
+        """Masks that the segmentation has predicted."""
+        return MaskStore(self.root, "predicted_masks")
+
+    @property
+    def crops(self) -> CropStore:
+        """Crops of the vertebrae."""
+        return CropStore(self.root)
+
+    @property
+    def label_history(self) -> LabelHistory:
+        """Every label that a study has ever had."""
+        return LabelHistory(self.root)
+
+    @property
+    def withdrawn(self) -> WithdrawnStore:
+        """Studies that must not be taken up again."""
+        return WithdrawnStore(self.root)

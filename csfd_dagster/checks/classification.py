@@ -1,0 +1,96 @@
+"""Asset checks: what must hold of the manifest and of every classifier."""
+
+import dagster as dg
+
+from csfd_core.classification.classifier_store import ClassifierStore
+from csfd_core.classification.classifiers import CLASSIFIERS
+from csfd_core.classification.manifest import (
+    balance_of_folds,
+    patients_in_two_folds,
+    read_manifest,
+)
+from csfd_core.evaluation.folds import assign_folds
+from csfd_dagster.presentation import table_of
+from csfd_dagster.resources.stores import StoreResource
+
+_UNEVEN = 3.0  # times the share of fractured vertebrae of all folds
+_FEWEST = 100  # vertebrae of a fold; the shares of fewer say nothing
+
+
+@dg.asset_check(asset="training_manifest", blocking=True)
+def no_patient_is_in_two_folds(store: StoreResource) -> dg.AssetCheckResult:
+    """No patient is in two folds, and none of the locked test set in any.
+
+    The folds of the manifest are compared with each other and with what the hash of the
+    patient says today.
+    """
+    stores = store.open()
+    table = read_manifest(stores.root).table
+    crossed = patients_in_two_folds(table)
+    studies = stores.metadata.read_studies()
+    used = studies[studies["status"] != "quarantined"]  # others may repeat a study
+    wanted = assign_folds(used).set_index("study_uid")
+    found = table.drop_duplicates("study_uid").set_index("study_uid")
+    common = found.index.intersection(wanted.index)
+    same = (
+        found.loc[common, ["fold", "is_test"]]
+        == wanted.loc[common, ["fold", "is_test"]]
+    )
+    moved = sorted(common[~same.all(axis=1)])
+    return dg.AssetCheckResult(
+        passed=not (crossed or moved),
+        metadata={
+            "patients": int(table["patient"].nunique()),
+            "patients_in_two_folds": len(crossed),
+            "studies_moved": moved[:5],
+        },
+    )
+
+
+@dg.asset_check(asset="training_manifest")
+def folds_are_balanced(store: StoreResource) -> dg.AssetCheckResult:
+    """Fractured vertebrae are spread over the folds and the locked test set."""
+    table = balance_of_folds(read_manifest(store.open().root).usable)
+    overall = float(table["fractured"].sum()) / max(1, int(table["vertebrae"].sum()))
+    large = table[table["vertebrae"] >= _FEWEST]
+    low, high = overall / _UNEVEN, overall * _UNEVEN
+    uneven = large[(large["share"] < low) | (large["share"] > high)]
+    return dg.AssetCheckResult(
+        passed=uneven.empty,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"share": overall, "folds": table_of(table)},
+    )
+
+
+def _leak_check(name: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=name, name=f"{name}_saw_no_test_study", blocking=True)
+    def check(store: StoreResource) -> dg.AssetCheckResult:
+        """No patient of the locked test set, nor of the held-out fold, was trained."""
+        stores = store.open()
+        folds = assign_folds(stores.metadata.read_studies()).set_index("study_uid")
+        locked = set(folds.index[folds["is_test"]])
+        models = ClassifierStore(stores.root)
+        leaked, crossed = [], []
+        for fold in models.folds(name):
+            card = models.card(name, fold) or {}
+            trained = set(card["training_studies"])
+            leaked += sorted((trained | set(card["validation_studies"])) & locked)
+            held_out = set(folds.index[folds["fold"] == fold])
+            crossed += sorted(trained & held_out)
+        return dg.AssetCheckResult(
+            passed=not (leaked or crossed),
+            metadata={
+                "locked": len(locked),
+                "leaked": leaked[:5],
+                "of_the_held_out_fold": crossed[:5],
+            },
+        )
+
+    return check
+
+
+CLASSIFICATION_CHECKS = [
+    no_patient_is_in_two_folds,
+    folds_are_balanced,
+    *(_leak_check(name) for name in CLASSIFIERS),
+]

@@ -1,0 +1,280 @@
+"""Three months in minutes: the real sensor, schedule and graph on a department's weeks.
+
+Only time is simulated. Every week the sensor looks at the inbox and its runs ingest
+what is complete; then the schedule ticks, and what it asks for is done. Nothing is
+taken from the plan but what arrives.
+"""
+
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import dagster as dg
+
+from csfd_core.classification.classifier_store import ClassifierStore
+from csfd_core.classification.classifiers import CLASSIFIERS
+from csfd_core.errors import CsfdError, SettingsError
+from csfd_core.ingest.outcomes import WRITTEN
+from csfd_core.lineage.forward import files_of
+from csfd_core.lineage.withdrawal import withdraw
+from csfd_core.registry.champion import ChampionRegistry
+from csfd_core.registry.contest import read_decision
+from csfd_core.registry.history import this_user
+from csfd_core.reports.segmentation.training_run import TAKEN, TRAINED
+from csfd_core.runtime.executors import default_workers, open_executor
+from csfd_core.settings import PROJECT_ROOT
+from csfd_core.text import count
+from csfd_dagster.phases import (
+    QUIET,
+    Project,
+    materialize_everything,
+    open_project,
+)
+from csfd_dagster.resources.classification import ClassificationResource
+from csfd_dagster.resources.mlflow import MlflowResource
+from csfd_dagster.resources.segmentation import SegmentationResource
+from csfd_dagster.resources.stores import SourceResource, StoreResource
+from csfd_dagster.schedules import NAME as SCHEDULE
+from csfd_dagster.schedules import RETRAIN_STUDIES
+from csfd_dagster.sensors import new_studies
+from csfd_dagster.simulation.console import print_weeks
+from csfd_dagster.simulation.inbox import MONDAY, Department
+from csfd_dagster.simulation.ledger import Ledger, WeekFacts
+from csfd_dagster.simulation.plan import SimulationConfig, Week, plan_weeks
+
+TABLE: Final = "simulation.csv"
+_HOME: Final = "dagster"
+_TICKS: Final = 6  # until the sensor has taken up everything that is complete
+_ANEW: Final = {WRITTEN, TRAINED, TAKEN}  # outcomes of what was not there before
+_NIGHT: Final = time(2, tzinfo=UTC)
+_REASON: Final = "The patient has withdrawn consent."
+# Short trainings: they follow what the data teach, and a simulation stays short.
+_TRAININGS: Final[Mapping[str, Any]] = {
+    "segmentation": SegmentationResource(epochs=1, steps_per_epoch=5),
+    "classification": ClassificationResource(
+        epochs=3, steps_per_epoch=60, weights="none"
+    ),
+}
+Say = Callable[[str], None]
+
+
+def simulate(
+    root: Path,
+    config: SimulationConfig,
+    say: Say,
+    trainings: Mapping[str, Any] = _TRAININGS,
+) -> int:
+    """Live through the weeks; print a table of them and what they must show.
+
+    Args:
+        root: New or empty folder for everything.
+        config: How long and how much.
+        say: Told of every week.
+        trainings: Resources of the segmentation and the classifiers.
+
+    Returns:
+        Exit status: 1 where something that must hold does not.
+
+    Raises:
+        SettingsError: If the folder holds anything.
+    """
+    if root.exists() and any(root.iterdir()):
+        raise SettingsError(
+            f"{root} is not empty. A simulation starts from nothing: name a new folder."
+        )
+    simulation = _open(root, config, say, trainings)
+    with dg.DagsterInstance.get() as instance:
+        for week in plan_weeks(config):
+            simulation.live(week, instance)
+    ledger = simulation.ledger
+    withdrawn = simulation.project.stores.withdrawn.study_uids()
+    kept = [
+        path
+        for uid in sorted(withdrawn)
+        for path in files_of(simulation.project.stores, uid)
+    ]
+    table = ledger.table()
+    table.to_csv(root / TABLE, index=False)
+    verdicts = ledger.verdicts(kept)
+    print_weeks(table, verdicts)
+    say(f"Table: {root / TABLE}")
+    say(f"Dagster's UI on it: DAGSTER_HOME={root / _HOME} csfd ui "
+        f"--source {root / 'source'} --store {root / 'store'}")  # fmt: skip
+    return 0 if all(verdict.holds for verdict in verdicts) else 1
+
+
+@dataclass(slots=True, kw_only=True)
+class _Simulation:
+    """One department, its project, and what has come of it so far."""
+
+    department: Department
+    project: Project
+    resources: Mapping[str, Any]
+    say: Say
+    ledger: Ledger = field(default_factory=Ledger)
+    cursor: str | None = None
+
+    def live(self, week: Week, instance: dg.DagsterInstance) -> None:
+        """Let a week happen, and note it."""
+        begun = datetime.now(UTC)
+        before = read_decision(self.project.stores)
+        arriving = count(len(week.arrivals), "study", "arrives", "arrive")
+        self.say(f"Week {week.number}: {arriving}.")
+        self._arrive(week)
+        if week.number:
+            self._ingest(instance)
+            skipped = self._tick(week, instance)
+        else:
+            skipped = None
+        if skipped is None:
+            materialize_everything(self.project, instance, self._whisper)
+        self._note(week, instance, begun, skipped, before)
+        self.say(f"  {self.ledger.weeks[-1].row()['decision']}")
+
+    def _arrive(self, week: Week) -> None:
+        with open_executor(default_workers(len(week.arrivals))) as executor:
+            if week.number:
+                self.department.bring(week, executor)
+            else:
+                self.department.open_doors(executor)
+        if week.withdrawn is not None:
+            (uid,) = self.department.uids([week.withdrawn])
+            withdraw(self.project.stores, uid, _REASON, this_user())
+
+    def _ingest(self, instance: dg.DagsterInstance) -> None:
+        """Let the sensor look until it finds nothing to do; do what it asks for."""
+        for _ in range(_TICKS):
+            with dg.build_sensor_context(instance=instance, cursor=self.cursor) as tick:
+                found = new_studies(tick, **self.resources)
+            assert isinstance(found, dg.SensorResult)
+            self.cursor = found.cursor
+            for change in found.dynamic_partitions_requests or []:
+                _change_partitions(instance, change)
+            for request in found.run_requests or []:
+                self._run(request, instance)
+            if "Nothing has changed" in str(found.skip_reason):
+                return
+
+    def _run(self, request: dg.RunRequest, instance: dg.DagsterInstance) -> None:
+        job = self.project.defs.resolve_job_def("ingestion")
+        result = job.execute_in_process(
+            instance=instance,
+            tags=dict(request.tags),
+            asset_selection=request.asset_selection,
+            run_config=QUIET,
+            raise_on_error=False,
+        )
+        if not result.success:
+            raise CsfdError(f"Run {result.run_id} of the ingestion failed.")
+
+    def _tick(self, week: Week, instance: dg.DagsterInstance) -> str | None:
+        """Return why the schedule starts nothing; ``None``: it starts a training."""
+        defs = self.project.defs
+        night = datetime.combine(MONDAY + timedelta(weeks=week.number), _NIGHT)
+        with dg.build_schedule_context(
+            instance=instance,
+            scheduled_execution_time=night,
+            resources=dict(self.resources),
+            repository_def=defs.get_repository_def(),
+        ) as context:
+            found = defs.resolve_schedule_def(SCHEDULE).evaluate_tick(context)
+        return None if found.run_requests else found.skip_message
+
+    def _note(
+        self,
+        week: Week,
+        instance: dg.DagsterInstance,
+        begun: datetime,
+        skipped: str | None,
+        before: Mapping[str, Any] | None,
+    ) -> None:
+        stores, ledger = self.project.stores, self.ledger
+        made = list(_made_since(instance, begun))
+        table = stores.metadata.read_studies()
+        is_bad = table["status"] == "quarantined"
+        ledger.note_places(stores)
+        models = ClassifierStore(stores.root)
+        cards = [models.card(n, k) or {} for n in CLASSIFIERS for k in models.folds(n)]
+        ledger.note_learnt(cards)
+        after = read_decision(stores)
+        decided = after if after != before else None
+        champion = ChampionRegistry(stores, self.project.mlflow.uri()).champion()
+        ledger.weeks.append(
+            WeekFacts(
+                week=week,
+                expected=frozenset(self.department.uids(week.to_convert)),
+                made=Counter(asset for asset, _ in made),
+                converted=frozenset(p for asset, p in made if asset == "slice_store"),
+                studies=int((~is_bad).sum()),
+                quarantined=int(is_bad.sum()),
+                retraining=skipped,
+                decision=decided["decision"] if decided else None,
+                champion=None if champion is None else champion.title,
+            )
+        )
+
+    def _whisper(self, text: str) -> None:
+        if sys.stdout.isatty():
+            self.say(f"  {text}")
+
+
+def _open(
+    root: Path, config: SimulationConfig, say: Say, trainings: Mapping[str, Any]
+) -> _Simulation:
+    """Make the folders and build the project on them."""
+    home = root / _HOME
+    home.mkdir(parents=True)
+    shutil.copy(PROJECT_ROOT / "dagster.yaml", home / "dagster.yaml")
+    os.environ["DAGSTER_HOME"] = str(home)
+    os.environ[RETRAIN_STUDIES] = str(config.retrain)
+    department = Department(root, config)
+    resources = {
+        "source": SourceResource(
+            source_url=str(department.source), inbox_url=str(department.inbox)
+        ),
+        "store": StoreResource(store_url=str(root / "store")),
+        "mlflow": MlflowResource(tracking_uri=f"sqlite:///{root / 'mlflow.db'}"),
+        **trainings,
+    }
+    return _Simulation(
+        department=department,
+        project=open_project("demo", resources),
+        resources={name: resources[name] for name in ("source", "store")},
+        say=say,
+    )
+
+
+def _change_partitions(
+    instance: dg.DagsterInstance,
+    request: dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest,
+) -> None:
+    name, keys = request.partitions_def_name, list(request.partition_keys)
+    if isinstance(request, dg.AddDynamicPartitionsRequest):
+        instance.add_dynamic_partitions(name, keys)
+        return
+    for key in keys:
+        instance.delete_dynamic_partition(name, key)
+
+
+def _made_since(
+    instance: dg.DagsterInstance, begun: datetime
+) -> Iterator[tuple[str, str]]:
+    """Yield the asset and partition of everything that was written anew."""
+    for record in instance.get_run_records(dg.RunsFilter(created_after=begun)):
+        events = instance.all_logs(
+            record.dagster_run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
+        )
+        for event in events:
+            found = event.asset_materialization
+            if found is not None and _ANEW & set(_outcomes(found)):
+                yield found.asset_key.to_user_string(), found.partition or ""
+
+
+def _outcomes(found: dg.AssetMaterialization) -> list[object]:
+    return [value.value for name, value in found.metadata.items() if "outcome" in name]
