@@ -15,7 +15,7 @@ from csfd_core.evaluation.folds import fold_of, is_test
 from csfd_core.store.locations import Location
 from csfd_core.store.metadata import STUDIES_COLUMNS, MetadataStore
 from csfd_core.store.parquet import write_parquet
-from csfd_dagster.checks.ingest import classification as checks
+from csfd_dagster.checks import classification as checks
 from csfd_dagster.definitions import defs
 from csfd_dagster.partitions import fold_number, folds
 from csfd_dagster.phases import Kind, phases_of

@@ -15,7 +15,7 @@ from csfd_core.segmentation.model_store import ModelStore
 from csfd_core.store.locations import Location
 from csfd_core.store.metadata import STUDIES_COLUMNS, MetadataStore
 from csfd_core.store.stores import Stores
-from csfd_dagster.checks.ingest import segmentation as checks
+from csfd_dagster.checks import segmentation as checks
 from csfd_dagster.definitions import defs
 from csfd_dagster.phases import phases_of
 from csfd_dagster.resources.segmentation import SegmentationResource

@@ -8,8 +8,8 @@ import pytest
 from csfd_core.errors import SettingsError
 from csfd_dagster.resources.classification import ClassificationResource
 from csfd_dagster.resources.segmentation import SegmentationResource
+from csfd_dagster.simulation import weeks as simulation
 from csfd_dagster.simulation.plan import SimulationConfig
-from csfd_dagster.simulation.weeks import weeks as simulation
 
 FAST = {
     "segmentation": SegmentationResource(epochs=1, steps_per_epoch=1),
