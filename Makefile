@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 STUDIES ?= 60
 SEED ?= 0
 
-.PHONY: help setup demo simulate test check lint type bench ui serve mlflow lock clean
+.PHONY: help setup demo simulate test test-fast check lint type bench ui serve mlflow lock clean
 
 help:
 	@echo "make demo   set up, make a phantom and run the whole graph on it"
 	@echo "make simulate  three months of new studies on phantoms, in minutes"
 	@echo "make test   set up and run the tests"
+	@echo "make test-fast  the tests that are not slow"
 	@echo "make check  linters, types and import rules"
 	@echo "make ui     Dagster's web UI on this project"
 	@echo "make serve  the reports in data/store, in a browser"
@@ -37,6 +38,9 @@ simulate: setup
 
 test: setup
 	$(BIN)/pytest
+
+test-fast: setup
+	$(BIN)/pytest -m "not slow"
 
 check: lint type
 

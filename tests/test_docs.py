@@ -1,17 +1,16 @@
 """The documentation names what the code has."""
 
 import re
-from pathlib import Path
 
 import dagster as dg
 import pytest
+from support.paths import ROOT
 
 from csfd_core.dicom.findings import CATALOGUE
 from csfd_core.settings import Settings
 from csfd_core.store.metadata import STUDIES_COLUMNS
 from csfd_dagster.definitions import defs
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from classifying import (
+from support.drawn_crops import (
     CROPS,
     draw_vertebra,
     manifest_of,

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from classifying import CROPS, draw_vertebra, manifest_of, write_store
+from support.drawn_crops import CROPS, draw_vertebra, manifest_of, write_store
 
 from csfd_core.classification.basic_cnn.network import BasicCnn
 from csfd_core.classification.classifier import CropShape

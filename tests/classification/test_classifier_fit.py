@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from classifying import (
+from support.drawn_crops import (
     CROPS,
     BrightClassifier,
     crop_rows,

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from classifying import (
+from support.drawn_crops import (
     CROPS,
     crop_rows,
     manifest_of,

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from classifying import SIDE, draw_vertebra
 from scipy import ndimage
+from support.drawn_crops import SIDE, draw_vertebra
 
 from csfd_core.classification.basic_cnn.patches import PatchPool, to_inputs
 from csfd_core.classification.vertebrae import Vertebra

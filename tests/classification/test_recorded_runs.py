@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from classifying import manifest_of, tiny_backbone, write_store
+from support.drawn_crops import manifest_of, tiny_backbone, write_store
 
 from csfd_core.classification.config import ClassifierConfig
 from csfd_core.classification.fit import open_trained, plan_classifier

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from classifying import CROPS, SIDE, tiny_backbone
+from support.drawn_crops import CROPS, SIDE, tiny_backbone
 
 from csfd_core.classification.classifier import CropShape
 from csfd_core.classification.classifiers import CLASSIFIERS, open_classifier

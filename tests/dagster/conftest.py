@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from coarse import cheap_models, coarse_phantoms
+from support.coarse import cheap_models, coarse_phantoms
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
-from contenders import make_labels, write_classifier, write_store_manifest
+from support.contenders import make_labels, write_classifier, write_store_manifest
 
 from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.ensemble import write_best

@@ -12,7 +12,7 @@ from pathlib import Path
 import dagster as dg
 import psutil
 import pytest
-from coarse import coarse_phantoms
+from support.coarse import coarse_phantoms
 
 from csfd_core.classification.classifier_store import CARD, ClassifierStore
 from csfd_core.phantom.config import PhantomConfig

@@ -5,8 +5,8 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from classifying import BrightClassifier
-from drift_store import NAME, add_new, new_uids, write_best_store
+from support.drawn_crops import BrightClassifier
+from support.drift_store import NAME, add_new, new_uids, write_best_store
 
 from csfd_core.classification import classifiers as registry
 from csfd_core.classification.config import ClassifierConfig

@@ -7,8 +7,8 @@ from pathlib import Path
 import dagster as dg
 import pandas as pd
 import pytest
-from classifying import uid_of
-from ticking import Asked, begin_job, begin_phase, tick_of
+from support.drawn_crops import uid_of
+from support.ticks import Asked, begin_job, begin_phase, tick_of
 
 from csfd_core.classification.classifier_store import CARD, ClassifierStore
 from csfd_core.errors import SettingsError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from coarse import coarse_phantoms
+from support.coarse import coarse_phantoms
 from typer.testing import CliRunner
 
 from csfd_core.classification import classifiers as registry

@@ -12,12 +12,12 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from builders import neck_mask, volume_affine_ras, write_mask, write_study
 from dagster._core.remote_origin import (
     RegisteredCodeLocationOrigin,
     RemoteJobOrigin,
     RemoteRepositoryOrigin,
 )
+from support.dicom_studies import neck_mask, volume_affine_ras, write_mask, write_study
 
 from csfd_core.lineage.forward import files_of
 from csfd_core.store.locations import Location

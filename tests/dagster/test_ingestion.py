@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from builders import (
+from support.dicom_studies import (
     STUDY_UID,
     neck_mask,
     volume_affine_ras,

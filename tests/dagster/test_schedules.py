@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 import pytest
-from ticking import Asked, begin_job, begin_phase, tick_of
+from support.ticks import Asked, begin_job, begin_phase, tick_of
 
 from csfd_core.classification.classifier_store import CARD, ClassifierStore
 from csfd_core.errors import SettingsError

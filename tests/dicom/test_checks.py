@@ -6,7 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import (
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import JPEG2000Lossless, RLELossless
+from support.dicom_studies import (
     SLICES,
     STUDY_UID,
     neck_hounsfield,
@@ -14,11 +17,8 @@ from builders import (
     slice_dataset,
     write_study,
 )
-from material import require_material
-from pydicom import dcmread
-from pydicom.dataset import Dataset
-from pydicom.uid import JPEG2000Lossless, RLELossless
-from scanning import Damage, codes, scan
+from support.material import require_material
+from support.scans import Damage, codes, scan
 
 from csfd_core.dicom.findings import CATALOGUE, Finding, Status
 from csfd_core.ingest.scan import scan_study

@@ -2,12 +2,12 @@ import struct
 from pathlib import Path
 
 import pytest
-from builders import SIZE, neck_hounsfield, slice_dataset
-from material import require_material
 from pydicom import dcmread
 from pydicom.data import get_testdata_files
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
+from support.dicom_studies import SIZE, neck_hounsfield, slice_dataset
+from support.material import require_material
 
 from csfd_core.dicom import elements, tags
 from csfd_core.dicom.elements import read_elements

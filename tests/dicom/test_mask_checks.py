@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import (
+from support.dicom_studies import (
     neck_mask,
     reorient,
     volume_affine_ras,
     write_mask,
     write_study,
 )
-from scanning import Damage, codes, scan
+from support.scans import Damage, codes, scan
 
 from csfd_core.dicom.findings import Status
 

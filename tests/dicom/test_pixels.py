@@ -6,8 +6,6 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 import pytest
-from builders import neck_hounsfield, slice_dataset
-from material import require_material
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
@@ -20,6 +18,8 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
+from support.dicom_studies import neck_hounsfield, slice_dataset
+from support.material import require_material
 
 from csfd_core.dicom.headers import SliceHeader, read_slice_header
 from csfd_core.dicom.pixels import (

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 import sklearn.metrics as sk
-from material import require_material
+from support.material import require_material
 
 from csfd_core.evaluation.metrics import competition_log_loss, study_log_losses
 from csfd_core.vocabulary import LABEL_COLUMNS

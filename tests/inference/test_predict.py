@@ -12,8 +12,14 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from builders import STUDY_UID, neck_mask, write_study
-from classifying import CROPS, BrightClassifier, manifest_of, uid_of, write_store
+from support.dicom_studies import STUDY_UID, neck_mask, write_study
+from support.drawn_crops import (
+    CROPS,
+    BrightClassifier,
+    manifest_of,
+    uid_of,
+    write_store,
+)
 
 from csfd_core.classification import classifiers as registry
 from csfd_core.classification.classifier_store import ClassifierStore

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from challenging import LABELS, kept_predictions
-from contenders import write_store_manifest
+from support.challenges import LABELS, kept_predictions
+from support.contenders import write_store_manifest
 
 from csfd_core.registry import contest
 from csfd_core.registry.champion import ChampionRegistry

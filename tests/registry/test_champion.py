@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from challenging import (
+from support.challenges import (
     LABELS,
     challenge,
     kept_predictions,
@@ -15,7 +15,7 @@ from challenging import (
     train,
     train_and_challenge,
 )
-from contenders import make_labels, write_classifier, write_store_manifest
+from support.contenders import make_labels, write_classifier, write_store_manifest
 
 from csfd_core.classification.classifier_store import FOLDER as NEWEST
 from csfd_core.errors import SettingsError, StoreError

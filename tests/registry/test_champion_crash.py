@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from challenging import challenge, number_of, train, train_and_challenge
+from support.challenges import challenge, number_of, train, train_and_challenge
 
 from csfd_core.registry import champion as registry_module
 from csfd_core.registry import contest as contest_module

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from contenders import (
+from support.contenders import (
     PREVALENCE,
     make_contender,
     make_labels,

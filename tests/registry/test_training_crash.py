@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from challenging import IDENTITY
-from classifying import manifest_of, write_store
+from support.challenges import IDENTITY
+from support.drawn_crops import manifest_of, write_store
+from support.paths import TESTS
 
 from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.config import ClassifierConfig
@@ -34,7 +35,7 @@ NEW = replace(OLD, epochs=3, seed=1)
 TRAIN = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
-from classifying import manifest_of
+from support.drawn_crops import manifest_of
 from csfd_core.classification.config import ClassifierConfig
 from csfd_core.classification.fit import fit_classifier, plan_classifier
 from csfd_core.ingest.convert import Stores
@@ -79,7 +80,7 @@ def test_a_killed_training_leaves_everything_and_the_next_goes_on(
     script = tmp_path / "train.py"
     script.write_text(
         TRAIN.format(
-            tests=str(Path(__file__).parents[1]),
+            tests=str(TESTS),
             store=str(tmp_path / "store"),
             config=NEW.to_note(),
         )

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bucket import Bucket
-from builders import neck_mask, volume_affine_ras, write_mask, write_study
-from s3_runs import STUDIES, convert, pointed_at
-from seaweed import seaweed_server
-from tcp_proxy import Proxy, tcp_proxy
+from support.dicom_studies import neck_mask, volume_affine_ras, write_mask, write_study
+from support.s3_bucket import Bucket
+from support.s3_runs import STUDIES, convert, pointed_at
+from support.seaweed import seaweed_server
+from support.tcp_proxy import Proxy, tcp_proxy
 
 _bucket_numbers = itertools.count()
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from botocore.retries.standard import ExponentialBackoff
-from bucket import Bucket
-from builders import neck_hounsfield, write_study
-from s3_runs import STUDIES, convert, csfd, pointed_at, rows_of
-from seaweed import free_ports
-from tcp_proxy import Cuts, Proxy
+from support.dicom_studies import neck_hounsfield, write_study
+from support.s3_bucket import Bucket
+from support.s3_runs import STUDIES, convert, csfd, pointed_at, rows_of
+from support.seaweed import free_ports
+from support.tcp_proxy import Cuts, Proxy
 
 from csfd_core.errors import SourceError
 from csfd_core.ingest.convert import StudyTask, convert_study, run_studies

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from bucket import Bucket
-from s3_runs import STUDIES, convert, csfd, rows_of
+from support.s3_bucket import Bucket
+from support.s3_runs import STUDIES, convert, csfd, rows_of
 
 from csfd_core.ingest.outcomes import UNCHANGED, WRITTEN
 from csfd_core.runtime.executors import open_executor

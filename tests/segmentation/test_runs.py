@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from scored import model_facts
+from support.segmentation_scores import model_facts
 
 from csfd_core.ingest.convert import StudyTask, convert_study
 from csfd_core.ingest.studies_table import write_studies_table

@@ -9,7 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from builders import write_study
+from support.dicom_studies import write_study
 
 from csfd_core.errors import SourceError
 from csfd_core.inference.inputs import opened

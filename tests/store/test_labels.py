@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from material import require_material
+from support.material import require_material
 
 from csfd_core.errors import SourceError
 from csfd_core.store.labels import read_all_labels, read_boxes, read_labels

@@ -1,0 +1,117 @@
+"""The assets: figures in the metadata and in MLflow, again when the data change."""
+
+import functools
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from support.eda_source import add_images, fill
+
+from csfd_core.store.source import Sources
+from csfd_core.store.stores import Stores
+from csfd_dagster.definitions import build_defs
+from csfd_dagster.resources.mlflow import MlflowResource
+from csfd_dagster.resources.stores import SourceResource, StoreResource
+
+
+@pytest.fixture(scope="module")
+def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    uri = f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
+    MlflowResource(tracking_uri=uri).prepare()
+    return uri
+
+
+@pytest.fixture
+def defs(tmp_path: Path, source: Path, tracking_uri: str) -> dg.Definitions:
+    return build_defs(
+        {
+            "source": SourceResource(
+                source_url=str(source), inbox_url=str(tmp_path / "inbox")
+            ),
+            "store": StoreResource(store_url=str(tmp_path / "store")),
+            "mlflow": MlflowResource(tracking_uri=tracking_uri),
+        }
+    )
+
+
+def explore(
+    defs: dg.Definitions, instance: dg.DagsterInstance
+) -> dict[str, dict[str, dg.MetadataValue]]:
+    result = defs.resolve_job_def("exploration").execute_in_process(instance=instance)
+    assert result.success
+    return {
+        event.asset_key.to_user_string(): dict(event.materialization.metadata)
+        for event in result.get_asset_materialization_events()
+    }
+
+
+def test_figures_and_film_are_in_dagster_and_mlflow(
+    defs: dg.Definitions, stores: Stores, tracking_uri: str
+) -> None:
+    from mlflow import MlflowClient
+
+    with dg.instance_for_test() as instance:
+        found = explore(defs, instance)
+    report, film = found["eda_report"], found["mask_overlay_video"]
+    figures = {name for name in report if name.startswith("figure_")}
+    assert len(figures) == 12
+    for name in figures:
+        assert "data:image/" in str(report[name].value)
+    assert "data:image/webp" in str(film["preview"].value)
+    for name in ("preview_path", "plain_path", "overlay_path"):
+        assert Path(str(film[name].value)).is_file()
+    assert Path(str(report["page"].value)).is_file()
+    assert report["studies_count"].value == 4
+    assert "of 2 studies" in str(report["fracture_share"].value)
+
+    client = MlflowClient(tracking_uri)
+    run = client.get_run(str(report["mlflow_run_id"].value))
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["quarantined"] == 1
+    assert run.data.tags["csfd.asset"] == "eda_report"
+    assert run.data.tags["csfd.code_version"] == "1"
+    assert "dagster.run_id" in run.data.tags
+    stored = {item.path for item in client.list_artifacts(run.info.run_id, "figures")}
+    assert stored == {f"figures/{n.removeprefix('figure_')}.png" for n in figures}
+    other = client.get_run(str(film["mlflow_run_id"].value))
+    films = {item.path for item in client.list_artifacts(other.info.run_id, "film")}
+    assert films == {"film/plain.mp4", "film/overlay.mp4", "film/preview.webp"}
+
+
+def test_numbers_move_when_a_study_is_added(
+    defs: dg.Definitions, stores: Stores, sources: Sources, source: Path
+) -> None:
+    with dg.instance_for_test() as instance:
+        before = explore(defs, instance)
+        add_images(source, "1.2.826.0.1.3680043.29", 9)
+        fill(stores, sources)
+        after = explore(defs, instance)
+    assert after["eda_report"]["studies_count"].value == 5
+    assert before["eda_report"]["studies_count"].value == 4
+    assert before["mask_overlay_video"]["outcome"].value == "written"
+    assert after["mask_overlay_video"]["outcome"].value == "unchanged"
+
+
+def test_empty_store_is_no_failure(defs: dg.Definitions) -> None:
+    with dg.instance_for_test() as instance:
+        found = explore(defs, instance)
+    assert found["mask_overlay_video"]["outcome"].value == "no study has images"
+    assert "needs images" in str(found["eda_report"]["slices"].value)
+
+
+def test_both_are_asked_for_when_the_table_has_been_built(
+    defs: dg.Definitions,
+) -> None:
+    evaluate = functools.partial(
+        dg.evaluate_automation_conditions,
+        defs,
+        asset_selection=dg.AssetSelection.groups("eda"),
+    )
+    with dg.instance_for_test() as instance:
+        first = evaluate(instance)
+        assert first.total_requested == 0
+        table = dg.AssetMaterialization(dg.AssetKey("metadata_table"))
+        instance.report_runless_asset_event(table)
+        second = evaluate(instance, cursor=first.cursor)
+        assert second.total_requested == 2
+        assert evaluate(instance, cursor=second.cursor).total_requested == 0
