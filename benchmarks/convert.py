@@ -18,7 +18,7 @@ from PIL import Image
 from benchmarks.harness import Result, in_turns, ratios, spread
 from benchmarks.studies import large_volume, tasks_of, write_copy
 from csfd_core.ingest.convert import convert_study
-from csfd_core.ingest.outcomes import WRITTEN
+from csfd_core.ingest.outcomes import Outcome
 from csfd_core.store.slices import ConversionSettings
 from csfd_core.vocabulary import BONE_WINDOW
 
@@ -52,7 +52,7 @@ def run() -> Result:
         def ours() -> None:
             store = Path(name) / f"store-{next(numbers)}"
             (task,) = tasks_of(source, store)
-            assert convert_study(task).action == WRITTEN
+            assert convert_study(task).action == Outcome.WRITTEN
 
         def loop() -> None:
             loop_by_hand(folder, Path(name) / f"loop-{next(numbers)}", quality)

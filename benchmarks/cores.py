@@ -18,7 +18,7 @@ import psutil
 from benchmarks.harness import Result, in_turns, ratios, spread, timed
 from benchmarks.studies import large_volume, longer, tasks_of, write_copy
 from csfd_core.ingest.convert import convert_study, run_studies
-from csfd_core.ingest.outcomes import WRITTEN
+from csfd_core.ingest.outcomes import Outcome
 from csfd_core.runtime.executors import InlineExecutor, open_executor
 
 STUDIES, SLICES = 8, 352  # slices of a study, as on average in the RSNA data
@@ -56,7 +56,7 @@ def run() -> Result:
         def convert(executor: Executor) -> None:
             tasks = tasks_of(source, Path(name) / f"store-{next(numbers)}")
             outcomes = list(run_studies(convert_study, tasks, executor))
-            assert {outcome.action for outcome in outcomes} == {WRITTEN}
+            assert {outcome.action for outcome in outcomes} == {Outcome.WRITTEN}
 
         def in_pool() -> None:
             convert(pool)

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from csfd_core.dicom.findings import Status
 from csfd_core.dicom.geometry import build_geometry
 from csfd_core.dicom.headers import SliceHeader
 from csfd_core.ingest.studies_table import write_studies_table
@@ -147,7 +148,7 @@ def make_record(uid: str, headers: list[SliceHeader]) -> StudyRecord:
     """Make the record that goes with the headers of a good study."""
     return StudyRecord(
         study_uid=uid,
-        status="good",
+        status=Status.GOOD,
         findings=(),
         notes=(),
         slice_count=len(headers),

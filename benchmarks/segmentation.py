@@ -25,7 +25,7 @@ from benchmarks.harness import Result, in_turns, ratios, spread, timed
 from benchmarks.studies import large_volume, tasks_of, write_copy
 from csfd_core.evaluation.segmentation_metrics import dice_score
 from csfd_core.ingest.convert import convert_study
-from csfd_core.ingest.outcomes import WRITTEN
+from csfd_core.ingest.outcomes import Outcome
 from csfd_core.phantom.volume import PhantomVolume
 from csfd_core.runtime.compute import one_blas_thread
 from csfd_core.segmentation.bundle import builtin_location, read_bundle
@@ -83,7 +83,7 @@ def run() -> Result:
         source, store = Path(name) / "source", Path(name) / "store"
         study_uid = write_copy(source, volume, 0)
         (task,) = tasks_of(source, store)
-        assert convert_study(task).action == WRITTEN
+        assert convert_study(task).action == Outcome.WRITTEN
         measured = _measure(Stores(Location(store)), study_uid, volume)
     training = {profile: _train(profile, steps) for profile, steps in STEPS.items()}
     median_s = measured["study_s"]["median"]

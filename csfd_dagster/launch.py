@@ -16,10 +16,10 @@ import pandas as pd
 
 from csfd_core.cli.console import print_models
 from csfd_core.errors import CsfdError
-from csfd_core.reports.comparison.report import FOLDER as COMPARISON
 from csfd_core.reports.comparison.report import MODELS_CSV
 from csfd_core.reports.page import INDEX
 from csfd_core.settings import PROJECT_ROOT
+from csfd_core.store.paths import COMPARISON_REPORT as COMPARISON
 from csfd_dagster.phases import (
     REPORTS,
     Project,

@@ -27,7 +27,7 @@ from csfd_core.ingest.completeness import (
     wanted_files,
 )
 from csfd_core.ingest.convert import StudyTask, needs_work, study_tasks
-from csfd_core.ingest.outcomes import QUARANTINED, UNCHANGED
+from csfd_core.ingest.outcomes import Outcome
 from csfd_core.ingest.presence import presence_notes
 from csfd_core.ingest.studies_table import studies_table_inputs
 from csfd_core.lineage.withdrawal import withdraw_noted
@@ -38,6 +38,7 @@ from csfd_core.reports.page import INDEX
 from csfd_core.reports.segmentation.summary import is_reported, reported_fits
 from csfd_core.segmentation.fit import is_current as model_is_current
 from csfd_core.segmentation.masks import studies_without_crops
+from csfd_core.store import paths
 from csfd_core.store.labels import read_all_boxes
 from csfd_core.store.slices import ConversionSettings
 from csfd_core.store.source import Sources
@@ -50,10 +51,7 @@ from csfd_dagster.resources.mlflow import MlflowResource
 from csfd_dagster.resources.segmentation import SegmentationResource
 from csfd_dagster.resources.stores import SourceResource, StoreResource
 
-REPORTS = tuple(
-    f"reports/{name}"
-    for name in ("eda", "segmentation", "comparison", "leakage", "drift")
-)
+REPORTS = paths.EVERY_REPORT
 _COMPARED = dg.AssetKey("comparison_report")  # and what follows from it
 QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
 
@@ -195,7 +193,7 @@ def _has_made(result: dg.ExecuteInProcessResult) -> bool:
         outcome = event.materialization.metadata.get("outcome")
         if event.partition is None or outcome is None:
             return True
-        if outcome.value not in (UNCHANGED, QUARANTINED):
+        if outcome.value not in (Outcome.UNCHANGED, Outcome.QUARANTINED):
             return True
     return False
 

@@ -19,10 +19,10 @@ import pandas as pd
 import pyarrow as pa
 
 from csfd_core.errors import StoreError
+from csfd_core.store import paths
 from csfd_core.store.locations import Location
 from csfd_core.store.parquet import read_parquet, write_parquet
 
-FOLDER: Final = "models/classification"
 CARD: Final = "card.json"
 WEIGHTS: Final = "weights.npz"
 PREDICTIONS: Final = "predictions.parquet"
@@ -93,7 +93,7 @@ class ClassifierStore:
     """
 
     location: Location
-    folder: str = FOLDER
+    folder: str = paths.CLASSIFIERS
 
     def of_fold(self, model: str, fold: int) -> Location:
         """Return where a classifier lies."""

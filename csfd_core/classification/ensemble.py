@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from csfd_core.classification.classifier import Classifier
-from csfd_core.classification.classifier_store import FOLDER
 from csfd_core.classification.probabilities import Calibrated, probabilities_of
 from csfd_core.classification.vertebrae import Vertebra
 from csfd_core.crops.cutting import CropConfig
+from csfd_core.data_kind import DataKind
+from csfd_core.store import paths
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL
 
 BEST: Final = "best"
-_BEST_PATH: Final = f"{FOLDER}/best.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +49,9 @@ class Ensemble:
         return [str(card["model_id"]) for card in self.cards]
 
     @property
-    def data_kind(self) -> str:
-        """What it was trained on: phantom, mixed or real."""
-        return str(self.cards[0]["data_kind"])
+    def data_kind(self) -> DataKind:
+        """What it was trained on."""
+        return DataKind.joined(card["data_kind"] for card in self.cards)
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -80,14 +80,14 @@ class Ensemble:
 
 def write_best(stores: Stores, name: str) -> None:
     """Note which classifier the comparison found the best."""
-    stores.root.write(_BEST_PATH, json.dumps({"model": name}).encode())
+    stores.root.write(paths.BEST_CLASSIFIER, json.dumps({"model": name}).encode())
 
 
 def read_best(stores: Stores) -> str | None:
     """Return the classifier that the comparison found the best, if there was one."""
-    if not stores.root.exists(_BEST_PATH):
+    if not stores.root.exists(paths.BEST_CLASSIFIER):
         return None
-    return str(json.loads(stores.root.read(_BEST_PATH))["model"])
+    return str(json.loads(stores.root.read(paths.BEST_CLASSIFIER))["model"])
 
 
 def suspicion(

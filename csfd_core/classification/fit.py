@@ -25,7 +25,6 @@ import pandas as pd
 from csfd_core.classification.basic_cnn.network import NAME as BASIC_CNN
 from csfd_core.classification.classifier import Classifier, CropShape, TrainingSet
 from csfd_core.classification.classifier_store import (
-    FOLDER,
     TEST,
     VALIDATION,
     ClassifierStore,
@@ -40,6 +39,7 @@ from csfd_core.classification.vertebrae import read_vertebrae
 from csfd_core.errors import StoreError
 from csfd_core.learning.loop import OnEpoch, Trained
 from csfd_core.settings import lock_digest
+from csfd_core.store import paths
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
@@ -158,7 +158,7 @@ def fit_classifier(
 
 
 def open_trained(
-    stores: Stores, name: str, fold: int, folder: str = FOLDER
+    stores: Stores, name: str, fold: int, folder: str = paths.CLASSIFIERS
 ) -> Classifier:
     """Open a classifier that the store holds.
 

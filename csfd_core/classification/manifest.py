@@ -15,14 +15,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from csfd_core.data_kind import DataKind
 from csfd_core.errors import StoreError
 from csfd_core.evaluation.folds import assign_folds
+from csfd_core.store import paths
 from csfd_core.store.locations import Location
 from csfd_core.store.parquet import read_note, read_parquet, write_parquet
+from csfd_core.store.standing import usable_studies
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
-MANIFEST_PATH: Final = "metadata/manifest.parquet"
 LEAST_VISIBLE: Final = 0.3  # of a vertebra; less tells nothing of a fracture
 
 NO_CROPS: Final = "the study has no crops, or crops of other settings"
@@ -57,7 +59,7 @@ class Manifest:
 
     table: pd.DataFrame  # columns as in MANIFEST_COLUMNS
     crop: Mapping[str, Any]  # settings of the crops
-    data_kind: str  # phantom, mixed or real
+    data_kind: DataKind
     inputs: str  # identity of all that it was built from
 
     @property
@@ -80,7 +82,7 @@ def write_manifest(stores: Stores, wanted: Mapping[str, Any]) -> Manifest:
         wanted: Settings of the crops; vertebrae whose crops have others are left out.
     """
     studies = stores.metadata.read_studies()
-    studies = studies[studies["status"] != "quarantined"]
+    studies = usable_studies(studies)
     folds = assign_folds(studies)
     rows: list[dict[str, Any]] = []
     pairs = zip(studies.itertuples(), folds.itertuples(), strict=True)
@@ -99,7 +101,7 @@ def write_manifest(stores: Stores, wanted: Mapping[str, Any]) -> Manifest:
         "data_kind": stores.metadata.read_data_kind(),
         "inputs": _digest(rows),
     }
-    write_parquet(stores.root, MANIFEST_PATH, table, note)
+    write_parquet(stores.root, paths.MANIFEST, table, note)
     return _manifest(table, note)
 
 
@@ -109,29 +111,29 @@ def read_manifest(root: Location) -> Manifest:
     Raises:
         StoreError: If there is none yet.
     """
-    if not root.exists(MANIFEST_PATH):
+    if not root.exists(paths.MANIFEST):
         raise StoreError(
             "The store has no training manifest. Materialize training_manifest first."
         )
-    return _manifest(*read_parquet(root, MANIFEST_PATH))
+    return _manifest(*read_parquet(root, paths.MANIFEST))
 
 
 def drop_study(root: Location, study_uid: str) -> None:
     """Take a study out of the manifest, if it is in one; all other rows stay."""
-    if not root.exists(MANIFEST_PATH):
+    if not root.exists(paths.MANIFEST):
         return
-    table, note = read_parquet(root, MANIFEST_PATH)
+    table, note = read_parquet(root, paths.MANIFEST)
     kept = table.filter(pc.not_equal(table["study_uid"], study_uid))
     if kept.num_rows < table.num_rows:
         note = {**note, "inputs": _digest(kept.to_pylist())}
-        write_parquet(root, MANIFEST_PATH, kept, note)
+        write_parquet(root, paths.MANIFEST, kept, note)
 
 
 def manifest_inputs(root: Location) -> str | None:
     """Return the identity of a store's manifest, ``None`` where it has none."""
-    if not root.exists(MANIFEST_PATH):
+    if not root.exists(paths.MANIFEST):
         return None
-    return str(read_note(root, MANIFEST_PATH)["inputs"])
+    return str(read_note(root, paths.MANIFEST)["inputs"])
 
 
 def patients_in_two_folds(table: pd.DataFrame) -> list[str]:
@@ -243,6 +245,6 @@ def _manifest(table: pa.Table, note: Mapping[str, Any]) -> Manifest:
     return Manifest(
         table=frame,
         crop=note["crop"],
-        data_kind=str(note["data_kind"]),
+        data_kind=DataKind(note["data_kind"]),
         inputs=str(note["inputs"]),
     )

@@ -22,6 +22,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from csfd_core.dicom.findings import Status
 from csfd_core.ingest.inspect import InspectedStudy
 from csfd_core.reports.page import format_value
 from csfd_core.text import count
@@ -29,7 +30,11 @@ from csfd_core.vocabulary import LABEL_COLUMNS, OVERALL
 
 _TEXTS = ("model", "weights")  # columns without numbers
 _PIPED_WIDTH = 160  # a file or pipe has no width of its own
-_COLOURS = {"good": "green", "warning": "yellow", "quarantined": "red"}
+_COLOURS = {
+    Status.GOOD: "green",
+    Status.WARNING: "yellow",
+    Status.QUARANTINED: "red",
+}
 
 
 class _RateColumn(ProgressColumn):

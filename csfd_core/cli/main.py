@@ -7,6 +7,7 @@ command needs is imported when it runs, so that ``csfd --help`` answers at once.
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
@@ -18,6 +19,7 @@ from csfd_core.cli import drift as cli_drift
 from csfd_core.cli import lineage as cli_lineage
 from csfd_core.cli import predict as cli_models
 from csfd_core.errors import CsfdError, SettingsError, SourceError
+from csfd_core.ingest.outcomes import Outcome
 from csfd_core.text import count
 from csfd_core.vocabulary import FOLD_COUNT
 
@@ -150,14 +152,7 @@ def convert(
     """
     from csfd_core.cli.console import study_progress
     from csfd_core.ingest.convert import convert_studies, study_tasks
-    from csfd_core.ingest.outcomes import (
-        FAILED,
-        QUARANTINED,
-        UNCHANGED,
-        WITHDRAWN,
-        WRITTEN,
-        StudyOutcome,
-    )
+    from csfd_core.ingest.outcomes import StudyOutcome
     from csfd_core.ingest.presence import presence_notes
     from csfd_core.ingest.studies_table import write_studies_table
     from csfd_core.runtime.executors import default_workers, open_executor
@@ -180,34 +175,33 @@ def convert(
     ):
         for outcome in convert_studies(tasks, executor):
             outcomes.append(outcome)
-            is_new = outcome.action == WRITTEN
+            is_new = outcome.action == Outcome.WRITTEN
             slices = outcome.slice_count if is_new else 0
             progress.advance(1, slices, outcome.source_bytes if is_new else 0)
     sources = Sources([place])
     _, notes = write_studies_table(stores, sources)
     notes += presence_notes(stores, sources)
     for outcome in sorted(outcomes, key=lambda outcome: outcome.study_uid):
-        if outcome.action == QUARANTINED:
+        if outcome.action == Outcome.QUARANTINED:
             typer.echo(f"quarantined {outcome.study_uid}: {outcome.codes[0]}")
     for note in notes:
         typer.echo(note)
+    counts = Counter(outcome.action for outcome in outcomes)
     withdrawn = stores.withdrawn.study_uids()
     left_out = sum(folder.name in withdrawn for folder in folders)
-    left_out += sum(outcome.action == WITHDRAWN for outcome in outcomes)
+    left_out += counts[Outcome.WITHDRAWN]
     if left_out:
         typer.echo(f"{count(left_out, 'withdrawn study', 'is', 'are')} left out.")
-    counts = {
-        action: sum(outcome.action == action for outcome in outcomes)
-        for action in (WRITTEN, UNCHANGED, QUARANTINED, FAILED)
-    }
+    failed = counts[Outcome.FAILED]
     typer.echo(
-        f"{count(counts[WRITTEN], 'study')} written, {counts[UNCHANGED]} unchanged, "
-        f"{counts[QUARANTINED]} quarantined, {counts[FAILED]} failed in {store}."
+        f"{count(counts[Outcome.WRITTEN], 'study')} written, "
+        f"{counts[Outcome.UNCHANGED]} unchanged, "
+        f"{counts[Outcome.QUARANTINED]} quarantined, {failed} failed in {store}."
     )
-    if counts[FAILED]:
-        first = next(o for o in outcomes if o.action == FAILED)
+    if failed:
+        first = next(o for o in outcomes if o.action == Outcome.FAILED)
         raise SourceError(
-            f"{count(counts[FAILED], 'study')} failed; the first: {first.message} Run "
+            f"{count(failed, 'study')} failed; the first: {first.message} Run "
             "the same command again to go on."
         )
 

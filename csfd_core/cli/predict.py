@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from csfd_core.errors import SourceError
+from csfd_core.ingest.outcomes import Outcome
 from csfd_core.text import count
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def segment(
 
     Example: `csfd segment data/source --out masks`
     """
-    from csfd_core.inference.segment import SEGMENTED, segment_input
+    from csfd_core.inference.segment import segment_input
     from csfd_core.segmentation.model_store import open_model
     from csfd_core.segmentation.predict import VertebraPredictor
     from csfd_core.settings import Settings
@@ -54,7 +55,7 @@ def segment(
     predictor = VertebraPredictor(open_model(model, store))
     done = refused = 0
     for study in segment_input(place, out, predictor):
-        if study.action == SEGMENTED:
+        if study.action == Outcome.SEGMENTED:
             done += 1
             found = ", ".join(study.levels) or "no vertebra"
             typer.echo(f"{study.study_uid}: {found} ({study.seconds:.1f} s)")
@@ -91,7 +92,7 @@ def predict(
     Example: `csfd predict data/source --out predictions`
     """
     from csfd_core.cli.console import print_predictions
-    from csfd_core.inference.predict import PREDICTED, predict_input
+    from csfd_core.inference.predict import predict_input
     from csfd_core.registry.serving import open_ensemble
     from csfd_core.segmentation.model_store import open_model
     from csfd_core.segmentation.predict import VertebraPredictor
@@ -107,7 +108,7 @@ def predict(
     done: list[PredictedStudy] = []
     refused = 0
     for study in predict_input(place, out, predictor, ensemble):
-        if study.action == PREDICTED:
+        if study.action == Outcome.PREDICTED:
             done.append(study)
             typer.echo(f"{study.study_uid}: done in {study.seconds:.1f} s")
             for flag in study.flags:

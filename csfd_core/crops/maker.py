@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
 from csfd_core.crops.cutting import CropConfig
 from csfd_core.crops.study import MaskedStudy, StudyFacts, cut_study
 from csfd_core.evaluation.folds import fold_of, is_test, key_of
-from csfd_core.ingest.outcomes import QUARANTINED, UNCHANGED, WRITTEN, MaskOutcome
+from csfd_core.ingest.outcomes import Outcome, StudyOutcome
 from csfd_core.store.masks import geometry_of
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES
@@ -46,14 +48,14 @@ class CropMaker:
             return False
         return bool(note["inputs"] == self.inputs(study_uid))
 
-    def make(self, study_uid: str) -> MaskOutcome:
+    def make(self, study_uid: str) -> StudyOutcome:
         """Cut and keep the vertebrae of a study, unless they are current."""
         mask_note = self._stores.predicted_masks.read_note(study_uid)
         if mask_note is None or study_uid not in self._studies.index:
-            return MaskOutcome(study_uid=study_uid, action=QUARANTINED)
+            return StudyOutcome(study_uid=study_uid, action=Outcome.QUARANTINED)
         if self.is_current(study_uid):
             note = self._stores.crops.read_note(study_uid) or {}
-            return MaskOutcome(study_uid=study_uid, action=UNCHANGED, note=note)
+            return _outcome(Outcome.UNCHANGED, note)
         inputs = self.inputs(study_uid)
         study = MaskedStudy(
             grey=self._stores.slices.read_volume(study_uid),
@@ -71,9 +73,7 @@ class CropMaker:
             "levels": sorted({row["level"] for row in rows}),
         }
         size = self._stores.crops.write(study_uid, rows, note)
-        return MaskOutcome(
-            study_uid=study_uid, action=WRITTEN, note={**note, "size_bytes": size}
-        )
+        return _outcome(Outcome.WRITTEN, note, size)
 
     def _facts(self, study_uid: str) -> StudyFacts:
         patient = key_of(study_uid, self._studies.at[study_uid, "patient_key"])
@@ -100,3 +100,14 @@ class CropMaker:
         found = own.assign(slice_index=own["slice_number"].map(index_of))
         found = found.dropna(subset=["slice_index"])
         return found[["x", "y", "width", "height", "slice_index"]]
+
+
+def _outcome(action: Outcome, note: Mapping[str, Any], size: int = 0) -> StudyOutcome:
+    return StudyOutcome(
+        study_uid=note["study_uid"],
+        action=action,
+        stored_bytes=size,
+        model_id=note["model_id"],
+        standing=note["standing"],
+        levels=tuple(note["levels"]),
+    )

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from csfd_core.classification.ensemble import Ensemble, suspicion
 from csfd_core.classification.manifest import LEAST_VISIBLE, Manifest
@@ -19,18 +19,11 @@ from csfd_core.inference.segment import (
     segment_scans,
     write_file,
 )
+from csfd_core.ingest.outcomes import Outcome
 from csfd_core.segmentation.predict import VertebraPredictor
+from csfd_core.store import paths
 from csfd_core.store.stores import Stores
-from csfd_core.vocabulary import LEVEL_NAMES, require_uid
-
-PREDICTED: Final = "predicted"
-REFUSED: Final = "refused"
-FOLDER: Final = "predictions"
-NOTICE: Final = "Research software; not for clinical use."
-_NOTICES: Final = {
-    "phantom": f"{NOTICE} The model was trained on a synthetic phantom.",
-    "mixed": f"{NOTICE} The model was trained partly on a synthetic phantom.",
-}
+from csfd_core.vocabulary import LEVEL_NAMES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +31,7 @@ class PredictedStudy:
     """What became of one study."""
 
     study_uid: str
-    action: str  # PREDICTED or REFUSED
+    action: Outcome  # REFUSED where there is nothing else
     message: str = ""  # why it was refused
     probabilities: Mapping[str, float] = field(default_factory=dict)
     suspicious: tuple[str, ...] = ()  # above the operating point
@@ -85,7 +78,7 @@ def predict_stored(
         seconds={"classify": round(time.perf_counter() - started, 3)},
     )
     note["content_hash"] = masks.get("content_hash")
-    path = f"{FOLDER}/{require_uid(study_uid)}.json"
+    path = paths.of_study(paths.PREDICTIONS, study_uid, ".json")
     stores.root.write(path, _to_bytes(note))
     return note
 
@@ -96,7 +89,7 @@ def _predict_scan(
     scan, prediction = found.scan, found.prediction
     if prediction is None or scan.geometry is None or found.grey is None:
         return PredictedStudy(
-            study_uid=found.study_uid, action=REFUSED, message=found.refusal
+            study_uid=found.study_uid, action=Outcome.REFUSED, message=found.refusal
         )
     started = time.perf_counter()
     levels = {
@@ -141,7 +134,7 @@ def _predict_scan(
     write_file(out / f"{scan.study_uid}.json", _to_bytes(note))
     return PredictedStudy(
         study_uid=scan.study_uid,
-        action=PREDICTED,
+        action=Outcome.PREDICTED,
         probabilities=probabilities,
         suspicious=tuple(note["suspicious"]),
         not_seen=tuple(not_seen),
@@ -171,7 +164,7 @@ def _note(
         "not_seen": not_seen,
         "segmentation": segmentation,
         "seconds": seconds,
-        "notice": _NOTICES.get(ensemble.data_kind, NOTICE),
+        "notice": ensemble.data_kind.notice,
     }
 
 

@@ -16,20 +16,20 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
+from csfd_core.data_kind import NOT_CLINICAL
 from csfd_core.dicom.findings import Status
 from csfd_core.dicom.geometry import VolumeGeometry
 from csfd_core.dicom.headers import SliceHeader
 from csfd_core.dicom.pixels import read_grey_levels
 from csfd_core.errors import SettingsError, SourceError
 from csfd_core.inference.inputs import opened
+from csfd_core.ingest.outcomes import Outcome
 from csfd_core.ingest.scan import StudyScan, scan_study
 from csfd_core.segmentation.predict import Prediction, VertebraPredictor
 from csfd_core.segmentation.reading import reduce_slices
 from csfd_core.store.source import StudyFolder
 from csfd_core.vocabulary import BONE_WINDOW
 
-SEGMENTED: Final = "segmented"
-REFUSED: Final = "refused"
 _LPS_TO_RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -38,7 +38,7 @@ class SegmentedStudy:
     """What became of one study."""
 
     study_uid: str
-    action: str  # SEGMENTED or REFUSED
+    action: Outcome  # REFUSED where there is nothing else
     slice_count: int
     message: str = ""  # why it was refused
     flags: tuple[str, ...] = ()
@@ -155,7 +155,7 @@ def _write_scan(
     if prediction is None or scan.geometry is None:
         return SegmentedStudy(
             study_uid=found.study_uid,
-            action=REFUSED,
+            action=Outcome.REFUSED,
             slice_count=len(scan.headers),
             message=found.refusal,
         )
@@ -165,7 +165,7 @@ def _write_scan(
     write_file(out / f"{scan.study_uid}.json", text.encode())
     return SegmentedStudy(
         study_uid=scan.study_uid,
-        action=SEGMENTED,
+        action=Outcome.SEGMENTED,
         slice_count=len(scan.headers),
         flags=prediction.review.flags,
         levels=tuple(level.level for level in prediction.review.levels),
@@ -186,7 +186,7 @@ def _to_json(
         "flags": list(review.flags),
         "warnings": [finding.code for finding in scan.findings],
         "seconds": {"read": round(read_s, 3), **prediction.seconds},
-        "notice": "Research software; not for clinical use.",
+        "notice": NOT_CLINICAL,
     }
 
 

@@ -15,14 +15,7 @@ from typing import Final
 from csfd_core.dicom.headers import SliceHeader
 from csfd_core.dicom.nifti import align_mask
 from csfd_core.errors import CsfdError, PixelDataError, SourceError
-from csfd_core.ingest.outcomes import (
-    FAILED,
-    QUARANTINED,
-    UNCHANGED,
-    WITHDRAWN,
-    WRITTEN,
-    StudyOutcome,
-)
+from csfd_core.ingest.outcomes import Outcome, StudyOutcome, failure
 from csfd_core.ingest.scan import OnSlice, StudyScan, mask_of, record_of, scan_study
 from csfd_core.runtime.executors import completed
 from csfd_core.store import masks as mask_store
@@ -78,7 +71,7 @@ def scan_headers(task: StudyTask) -> StudyOutcome:
     """
     old = _current_record(task)
     if old is not None:
-        return _outcome(old, UNCHANGED)
+        return _outcome(old, Outcome.UNCHANGED)
     scan = _only_scan(task)
     record = record_of(scan)
     if _is_withdrawn(task, record.study_uid):
@@ -94,9 +87,9 @@ def convert_slices(task: StudyTask) -> StudyOutcome:
     """
     record, headers = _stored_headers(task)
     if record.is_quarantined:
-        return _outcome(record, QUARANTINED)
+        return _outcome(record, Outcome.QUARANTINED)
     if _slices_are_current(task, record):
-        return _outcome(record, UNCHANGED)
+        return _outcome(record, Outcome.UNCHANGED)
     ordered = [task.folder.path_of(header.file_name) for header in headers]
     files = task.folder.source.read_beginnings(ordered)
     jpegs = [
@@ -114,7 +107,7 @@ def convert_mask(task: StudyTask) -> StudyOutcome:
     """
     record, _ = _stored_headers(task)
     if record.is_quarantined:
-        return _outcome(record, QUARANTINED)
+        return _outcome(record, Outcome.QUARANTINED)
     return _write_mask(task, record)
 
 
@@ -132,11 +125,11 @@ def convert_study(task: StudyTask) -> StudyOutcome:
     record = record_of(scan)
     if _is_withdrawn(task, record.study_uid):
         return _left_out(record)
-    outcome = _outcome(record, QUARANTINED)
+    outcome = _outcome(record, Outcome.QUARANTINED)
     if not record.is_quarantined:
         ordered = [jpegs[header.file_name] for header in scan.headers]
         if _slices_are_current(task, record):
-            outcome = _outcome(record, UNCHANGED)
+            outcome = _outcome(record, Outcome.UNCHANGED)
         else:
             outcome = _write_slices(task, record, scan.headers, ordered)
         _write_mask(task, record)
@@ -150,7 +143,9 @@ def verify_slices(task: StudyTask) -> StudyOutcome:
     """Decode every stored slice of a study; one that does not decode is a failure."""
     study_uid = task.folder.name
     shape = task.stores.slices.verify(study_uid)
-    return StudyOutcome(study_uid=study_uid, action=UNCHANGED, slice_count=shape[0])
+    return StudyOutcome(
+        study_uid=study_uid, action=Outcome.UNCHANGED, slice_count=shape[0]
+    )
 
 
 def needs_work(task: StudyTask) -> bool:
@@ -198,9 +193,7 @@ def _result(future: Future[StudyOutcome], task: StudyTask) -> StudyOutcome:
     try:
         return future.result()
     except CsfdError as error:
-        return StudyOutcome(
-            study_uid=task.folder.name, action=FAILED, message=str(error)
-        )
+        return failure(task.folder.name, error)
 
 
 def _if_current(task: StudyTask) -> StudyOutcome | None:
@@ -233,14 +226,14 @@ def _current_record(task: StudyTask) -> StudyRecord | None:
     return record
 
 
-def _keep_headers(task: StudyTask, scan: StudyScan, record: StudyRecord) -> str:
+def _keep_headers(task: StudyTask, scan: StudyScan, record: StudyRecord) -> Outcome:
     """Store what was read, or only the new listing where nothing else has changed."""
     metadata = task.stores.metadata
     if metadata.holds(record, scan.headers):
         metadata.write_listing(record)
-        return UNCHANGED
+        return Outcome.UNCHANGED
     metadata.write_headers(record, scan.headers)
-    return WRITTEN
+    return Outcome.WRITTEN
 
 
 def _stored_headers(task: StudyTask) -> tuple[StudyRecord, list[SliceHeader]]:
@@ -255,7 +248,7 @@ def _stored_headers(task: StudyTask) -> tuple[StudyRecord, list[SliceHeader]]:
 def _complete(task: StudyTask, record: StudyRecord) -> StudyOutcome:
     """Make what is missing or outdated of a study whose headers are current."""
     if record.is_quarantined:
-        return _outcome(record, QUARANTINED)
+        return _outcome(record, Outcome.QUARANTINED)
     outcome = convert_slices(task)
     _write_mask(task, record)
     return outcome
@@ -293,15 +286,15 @@ def _write_slices(
         record.study_uid, geometry, task.settings, record.content_hash
     )
     size = task.stores.slices.write(record.study_uid, headers, jpegs, note)
-    return _outcome(record, WRITTEN, stored_bytes=size)
+    return _outcome(record, Outcome.WRITTEN, stored_bytes=size)
 
 
 def _write_mask(task: StudyTask, record: StudyRecord) -> StudyOutcome:
     geometry = record.volume_geometry()
     if record.mask_hash is None or geometry is None:
-        return _outcome(record, UNCHANGED)
+        return _outcome(record, Outcome.UNCHANGED)
     if _mask_is_current(task, record):
-        return _outcome(record, UNCHANGED)
+        return _outcome(record, Outcome.UNCHANGED)
     mask, _ = mask_of(task.folder)
     if mask is None:
         raise SourceError(f"The mask of study {record.study_uid} is gone.")
@@ -312,7 +305,7 @@ def _write_mask(task: StudyTask, record: StudyRecord) -> StudyOutcome:
     )
     aligned = align_mask(mask, geometry)
     size = task.stores.masks.write(record.study_uid, aligned, note)
-    return _outcome(record, WRITTEN, stored_bytes=size)
+    return _outcome(record, Outcome.WRITTEN, stored_bytes=size)
 
 
 def _has_slices(stores: Stores, name: str) -> bool:
@@ -325,10 +318,12 @@ def _is_withdrawn(task: StudyTask, study_uid: str) -> bool:
 
 
 def _left_out(record: StudyRecord) -> StudyOutcome:
-    return StudyOutcome(study_uid=record.study_uid, action=WITHDRAWN)
+    return StudyOutcome(study_uid=record.study_uid, action=Outcome.WITHDRAWN)
 
 
-def _outcome(record: StudyRecord, action: str, stored_bytes: int = 0) -> StudyOutcome:
+def _outcome(
+    record: StudyRecord, action: Outcome, stored_bytes: int = 0
+) -> StudyOutcome:
     return StudyOutcome(
         study_uid=record.study_uid,
         action=action,

@@ -1,49 +1,65 @@
 """What was done to one study of many, and how a step over many goes on."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 
 from csfd_core.errors import CsfdError
 
-WRITTEN: Final = "written"
-UNCHANGED: Final = "unchanged"
-QUARANTINED: Final = "quarantined"
-FAILED: Final = "failed"
-WITHDRAWN: Final = "withdrawn"  # left out, nothing of it is kept
+
+class Outcome(StrEnum):
+    """What a step did to a study."""
+
+    WRITTEN = "written"
+    UNCHANGED = "unchanged"  # it was current
+    SEGMENTED = "segmented"
+    PREDICTED = "predicted"
+    QUARANTINED = "quarantined"  # not trusted, so nothing was made of it
+    REFUSED = "refused"  # an input that cannot be trusted; the message says why
+    WITHDRAWN = "withdrawn"  # left out, nothing of it is kept
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyOutcome:
-    """What a step did to one study."""
+    """What a step did to one study; each step fills in what it knows.
+
+    Attributes:
+        message: Why it failed, or what else a person should know.
+        content_hash: Of the study's slices.
+        model_id: Of the segmentation that the result rests on.
+        standing: Whether that model has seen the study.
+        levels: Vertebrae in the result.
+        flags: What in it contradicts anatomy.
+        seconds: Of computing it.
+    """
 
     study_uid: str
-    action: str  # WRITTEN, UNCHANGED, QUARANTINED, FAILED or WITHDRAWN
+    action: Outcome
     slice_count: int = 0
     source_bytes: int = 0
     stored_bytes: int = 0
     codes: tuple[str, ...] = ()
-    message: str = ""  # why it failed
-    content_hash: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MaskOutcome:
-    """What was done for one study."""
-
-    study_uid: str
-    action: str  # WRITTEN, UNCHANGED, QUARANTINED or FAILED
     message: str = ""
-    note: Mapping[str, Any] = field(default_factory=dict)  # of the stored result
+    content_hash: str = ""
+    model_id: str = ""
+    standing: str = ""
+    levels: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
     seconds: float = 0.0
 
 
 def make_all(
-    make: Callable[[str], MaskOutcome], study_uids: Sequence[str]
-) -> Iterator[MaskOutcome]:
+    make: Callable[[str], StudyOutcome], study_uids: Sequence[str]
+) -> Iterator[StudyOutcome]:
     """Make many; a study that fails on purpose is an outcome and the others go on."""
     for study_uid in study_uids:
         try:
             yield make(study_uid)
         except CsfdError as error:
-            yield MaskOutcome(study_uid=study_uid, action=FAILED, message=str(error))
+            yield failure(study_uid, error)
+
+
+def failure(study_uid: str, error: CsfdError) -> StudyOutcome:
+    """Return the outcome of a study that could not be worked on."""
+    return StudyOutcome(study_uid=study_uid, action=Outcome.FAILED, message=str(error))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from csfd_core.ingest.outcomes import QUARANTINED, UNCHANGED, StudyOutcome
+from csfd_core.ingest.outcomes import Outcome, StudyOutcome
 from csfd_core.store.source import Sources, StudyFolder
 from csfd_core.store.stores import Stores
 from csfd_core.text import count
@@ -91,14 +91,14 @@ def keep_study(stores: Stores, study_uid: str) -> StudyOutcome | None:
     record = stores.metadata.read_record(study_uid)
     if record is None:
         return None
-    action = QUARANTINED
+    action = Outcome.QUARANTINED
     if not record.is_quarantined:
         notes = [stores.slices.read_note(study_uid)]
         if record.mask_hash is not None:
             notes.append(stores.masks.read_note(study_uid))
         if any(n is None or n["content_hash"] != record.content_hash for n in notes):
             return None
-        action = UNCHANGED
+        action = Outcome.UNCHANGED
     return StudyOutcome(
         study_uid=study_uid,
         action=action,

@@ -319,7 +319,7 @@ def record_of(scan: StudyScan) -> StudyRecord:
     syntaxes = Counter(header.transfer_syntax_uid for header in scan.headers)
     return StudyRecord(
         study_uid=scan.study_uid,
-        status=str(scan.status),
+        status=scan.status,
         findings=tuple((f.code, f.detail) for f in scan.findings),
         notes=scan.notes,
         slice_count=len(scan.headers),

@@ -128,7 +128,7 @@ def _to_row(
         warnings.append("contradictory_labels")
     status = record.status
     if warnings and not quarantine:
-        status = str(Status.WARNING)
+        status = Status.WARNING
     facts: dict[str, Any] = dict.fromkeys(
         ("rows", "columns", "pixel_spacing_mm", "slice_spacing_mm"), None
     )
@@ -144,7 +144,7 @@ def _to_row(
         }
     return {
         "study_uid": record.study_uid,
-        "status": status,
+        "status": str(status),
         "slice_count": record.slice_count,
         **facts,
         "slice_thickness_mm": record.slice_thickness_mm,

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from csfd_core.errors import IdentifierError, SettingsError, SourceError, StoreError
-from csfd_core.inference.predict import FOLDER
 from csfd_core.lineage.mlflow_records import RecordedRun, RecordedRuns
 from csfd_core.lineage.trained_models import (
     TRAINING,
@@ -25,6 +24,7 @@ from csfd_core.lineage.trained_models import (
     kept_ensembles,
     kept_segmentations,
 )
+from csfd_core.store import paths
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import is_uid, require_uid
 
@@ -178,7 +178,7 @@ def find_prediction(stores: Stores, name: str) -> tuple[str, dict[str, Any]]:
     """
     path = Path(name)
     if is_uid(name):
-        inside = f"{FOLDER}/{name}.json"
+        inside = f"{paths.PREDICTIONS}/{name}.json"
         if not stores.root.exists(inside):
             raise SettingsError(
                 f"The store {stores.root} has no prediction of study {name}. "

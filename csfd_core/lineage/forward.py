@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from csfd_core.classification.transfer.features import FOLDER as FEATURES
-from csfd_core.inference.predict import FOLDER as PREDICTIONS
 from csfd_core.lineage.mlflow_records import RecordedRuns
 from csfd_core.lineage.trained_models import (
     TRAINING,
@@ -25,6 +23,7 @@ from csfd_core.lineage.trained_models import (
     kept_ensembles,
     kept_segmentations,
 )
+from csfd_core.store import paths
 from csfd_core.store.label_history import LabelVersion
 from csfd_core.store.stores import Stores
 from csfd_core.store.withdrawn import Withdrawal
@@ -41,10 +40,6 @@ NAMED: Final = "named in it"
 DESCRIBED: Final = "described"
 THROUGH: Final = "through its models"
 
-_REPORTS: Final = "reports"
-_EDA: Final = "reports/eda"
-_OF_SEGMENTATION: Final = "reports/segmentation"
-_OF_CLASSIFIERS: Final = "reports/comparison"
 _TEXTS: Final = (".csv", ".json", ".html")
 _READERS: Final = 16  # reading small files waits for the disk or the network
 
@@ -118,12 +113,12 @@ def files_of(stores: Stores, study_uid: str) -> list[str]:
     uid = require_uid(study_uid)
     features = [
         entry.path
-        for folder in stores.root.folders(FEATURES)
-        for entry in stores.root.entries(f"{FEATURES}/{folder}")
+        for folder in stores.root.folders(paths.FEATURES)
+        for entry in stores.root.entries(f"{paths.FEATURES}/{folder}")
         if entry.name.startswith(f"{uid}-")
     ]
     fixed = (
-        f"{PREDICTIONS}/{uid}.json",
+        paths.of_study(paths.PREDICTIONS, uid, ".json"),
         stores.crops.path(uid),
         stores.predicted_masks.path(uid),
         stores.masks.path(uid),
@@ -157,15 +152,15 @@ def _reports(
     classifiers: list[KeptModel],
 ) -> Iterator[Use]:
     through = {
-        _OF_SEGMENTATION: bool(
+        paths.SEGMENTATION_REPORT: bool(
             {model.model_id for model in segmentations} & _reported_models(stores)
         ),
-        _OF_CLASSIFIERS: bool(classifiers),
+        paths.COMPARISON_REPORT: bool(classifiers),
     }
-    for name in stores.root.folders(_REPORTS):
-        place = f"{_REPORTS}/{name}"
+    for name in stores.root.folders(paths.REPORTS):
+        place = f"{paths.REPORTS}/{name}"
         how = [NAMED] if _names(stores, place, uid) else []
-        if place == _EDA and _is_described(stores, uid):
+        if place == paths.EDA_REPORT and _is_described(stores, uid):
             how.append(DESCRIBED)
         if through.get(place) and stores.root.entries(place):
             how.append(THROUGH)
@@ -175,7 +170,7 @@ def _reports(
 
 def _reported_models(stores: Stores) -> set[str]:
     """Return the segmentation models that the report is on."""
-    note = _read_json(stores, f"{_OF_SEGMENTATION}/report.json")
+    note = _read_json(stores, f"{paths.SEGMENTATION_REPORT}/report.json")
     return {str(model_id) for model_id in note.get("models", {}).values()}
 
 
@@ -192,7 +187,7 @@ def _names(stores: Stores, place: str, uid: str) -> bool:
 
 def _is_described(stores: Stores, uid: str) -> bool:
     """Say whether the report on the data rests on a study, also one withdrawn since."""
-    since = _read_json(stores, f"{_EDA}/state.json").get("since")
+    since = _read_json(stores, f"{paths.EDA_REPORT}/state.json").get("since")
     if since is None:
         return False
     withdrawal = stores.withdrawn.read(uid)
@@ -208,7 +203,7 @@ def _predictions(stores: Stores, uid: str, learnt: list[KeptModel]) -> Iterator[
         roles.setdefault(model.model_id, set()).update(model.roles_of(uid))
     entries = [
         entry
-        for entry in stores.root.entries(PREDICTIONS)
+        for entry in stores.root.entries(paths.PREDICTIONS)
         if entry.name.endswith(".json")
     ]
     with ThreadPoolExecutor(_READERS) as pool:

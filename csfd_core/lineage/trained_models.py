@@ -5,12 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from csfd_core.classification.classifier_store import FOLDER as NEWEST
 from csfd_core.classification.classifier_store import ClassifierStore
-from csfd_core.registry.frozen import FOLDER as FROZEN
 from csfd_core.segmentation.bundle import BUILTIN, builtin_location, read_card
-from csfd_core.segmentation.model_store import FOLDER as SEGMENTATION
 from csfd_core.segmentation.model_store import ModelStore
+from csfd_core.store import paths
 from csfd_core.store.stores import Stores
 
 TRAINING: Final = "training"
@@ -52,7 +50,7 @@ class KeptEnsemble:
     @property
     def place(self) -> str:
         """Return where it lies below the store's root."""
-        return f"{FROZEN}/{self.digest}"
+        return f"{paths.FROZEN_ENSEMBLES}/{self.digest}"
 
     @property
     def model_ids(self) -> list[str]:
@@ -71,7 +69,9 @@ class KeptEnsemble:
         return [group for group in GROUPS if group in found]
 
 
-def kept_classifiers(stores: Stores, folder: str = NEWEST) -> list[KeptModel]:
+def kept_classifiers(
+    stores: Stores, folder: str = paths.CLASSIFIERS
+) -> list[KeptModel]:
     """Return the classifiers in a folder, all folds: the newest, unless told."""
     models = ClassifierStore(stores.root, folder)
     return [
@@ -87,10 +87,17 @@ def kept_classifiers(stores: Stores, folder: str = NEWEST) -> list[KeptModel]:
 
 def kept_ensembles(stores: Stores) -> list[KeptEnsemble]:
     """Return every frozen ensemble, also one whose freezing was cut off."""
-    digests = [name for name in stores.root.folders(FROZEN) if _DIGEST.fullmatch(name)]
+    digests = [
+        name
+        for name in stores.root.folders(paths.FROZEN_ENSEMBLES)
+        if _DIGEST.fullmatch(name)
+    ]
     found = [
         KeptEnsemble(
-            digest=digest, members=tuple(kept_classifiers(stores, f"{FROZEN}/{digest}"))
+            digest=digest,
+            members=tuple(
+                kept_classifiers(stores, f"{paths.FROZEN_ENSEMBLES}/{digest}")
+            ),
         )
         for digest in digests
     ]
@@ -103,7 +110,7 @@ def kept_segmentations(stores: Stores) -> list[KeptModel]:
     found = [
         KeptModel(
             name=f"segmentation, fold {fold}",
-            place=f"{SEGMENTATION}/fold_{fold}",
+            place=f"{paths.SEGMENTATION_MODELS}/fold_{fold}",
             card=card,
         )
         for fold, card in cards.items()

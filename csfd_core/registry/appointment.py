@@ -5,7 +5,6 @@ from csfd_core.evaluation.folds import assign_folds
 from csfd_core.registry.champion import ChampionRegistry, Version
 from csfd_core.registry.decision import capital
 from csfd_core.registry.frozen import (
-    FOLDER,
     FrozenEnsemble,
     damages,
     read_frozen,
@@ -22,6 +21,7 @@ from csfd_core.registry.history import (
     changes_of,
     predecessor,
 )
+from csfd_core.store import paths
 from csfd_core.store.stores import Stores
 from csfd_core.text import count
 
@@ -106,7 +106,7 @@ def require_whole(registry: ChampionRegistry, version: Version) -> FrozenEnsembl
     if found := damages(registry.stores, version.digest):
         raise StoreError(
             f"The files of {version.title} are damaged: {found[0]} Bring "
-            f"{FOLDER}/{version.digest} back from a copy of the store."
+            f"{paths.FROZEN_ENSEMBLES}/{version.digest} back from a copy of the store."
         )
     return read_frozen(registry.stores, version.digest)
 

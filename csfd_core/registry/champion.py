@@ -20,7 +20,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from csfd_core.errors import SettingsError
-from csfd_core.registry.frozen import FOLDER, FrozenEnsemble
+from csfd_core.registry.frozen import FrozenEnsemble
 from csfd_core.registry.history import (
     ALIASES,
     CHAMPION,
@@ -32,6 +32,7 @@ from csfd_core.registry.history import (
     read_history,
 )
 from csfd_core.runtime.tracking import open_client
+from csfd_core.store import paths
 from csfd_core.store.stores import Stores
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 NAME: Final = "csfd-classifier"
-_NOTE: Final = f"{FOLDER}/registry.json"
 _STORE_TAG: Final = "csfd.store_id"
 _DIGEST_TAG: Final = "csfd.digest"
 _CHANGE_TAG: Final = "csfd.change"
@@ -73,7 +73,7 @@ class ChampionRegistry:
     @property
     def is_begun(self) -> bool:
         """Say whether the store has ever registered a version; asks the store only."""
-        return self.stores.root.exists(_NOTE)
+        return self.stores.root.exists(paths.CHAMPION_REGISTRY)
 
     def holder(self, alias: str) -> Version | None:
         """Return the version that has an alias, ``None`` where none has it.
@@ -259,7 +259,7 @@ class ChampionRegistry:
             if note.get("registered_model") != name:
                 note["registered_model"] = name
                 content = json.dumps(note, indent=2) + "\n"
-                self.stores.root.write(_NOTE, content.encode())
+                self.stores.root.write(paths.CHAMPION_REGISTRY, content.encode())
             if found is None:
                 try:
                     self._client.create_registered_model(name, tags={_STORE_TAG: own})
@@ -283,7 +283,7 @@ class ChampionRegistry:
             raise
 
     def _read_note(self) -> dict[str, Any]:
-        return dict(json.loads(self.stores.root.read(_NOTE)))
+        return dict(json.loads(self.stores.root.read(paths.CHAMPION_REGISTRY)))
 
     def _training_runs(self, frozen: FrozenEnsemble) -> list[str]:
         """Return the MLflow runs that trained the folds, as far as they are there."""

@@ -35,7 +35,6 @@ from csfd_core.registry.decision import (
     refuse,
 )
 from csfd_core.registry.frozen import (
-    FOLDER,
     NOTE,
     FrozenEnsemble,
     freeze,
@@ -53,6 +52,7 @@ from csfd_core.registry.history import (
 )
 from csfd_core.registry.promotion import decide
 from csfd_core.registry.serving import open_version
+from csfd_core.store import paths
 from csfd_core.store.stores import Stores
 from csfd_core.text import count
 from csfd_core.vocabulary import LABEL_COLUMNS
@@ -60,7 +60,6 @@ from csfd_core.vocabulary import LABEL_COLUMNS
 if TYPE_CHECKING:
     from csfd_core.runtime.tracking import TrackedRun
 
-_LAST: Final = f"{FOLDER}/decision.json"
 _REPRODUCED: Final = 3  # studies
 _SAME: Final = 0.02  # of a probability; half precision changes less than half of it
 DECISION_TAG: Final = "csfd.decision"
@@ -137,9 +136,9 @@ def is_settled(stores: Stores, model: str) -> bool:
     Asks the store only. New test studies and corrected labels are part of what the
     folds were made from, so they bring on a new contest.
     """
-    if not stores.root.exists(_LAST):
+    if not stores.root.exists(paths.LAST_DECISION):
         return False
-    last = json.loads(stores.root.read(_LAST))
+    last = json.loads(stores.root.read(paths.LAST_DECISION))
     models = ClassifierStore(stores.root)
     cards = [models.card(model, fold) or {} for fold in models.folds(model)]
     return bool(last["inputs"] == [card.get("inputs") for card in cards])
@@ -147,9 +146,9 @@ def is_settled(stores: Stores, model: str) -> bool:
 
 def read_decision(stores: Stores) -> dict[str, Any] | None:
     """Return the last decision as JSON values, ``None`` where there was none."""
-    if not stores.root.exists(_LAST):
+    if not stores.root.exists(paths.LAST_DECISION):
         return None
-    return dict(json.loads(stores.root.read(_LAST)))
+    return dict(json.loads(stores.root.read(paths.LAST_DECISION)))
 
 
 def contender_of(
@@ -343,7 +342,7 @@ def _write_last(
         "inputs": list(frozen.inputs),
         "decision": dict(note),
     }
-    stores.root.write(_LAST, _to_bytes(last))
+    stores.root.write(paths.LAST_DECISION, _to_bytes(last))
 
 
 def _number(value: object) -> float:

@@ -22,11 +22,12 @@ from csfd_core.classification.classifier_store import (
     FoldResult,
     learnt_from,
 )
+from csfd_core.data_kind import DataKind
 from csfd_core.errors import SourceError, StoreError
+from csfd_core.store import paths
 from csfd_core.store.parquet import read_note
 from csfd_core.store.stores import Stores
 
-FOLDER: Final = "models/champion"
 NOTE: Final = "ensemble.json"
 _DIGEST: Final = re.compile("[0-9a-f]{16}")
 
@@ -41,7 +42,7 @@ class FrozenEnsemble:
     model_ids: tuple[str, ...]
     inputs: tuple[str, ...]  # identity of what each fold was trained from
     manifests: tuple[str, ...]  # digests of the manifests they were trained on
-    data_kind: str  # phantom, mixed or real
+    data_kind: DataKind
     code_versions: tuple[str, ...]
     files: Mapping[str, str]  # SHA-256 by path below the folder
 
@@ -72,7 +73,7 @@ def folder_of(digest: str) -> str:
     """
     if not _DIGEST.fullmatch(digest):
         raise StoreError(f"{digest!r} is no digest of a frozen ensemble.")
-    return f"{FOLDER}/{digest}"
+    return f"{paths.FROZEN_ENSEMBLES}/{digest}"
 
 
 def freeze(stores: Stores, model: str) -> FrozenEnsemble:
@@ -103,7 +104,7 @@ def freeze(stores: Stores, model: str) -> FrozenEnsemble:
         model_ids=tuple(str(card["model_id"]) for card in cards),
         inputs=tuple(str(card["inputs"]) for card in cards),
         manifests=tuple(sorted({str(card["manifest"]) for card in cards})),
-        data_kind=_kind_of(cards),
+        data_kind=DataKind.joined(card["data_kind"] for card in cards),
         code_versions=tuple(sorted({str(card["code_version"]) for card in cards})),
         files=files,
     )
@@ -130,7 +131,8 @@ def read_frozen(stores: Stores, digest: str) -> FrozenEnsemble:
         )
     note = json.loads(stores.root.read(path))
     lists = ("folds", "model_ids", "inputs", "manifests", "code_versions")
-    return FrozenEnsemble(**{**note, **{name: tuple(note[name]) for name in lists}})
+    typed = {name: tuple(note[name]) for name in lists}
+    return FrozenEnsemble(**{**note, **typed, "data_kind": DataKind(note["data_kind"])})
 
 
 def damages(stores: Stores, digest: str) -> list[str]:
@@ -175,11 +177,6 @@ def _read_fold(source: ClassifierStore, model: str, fold: int) -> dict[str, byte
             f"writes them, or was killed while it did. Materialize {model} again."
         )
     return found
-
-
-def _kind_of(cards: Sequence[Mapping[str, Any]]) -> str:
-    kinds = {str(card["data_kind"]) for card in cards}
-    return kinds.pop() if len(kinds) == 1 else "mixed"
 
 
 def _digest_of(files: Mapping[str, str]) -> str:

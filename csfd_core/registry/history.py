@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from csfd_core.registry.frozen import FOLDER
+from csfd_core.store import paths
 from csfd_core.store.locations import Location
 
 CHAMPION: Final = "champion"  # serves
@@ -28,8 +28,6 @@ OUTSIDE: Final = "outside"  # by other means than csfd, as in MLflow's UI
 PROMOTE: Final = "promote"
 ROLLBACK: Final = "rollback"
 CONSIDER: Final = "consider"
-
-_PATH: Final = f"{FOLDER}/history.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +96,9 @@ def this_user() -> str:
 
 def read_history(root: Location) -> list[Change]:
     """Return all recorded changes, the oldest first."""
-    if not root.exists(_PATH):
+    if not root.exists(paths.CHAMPION_HISTORY):
         return []
-    lines = root.read(_PATH).decode().splitlines()
+    lines = root.read(paths.CHAMPION_HISTORY).decode().splitlines()
     return [Change.from_note(json.loads(line)) for line in lines if line]
 
 
@@ -110,7 +108,7 @@ def append_change(root: Location, change: Change) -> None:
     if change.id in {old.id for old in known}:
         return
     lines = [json.dumps(c.to_note(), sort_keys=True) for c in [*known, change]]
-    root.write(_PATH, ("\n".join(lines) + "\n").encode())
+    root.write(paths.CHAMPION_HISTORY, ("\n".join(lines) + "\n").encode())
 
 
 def changes_of(history: Sequence[Change], alias: str) -> list[Change]:

@@ -19,10 +19,12 @@ from csfd_core.classification.classifier_store import (
     learnt_from,
 )
 from csfd_core.classification.classifiers import CLASSIFIERS
-from csfd_core.classification.manifest import MANIFEST_PATH, read_manifest
+from csfd_core.classification.manifest import read_manifest
 from csfd_core.classification.trained_labels import is_corrected
 from csfd_core.evaluation.folds import assign_folds
+from csfd_core.store import paths
 from csfd_core.store.source import Sources
+from csfd_core.store.standing import usable_studies
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES
 
@@ -72,7 +74,7 @@ def count_arrivals(stores: Stores, sources: Sources) -> Arrivals:
     with_labels = {str(uid) for uid in levels.index}
     folders = {folder.name for folder in sources.studies()}
     manifest = None
-    if stores.root.exists(MANIFEST_PATH):
+    if stores.root.exists(paths.MANIFEST):
         manifest = read_manifest(stores.root).table
     return new_studies(
         table=table,
@@ -138,7 +140,7 @@ def _corrected(card: Mapping[str, Any], labels: pd.DataFrame) -> set[str]:
 
 def _usable(table: pd.DataFrame, labelled: Set[str]) -> set[str]:
     """Return the labelled, good studies outside the locked test set."""
-    good = table[table["status"] != "quarantined"]
+    good = usable_studies(table)
     places = assign_folds(good)
     known = good[list(LEVEL_NAMES)].notna().any(axis=1)
     known = known | good["study_uid"].isin(labelled)

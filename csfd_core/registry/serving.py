@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from csfd_core.classification.classifier_store import FOLDER, ClassifierStore
+from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.classifiers import CLASSIFIERS
 from csfd_core.classification.ensemble import BEST, Ensemble, read_best
 from csfd_core.classification.fit import open_trained
@@ -14,6 +14,7 @@ from csfd_core.registry.appointment import require_whole
 from csfd_core.registry.champion import ChampionRegistry, Version
 from csfd_core.registry.history import ALIASES, CHAMPION
 from csfd_core.settings import Settings
+from csfd_core.store import paths
 from csfd_core.store.stores import Stores
 
 _VERSION: Final = re.compile("v([1-9][0-9]{0,8})")
@@ -78,7 +79,7 @@ def _open_newest(stores: Stores, alias: str) -> Ensemble:
             f"{', '.join(there) or 'none'}. Train some with csfd run, or name another "
             "store in CSFD_STORE."
         )
-    return _open_folds(stores, name, FOLDER, folds)
+    return _open_folds(stores, name, paths.CLASSIFIERS, folds)
 
 
 def _open_folds(

@@ -38,6 +38,7 @@ from csfd_core.segmentation.training import (
     train,
 )
 from csfd_core.settings import lock_digest
+from csfd_core.store.standing import usable_studies
 from csfd_core.store.stores import Stores
 
 CODE_VERSION: Final = "1"  # raised when the same inputs must be trained again
@@ -75,7 +76,7 @@ def split_studies(studies: pd.DataFrame, fold: int) -> MaskSplit:
         studies: The table of studies.
         fold: Held out for validation.
     """
-    usable = studies[studies["status"] != "quarantined"].dropna(subset=["mask_hash"])
+    usable = usable_studies(studies).dropna(subset=["mask_hash"])
     folds = assign_folds(usable)
     groups: dict[str, list[tuple[str, str, str]]] = {}
     rows = zip(usable.itertuples(), folds.itertuples(), strict=True)

@@ -1,6 +1,6 @@
 """Predicted masks and crops of a store's studies, made where they are not current."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -9,7 +9,7 @@ import pandas as pd
 from csfd_core.crops.cutting import CropConfig
 from csfd_core.crops.maker import CropMaker
 from csfd_core.errors import StoreError
-from csfd_core.ingest.outcomes import QUARANTINED, UNCHANGED, WRITTEN, MaskOutcome
+from csfd_core.ingest.outcomes import Outcome, StudyOutcome
 from csfd_core.segmentation.model_store import ModelChoice, ModelStore, choose_model
 from csfd_core.segmentation.predict import Prediction, VertebraPredictor
 from csfd_core.segmentation.reading import read_reduced
@@ -56,23 +56,18 @@ class MaskMaker:
         volume = read_reduced(self._stores.slices, study_uid, predictor.step_mm)
         return predictor.predict(volume)
 
-    def make(self, study_uid: str) -> MaskOutcome:
+    def make(self, study_uid: str) -> StudyOutcome:
         """Predict and keep the mask of a study, unless it is current."""
         record = self._stores.metadata.read_record(study_uid)
         if record is None or record.is_quarantined:
-            return MaskOutcome(study_uid=study_uid, action=QUARANTINED)
+            return StudyOutcome(study_uid=study_uid, action=Outcome.QUARANTINED)
         if self.is_current(record):
             note = self._stores.predicted_masks.read_note(study_uid) or {}
-            return MaskOutcome(study_uid=study_uid, action=UNCHANGED, note=note)
+            return _outcome(Outcome.UNCHANGED, note)
         prediction = self.predict(study_uid)
         note = self._note(record, prediction)
         self._stores.predicted_masks.write(study_uid, prediction.mask, note)
-        return MaskOutcome(
-            study_uid=study_uid,
-            action=WRITTEN,
-            note=note,
-            seconds=sum(prediction.seconds.values()),
-        )
+        return _outcome(Outcome.WRITTEN, note, sum(prediction.seconds.values()))
 
     def is_current(self, record: StudyRecord) -> bool:
         """Say whether a predicted mask is what its model would give again."""
@@ -115,6 +110,21 @@ class MaskMaker:
             "flags": list(prediction.review.flags),
             **asdict(geometry),
         }
+
+
+def _outcome(
+    action: Outcome, note: Mapping[str, Any], seconds: float = 0.0
+) -> StudyOutcome:
+    return StudyOutcome(
+        study_uid=note["study_uid"],
+        action=action,
+        content_hash=note["content_hash"],
+        model_id=note["model_id"],
+        standing=note["standing"],
+        levels=tuple(note["levels"]),
+        flags=tuple(note["flags"]),
+        seconds=seconds,
+    )
 
 
 def studies_without_crops(

@@ -17,9 +17,9 @@ from csfd_core.segmentation.bundle import (
     read_bundle,
     read_card,
 )
+from csfd_core.store import paths
 from csfd_core.store.locations import Location
 
-FOLDER: Final = "models/segmentation"
 OUT_OF_FOLD: Final = "out_of_fold"  # the model held this study's fold out
 UNSEEN: Final = "unseen"  # it trained no model
 IN_SAMPLE: Final = "in_sample"  # the model was trained on it
@@ -42,12 +42,12 @@ class ModelStore:
 
     def of_fold(self, fold: int) -> Location:
         """Return where the model of a fold lies."""
-        return self.location.join(f"{FOLDER}/fold_{fold}")
+        return self.location.join(f"{paths.SEGMENTATION_MODELS}/fold_{fold}")
 
     def cards(self) -> dict[int, dict[str, Any]]:
         """Return the facts of each model that is there, by fold."""
         found = {}
-        for name in self.location.folders(FOLDER):
+        for name in self.location.folders(paths.SEGMENTATION_MODELS):
             fold = name.removeprefix("fold_")
             card = read_card(self.of_fold(int(fold))) if fold.isdigit() else None
             if card is not None:

@@ -12,11 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from csfd_core.store import paths
 from csfd_core.store.locations import Location
 from csfd_core.store.parquet import read_note, read_parquet, write_parquet
-from csfd_core.vocabulary import require_uid
 
-FOLDER: Final = "crops"
 _SCHEMA: Final = pa.schema(
     [
         pa.field("level", pa.string(), nullable=False),
@@ -47,7 +46,7 @@ class CropStore:
         Raises:
             IdentifierError: If ``study_uid`` is no valid UID.
         """
-        return f"{FOLDER}/{require_uid(study_uid)}.parquet"
+        return paths.of_study(paths.CROPS, study_uid)
 
     def write(
         self, study_uid: str, rows: Sequence[dict[str, Any]], note: dict[str, Any]

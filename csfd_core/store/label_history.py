@@ -15,12 +15,12 @@ from typing import Any, Final, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from csfd_core.store import paths
 from csfd_core.store.labels import Labels, LabelTable, read_all_labels
 from csfd_core.store.locations import Location
 from csfd_core.store.parquet import read_parquet, write_parquet
 from csfd_core.vocabulary import LABEL_COLUMNS
 
-PATH: Final = "metadata/label_versions.parquet"
 _SCHEMA: Final = pa.schema(
     [
         ("study_uid", pa.string()),
@@ -139,7 +139,7 @@ class LabelHistory:
         table = pa.concat_tables(
             [self._read(), pa.Table.from_pylist(rows, schema=_SCHEMA)]
         )
-        write_parquet(self._location, PATH, table, {})
+        write_parquet(self._location, paths.LABEL_VERSIONS, table, {})
         return known | {row["study_uid"]: _to_version(row) for row in rows}
 
     def drop_study(self, study_uid: str) -> None:
@@ -147,12 +147,12 @@ class LabelHistory:
         table = self._read()
         kept = table.filter(pc.not_equal(table["study_uid"], study_uid))
         if kept.num_rows < table.num_rows:
-            write_parquet(self._location, PATH, kept, {})
+            write_parquet(self._location, paths.LABEL_VERSIONS, kept, {})
 
     def _read(self) -> pa.Table:
-        if not self._location.exists(PATH):
+        if not self._location.exists(paths.LABEL_VERSIONS):
             return _SCHEMA.empty_table()
-        table, _ = read_parquet(self._location, PATH)
+        table, _ = read_parquet(self._location, paths.LABEL_VERSIONS)
         return table.cast(_SCHEMA)
 
 

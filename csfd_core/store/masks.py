@@ -16,11 +16,10 @@ from PIL import Image
 
 from csfd_core.dicom.geometry import VolumeGeometry
 from csfd_core.errors import StoreError
+from csfd_core.store import paths
 from csfd_core.store.locations import Location
 from csfd_core.store.parquet import read_note, read_parquet, write_parquet
-from csfd_core.vocabulary import require_uid
 
-FOLDER: Final = "masks"
 FORMAT: Final = 1
 _SCHEMA: Final = pa.schema(
     [
@@ -35,7 +34,7 @@ class MaskStore:
     """Masks of every study that has one, under one store location."""
 
     location: Location
-    folder: str = FOLDER
+    folder: str = paths.MASKS
 
     def path(self, study_uid: str) -> str:
         """Return the path of a study's file, relative to the store.
@@ -43,7 +42,7 @@ class MaskStore:
         Raises:
             IdentifierError: If ``study_uid`` is no valid UID.
         """
-        return f"{self.folder}/{require_uid(study_uid)}.parquet"
+        return paths.of_study(self.folder, study_uid)
 
     def write(
         self, study_uid: str, mask: npt.NDArray[np.uint8], note: dict[str, Any]

@@ -22,18 +22,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from csfd_core.data_kind import DataKind
 from csfd_core.dicom.findings import Finding, Status
 from csfd_core.dicom.geometry import VolumeGeometry, positions_along_normal_mm
 from csfd_core.dicom.headers import SliceHeader
 from csfd_core.errors import StoreError
+from csfd_core.store import paths
 from csfd_core.store.locations import FileEntry, Location
 from csfd_core.store.parquet import read_note, read_parquet, write_parquet
-from csfd_core.store.source import DataKind
-from csfd_core.vocabulary import LEVEL_NAMES, OVERALL, require_uid
+from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
-SLICES_FOLDER: Final = "metadata/slices"
-LISTINGS_FOLDER: Final = "metadata/listings"
-STUDIES_PATH: Final = "metadata/studies.parquet"
 _READERS: Final = 16  # reading footers waits for the disk or the network
 SCAN_VERSION: Final = 1  # raised when older records must be made again
 
@@ -75,7 +73,7 @@ class StudyRecord:
     """What the store knows of one study. Kept as the note of its header table."""
 
     study_uid: str
-    status: str
+    status: Status
     findings: tuple[tuple[str, str], ...]  # (code, detail), in order of precedence
     notes: tuple[str, ...]
     slice_count: int
@@ -93,7 +91,7 @@ class StudyRecord:
     @property
     def is_quarantined(self) -> bool:
         """Whether the study must not be used."""
-        return self.status == Status.QUARANTINED
+        return self.status is Status.QUARANTINED
 
     @property
     def codes(self) -> list[str]:
@@ -125,7 +123,7 @@ class MetadataStore:
         Raises:
             IdentifierError: If ``study_uid`` is no valid UID.
         """
-        return f"{SLICES_FOLDER}/{require_uid(study_uid)}.parquet"
+        return paths.of_study(paths.HEADERS, study_uid)
 
     def write_headers(
         self, record: StudyRecord, headers: Sequence[SliceHeader]
@@ -149,7 +147,7 @@ class MetadataStore:
         Raises:
             IdentifierError: If ``study_uid`` is no valid UID.
         """
-        return f"{LISTINGS_FOLDER}/{require_uid(study_uid)}.json"
+        return paths.of_study(paths.LISTINGS, study_uid, ".json")
 
     def holds(self, record: StudyRecord, headers: Sequence[SliceHeader]) -> bool:
         """Say whether a study is stored just so, whatever the times of its files."""
@@ -218,7 +216,7 @@ class MetadataStore:
 
     def record_entries(self) -> list[FileEntry]:
         """List the header tables of all studies, sorted by study."""
-        entries = self.location.entries(SLICES_FOLDER)
+        entries = self.location.entries(paths.HEADERS)
         return [entry for entry in entries if entry.name.endswith(".parquet")]
 
     def study_uids(self) -> list[str]:
@@ -237,7 +235,7 @@ class MetadataStore:
         """
         table = pa.Table.from_pandas(studies, _STUDIES_SCHEMA, preserve_index=False)
         note = {"inputs": inputs, "data_kind": data_kind}
-        write_parquet(self.location, STUDIES_PATH, table, note)
+        write_parquet(self.location, paths.STUDIES, table, note)
 
     def drop_study(self, study_uid: str) -> None:
         """Take a study out of the table of studies, if it is in one.
@@ -245,12 +243,12 @@ class MetadataStore:
         The table still says what it was built from: so it is built anew, with all that
         follows from it, by whoever compares that with the headers next.
         """
-        if not self.location.exists(STUDIES_PATH):
+        if not self.location.exists(paths.STUDIES):
             return
-        table, note = read_parquet(self.location, STUDIES_PATH)
+        table, note = read_parquet(self.location, paths.STUDIES)
         kept = table.filter(pc.not_equal(table["study_uid"], study_uid))
         if kept.num_rows < table.num_rows:
-            write_parquet(self.location, STUDIES_PATH, kept, note)
+            write_parquet(self.location, paths.STUDIES, kept, note)
 
     def read_studies(self) -> pd.DataFrame:
         """Return the table of studies.
@@ -258,7 +256,7 @@ class MetadataStore:
         Raises:
             SourceError: If there is none yet.
         """
-        table, _ = read_parquet(self.location, STUDIES_PATH)
+        table, _ = read_parquet(self.location, paths.STUDIES)
         studies: pd.DataFrame = table.to_pandas()
         return studies
 
@@ -268,15 +266,14 @@ class MetadataStore:
         Raises:
             SourceError: If there is no table yet.
         """
-        kind: DataKind = read_note(self.location, STUDIES_PATH)["data_kind"]
-        return kind
+        return DataKind(read_note(self.location, paths.STUDIES)["data_kind"])
 
     def read_studies_inputs(self) -> str | None:
         """Return what the table was built from, ``None`` where there is no table."""
-        if not self.location.exists(STUDIES_PATH):
+        if not self.location.exists(paths.STUDIES):
             return None
         try:
-            return str(read_note(self.location, STUDIES_PATH)["inputs"])
+            return str(read_note(self.location, paths.STUDIES)["inputs"])
         except StoreError:  # of another origin: it is built anew
             return None
 
@@ -294,7 +291,8 @@ def _content_of(record: StudyRecord) -> str:
 
 
 def _to_record(note: dict[str, Any]) -> StudyRecord:
-    return StudyRecord(**{key: _tuples(value) for key, value in note.items()})
+    values = {key: _tuples(value) for key, value in note.items()}
+    return StudyRecord(**{**values, "status": Status(note["status"])})
 
 
 def _tuples(value: Any) -> Any:  # noqa: ANN401 - any JSON value

@@ -18,11 +18,11 @@ from csfd_core.dicom.geometry import VolumeGeometry, positions_along_normal_mm
 from csfd_core.dicom.headers import SliceHeader
 from csfd_core.dicom.pixels import read_grey_levels
 from csfd_core.errors import StoreError
+from csfd_core.store import paths
 from csfd_core.store.locations import Location
 from csfd_core.store.parquet import read_note, read_parquet, read_rows, write_parquet
-from csfd_core.vocabulary import BONE_WINDOW, Window, require_uid
+from csfd_core.vocabulary import BONE_WINDOW, Window
 
-FOLDER: Final = "slices"
 JPEG_QUALITY: Final = 96  # 95 falls below 42 dB inside bone on the noisiest kernels
 _FORMAT: Final = 1  # raised when files of an older csfd must be written anew
 _SCHEMA: Final = pa.schema(
@@ -84,7 +84,7 @@ class SliceStore:
         Raises:
             IdentifierError: If ``study_uid`` is no valid UID.
         """
-        return f"{FOLDER}/{require_uid(study_uid)}.parquet"
+        return paths.of_study(paths.SLICES, study_uid)
 
     def write(
         self,

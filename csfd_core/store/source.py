@@ -11,8 +11,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
+from csfd_core.data_kind import DataKind
 from csfd_core.errors import SourceError
 from csfd_core.store.locations import FileEntry, Location
 from csfd_core.vocabulary import is_uid
@@ -24,7 +25,6 @@ LABELS_FILE: Final = "train.csv"
 BOXES_FILE: Final = "train_bounding_boxes.csv"
 PHANTOM_FILE: Final = "phantom.json"  # lies beside the labels of a synthetic source
 
-DataKind = Literal["phantom", "real", "mixed"]
 
 _MASK_SUFFIXES: Final = (".nii.gz", ".nii")
 
@@ -229,12 +229,10 @@ def data_kind(locations: Sequence[Location]) -> DataKind:
     kinds = set()
     for location in locations:
         if location.exists(PHANTOM_FILE):
-            kinds.add(True)
+            kinds.add(DataKind.PHANTOM)
         elif location.exists(LABELS_FILE) or location.exists(IMAGES_FOLDER):
-            kinds.add(False)
-    if kinds == {True, False}:
-        return "mixed"
-    return "phantom" if kinds == {True} else "real"
+            kinds.add(DataKind.REAL)
+    return DataKind.joined(kinds or {DataKind.REAL})
 
 
 def _is_beside_studies(entry: FileEntry) -> bool:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from csfd_core.store import paths
 from csfd_core.store.crops import CropStore
 from csfd_core.store.label_history import LabelHistory
 from csfd_core.store.locations import Location
@@ -35,7 +36,7 @@ class Stores:
     @property
     def predicted_masks(self) -> MaskStore:
         """Masks that the segmentation has predicted."""
-        return MaskStore(self.root, "predicted_masks")
+        return MaskStore(self.root, paths.PREDICTED_MASKS)
 
     @property
     def crops(self) -> CropStore:

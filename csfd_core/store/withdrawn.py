@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from csfd_core.store import paths
 from csfd_core.store.locations import Location
-from csfd_core.vocabulary import is_uid, require_uid
+from csfd_core.vocabulary import is_uid
 
-FOLDER: Final = "withdrawn"
 _SUFFIX: Final = ".json"
 
 
@@ -48,11 +48,13 @@ class WithdrawnStore:
         Raises:
             IdentifierError: If ``study_uid`` is no valid UID.
         """
-        return f"{FOLDER}/{require_uid(study_uid)}{_SUFFIX}"
+        return paths.of_study(paths.WITHDRAWN, study_uid, _SUFFIX)
 
     def study_uids(self) -> frozenset[str]:
         """Return all withdrawn studies: one listing, no file is read."""
-        names = (e.name.removesuffix(_SUFFIX) for e in self.location.entries(FOLDER))
+        names = (
+            e.name.removesuffix(_SUFFIX) for e in self.location.entries(paths.WITHDRAWN)
+        )
         return frozenset(name for name in names if is_uid(name))
 
     def has(self, study_uid: str) -> bool:

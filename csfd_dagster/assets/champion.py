@@ -105,7 +105,7 @@ def unseen_predictions(
         metadata={
             "model": ensemble.title,
             "note": ensemble.notice or "The champion speaks.",
-            "trained_on": ensemble.data_kind,
+            "trained_on": ensemble.data_kind.value,
             "studies": len(chosen),
             "true": table_of(true),
             "predicted": table_of(predicted),

@@ -58,7 +58,7 @@ def training_manifest(
                 {str(why): int(count) for why, count in left_out.items()}
             ),
             "folds": table_of(balance),
-            "data_kind": manifest.data_kind,
+            "data_kind": manifest.data_kind.value,
         },
         data_version=dg.DataVersion(manifest.inputs[:16]),
     )

@@ -7,14 +7,16 @@ from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.classifiers import CLASSIFIERS
 from csfd_core.classification.ensemble import write_best
 from csfd_core.classification.manifest import read_manifest
+from csfd_core.ingest.outcomes import Outcome
 from csfd_core.reports.comparison.example_choice import choose_examples
-from csfd_core.reports.comparison.report import FOLDER, write_comparison
+from csfd_core.reports.comparison.report import write_comparison
 from csfd_core.reports.comparison.summary import compare
 from csfd_core.reports.leakage.audit import audit_progress, is_current, run_audit
 from csfd_core.reports.leakage.config import PROFILES as AUDIT_PROFILES
 from csfd_core.reports.leakage.report import report_location
 from csfd_core.reports.leakage.report import write_report as write_audit
 from csfd_core.reports.page import INDEX, Written
+from csfd_core.store import paths
 from csfd_dagster.assets.classification import (
     CLASSIFIER_ASSETS,
     GROUP,
@@ -60,7 +62,9 @@ def leakage_audit(
     location = report_location(stores)
     page = dg.MetadataValue.path(f"{location}/{INDEX}")
     if is_current(stores, config):
-        return dg.MaterializeResult(metadata={"outcome": "unchanged", "page": page})
+        return dg.MaterializeResult(
+            metadata={"outcome": Outcome.UNCHANGED.value, "page": page}
+        )
     with mlflow.run(context) as run:
         with audit_progress() as on_progress:
             audit = run_audit(stores, config, on_progress)
@@ -74,7 +78,7 @@ def leakage_audit(
         metadata={
             "outcome": "measured",
             "page": page,
-            "data_kind": audit.data_kind,
+            "data_kind": audit.data_kind.value,
             "protocols": table_of(frame[["protocol", "auc", "f1", "loss"]]),
             **figures_of(written),
         }
@@ -103,7 +107,7 @@ def comparison_report(
     best = comparison.best or next(iter(comparison.results))
     write_best(stores, best)
     examples = choose_examples(stores, manifest, best)
-    location = stores.root.join(FOLDER)
+    location = stores.root.join(paths.COMPARISON_REPORT)
     written = write_comparison(location, comparison, facts, examples)
     with mlflow.run(context) as run:
         run.log_params({"best": best, "data_kind": comparison.data_kind})
@@ -118,7 +122,7 @@ def comparison_report(
     return dg.MaterializeResult(
         metadata={
             "best": best,
-            "data_kind": comparison.data_kind,
+            "data_kind": comparison.data_kind.value,
             "page": dg.MetadataValue.path(f"{location}/{INDEX}"),
             "models": table_of(comparison.models[["model", "weights", *_LOGGED]]),
             **figures_of(written),

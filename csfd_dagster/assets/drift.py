@@ -51,7 +51,7 @@ def data_drift(
             {
                 "verdict": drift.verdict,
                 "model": drift.groups.serving and drift.groups.serving.title,
-                "data_kind": drift.groups.data_kind,
+                "data_kind": drift.groups.data_kind.value,
                 "inputs": drift.groups.inputs[:12],
             }
         )
@@ -69,7 +69,7 @@ def data_drift(
             "predicted_now": drift.predictions.made,
             "drifted_features": len(drift.drifted),
             "judged_features": len(drift.judged),
-            "data_kind": drift.groups.data_kind,
+            "data_kind": drift.groups.data_kind.value,
             "page": dg.MetadataValue.path(f"{location}/{INDEX}"),
             "features": table_of(table[_SHOWN]),
             **figures_of(written),

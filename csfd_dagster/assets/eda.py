@@ -9,6 +9,7 @@ from typing import Final
 
 import dagster as dg
 
+from csfd_core.ingest.outcomes import Outcome
 from csfd_core.reports.eda.film import OVERLAY, PLAIN, PREVIEW
 from csfd_core.reports.eda.inputs import read_inputs
 from csfd_core.reports.eda.report import make_film, report_location, write_eda_report
@@ -67,7 +68,7 @@ def mask_overlay_video(
         run.log_files(films.files())
     return dg.MaterializeResult(
         metadata={
-            "outcome": "written" if is_new else "unchanged",
+            "outcome": (Outcome.WRITTEN if is_new else Outcome.UNCHANGED).value,
             "study_uid": films.note.study_uid,
             "frames": films.note.frame_count,
             "preview": picture(films.preview, kind="webp"),

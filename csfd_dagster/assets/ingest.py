@@ -18,12 +18,13 @@ from csfd_core.ingest.convert import (
     study_tasks,
     verify_slices,
 )
-from csfd_core.ingest.outcomes import FAILED, UNCHANGED, WRITTEN, StudyOutcome
+from csfd_core.ingest.outcomes import Outcome, StudyOutcome
 from csfd_core.ingest.presence import keep_study, presence_notes
 from csfd_core.ingest.studies_table import write_studies_table
 from csfd_core.reports.eda.histograms import plot_counts, plot_histograms
 from csfd_core.reports.eda.montage import mask_montage, study_montage
 from csfd_core.store.metadata import STUDIES_COLUMNS
+from csfd_core.store.standing import usable_studies
 from csfd_core.text import count
 from csfd_dagster.partitions import MANY_STUDIES, studies
 from csfd_dagster.presentation import picture, table_of_counts, table_preview
@@ -94,7 +95,11 @@ def slice_store(
     tasks, kept = _tasks(context, source, store)
     outcomes = [*executor.run(convert_slices, tasks), *kept]
     slices = store.open().slices
-    names = {o.study_uid for o in outcomes if o.action in (WRITTEN, UNCHANGED)}
+    names = {
+        o.study_uid
+        for o in outcomes
+        if o.action in (Outcome.WRITTEN, Outcome.UNCHANGED)
+    }
     result = _record(
         context,
         outcomes,
@@ -155,7 +160,7 @@ def metadata_table(
     stores, sources = store.open(), source.open()
     table, notes = write_studies_table(stores, sources)
     notes += presence_notes(stores, sources)
-    good = table[table["status"] != "quarantined"]
+    good = usable_studies(table)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": len(table),
@@ -211,7 +216,7 @@ def _tasks(
 
 
 def _check_slices(outcomes: Sequence[StudyOutcome]) -> dg.AssetCheckResult:
-    failed = [outcome for outcome in outcomes if outcome.action == FAILED]
+    failed = [outcome for outcome in outcomes if outcome.action == Outcome.FAILED]
     return dg.AssetCheckResult(
         check_name="slices_decode",
         passed=not failed,
@@ -229,7 +234,7 @@ def _record(
     montage_of: Callable[[str], bytes | None] = lambda uid: None,
 ) -> dg.MaterializeResult:
     """Attach each study's outcome and picture to its partition, the sums to the run."""
-    failed = [outcome for outcome in outcomes if outcome.action == FAILED]
+    failed = [outcome for outcome in outcomes if outcome.action == Outcome.FAILED]
     if failed:
         raise dg.Failure(
             f"{len(failed)} of {len(outcomes)} studies failed; the first, "
@@ -238,7 +243,7 @@ def _record(
         )
     for outcome in outcomes:
         metadata: dict[str, Any] = {
-            "outcome": outcome.action,
+            "outcome": outcome.action.value,
             "slices": outcome.slice_count,
             "source_bytes": outcome.source_bytes,
             "written_bytes": outcome.stored_bytes,

@@ -6,12 +6,11 @@ named, described and recorded.
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict
 
 import dagster as dg
 
 from csfd_core.crops.maker import CropMaker
-from csfd_core.ingest.outcomes import FAILED, MaskOutcome, make_all
+from csfd_core.ingest.outcomes import Outcome, StudyOutcome, make_all
 from csfd_core.reports.segmentation.training_run import (
     FoldRun,
     SegmentationRun,
@@ -140,27 +139,27 @@ def _describe_report(found: SegmentationRun) -> dict[str, dg.MetadataValue]:
 
 
 def _record(
-    context: dg.AssetExecutionContext, made: Iterable[MaskOutcome]
+    context: dg.AssetExecutionContext, made: Iterable[StudyOutcome]
 ) -> dg.MaterializeResult:
     """Attach each study's outcome to its partition, and the counts to the run."""
     outcomes = list(made)
     for outcome in outcomes:
         context.add_asset_metadata(
             {
-                "outcome": outcome.action,
-                "model_id": str(outcome.note.get("model_id", "")),
-                "standing": str(outcome.note.get("standing", "")),
-                "levels": ", ".join(outcome.note.get("levels", [])),
-                "flags": "\n".join(outcome.note.get("flags", [])) or "none",
+                "outcome": outcome.action.value,
+                "model_id": outcome.model_id,
+                "standing": outcome.standing,
+                "levels": ", ".join(outcome.levels),
+                "flags": "\n".join(outcome.flags) or "none",
                 "seconds": outcome.seconds,
             },
             partition_key=outcome.study_uid,
         )
-    failed = [asdict(o) for o in outcomes if o.action == FAILED]
+    failed = [o for o in outcomes if o.action is Outcome.FAILED]
     if failed:
         raise dg.Failure(
             f"{len(failed)} of {len(outcomes)} studies failed; the first, "
-            f"{failed[0]['study_uid']}: {failed[0]['message']} The others are stored "
+            f"{failed[0].study_uid}: {failed[0].message} The others are stored "
             "and will not be done again."
         )
     counts = Counter(outcome.action for outcome in outcomes)

@@ -10,6 +10,7 @@ from csfd_core.classification.manifest import (
     read_manifest,
 )
 from csfd_core.evaluation.folds import assign_folds
+from csfd_core.store.standing import usable_studies
 from csfd_dagster.presentation import table_of
 from csfd_dagster.resources.stores import StoreResource
 
@@ -28,7 +29,7 @@ def no_patient_is_in_two_folds(store: StoreResource) -> dg.AssetCheckResult:
     table = read_manifest(stores.root).table
     crossed = patients_in_two_folds(table)
     studies = stores.metadata.read_studies()
-    used = studies[studies["status"] != "quarantined"]  # others may repeat a study
+    used = usable_studies(studies)  # others may repeat a study
     wanted = assign_folds(used).set_index("study_uid")
     found = table.drop_duplicates("study_uid").set_index("study_uid")
     common = found.index.intersection(wanted.index)

@@ -5,6 +5,7 @@ import numpy as np
 
 from csfd_core.store.metadata import STUDIES_COLUMNS
 from csfd_core.store.source import StudyFolder
+from csfd_core.store.standing import usable_studies
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL, is_uid
 from csfd_dagster.resources.stores import SourceResource, StoreResource
 
@@ -30,7 +31,7 @@ def rows_agree_with_source(
     }
     missing = sorted(set(folders) - set(table.index))
     extra = sorted(set(table.index) - set(folders))
-    good = table[table["status"] != "quarantined"]
+    good = usable_studies(table)
     uneven = [
         uid
         for uid, count in good["slice_count"].items()
@@ -58,7 +59,7 @@ def study_uids_are_unique(store: StoreResource) -> dg.AssetCheckResult:
     """A study that stands in two rows would be counted, and trained on, twice."""
     table = store.open().metadata.read_studies()
     repeated = table["study_uid"][table["study_uid"].duplicated()].unique()
-    trusted = table[table["status"] != "quarantined"]["study_uid"]
+    trusted = usable_studies(table)["study_uid"]
     invalid = [uid for uid in trusted if not is_uid(uid)]
     return dg.AssetCheckResult(
         passed=not len(repeated) and not invalid,
@@ -88,7 +89,7 @@ def spacing_is_uniform(store: StoreResource) -> dg.AssetCheckResult:
     """
     stores = store.open()
     table = stores.metadata.read_studies()
-    trusted = table["study_uid"][table["status"] != "quarantined"]
+    trusted = usable_studies(table)["study_uid"]
     uneven = []
     for study_uid in trusted:
         gaps_mm = -np.diff(stores.metadata.read_positions_mm(study_uid))

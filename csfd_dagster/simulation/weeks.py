@@ -20,7 +20,7 @@ import dagster as dg
 from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.classifiers import CLASSIFIERS
 from csfd_core.errors import CsfdError, SettingsError
-from csfd_core.ingest.outcomes import WRITTEN
+from csfd_core.ingest.outcomes import Outcome
 from csfd_core.lineage.forward import files_of
 from csfd_core.lineage.withdrawal import withdraw
 from csfd_core.registry.champion import ChampionRegistry
@@ -29,6 +29,7 @@ from csfd_core.registry.history import this_user
 from csfd_core.reports.segmentation.training_run import TAKEN, TRAINED
 from csfd_core.runtime.executors import default_workers, open_executor
 from csfd_core.settings import PROJECT_ROOT
+from csfd_core.store.standing import is_quarantined
 from csfd_core.text import count
 from csfd_dagster.phases import (
     QUIET,
@@ -51,7 +52,8 @@ from csfd_dagster.simulation.plan import SimulationConfig, Week, plan_weeks
 TABLE: Final = "simulation.csv"
 _HOME: Final = "dagster"
 _TICKS: Final = 6  # until the sensor has taken up everything that is complete
-_ANEW: Final = {WRITTEN, TRAINED, TAKEN}  # outcomes of what was not there before
+# Outcomes of what was not there before.
+_ANEW: Final = {Outcome.WRITTEN, TRAINED, TAKEN}
 _NIGHT: Final = time(2, tzinfo=UTC)
 _REASON: Final = "The patient has withdrawn consent."
 # Short trainings: they follow what the data teach, and a simulation stays short.
@@ -197,7 +199,7 @@ class _Simulation:
         stores, ledger = self.project.stores, self.ledger
         made = list(_made_since(instance, begun))
         table = stores.metadata.read_studies()
-        is_bad = table["status"] == "quarantined"
+        is_bad = is_quarantined(table)
         ledger.note_places(stores)
         models = ClassifierStore(stores.root)
         cards = [models.card(n, k) or {} for n in CLASSIFIERS for k in models.folds(n)]

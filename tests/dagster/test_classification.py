@@ -9,9 +9,10 @@ import pytest
 from dagster import AssetKey
 
 from csfd_core.classification.classifier_store import ClassifierStore
-from csfd_core.classification.manifest import MANIFEST_COLUMNS, MANIFEST_PATH
+from csfd_core.classification.manifest import MANIFEST_COLUMNS
 from csfd_core.errors import SettingsError
 from csfd_core.evaluation.folds import fold_of, is_test
+from csfd_core.store import paths
 from csfd_core.store.locations import Location
 from csfd_core.store.metadata import STUDIES_COLUMNS, MetadataStore
 from csfd_core.store.parquet import write_parquet
@@ -125,7 +126,7 @@ def write_manifest(
     schema = pa.schema([(name, kind) for name, kind, _ in MANIFEST_COLUMNS])
     table = pa.Table.from_pylist(rows, schema=schema)
     note = {"crop": {}, "data_kind": "phantom", "inputs": "x"}
-    write_parquet(root, MANIFEST_PATH, table, note)
+    write_parquet(root, paths.MANIFEST, table, note)
 
 
 def run_check(check: dg.AssetChecksDefinition, tmp_path: Path) -> dg.AssetCheckResult:

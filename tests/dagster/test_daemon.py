@@ -19,8 +19,8 @@ from csfd_core.phantom.config import PhantomConfig
 from csfd_core.phantom.source import write_phantom_source
 from csfd_core.runtime.executors import InlineExecutor
 from csfd_core.settings import PROJECT_ROOT
+from csfd_core.store import paths
 from csfd_core.store.locations import Location
-from csfd_core.store.metadata import STUDIES_PATH
 from csfd_core.store.stores import Stores
 from csfd_dagster.schedules import NAME
 
@@ -65,7 +65,7 @@ def told(folder: Path) -> str:
 def has_happened(instance: dg.DagsterInstance, folder: Path) -> bool:
     """Say whether the run has made the table, and a tick has found it running."""
     run = run_of_the_schedule(instance)
-    table = folder / "store" / STUDIES_PATH
+    table = folder / "store" / paths.STUDIES
     ends = run is not None and run.status is dg.DagsterRunStatus.FAILURE
     return ends or (table.exists() and WAITS in told(folder))
 

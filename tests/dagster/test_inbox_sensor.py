@@ -21,7 +21,7 @@ from support.dicom_studies import neck_mask, volume_affine_ras, write_mask, writ
 
 from csfd_core.lineage.forward import files_of
 from csfd_core.store.locations import Location
-from csfd_core.store.metadata import LISTINGS_FOLDER
+from csfd_core.store.paths import LISTINGS
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS
 from csfd_dagster.definitions import build_defs
@@ -115,7 +115,7 @@ class Place:
                 path.stat().st_mtime_ns,
             )
             for path in root.rglob("*")
-            if path.is_file() and LISTINGS_FOLDER not in str(path)
+            if path.is_file() and LISTINGS not in str(path)
         }
 
     def note(self, uid: str, **facts: Any) -> None:

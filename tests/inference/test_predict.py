@@ -29,13 +29,8 @@ from csfd_core.classification.fit import fit_classifier, plan_classifier
 from csfd_core.classification.manifest import Manifest
 from csfd_core.errors import SettingsError, SourceError, StoreError
 from csfd_core.evaluation.folds import is_test
-from csfd_core.inference.predict import (
-    PREDICTED,
-    REFUSED,
-    PredictedStudy,
-    predict_input,
-    predict_stored,
-)
+from csfd_core.inference.predict import PredictedStudy, predict_input, predict_stored
+from csfd_core.ingest.outcomes import Outcome
 from csfd_core.registry.serving import open_ensemble
 from csfd_core.reports.comparison.example_choice import choose_examples
 from csfd_core.segmentation.bundle import ModelBundle
@@ -146,7 +141,7 @@ def test_a_study_becomes_the_json_of_the_contract(
     assert note["trained_on"] == "phantom"
     assert "synthetic phantom" in note["notice"]
     study = found[STUDY_UID]
-    assert study.action == PREDICTED
+    assert study.action == Outcome.PREDICTED
     assert dict(study.probabilities) == pytest.approx(note["probabilities"], abs=1e-6)
     text = json.dumps(note)
     assert "Sensitive" not in text
@@ -158,8 +153,8 @@ def test_a_bad_study_is_refused_and_the_others_go_on(
 ) -> None:
     found = predict(source, tmp_path / "out", ensemble)
     assert {uid: study.action for uid, study in found.items()} == {
-        STUDY_UID: PREDICTED,
-        OTHER_UID: REFUSED,
+        STUDY_UID: Outcome.PREDICTED,
+        OTHER_UID: Outcome.REFUSED,
     }
     assert "missing" in found[OTHER_UID].message
     assert [file.name for file in (tmp_path / "out").iterdir()] == [f"{STUDY_UID}.json"]

@@ -30,7 +30,7 @@ from csfd_core.ingest.convert import (
     run_studies,
     scan_headers,
 )
-from csfd_core.ingest.outcomes import FAILED, QUARANTINED, UNCHANGED, WRITTEN
+from csfd_core.ingest.outcomes import Outcome
 from csfd_core.ingest.studies_table import studies_table_inputs, write_studies_table
 from csfd_core.runtime.executors import InlineExecutor, open_executor
 from csfd_core.store.locations import Location
@@ -108,7 +108,7 @@ def test_rerun_changes_nothing_and_reads_no_slice(
 
     monkeypatch.setattr(Location, "read_beginnings", refuse)
     outcomes = [convert_study(task) for task in tasks(source, store)]
-    assert {outcome.action for outcome in outcomes} == {UNCHANGED}
+    assert {outcome.action for outcome in outcomes} == {Outcome.UNCHANGED}
     assert digests(store) == before
     assert {p: p.stat().st_mtime_ns for p in store.rglob("*.parquet")} == times
 
@@ -122,7 +122,7 @@ def test_touched_files_with_the_same_content_are_not_written_again(
     for file in (source / "train_images" / STUDY_UID).iterdir():
         os.utime(file)
     assert needs_work(tasks(source, store)[0])
-    assert convert_study(tasks(source, store)[0]).action == UNCHANGED
+    assert convert_study(tasks(source, store)[0]).action == Outcome.UNCHANGED
     assert path.stat().st_mtime_ns == before
     assert not needs_work(tasks(source, store)[0])
 
@@ -136,8 +136,8 @@ def test_changed_pixel_is_noticed_and_only_that_study_redone(
     raw[-5] ^= 1
     path.write_bytes(raw)
     second = {o.study_uid: o for o in map(convert_study, tasks(source, store))}
-    assert second[STUDY_UID].action == UNCHANGED
-    assert second[OTHER_UID].action == WRITTEN
+    assert second[STUDY_UID].action == Outcome.UNCHANGED
+    assert second[OTHER_UID].action == Outcome.WRITTEN
     assert second[OTHER_UID].content_hash != first[OTHER_UID].content_hash
 
 
@@ -148,7 +148,7 @@ def test_changed_settings_redo_the_slices_but_not_the_masks(
         convert_study(task)
     before = digests(store)
     outcomes = [convert_study(task) for task in tasks(source, store, quality=80)]
-    assert {outcome.action for outcome in outcomes} == {WRITTEN}
+    assert {outcome.action for outcome in outcomes} == {Outcome.WRITTEN}
     changed = {
         name for name, digest in digests(store).items() if digest != before[name]
     }
@@ -174,9 +174,9 @@ def test_quarantined_study_does_not_stop_the_others_and_keeps_what_was_there(
     before = digests(store)
     (source / "train_images" / STUDY_UID / "9.dcm").unlink()
     outcomes = {o.study_uid: o for o in map(convert_study, tasks(source, store))}
-    assert outcomes[STUDY_UID].action == QUARANTINED
+    assert outcomes[STUDY_UID].action == Outcome.QUARANTINED
     assert outcomes[STUDY_UID].codes == ("missing_slices",)
-    assert outcomes[OTHER_UID].action == UNCHANGED
+    assert outcomes[OTHER_UID].action == Outcome.UNCHANGED
     slices = f"slices/{STUDY_UID}.parquet"
     assert digests(store)[slices] == before[slices]
     table, _ = write_studies_table(Stores(Location(store)), Sources([Source(source)]))
@@ -223,8 +223,8 @@ def test_failing_study_does_not_stop_the_others(
 
     outcomes = list(run_studies(fail_once, tasks(source, store), InlineExecutor()))
     assert {o.study_uid: o.action for o in outcomes} == {
-        STUDY_UID: FAILED,
-        OTHER_UID: WRITTEN,
+        STUDY_UID: Outcome.FAILED,
+        OTHER_UID: Outcome.WRITTEN,
     }
 
 
@@ -234,7 +234,7 @@ def test_pool_of_processes_gives_the_same_bytes(source: Path, tmp_path: Path) ->
     with open_executor(2) as executor:
         work = tasks(source, tmp_path / "two")
         outcomes = list(run_studies(convert_study, work, executor))
-    assert {outcome.action for outcome in outcomes} == {WRITTEN}
+    assert {outcome.action for outcome in outcomes} == {Outcome.WRITTEN}
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 

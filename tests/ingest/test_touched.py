@@ -18,11 +18,11 @@ from csfd_core.ingest.convert import (
     needs_work,
     scan_headers,
 )
-from csfd_core.ingest.outcomes import UNCHANGED, WRITTEN
+from csfd_core.ingest.outcomes import Outcome
 from csfd_core.ingest.studies_table import studies_table_inputs, write_studies_table
 from csfd_core.lineage.withdrawal import withdraw
 from csfd_core.store.locations import Location
-from csfd_core.store.metadata import LISTINGS_FOLDER
+from csfd_core.store.paths import LISTINGS
 from csfd_core.store.source import Source, Sources
 from csfd_core.store.stores import Stores
 
@@ -33,7 +33,7 @@ IMAGES = f"train_images/{STUDY_UID}"
 def stored(store: Path) -> dict[str, str]:
     """Everything but the notes on listings."""
     found = digests(store)
-    return {k: v for k, v in found.items() if not k.startswith(LISTINGS_FOLDER)}
+    return {k: v for k, v in found.items() if not k.startswith(LISTINGS)}
 
 
 def record_times(store: Path) -> dict[str, int]:
@@ -84,7 +84,7 @@ def test_whatever_is_touched_all_that_is_stored_stays(
     task = tasks(source, store)[0]
     steps = (convert_study,) if at_once else (scan_headers, convert_slices,
                                               convert_mask)  # fmt: skip
-    assert {step(task).action for step in steps} == {UNCHANGED}
+    assert {step(task).action for step in steps} == {Outcome.UNCHANGED}
     assert not needs_work(tasks(source, store)[0])
     assert stored(store) == before
     assert record_times(store) == times
@@ -98,7 +98,7 @@ def test_study_that_arrives_twice_changes_nothing(source: Path, store: Path) -> 
     for _ in range(2):
         copy_again(source)
         assert needs_work(tasks(source, store)[0])
-        assert convert_study(tasks(source, store)[0]).action == UNCHANGED
+        assert convert_study(tasks(source, store)[0]).action == Outcome.UNCHANGED
         assert not needs_work(tasks(source, store)[0])
     assert stored(store) == before
     assert inputs_of(source, store) == inputs
@@ -135,7 +135,7 @@ def test_what_has_changed_is_recorded_anew(
     copy_again(source)
     convert_study(tasks(source, store)[0])
     change(source)
-    assert scan_headers(tasks(source, store)[0]).action == WRITTEN
+    assert scan_headers(tasks(source, store)[0]).action == Outcome.WRITTEN
     convert_study(tasks(source, store)[0])
     assert not needs_work(tasks(source, store)[0])
     assert inputs_of(source, store) != inputs
@@ -145,10 +145,10 @@ def test_listing_of_an_older_content_counts_no_more(source: Path, store: Path) -
     path = source / IMAGES / "3.dcm"
     convert_study(tasks(source, store)[0])
     os.utime(path, (5, 5))
-    assert convert_study(tasks(source, store)[0]).action == UNCHANGED
+    assert convert_study(tasks(source, store)[0]).action == Outcome.UNCHANGED
     break_pixel(source)
     os.utime(path, (7, 7))
-    assert convert_study(tasks(source, store)[0]).action == WRITTEN
+    assert convert_study(tasks(source, store)[0]).action == Outcome.WRITTEN
     os.utime(path, (5, 5))  # listed as the older content was
     assert needs_work(tasks(source, store)[0])
 
@@ -160,18 +160,18 @@ def test_listing_that_cannot_be_read_has_the_study_read_again(
     convert_study(tasks(source, store)[0])
     copy_again(source)
     convert_study(tasks(source, store)[0])
-    (store / LISTINGS_FOLDER / f"{STUDY_UID}.json").write_text(text)
+    (store / LISTINGS / f"{STUDY_UID}.json").write_text(text)
     assert needs_work(tasks(source, store)[0])
-    assert convert_study(tasks(source, store)[0]).action == UNCHANGED
+    assert convert_study(tasks(source, store)[0]).action == Outcome.UNCHANGED
     assert not needs_work(tasks(source, store)[0])
-    assert OTHER_UID not in str(sorted((store / LISTINGS_FOLDER).iterdir()))
+    assert OTHER_UID not in str(sorted((store / LISTINGS).iterdir()))
 
 
 def test_withdrawn_study_leaves_no_listing(source: Path, store: Path) -> None:
     convert_study(tasks(source, store)[0])
     copy_again(source)
     convert_study(tasks(source, store)[0])
-    listing = store / LISTINGS_FOLDER / f"{STUDY_UID}.json"
+    listing = store / LISTINGS / f"{STUDY_UID}.json"
     assert listing.is_file()
     withdraw(Stores(Location(store)), STUDY_UID, "consent withdrawn", "tester")
     assert not listing.exists()

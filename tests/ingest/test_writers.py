@@ -14,7 +14,7 @@ from support.paths import ROOT, TESTS
 
 from csfd_core.errors import SourceError
 from csfd_core.ingest.convert import convert_study, needs_work, run_studies
-from csfd_core.ingest.outcomes import FAILED
+from csfd_core.ingest.outcomes import Outcome
 from csfd_core.runtime.executors import open_executor
 from csfd_core.store.locations import Location
 
@@ -89,7 +89,7 @@ def test_two_writers_do_not_harm_each_other(source: Path, store: Path) -> None:
     work = [*tasks(source, store), *tasks(source, store)]
     with open_executor(2) as executor:
         outcomes = list(run_studies(convert_study, work, executor))
-    assert FAILED not in {outcome.action for outcome in outcomes}
+    assert Outcome.FAILED not in {outcome.action for outcome in outcomes}
     for task in tasks(source, store):
         assert task.stores.slices.verify(task.folder.name) == (SLICES, 64, 64)
         assert not needs_work(task)

@@ -26,7 +26,7 @@ from support.lineage_store import (
 )
 from typer.testing import CliRunner
 
-from csfd_core.classification.manifest import MANIFEST_PATH, read_manifest
+from csfd_core.classification.manifest import read_manifest
 from csfd_core.cli.main import app
 from csfd_core.errors import IdentifierError, SettingsError, SourceError
 from csfd_core.ingest import convert
@@ -38,16 +38,15 @@ from csfd_core.ingest.convert import (
     scan_headers,
     study_tasks,
 )
-from csfd_core.ingest.outcomes import WITHDRAWN
+from csfd_core.ingest.outcomes import Outcome
 from csfd_core.ingest.studies_table import studies_table_inputs, write_studies_table
 from csfd_core.lineage.mlflow_records import RecordedRuns
 from csfd_core.lineage.withdrawal import foresee, withdraw
 from csfd_core.registry.new_labels import count_arrivals
 from csfd_core.reports.eda.inputs import read_inputs
 from csfd_core.runtime.executors import InlineExecutor
-from csfd_core.store.label_history import PATH as VERSIONS_PATH
+from csfd_core.store import paths
 from csfd_core.store.locations import Location
-from csfd_core.store.metadata import STUDIES_PATH
 from csfd_core.store.source import Source
 from csfd_core.store.stores import Stores
 
@@ -97,7 +96,10 @@ def test_a_withdrawn_study_is_gone_and_all_else_is_byte_identical(
     table, manifest = stores.metadata.read_studies(), read_manifest(stores.root).table
     withdraw(stores, FIRST, REASON, "tester")
     after = contents(folder)
-    shared = {f"store/{path}" for path in (STUDIES_PATH, MANIFEST_PATH, VERSIONS_PATH)}
+    shared = {
+        f"store/{path}"
+        for path in (paths.STUDIES, paths.MANIFEST, paths.LABEL_VERSIONS)
+    }
     record = f"store/withdrawn/{FIRST}.json"
     removed = own_files(before, FIRST)
     assert {Path(path).parts[1] for path in removed} == {
@@ -154,7 +156,7 @@ def test_a_step_that_was_asked_all_the_same_keeps_nothing(
     withdraw(stores, FIRST, REASON, "tester")
     study = Source(folder / "source").study(FIRST)
     assert study is not None
-    assert step(StudyTask(study, stores)).action == WITHDRAWN
+    assert step(StudyTask(study, stores)).action == Outcome.WITHDRAWN
     left = own_files(contents(folder / "store"), FIRST)
     assert left == {f"withdrawn/{FIRST}.json"}
 
@@ -168,7 +170,7 @@ def test_a_folder_with_another_name_does_not_bring_it_back(
     (plain / "train_images").rmdir()
     tasks = study_tasks(Source(plain).studies(), stores)
     (outcome,) = convert_studies(tasks, InlineExecutor())
-    assert (outcome.study_uid, outcome.action) == (FIRST, WITHDRAWN)
+    assert (outcome.study_uid, outcome.action) == (FIRST, Outcome.WITHDRAWN)
     left = own_files(contents(tmp_path / "store"), FIRST)
     assert left == {f"withdrawn/{FIRST}.json"}
 
@@ -186,7 +188,7 @@ def test_a_study_withdrawn_while_it_is_converted_is_not_written(
         return encode(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(convert, "encode_slice", withdraw_first)
-    assert convert_slices(StudyTask(study, stores)).action == WITHDRAWN
+    assert convert_slices(StudyTask(study, stores)).action == Outcome.WITHDRAWN
     assert stores.slices.read_note(FIRST) is None
 
 
@@ -252,9 +254,9 @@ def test_the_manifest_of_the_others_is_what_it_would_be_built_as(
     stores: Stores, folder: Path
 ) -> None:
     withdraw(stores, FIRST, REASON, "tester")
-    dropped = pq.read_table(folder / "store" / MANIFEST_PATH)
+    dropped = pq.read_table(folder / "store" / paths.MANIFEST)
     manifest_of(stores)
-    assert pq.read_table(folder / "store" / MANIFEST_PATH).equals(dropped)
+    assert pq.read_table(folder / "store" / paths.MANIFEST).equals(dropped)
     assert read_manifest(stores.root).crop == CROPS.to_note()
 
 

@@ -17,7 +17,6 @@ from support.challenges import (
 )
 from support.contenders import make_labels, write_classifier, write_store_manifest
 
-from csfd_core.classification.classifier_store import FOLDER as NEWEST
 from csfd_core.errors import SettingsError, StoreError
 from csfd_core.registry import contest as contest_module
 from csfd_core.registry.appointment import promote_by_hand, roll_back, standing_of
@@ -33,6 +32,7 @@ from csfd_core.registry.history import (
     read_history,
 )
 from csfd_core.store.locations import Location
+from csfd_core.store.paths import CLASSIFIERS as NEWEST
 from csfd_core.store.stores import Stores
 
 

@@ -16,7 +16,7 @@ from support.tcp_proxy import Cuts, Proxy
 from csfd_core.errors import SourceError
 from csfd_core.ingest.convert import StudyTask, convert_study, run_studies
 from csfd_core.ingest.inspect import inspect_folders
-from csfd_core.ingest.outcomes import FAILED, WRITTEN
+from csfd_core.ingest.outcomes import Outcome
 from csfd_core.runtime.executors import InlineExecutor
 from csfd_core.store.locations import Location
 from csfd_core.store.source import Source
@@ -34,7 +34,7 @@ def test_dropped_reads_are_tried_again(
 ) -> None:
     proxy.cuts = Cuts("down", after_bytes, count=3)
     outcomes = convert(s3_source, tmp_path)
-    assert {outcome.action for outcome in outcomes.values()} == {WRITTEN}
+    assert {outcome.action for outcome in outcomes.values()} == {Outcome.WRITTEN}
     assert proxy.made_cuts == 3
     for uid in STUDIES:
         name = f"slices/{uid}.parquet"
@@ -52,7 +52,7 @@ def test_dropped_writes_are_tried_again(
 ) -> None:
     proxy.cuts = Cuts("up", after_bytes, count=3)
     outcomes = convert(source_folder, bucket.url("store"))
-    assert {outcome.action for outcome in outcomes.values()} == {WRITTEN}
+    assert {outcome.action for outcome in outcomes.values()} == {Outcome.WRITTEN}
     assert proxy.made_cuts == 3
     for uid in STUDIES:
         name = f"slices/{uid}.parquet"
@@ -105,7 +105,10 @@ def test_study_that_changes_on_the_way_does_not_stop_the_others(
         outcome.study_uid: outcome
         for outcome in run_studies(convert_study, tasks, InlineExecutor())
     }
-    assert [outcomes[uid].action for uid in STUDIES] == [FAILED, WRITTEN]
+    assert [outcomes[uid].action for uid in STUDIES] == [
+        Outcome.FAILED,
+        Outcome.WRITTEN,
+    ]
     assert "Cannot access s3://" in outcomes[STUDIES[0]].message
 
 

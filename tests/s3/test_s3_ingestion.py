@@ -11,7 +11,7 @@ import pytest
 from support.s3_bucket import Bucket
 from support.s3_runs import STUDIES, convert, csfd, rows_of
 
-from csfd_core.ingest.outcomes import UNCHANGED, WRITTEN
+from csfd_core.ingest.outcomes import Outcome
 from csfd_core.runtime.executors import open_executor
 from csfd_core.settings import PROJECT_ROOT
 from csfd_dagster import launch
@@ -77,7 +77,7 @@ def test_process_pool_gives_what_one_process_gives_locally(
 ) -> None:
     with open_executor(2) as executor:
         outcomes = convert(s3_source, bucket.url("store"), executor)
-    assert {outcome.action for outcome in outcomes.values()} == {WRITTEN}
+    assert {outcome.action for outcome in outcomes.values()} == {Outcome.WRITTEN}
     assert_equal_stores(bucket, "store", local_store)
 
 
@@ -86,7 +86,7 @@ def test_rerun_writes_nothing(bucket: Bucket, s3_source: str) -> None:
     before = bucket.objects()
     time.sleep(CLOCK_TICK_S)
     outcomes = convert(s3_source, bucket.url("store"))
-    assert {outcome.action for outcome in outcomes.values()} == {UNCHANGED}
+    assert {outcome.action for outcome in outcomes.values()} == {Outcome.UNCHANGED}
     assert bucket.objects() == before
 
 
@@ -100,7 +100,10 @@ def test_changed_object_redoes_its_study_only(bucket: Bucket, s3_source: str) ->
     bucket.put(key, bytes(raw))
 
     outcomes = convert(s3_source, bucket.url("store"))
-    assert [outcomes[uid].action for uid in STUDIES] == [UNCHANGED, WRITTEN]
+    assert [outcomes[uid].action for uid in STUDIES] == [
+        Outcome.UNCHANGED,
+        Outcome.WRITTEN,
+    ]
     after = bucket.objects("store")
     assert after.keys() == before.keys()
     assert {key for key in after if after[key] != before[key]} == {

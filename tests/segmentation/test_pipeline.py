@@ -69,7 +69,7 @@ def test_model_masks_crops_and_report_are_made_once(
     for uid in uids:
         outcome = maker.make(uid)
         assert outcome.action == "written"
-        standings[uid] = outcome.note["standing"]
+        standings[uid] = outcome.standing
         mask = stores.predicted_masks.read_volume(uid)
         assert mask.shape == stores.slices.read_volume(uid).shape
         assert set(np.unique(mask)) <= set(range(8))

@@ -12,9 +12,10 @@ from scipy.special import expit
 
 from csfd_core.classification.classifier_store import TEST, VALIDATION, ClassifierStore
 from csfd_core.classification.config import ClassifierConfig
-from csfd_core.classification.manifest import MANIFEST_COLUMNS, MANIFEST_PATH
+from csfd_core.classification.manifest import MANIFEST_COLUMNS
 from csfd_core.evaluation.calibration import overall_from_levels
 from csfd_core.registry.decision import Contender
+from csfd_core.store import paths
 from csfd_core.store.parquet import write_parquet
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL
@@ -97,7 +98,7 @@ def write_store_manifest(
     schema = pa.schema([(name, kind) for name, kind, _ in MANIFEST_COLUMNS])
     note = {"crop": CROP, "data_kind": "phantom", "inputs": f"manifest{len(labels)}"}
     table = pa.Table.from_pylist(rows, schema=schema)
-    write_parquet(stores.root, MANIFEST_PATH, table, note)
+    write_parquet(stores.root, paths.MANIFEST, table, note)
 
 
 def write_classifier(

@@ -16,11 +16,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from csfd_core.classification.vertebrae import Vertebra, read_vertebrae
+from csfd_core.store import paths
 from csfd_core.store.crops import CropStore
 from csfd_core.store.locations import Location
-from csfd_core.vocabulary import require_uid
 
-FOLDER: Final = "features"
 _FORMAT: Final = 2
 _MOST_LOST: Final = 1e-3  # of the largest feature
 
@@ -65,8 +64,8 @@ class FeatureCache:
     def _path(self, study_uid: str, rows: pd.DataFrame) -> str:
         facts = [_FORMAT, sorted(set(rows["content_hash"])), rows["level"].tolist()]
         content = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-        name = f"{require_uid(study_uid)}-{content}.npz"
-        return f"{FOLDER}/{self.backbone}-{self.digest[:16]}/{name}"
+        folder = f"{paths.FEATURES}/{self.backbone}-{self.digest[:16]}"
+        return paths.of_study(folder, study_uid, f"-{content}.npz")
 
 
 def _small(found: npt.NDArray[np.floating]) -> Features:

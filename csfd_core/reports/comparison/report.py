@@ -5,7 +5,6 @@ from typing import Any, Final
 
 from csfd_core.classification.ensemble_predictions import Results, predictions_table
 from csfd_core.evaluation.bootstrap import REPEATS
-from csfd_core.reports.banner import banner_of
 from csfd_core.reports.comparison.examples import Example
 from csfd_core.reports.comparison.sections import build_sections
 from csfd_core.reports.comparison.sentences import join
@@ -13,14 +12,8 @@ from csfd_core.reports.comparison.summary import Comparison, compare
 from csfd_core.reports.page import Page, Written, to_csv, write_page
 from csfd_core.store.locations import Location
 
-FOLDER: Final = "reports/comparison"
 MODELS_CSV: Final = "models.csv"
 PREDICTIONS_CSV: Final = "predictions.csv"
-_DATA: Final = {
-    "phantom": "synthetic phantom",
-    "mixed": "real and synthetic",
-    "real": "real",
-}
 
 
 def write_report(
@@ -90,9 +83,9 @@ def to_page(
     subjects = f"test {comparison.subject}s"
     return Page(
         title="Comparison of classifiers",
-        banner=banner_of(comparison.data_kind),
+        banner=comparison.data_kind.banner,
         facts=(
-            ("data", _DATA[comparison.data_kind]),
+            ("data", comparison.data_kind.described),
             ("models", join(list(comparison.results))),
             ("best", comparison.best or "not defined"),
             ("folds", join([str(fold) for fold in folds])),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import pandas as pd
 
@@ -25,16 +25,10 @@ from csfd_core.classification.score_tables import (
     models_table,
     reference_table,
 )
+from csfd_core.data_kind import DataKind
 from csfd_core.errors import StoreError
 from csfd_core.evaluation.bootstrap import REPEATS
 from csfd_core.reports.comparison.differences import differences_table
-from csfd_core.store.source import DataKind
-
-_SUBJECTS: Final[dict[DataKind, str]] = {
-    "phantom": "phantom",
-    "mixed": "subject",
-    "real": "patient",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +61,7 @@ class Comparison:
     @property
     def subject(self) -> str:
         """Return what was scanned: a patient, a phantom, or either."""
-        return _SUBJECTS[self.data_kind]
+        return self.data_kind.subject
 
     def rows(self) -> dict[str, dict[str, Rows]]:
         """Return the labelled vertebrae and studies of each model."""
@@ -117,7 +111,6 @@ def compare(
 
 def _data_kind(results: Results, facts: Mapping[str, Any]) -> DataKind:
     """Return the kind of all data involved: no phantom passes for real."""
-    kinds: set[DataKind] = {facts["data_kind"]}
-    for folds in results.values():
-        kinds |= {fold.card["data_kind"] for fold in folds if "data_kind" in fold.card}
-    return kinds.pop() if len(kinds) == 1 else "mixed"
+    cards = [fold.card for folds in results.values() for fold in folds]
+    kinds = [card["data_kind"] for card in cards if "data_kind" in card]
+    return DataKind.joined([facts["data_kind"], *kinds])

@@ -7,6 +7,7 @@ from typing import Final
 import pandas as pd
 
 from csfd_core.classification.score_tables import mean_threshold
+from csfd_core.data_kind import DataKind
 from csfd_core.reports.comparison.examples import Example
 from csfd_core.reports.comparison.sentences import join
 from csfd_core.reports.comparison.styles import STAR
@@ -209,6 +210,6 @@ def say_literature(c: Comparison) -> str:
         "competition, 0.5 for every label scores 0.6931 and the labels' prevalences "
         "0.5638."
     )
-    if c.data_kind == "phantom":
+    if c.data_kind is DataKind.PHANTOM:
         return f"{text} They are of patients; this page is of {plural(c.subject)}."
     return text

@@ -16,11 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from csfd_core.classification.transfer.features import FOLDER as FEATURES
+from csfd_core.store import paths
 from csfd_core.store.stores import Stores
-from csfd_core.vocabulary import require_uid
 
-FOLDER: Final = f"{FEATURES}/grey_levels"
 SLICES: Final = 5  # of a study, evenly spaced; more change a histogram by little
 LEVELS: Final = 256
 AIR: Final = 8  # levels below are -444 HU and less, and what JPEG leaves beside them
@@ -98,7 +96,7 @@ def _histogram(stores: Stores, study_uid: str) -> npt.NDArray[np.int64] | None:
         return None
     facts = [_FORMAT, SLICES, note["content_hash"], note["conversion"]]
     content = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-    path = f"{FOLDER}/{require_uid(study_uid)}-{content}.npz"
+    path = paths.of_study(paths.GREY_LEVELS, study_uid, f"-{content}.npz")
     if stores.root.exists(path):
         with np.load(io.BytesIO(stores.root.read(path))) as kept:
             return np.asarray(kept["counts"], dtype=np.int64)

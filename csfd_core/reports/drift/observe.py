@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from csfd_core.classification.manifest import manifest_inputs
+from csfd_core.data_kind import DataKind
 from csfd_core.reports.drift.features import (
     FEATURES,
     GREY_LEVELS,
@@ -40,7 +41,7 @@ from csfd_core.reports.drift.statistics import (
     compare_rates,
     compare_values,
 )
-from csfd_core.store.source import DataKind
+from csfd_core.store.standing import usable_studies
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS
 
@@ -150,7 +151,7 @@ def group_studies(stores: Stores, tracking_uri: str) -> Groups:
         SettingsError: If MLflow cannot be used, or lost the champion.
     """
     table = stores.metadata.read_studies()
-    table = table[table["status"] != "quarantined"].drop_duplicates("study_uid")
+    table = usable_studies(table).drop_duplicates("study_uid")
     table = table.set_index("study_uid").sort_index()
     serving = serving_of(stores, tracking_uri)
     learnt: set[str] = set() if serving is None else serving.learnt_from

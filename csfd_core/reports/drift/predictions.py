@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from csfd_core.classification.ensemble import Ensemble
-from csfd_core.classification.manifest import MANIFEST_PATH, Manifest, read_manifest
-from csfd_core.inference.predict import FOLDER, predict_stored
+from csfd_core.classification.manifest import Manifest, read_manifest
+from csfd_core.inference.predict import predict_stored
 from csfd_core.reports.drift.reference import Serving
+from csfd_core.store import paths
 from csfd_core.store.stores import Stores
 
 
@@ -45,7 +46,7 @@ def predict_new(
     """
     if not study_uids:
         return NewPredictions(frame=pd.DataFrame())
-    if not stores.root.exists(MANIFEST_PATH):
+    if not stores.root.exists(paths.MANIFEST):
         why = "there is no training manifest; csfd run makes one"
         return _none(study_uids, why)
     manifest = read_manifest(stores.root)
@@ -90,7 +91,7 @@ def _read_current(
     stores: Stores, serving: Serving, study_uid: str
 ) -> dict[str, Any] | None:
     """Return the prediction in the store if the model would say the same now."""
-    path = f"{FOLDER}/{study_uid}.json"
+    path = paths.of_study(paths.PREDICTIONS, study_uid, ".json")
     if not stores.root.exists(path):
         return None
     note: dict[str, Any] = json.loads(stores.root.read(path))

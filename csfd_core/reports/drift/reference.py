@@ -15,6 +15,7 @@ from csfd_core.classification.classifier_store import (
 )
 from csfd_core.classification.classifiers import CLASSIFIERS
 from csfd_core.classification.ensemble import Ensemble, read_best
+from csfd_core.data_kind import DataKind
 from csfd_core.registry.champion import ChampionRegistry
 from csfd_core.registry.frozen import read_frozen, studies_learnt_from
 from csfd_core.registry.history import CHAMPION
@@ -41,9 +42,9 @@ class Serving:
         return [str(result.card["model_id"]) for result in self.results]
 
     @property
-    def data_kind(self) -> str:
-        """What it was trained on: phantom, mixed or real."""
-        return str(self.results[0].card["data_kind"])
+    def data_kind(self) -> DataKind:
+        """What it was trained on."""
+        return DataKind.joined(result.card["data_kind"] for result in self.results)
 
     @property
     def crop(self) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.classifiers import CLASSIFIERS
-from csfd_core.reports.banner import banner_of
+from csfd_core.data_kind import DataKind
 from csfd_core.reports.drift.features import GEOMETRY, INTENSITY, LABELS, PROBABILITIES
 from csfd_core.reports.drift.figures import (
     plot_effects,
@@ -44,14 +44,14 @@ from csfd_core.reports.page import (
     to_csv,
     write_page,
 )
+from csfd_core.store import paths
 from csfd_core.store.locations import Location
-from csfd_core.store.source import DataKind
+from csfd_core.store.standing import usable_studies
 from csfd_core.store.stores import Stores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FOLDER: Final = "reports/drift"
 DRIFT_CSV: Final = "drift.csv"
 NOTE: Final = "drift.json"
 
@@ -80,7 +80,7 @@ class Arrived:
 
 def report_location(stores: Stores) -> Location:
     """Return where the report of a store lies."""
-    return stores.root.join(FOLDER)
+    return stores.root.join(paths.DRIFT_REPORT)
 
 
 def write_report(location: Location, drift: Drift) -> Written:
@@ -155,7 +155,7 @@ def studies_since_report(stores: Stores) -> Arrived:
     good: set[str] = set()
     if stores.metadata.read_studies_inputs() is not None:
         table = stores.metadata.read_studies()
-        trusted = table["study_uid"][table["status"] != "quarantined"]
+        trusted = usable_studies(table)["study_uid"]
         good = {str(uid) for uid in trusted}
     models = ClassifierStore(stores.root)
     return Arrived(
@@ -169,7 +169,7 @@ def build_report(drift: Drift) -> Page:
     """Put the report together."""
     return Page(
         title="Drift of the data",
-        banner=banner_of(_kind(drift)),
+        banner=_kind(drift).banner,
         facts=_facts(drift),
         sections=(
             _overview(drift),
@@ -182,7 +182,7 @@ def build_report(drift: Drift) -> Page:
 def _kind(drift: Drift) -> DataKind:
     """Return what the store and the model's training rest on together."""
     serving, kind = drift.groups.serving, drift.groups.data_kind
-    return kind if serving is None or serving.data_kind == kind else "mixed"
+    return DataKind.joined([kind] if serving is None else [kind, serving.data_kind])
 
 
 def _facts(drift: Drift) -> tuple[tuple[str, str], ...]:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from csfd_core.data_kind import DataKind
 from csfd_core.reports.eda.quality import count_slices_by_syntax
+from csfd_core.store import paths
 from csfd_core.store.labels import LabelTable, read_all_boxes, read_all_labels
-from csfd_core.store.metadata import STUDIES_COLUMNS, STUDIES_PATH
-from csfd_core.store.source import DataKind, Sources, data_kind
+from csfd_core.store.metadata import STUDIES_COLUMNS
+from csfd_core.store.source import Sources, data_kind
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS
 
@@ -51,7 +53,7 @@ def read_inputs(
         labels = read_all_labels(sources.locations)
     boxes = read_all_boxes(sources.locations, withdrawn)
     kind = data_kind(sources.locations)
-    if stores is None or not stores.root.exists(STUDIES_PATH):
+    if stores is None or not stores.root.exists(paths.STUDIES):
         return EdaInputs(
             studies=studies_from_labels(labels),
             boxes=boxes.table,

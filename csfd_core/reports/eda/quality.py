@@ -9,9 +9,9 @@ import pandas as pd
 
 from csfd_core.store.metadata import MetadataStore
 from csfd_core.store.parquet import read_parquet
+from csfd_core.store.standing import usable_studies
 from csfd_core.vocabulary import LABEL_COLUMNS
 
-QUARANTINED: Final = "quarantined"
 _READERS: Final = 16  # reading waits for the disk or the network
 
 # DICOM PS3.6 table A-1, in words that fit an axis.
@@ -36,11 +36,6 @@ _SYNTAXES: Final = {
 def syntax_name(uid: str) -> str:
     """Return a transfer syntax in words; its UID where it is not a common one."""
     return _SYNTAXES.get(uid, uid)
-
-
-def trusted(studies: pd.DataFrame) -> pd.DataFrame:
-    """Return the studies that are not quarantined."""
-    return studies[studies["status"] != QUARANTINED]
 
 
 def count_slices_by_syntax(store: MetadataStore) -> pd.DataFrame:
@@ -80,7 +75,7 @@ def quality_table(studies: pd.DataFrame, labels_without_images: int) -> pd.DataF
     Returns:
         ``topic, item, studies``, in a fixed order of topics.
     """
-    good = trusted(studies)
+    good = usable_studies(studies)
     unlabelled = int(good[list(LABEL_COLUMNS)].isna().any(axis=1).sum())
     direction = Counter(
         "head to feet" if falls else "feet to head"

@@ -9,27 +9,20 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from csfd_core.reports.banner import banner_of
 from csfd_core.reports.eda.film import Films, current_films
 from csfd_core.reports.eda.inputs import EdaInputs, content_digest, read_inputs
-from csfd_core.reports.eda.quality import trusted
 from csfd_core.reports.eda.sections import build_sections, film_study
 from csfd_core.reports.eda.statistics import fracture_share, label_matrix
 from csfd_core.reports.page import INDEX, Page, Section, Written, write_page
+from csfd_core.store import paths
 from csfd_core.store.locations import Location
 from csfd_core.store.source import Sources
+from csfd_core.store.standing import usable_studies
 from csfd_core.store.stores import Stores
 
-FOLDER: Final = "reports/eda"  # in the store
 _STATE: Final = "state.json"
 _VERSION: Final = 1  # raised when the report shows something else of the same data
 _TITLE: Final = "Cervical spine CT: the data"
-
-_KINDS: Final = {
-    "phantom": "synthetic phantom",
-    "real": "studies as found in the source",
-    "mixed": "studies and a synthetic phantom together",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +75,7 @@ class EdaReport:
 
 def report_location(stores: Stores) -> Location:
     """Return where the report lies in a store."""
-    return stores.root.join(FOLDER)
+    return stores.root.join(paths.EDA_REPORT)
 
 
 def write_eda_report(
@@ -124,7 +117,7 @@ def write_report_of(
     state = _next_state(inputs, _read_state(out), now or datetime.now(UTC))
     page = Page(
         title=_TITLE,
-        banner=banner_of(inputs.kind),
+        banner=inputs.kind.banner,
         facts=_facts(inputs, state),
         sections=sections,
     )
@@ -160,7 +153,7 @@ def is_current(sources: Sources, stores: Stores) -> bool:
 
 def count_numbers(inputs: EdaInputs) -> Numbers:
     """Count what the page says at its top; quarantined studies count as such only."""
-    good = trusted(inputs.studies)
+    good = usable_studies(inputs.studies)
     labels = label_matrix(good)
     overall = fracture_share(good).iloc[0]
     return Numbers(
@@ -178,7 +171,7 @@ def _facts(inputs: EdaInputs, state: _State) -> tuple[tuple[str, str], ...]:
     numbers = state.numbers
     since = datetime.fromisoformat(state.since).strftime("%Y-%m-%d %H:%M UTC")
     facts = [
-        ("Data", _KINDS[inputs.kind]),
+        ("Data", inputs.kind.described),
         (
             "Studies",
             f"{numbers.studies}; {numbers.quarantined} are quarantined and left out of "

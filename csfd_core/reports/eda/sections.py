@@ -22,10 +22,10 @@ from csfd_core.reports.eda.quality import (
     duplicates,
     quality_table,
     syntax_name,
-    trusted,
 )
 from csfd_core.reports.eda.sampling import ranked
 from csfd_core.reports.page import Film, Section, Table
+from csfd_core.store.standing import usable_studies
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS
 
@@ -37,7 +37,7 @@ NO_MASKS: Final = "This needs a vertebra mask, and no study in the store has one
 
 def build_sections(inputs: EdaInputs, films: Films | None) -> tuple[Section, ...]:
     """Build all sections. Quarantined studies count in the last one only."""
-    good = trusted(inputs.studies)
+    good = usable_studies(inputs.studies)
     return (
         _share_section(good),
         _levels_section(good),
@@ -55,7 +55,7 @@ def build_sections(inputs: EdaInputs, films: Films | None) -> tuple[Section, ...
 
 def film_study(inputs: EdaInputs) -> str | None:
     """Choose the study to film: one with a mask where there is one."""
-    good = trusted(inputs.studies)
+    good = usable_studies(inputs.studies)
     masked = _with_masks(inputs.stores, good, _FILM, 1)
     chosen = masked or _with_slices(inputs.stores, good, _FILM, 1)
     return chosen[0] if chosen else None

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from csfd_core.reports.eda.quality import QUARANTINED, syntax_name
+from csfd_core.dicom.findings import Status
+from csfd_core.reports.eda.quality import syntax_name
 from csfd_core.reports.eda.statistics import chance_correlation
 from csfd_core.reports.palette import UNKNOWN
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
@@ -174,7 +175,7 @@ def say_quality(
             f"Without images only the labels can be judged: {missing} of "
             f"{_count(len(studies), 'study')} {_is(missing)} without complete labels."
         )
-    bad = count("standing", QUARANTINED)
+    bad = count("standing", Status.QUARANTINED)
     text = f"{bad} of {_count(len(studies), 'study')} {_is(bad)} quarantined"
     codes = quality[quality["topic"] == "quarantined for"]
     if len(codes):

@@ -17,6 +17,7 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from csfd_core.data_kind import DataKind
 from csfd_core.evaluation.bootstrap import Interval, patient_bootstrap
 from csfd_core.evaluation.metrics import (
     f1_score,
@@ -41,11 +42,10 @@ from csfd_core.reports.leakage.protocols import (
     slices_seen_in_training,
 )
 from csfd_core.reports.page import INDEX
+from csfd_core.store import paths
 from csfd_core.store.locations import Location
-from csfd_core.store.source import DataKind
 from csfd_core.store.stores import Stores
 
-FOLDER: Final = "reports/leakage"
 PROTOCOLS_CSV: Final = "protocols.csv"
 NOTE: Final = "audit.json"
 _UNKNOWN: Final = Interval(
@@ -195,7 +195,7 @@ def is_current(
         SourceError: If there is a report, but no table of studies.
         StoreError: If there is a report, but no labelled study.
     """
-    place = location or stores.root.join(FOLDER)
+    place = location or stores.root.join(paths.LEAKAGE_REPORT)
     if not all(place.exists(name) for name in (NOTE, INDEX, PROTOCOLS_CSV)):
         return False
     studies = choose_studies(stores, config)

@@ -19,7 +19,8 @@ from PIL import Image
 from csfd_core.errors import StoreError
 from csfd_core.evaluation.folds import assign_folds
 from csfd_core.reports.leakage.config import AuditConfig
-from csfd_core.store.slices import FOLDER
+from csfd_core.store import paths
+from csfd_core.store.standing import usable_studies
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import OVERALL
 
@@ -54,12 +55,11 @@ def choose_studies(stores: Stores, config: AuditConfig) -> pd.DataFrame:
         StoreError: If there is no such study.
     """
     studies = stores.metadata.read_studies()
-    stored = {e.name.removesuffix(".parquet") for e in stores.root.entries(FOLDER)}
-    usable = studies[
-        (studies["status"] != "quarantined")
-        & studies[OVERALL].notna()
-        & studies["study_uid"].isin(stored)
-    ]
+    stored = {
+        e.name.removesuffix(".parquet") for e in stores.root.entries(paths.SLICES)
+    }
+    usable = usable_studies(studies)
+    usable = usable[usable[OVERALL].notna() & usable["study_uid"].isin(stored)]
     if usable.empty:
         raise StoreError(
             "The store has no labelled study with slices. Give labels (train.csv) and "

@@ -6,11 +6,11 @@ from typing import Any, Final
 
 import pandas as pd
 
-from csfd_core.reports.banner import banner_of
-from csfd_core.reports.leakage.audit import FOLDER, NOTE, PROTOCOLS_CSV, Audit
+from csfd_core.reports.leakage.audit import NOTE, PROTOCOLS_CSV, Audit
 from csfd_core.reports.leakage.figures import plot_auc, plot_protocols
 from csfd_core.reports.leakage.wording import explain, share_of
 from csfd_core.reports.page import Page, Section, Table, Written, to_csv, write_page
+from csfd_core.store import paths
 from csfd_core.store.locations import Location
 from csfd_core.store.stores import Stores
 
@@ -27,7 +27,7 @@ _SETTINGS: Final = {
 
 def report_location(stores: Stores) -> Location:
     """Return where the report of a store lies."""
-    return stores.root.join(FOLDER)
+    return stores.root.join(paths.LEAKAGE_REPORT)
 
 
 def write_report(location: Location, audit: Audit) -> Written:
@@ -56,7 +56,7 @@ def build_report(audit: Audit) -> Page:
     studies = audit.slices["study_uid"].nunique()
     return Page(
         title="Leakage audit",
-        banner=banner_of(audit.data_kind),
+        banner=audit.data_kind.banner,
         facts=(
             ("studies", str(studies)),
             ("patients", str(audit.slices["patient"].nunique())),

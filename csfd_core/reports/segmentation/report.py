@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import pandas as pd
 
+from csfd_core.data_kind import DataKind
 from csfd_core.evaluation.bootstrap import Interval
-from csfd_core.reports.banner import banner_of
 from csfd_core.reports.page import Page, Section, Table, Written, to_csv, write_page
 from csfd_core.reports.segmentation.figures import (
     Example,
@@ -29,10 +29,8 @@ from csfd_core.reports.segmentation.measure import (
     Scores,
 )
 from csfd_core.store.locations import Location
-from csfd_core.store.source import DataKind
 from csfd_core.vocabulary import FOLD_COUNT
 
-FOLDER: Final = "reports/segmentation"
 STUDIES_CSV: Final = "studies.csv"
 _NOTHING: Final = "Nothing could be scored."
 _SCORE_DIGITS: Final = 3
@@ -67,7 +65,7 @@ def build_report(reported: Reported, examples: Sequence[Example]) -> Page:
     scores = reported.scores
     return Page(
         title="Segmentation of C1 to C7",
-        banner=banner_of(reported.data_kind),
+        banner=reported.data_kind.banner,
         facts=_facts(reported),
         sections=(
             _overlap(reported),

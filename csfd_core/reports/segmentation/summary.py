@@ -15,11 +15,12 @@ from csfd_core.reports.segmentation.measure import (
     Scores,
     score_studies,
 )
-from csfd_core.reports.segmentation.report import FOLDER, Reported, write_report
+from csfd_core.reports.segmentation.report import Reported, write_report
 from csfd_core.segmentation.config import SegmentationProfile
 from csfd_core.segmentation.fit import Fit, is_current, plan_fit
 from csfd_core.segmentation.masks import MaskMaker
 from csfd_core.segmentation.model_store import ModelStore
+from csfd_core.store import paths
 from csfd_core.store.locations import Location
 from csfd_core.store.masks import geometry_of
 from csfd_core.store.stores import Stores
@@ -43,7 +44,7 @@ class Evaluation:
 
 def report_location(stores: Stores) -> Location:
     """Return where the report lies."""
-    return stores.root.join(FOLDER)
+    return stores.root.join(paths.SEGMENTATION_REPORT)
 
 
 def reported_fits(

@@ -20,7 +20,7 @@ from support.drift_store import (
 )
 
 from csfd_core.classification.classifier_store import VALIDATION, ClassifierStore
-from csfd_core.classification.manifest import MANIFEST_PATH, write_manifest
+from csfd_core.classification.manifest import write_manifest
 from csfd_core.evaluation.folds import fold_of, is_test
 from csfd_core.reports.drift import predictions
 from csfd_core.reports.drift.features import FEATURES
@@ -36,6 +36,7 @@ from csfd_core.reports.drift.report import (
 )
 from csfd_core.reports.drift.statistics import compare_values
 from csfd_core.reports.drift.wording import summarize
+from csfd_core.store import paths
 from csfd_core.store.locations import Location
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES
@@ -185,7 +186,7 @@ def test_studies_that_are_cut_otherwise_have_no_prediction_and_are_told(
     found = observe_drift(stores, NO_MLFLOW).predictions
     assert (list(found.missing), found.frame.empty) == (uids, True)
     assert "cut in another way" in found.why_missing
-    stores.root.remove(MANIFEST_PATH)
+    stores.root.remove(paths.MANIFEST)
     found = observe_drift(stores, NO_MLFLOW).predictions
     assert "there is no training manifest" in found.why_missing
 

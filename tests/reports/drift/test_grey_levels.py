@@ -6,9 +6,9 @@ import numpy as np
 from support.drift_store import write_slices
 
 from csfd_core.lineage.forward import files_of
-from csfd_core.reports.drift.grey import FOLDER as GREY
 from csfd_core.reports.drift.grey import median_of_tissue, read_grey_levels
 from csfd_core.store.locations import Location
+from csfd_core.store.paths import GREY_LEVELS as GREY
 from csfd_core.store.stores import Stores
 
 

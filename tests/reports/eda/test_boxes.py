@@ -8,18 +8,18 @@ from support.material import require_material
 
 from csfd_core.reports.eda.boxes import boxes_per_level, describe_boxes
 from csfd_core.reports.eda.inputs import read_inputs
-from csfd_core.reports.eda.quality import trusted
 from csfd_core.reports.eda.sentences import say_boxes
 from csfd_core.store.labels import read_boxes, read_labels
 from csfd_core.store.locations import Location
 from csfd_core.store.source import Source, Sources
+from csfd_core.store.standing import usable_studies
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES
 
 
 def describe(sources: Sources, stores: Stores | None) -> dict[str, list[dict]]:
     inputs = read_inputs(sources, stores)
-    boxes = describe_boxes(inputs.boxes, trusted(inputs.studies), inputs.stores)
+    boxes = describe_boxes(inputs.boxes, usable_studies(inputs.studies), inputs.stores)
     groups = boxes.groupby("study_uid")
     return {str(uid): part.to_dict(orient="records") for uid, part in groups}
 
@@ -84,7 +84,7 @@ def test_real_boxes_are_counted_per_level() -> None:
 @pytest.mark.parametrize("count", [1, 2])
 def test_box_sentence_counts(sources: Sources, stores: Stores, count: int) -> None:
     inputs = read_inputs(sources, stores)
-    good = trusted(inputs.studies)
+    good = usable_studies(inputs.studies)
     boxes = describe_boxes(inputs.boxes.head(count), good, stores)
     text = say_boxes(boxes, boxes_per_level(boxes))
     whole = {1: "1 box in 1 study.", 2: "2 boxes in 2 studies."}

@@ -1,0 +1,56 @@
+"""Where everything lies below a store's root: every folder and shared file, once.
+
+Files of one study are named by it; what else a folder holds is the business of the
+module that writes it.
+"""
+
+from typing import Final
+
+from csfd_core.vocabulary import require_uid
+
+HEADERS: Final = "metadata/slices"
+LISTINGS: Final = "metadata/listings"
+STUDIES: Final = "metadata/studies.parquet"
+LABEL_VERSIONS: Final = "metadata/label_versions.parquet"
+MANIFEST: Final = "metadata/manifest.parquet"
+WITHDRAWN: Final = "withdrawn"
+
+SLICES: Final = "slices"
+MASKS: Final = "masks"
+PREDICTED_MASKS: Final = "predicted_masks"
+CROPS: Final = "crops"
+FEATURES: Final = "features"  # of a frozen backbone, or of a study; made again if lost
+GREY_LEVELS: Final = f"{FEATURES}/grey_levels"
+
+SEGMENTATION_MODELS: Final = "models/segmentation"
+CLASSIFIERS: Final = "models/classification"  # the newest training of each
+BEST_CLASSIFIER: Final = f"{CLASSIFIERS}/best.json"
+FROZEN_ENSEMBLES: Final = "models/champion"  # copies, by digest
+CHAMPION_HISTORY: Final = f"{FROZEN_ENSEMBLES}/history.jsonl"
+CHAMPION_REGISTRY: Final = f"{FROZEN_ENSEMBLES}/registry.json"
+LAST_DECISION: Final = f"{FROZEN_ENSEMBLES}/decision.json"
+
+PREDICTIONS: Final = "predictions"
+
+REPORTS: Final = "reports"
+EDA_REPORT: Final = f"{REPORTS}/eda"
+SEGMENTATION_REPORT: Final = f"{REPORTS}/segmentation"
+COMPARISON_REPORT: Final = f"{REPORTS}/comparison"
+LEAKAGE_REPORT: Final = f"{REPORTS}/leakage"
+DRIFT_REPORT: Final = f"{REPORTS}/drift"
+EVERY_REPORT: Final = (
+    EDA_REPORT,
+    SEGMENTATION_REPORT,
+    COMPARISON_REPORT,
+    LEAKAGE_REPORT,
+    DRIFT_REPORT,
+)
+
+
+def of_study(folder: str, study_uid: str, suffix: str = ".parquet") -> str:
+    """Return the path of a study's file in a folder, relative to the store.
+
+    Raises:
+        IdentifierError: If ``study_uid`` is no valid UID.
+    """
+    return f"{folder}/{require_uid(study_uid)}{suffix}"
