@@ -65,11 +65,13 @@ class BatchedEventLogStorage(SqliteEventLogStorage):
                 with db_result(connection, insert) as result:
                     event_ids.append(result.inserted_primary_key[0])
             self._store_asset_event_tags(connection, events, event_ids)
-            # The row of an asset tells of its last event only.
-            last = {
-                event.get_dagster_event().asset_key: (event, event_id)
-                for event, event_id in zip(events, event_ids, strict=True)
-            }
+            # The row of an asset tells of its last event of each type: planning it
+            # again says nothing of when it was last materialized.
+            last = dict[Any, tuple[dg.EventLogEntry, int]]()
+            for event, event_id in zip(events, event_ids, strict=True):
+                kind = (event.get_dagster_event().asset_key, event.dagster_event_type)
+                last.pop(kind, None)  # in the order of the last ones
+                last[kind] = (event, event_id)
             for event, event_id in last.values():
                 self._store_asset_event(connection, event, event_id)
         with self.run_connection(events[0].run_id) as connection:

@@ -146,6 +146,28 @@ def test_history_is_the_same_as_without_batches(home: Path) -> None:
         assert batched[name] == found, name
 
 
+def test_batch_of_several_types_keeps_the_last_materialization(home: Path) -> None:
+    run_id = ingest()
+    first, second = dg.AssetKey("first"), dg.AssetKey("second")
+    planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+    materialized = dg.DagsterEventType.ASSET_MATERIALIZATION
+    with dg.DagsterInstance.get() as instance:
+        found = {
+            (event.dagster_event_type, event.get_dagster_event().asset_key): event
+            for event in instance.all_logs(run_id, of_type={planned, materialized})
+        }
+        batch = [
+            found[materialized, first],
+            found[materialized, second],
+            found[planned, first]._replace(run_id="later"),
+        ]
+        instance.event_log_storage.store_event_batch(batch)
+        [asset] = instance.get_asset_records([first])
+        [newest] = instance.fetch_materializations(first, limit=1).records
+        assert asset.asset_entry.last_materialization_record == newest
+        assert asset.asset_entry.last_run_id == "later"
+
+
 def test_transactions_do_not_grow_with_the_studies(home: Path) -> None:
     def count(uids: list[str]) -> int:
         written = Counter[str]()
