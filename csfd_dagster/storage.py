@@ -4,14 +4,19 @@ Why, and what was weighed against it: ``docs/adr/0008-batched-history.md``.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import groupby
+from time import monotonic
 from typing import Any, Final
 
 import dagster as dg
+import sqlalchemy as sa
 from dagster._config.config_schema import UserConfigSchema
 from dagster._core.events import ASSET_EVENTS
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
+    SQLITE_BUSY_TIMEOUT_SECONDS,
     SqliteEventLogStorage,
 )
 from dagster._core.storage.sqlalchemy_compat import db_result
@@ -26,6 +31,12 @@ from csfd_core.settings import PROJECT_ROOT
 # Dagster hands over events in batches only where this is set in the environment.
 _BATCH_VARIABLE: Final = "DAGSTER_EVENT_BATCH_SIZE"
 _EVENTS_PER_BATCH: Final = 256
+_LONGEST_WAIT_S: Final = 1.0
+_MOST_ENGINES: Final = 8
+_WAITING_TYPES: Final = {
+    dg.DagsterEventType.ASSET_MATERIALIZATION,
+    dg.DagsterEventType.ASSET_OBSERVATION,
+}
 
 
 class BatchedEventLogStorage(SqliteEventLogStorage):
@@ -34,7 +45,64 @@ class BatchedEventLogStorage(SqliteEventLogStorage):
     def __init__(self, base_dir: str) -> None:
         """Open or make the databases in ``base_dir``."""
         self._tables_seen: set[str] = set()
+        self._engines: dict[str, sa.Engine] = {}
+        self._waiting: list[dg.EventLogEntry] = []
+        self._waiting_since = 0.0
+        self._waiting_lock = threading.RLock()
         super().__init__(base_dir)
+
+    def store_event(self, event: dg.EventLogEntry) -> None:
+        """Store an event, or let it wait for the others that its step logs.
+
+        Dagster hands over one by one what a step itself yields of its partitions. They
+        wait for whatever this process stores or reads next, at the latest for the
+        success or failure of their step; those of a slow step for a second.
+        """
+        if not _may_wait(event):
+            super().store_event(event)  # what waits goes first, as it connects
+            return
+        with self._waiting_lock:
+            if not self._waiting:
+                self._waiting_since = monotonic()
+            self._waiting.append(event)
+            is_late = monotonic() - self._waiting_since > _LONGEST_WAIT_S
+            if is_late or len(self._waiting) >= _EVENTS_PER_BATCH:
+                self._store_waiting()
+
+    def dispose(self) -> None:
+        """Store what waits, and let go of the databases."""
+        self._store_waiting()
+        super().dispose()
+
+    def _store_waiting(self) -> None:
+        with self._waiting_lock:
+            events, self._waiting = self._waiting, []
+            for _, of_run in groupby(events, lambda event: event.run_id):
+                self.store_event_batch(list(of_run))
+
+    @contextmanager
+    def _connect(self, shard: str) -> Iterator[sa.Connection]:
+        """Open a database as Dagster does, but with the same engine each time.
+
+        To make one, and to compile each statement anew, costs more than most statements
+        do. An engine holds no connection open, so it may cross a fork.
+        """
+        self._store_waiting()
+        with self._db_lock:
+            if shard not in self._engines:
+                if len(self._engines) >= _MOST_ENGINES:
+                    self._engines.clear()
+                self._engines[shard] = sa.create_engine(
+                    self.conn_string_for_shard(shard),
+                    poolclass=sa.pool.NullPool,
+                    connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS},
+                )
+            engine = self._engines[shard]
+            if shard not in self._initialized_dbs:
+                self._initdb(engine)
+                self._initialized_dbs.add(shard)
+            with engine.begin() as connection:
+                yield connection
 
     def has_table(self, table_name: str) -> bool:
         """Return whether the index has a table; one that is there stays there.
@@ -107,6 +175,14 @@ class BatchedSqliteStorage(DagsterSqliteStorage):
         os.environ.setdefault(_BATCH_VARIABLE, str(_EVENTS_PER_BATCH))
         base_dir = os.environ.get("DAGSTER_HOME") or str(PROJECT_ROOT)
         return cls.from_local(base_dir, inst_data)
+
+
+def _may_wait(event: dg.EventLogEntry) -> bool:
+    return (
+        event.dagster_event_type in _WAITING_TYPES
+        and event.step_key is not None  # so that the end of a step follows
+        and event.get_dagster_event().partition is not None
+    )
 
 
 def _is_of_asset(event: dg.EventLogEntry) -> bool:

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -44,13 +44,33 @@ def home(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-def build_job(in_second: Any = lambda: None) -> dg.JobDefinition:
+def add_metadata(context: dg.AssetExecutionContext) -> Iterator[Any]:
+    """Describe each study in the event that Dagster makes of it."""
+    for key in context.partition_keys:
+        context.add_asset_metadata({"outcome": f"of {key}"}, partition_key=key)
+    yield dg.MaterializeResult()
+
+
+def add_events(context: dg.AssetExecutionContext) -> Iterator[Any]:
+    """Describe each study in an event of its own, after those that Dagster makes."""
+    yield dg.MaterializeResult()
+    for key in context.partition_keys:
+        yield dg.AssetMaterialization(
+            context.asset_key,
+            partition=key,
+            metadata={"outcome": f"of {key}"},
+            tags={"dagster/data_version": f"of {key}"},
+        )
+
+
+def build_job(
+    in_second: Any = lambda: None, in_first: Callable[..., Any] = add_metadata
+) -> dg.JobDefinition:
     """Two assets with one partition per study, a check and one asset of the whole."""
 
     @dg.asset(partitions_def=studies, code_version="1")
-    def first(context: dg.AssetExecutionContext) -> None:
-        for key in context.partition_keys:
-            context.add_asset_metadata({"outcome": f"of {key}"}, partition_key=key)
+    def first(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        yield from in_first(context)
 
     @dg.asset(
         deps=[first],
@@ -71,11 +91,15 @@ def build_job(in_second: Any = lambda: None) -> dg.JobDefinition:
     ).resolve_job_def("job")
 
 
-def ingest(in_second: Any = lambda: None, uids: list[str] = UIDS) -> str:
+def ingest(
+    in_second: Any = lambda: None,
+    uids: list[str] = UIDS,
+    in_first: Callable[..., Any] = add_metadata,
+) -> str:
     """Materialize everything on the instance of the environment; return the run."""
     with dg.DagsterInstance.get() as instance:
         instance.add_dynamic_partitions("studies", uids)
-        result = build_job(in_second).execute_in_process(
+        result = build_job(in_second, in_first).execute_in_process(
             instance=instance, tags=range_tags(uids)
         )
         return str(result.run_id)
@@ -168,7 +192,10 @@ def test_batch_of_several_types_keeps_the_last_materialization(home: Path) -> No
         assert asset.asset_entry.last_run_id == "later"
 
 
-def test_transactions_do_not_grow_with_the_studies(home: Path) -> None:
+@pytest.mark.parametrize("in_first", [add_metadata, add_events])
+def test_transactions_do_not_grow_with_the_studies(
+    home: Path, in_first: Callable[..., Any]
+) -> None:
     def count(uids: list[str]) -> int:
         written = Counter[str]()
 
@@ -185,14 +212,54 @@ def test_transactions_do_not_grow_with_the_studies(home: Path) -> None:
         sa.event.listen(sa.Engine, "before_cursor_execute", note)
         sa.event.listen(sa.Engine, "commit", commit)
         try:
-            ingest(uids=uids)
+            ingest(in_first=in_first, uids=uids)
         finally:
             sa.event.remove(sa.Engine, "before_cursor_execute", note)
             sa.event.remove(sa.Engine, "commit", commit)
         return written["transactions"]
 
     ingest(uids=["1.2.3"])  # makes the databases
-    assert count(UIDS) == count([f"1.2.3.{number}" for number in range(60)])
+    with mock.patch("csfd_dagster.storage._LONGEST_WAIT_S", 60.0):
+        assert count(UIDS) == count([f"1.2.3.{number}" for number in range(60)])
+
+
+def test_events_of_a_step_are_read_as_soon_as_it_logs_them(home: Path) -> None:
+    seen = list[set[str]]()
+
+    def in_first(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        for event in add_events(context):
+            yield event
+            key = context.asset_key
+            seen.append(set(context.instance.get_materialized_partitions(key)))
+
+    run_id = ingest(in_first=in_first, uids=UIDS[:2])
+    assert seen == [set(UIDS[:2])] * 3
+    with dg.DagsterInstance.get() as instance:
+        records = instance.fetch_materializations(dg.AssetKey("first"), limit=9).records
+        assert {record.run_id for record in records} == {run_id}
+        versions = [
+            (event.partition, (event.tags or {})["dagster/data_version"])
+            for record in records
+            if (event := record.asset_materialization)
+        ]
+    # Newest first: those of the step itself come after those that Dagster makes.
+    assert len(versions) == 4
+    assert versions[:2] == [(uid, f"of {uid}") for uid in UIDS[1::-1]]
+
+
+def test_events_of_a_slow_step_wait_for_a_second_only(home: Path) -> None:
+    stored = list[int]()
+
+    def in_first(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        storage = context.instance.event_log_storage
+        assert isinstance(storage, BatchedEventLogStorage)
+        with mock.patch("csfd_dagster.storage.monotonic", side_effect=[0.0, 0.4, 1.1]):
+            for event in add_events(context):
+                yield event
+                stored.append(len(storage._waiting))
+
+    ingest(in_first=in_first, uids=UIDS[:2])
+    assert stored == [0, 1, 0]
 
 
 def test_each_transaction_reaches_the_disk(home: Path) -> None:
