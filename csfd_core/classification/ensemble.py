@@ -12,7 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from csfd_core.classification.classifier import Classifier
-from csfd_core.classification.probabilities import Calibrated, probabilities_of
+from csfd_core.classification.probabilities import (
+    Calibrated,
+    ensemble_threshold,
+    probabilities_of,
+)
 from csfd_core.classification.vertebrae import Vertebra
 from csfd_core.crops.cutting import CropConfig
 from csfd_core.data_kind import DataKind
@@ -57,7 +61,9 @@ class Ensemble:
     def thresholds(self) -> dict[str, float]:
         """Operating points: the mean of the members'."""
         return {
-            key: float(np.mean([c["thresholds"][key]["threshold"] for c in self.cards]))
+            key: ensemble_threshold(
+                [card["thresholds"][key]["threshold"] for card in self.cards]
+            )
             for key in ("vertebra", "overall")
         }
 

@@ -1,8 +1,8 @@
 """From logits of vertebrae to calibrated probabilities of them and of the study."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,17 @@ from csfd_core.vocabulary import LEVEL_NAMES
 
 Array = npt.NDArray[np.float64]
 _NEVER_SURE: float = 1e-6
+_WITHOUT_FOLDS: Final = 0.5
+
+
+def ensemble_threshold(thresholds: Sequence[float]) -> float:
+    """Return the operating point of an ensemble, from those of its folds.
+
+    Their mean, within 0..1: a fold whose scores tell nothing can have any number.
+    """
+    if not thresholds:
+        return _WITHOUT_FOLDS
+    return min(1.0, max(0.0, float(np.mean(thresholds))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

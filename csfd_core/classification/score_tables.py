@@ -24,6 +24,7 @@ from csfd_core.classification.ensemble_predictions import (
     test_predictions,
     to_study_rows,
 )
+from csfd_core.classification.probabilities import ensemble_threshold
 from csfd_core.evaluation.bootstrap import (
     REPEATS,
     Interval,
@@ -197,9 +198,8 @@ def folds_summary(folds: pd.DataFrame) -> pd.DataFrame:
 
 
 def mean_threshold(folds: Sequence[FoldResult], what: What) -> float:
-    """Return the operating point of an ensemble: the mean of its folds' thresholds."""
-    values = [fold.thresholds[what] for fold in folds]
-    return min(1.0, max(0.0, float(np.mean(values)))) if values else 0.5
+    """Return the operating point of an ensemble."""
+    return ensemble_threshold([fold.thresholds[what] for fold in folds])
 
 
 def loss_statistic(studies: StudyRows) -> Statistic:

@@ -59,7 +59,7 @@ class Contender:
         name: As sentences call it.
         predictions: Columns ``study_uid``, ``patient``, ``level``, ``label`` (NaN:
             unlabelled), ``probability``; every row of a test study.
-        thresholds: Operating points, ``vertebra`` and ``overall``.
+        thresholds: Operating points within 0..1, ``vertebra`` and ``overall``.
         ms_per_study: Of all its folds together; NaN where nobody measured it.
         prevalence: Of each label among its training studies.
         learnt_from: Studies that it was trained, stopped or calibrated on.

@@ -114,7 +114,7 @@ def _scores(contender: Contender, rows: StudyRows) -> dict[str, float]:
     found: dict[str, float] = {"competition_log_loss": loss_statistic(rows)(every)}
     for what in WHATS:
         own = labelled_rows(contender.predictions, what)
-        threshold = min(1.0, max(0.0, contender.thresholds[what]))
+        threshold = contender.thresholds[what]
         scores = score_binary(own.labels, own.probabilities, threshold)
         found |= {
             f"auc_{what}": scores.auroc,

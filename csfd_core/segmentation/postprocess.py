@@ -157,13 +157,17 @@ def _wrong_steps(levels: Sequence[LevelFinding]) -> list[str]:
 def _wrong_levels(levels: Sequence[LevelFinding]) -> list[str]:
     flags = []
     for level in levels:
-        low, high = _PLAUSIBLE_ML
-        small = level.volume_ml < low and not level.is_cut
-        if small or level.volume_ml > high:
+        if not is_plausible_volume(level.volume_ml, is_cut=level.is_cut):
             flags.append(f"{level.level} has {level.volume_ml:.1f} ml.")
         if level.confidence < _SURE:
             flags.append(f"{level.level} is uncertain ({level.confidence:.0%}).")
     return flags
+
+
+def is_plausible_volume(volume_ml: float, *, is_cut: bool) -> bool:
+    """Say whether a vertebra can have this volume; one that is cut may have less."""
+    low, high = _PLAUSIBLE_ML
+    return volume_ml <= high and (is_cut or volume_ml >= low)
 
 
 def _wrong_shares(levels: Sequence[LevelFinding]) -> list[str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from csfd_core.evaluation.segmentation_metrics import dice_score
 from csfd_core.learning.checkpoint import Checkpoint
 from csfd_core.runtime.compute import computing
 from csfd_core.runtime.executors import ahead
@@ -228,12 +229,7 @@ def grid_dice(
     found: npt.NDArray[np.integer], wanted: npt.NDArray[np.integer]
 ) -> list[float]:
     """Return the Dice of C1 ... C7 in two label arrays; NaN where both lack it."""
-    scores = []
-    for level in range(1, CLASSES):
-        a, b = found == level, wanted == level
-        total = int(a.sum()) + int(b.sum())
-        scores.append(2 * int((a & b).sum()) / total if total else math.nan)
-    return scores
+    return [dice_score(found == level, wanted == level) for level in range(1, CLASSES)]
 
 
 def _is_over(state: TrainingResult, settings: TrainingConfig) -> bool:

@@ -9,11 +9,11 @@ import numpy as np
 from csfd_core.evaluation.folds import assign_folds
 from csfd_core.evaluation.segmentation_metrics import dice_score
 from csfd_core.segmentation.model_store import ModelStore
+from csfd_core.segmentation.postprocess import is_plausible_volume
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES
 from csfd_dagster.resources.stores import StoreResource
 
-_PLAUSIBLE_ML = (1.5, 50.0)  # of a whole adult vertebra, with a margin
 _LEAST_DICE = 0.5  # against a given mask; less is another grid or another level
 _COMPARED = 12  # studies whose given masks are read
 
@@ -68,12 +68,11 @@ def levels_follow_each_other(store: StoreResource) -> dg.AssetCheckResult:
 @dg.asset_check(asset="vertebra_masks")
 def volumes_are_plausible(store: StoreResource) -> dg.AssetCheckResult:
     """Every whole vertebra has the volume of one."""
-    low, high = _PLAUSIBLE_ML
     wrong = {
         uid: [
             f"{name} {level['volume_ml']:.1f} ml"
             for name, level in note["levels"].items()
-            if not low <= level["volume_ml"] <= high and not level["is_cut"]
+            if not is_plausible_volume(level["volume_ml"], is_cut=level["is_cut"])
         ]
         for uid, note in _notes(store.open())
     }

@@ -7,7 +7,11 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from csfd_core.classification.probabilities import Calibrated, probabilities_of
+from csfd_core.classification.probabilities import (
+    Calibrated,
+    ensemble_threshold,
+    probabilities_of,
+)
 from csfd_core.evaluation.calibration import Calibration
 from csfd_core.evaluation.metrics import competition_log_loss, operating_point
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
@@ -141,3 +145,10 @@ def test_the_prevalence_alone_scores_the_loss_of_the_prior() -> None:
     whole = (-math.log(1 - overall) - math.log(0.75)) / 2
     expected = broken / 4 + whole * 3 / 4
     assert competition_log_loss(labels, found) == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_ensembles_threshold_is_the_mean_of_its_folds_within_0_and_1() -> None:
+    assert ensemble_threshold([0.2, 0.4]) == pytest.approx(0.3)
+    assert ensemble_threshold([0.9, 3.0]) == 1.0
+    assert ensemble_threshold([-2.0]) == 0.0
+    assert ensemble_threshold([]) == 0.5

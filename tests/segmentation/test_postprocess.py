@@ -5,7 +5,12 @@ import numpy.typing as npt
 import pytest
 
 from csfd_core.segmentation.config import CLASSES
-from csfd_core.segmentation.postprocess import ScanGrid, clean_levels, review
+from csfd_core.segmentation.postprocess import (
+    ScanGrid,
+    clean_levels,
+    is_plausible_volume,
+    review,
+)
 
 GRID = ScanGrid(first_mm=(20.0, 0.0, 0.0), step_mm=1.5, depth_mm=220.0)
 Labels = npt.NDArray[np.uint8]
@@ -99,6 +104,23 @@ def test_unsure_and_implausible_levels_are_flagged() -> None:
     flags = review(labels, sure(labels, 0.4), GRID).flags
     assert any(flag.startswith("C4 has 0.") for flag in flags)
     assert "C2 is uncertain (40%)." in flags
+
+
+@pytest.mark.parametrize(
+    ("volume_ml", "is_cut", "expected"),
+    [
+        (1.9, False, False),
+        (1.9, True, True),  # the rest of it lies outside of the scan
+        (2.0, False, True),
+        (45.0, False, True),
+        (45.1, False, False),
+        (45.1, True, False),
+    ],
+)
+def test_a_vertebra_has_2_to_45_ml_or_less_where_it_is_cut(
+    volume_ml: float, is_cut: bool, expected: bool
+) -> None:
+    assert is_plausible_volume(volume_ml, is_cut=is_cut) is expected
 
 
 def test_a_squeezed_level_is_flagged_as_a_possible_shift() -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
+from csfd_core.evaluation.intervals import wilson_interval
 from csfd_core.reports.drift.features import (
     GEOMETRY,
     GREY_LEVELS,
@@ -15,7 +16,6 @@ from csfd_core.reports.drift.features import (
     features_of,
 )
 from csfd_core.reports.drift.observe import Drift, Finding
-from csfd_core.reports.eda.statistics import wilson_interval
 from csfd_core.reports.render import (
     INK,
     MUTED,

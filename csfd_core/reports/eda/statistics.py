@@ -12,10 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from csfd_core.evaluation.intervals import wilson_interval
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES
-
-# Two-sided 95 % quantile of the normal distribution.
-_Z95: Final = 1.959963984540054
 
 # What is described of the geometry: column, name, unit.
 MEASURES: Final = (
@@ -35,25 +33,6 @@ _QUANTILES: Final = {
     "max": 1.0,
 }
 _DESCRIPTION: Final = ("measure", "unit", "n", "mean", "sd", *_QUANTILES)
-
-
-def wilson_interval(
-    successes: npt.ArrayLike, trials: npt.ArrayLike
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return Wilson's 95 % interval of a share; NaN where there are no trials.
-
-    Source: E. B. Wilson, Probable inference, the law of succession, and statistical
-    inference. J. Am. Stat. Assoc. 22 (1927), 209-212.
-    """
-    count = np.asarray(successes, dtype=np.float64)
-    total = np.asarray(trials, dtype=np.float64)
-    total = np.where(total > 0, total, np.nan)
-    share = count / total
-    scale = 1 + _Z95**2 / total
-    centre = (share + _Z95**2 / (2 * total)) / scale
-    spread = np.sqrt(share * (1 - share) / total + _Z95**2 / (4 * total**2))
-    half = _Z95 * spread / scale
-    return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
 
 
 def label_matrix(studies: pd.DataFrame) -> pd.DataFrame:
@@ -126,16 +105,7 @@ def label_correlation(studies: pd.DataFrame) -> pd.DataFrame:
     Only studies with all labels count, each once, however many slices it has. A label
     that never changes has no correlation: NaN.
     """
-    values = label_matrix(studies).dropna().to_numpy()
-    size = len(LABEL_COLUMNS)
-    correlation = np.full((size, size), np.nan)
-    if len(values) > 1:
-        centred = values - values.mean(axis=0)
-        products = centred.T @ centred
-        length = np.sqrt(np.diag(products))
-        scale = np.outer(length, length)
-        np.divide(products, scale, out=correlation, where=scale > 0)
-    return pd.DataFrame(correlation, index=LABEL_COLUMNS, columns=list(LABEL_COLUMNS))
+    return label_matrix(studies).dropna().corr()
 
 
 def chance_correlation(studies_count: int) -> float:

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 from support.material import require_material
 
+from csfd_core.evaluation.intervals import wilson_interval
 from csfd_core.reports.eda.inputs import studies_from_labels
 from csfd_core.reports.eda.sentences import (
     say_correlation,
@@ -25,7 +26,6 @@ from csfd_core.reports.eda.statistics import (
     geometry_bins,
     label_correlation,
     levels_per_study,
-    wilson_interval,
 )
 from csfd_core.store.labels import LabelTable, read_labels
 from csfd_core.store.locations import Location
