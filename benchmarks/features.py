@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.harness import Result, in_turns, ratios, spread, timed
+from benchmarks.studies import crop_note
 from csfd_core.classification.classifier import Classifier, CropShape
 from csfd_core.classification.classifiers import CLASSIFIERS, open_classifier
 from csfd_core.classification.config import settings_of
@@ -86,7 +87,7 @@ def run() -> Result:
         root = Location(folder)
         crops = CropStore(root)
         for uid in uids:
-            crops.write(uid, _rows(uid), {"crop": crop.to_note()})
+            crops.write(uid, _rows(uid), crop_note(uid, crop))
         table = pd.DataFrame(
             [(uid, level, "x") for uid in uids for level in LEVEL_NAMES],
             columns=["study_uid", "level", "content_hash"],

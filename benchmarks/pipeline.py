@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.harness import Result, in_turns, ratios, spread
+from benchmarks.studies import crop_note
 from csfd_core.classification.basic_cnn.network import NAME as BASIC_CNN
 from csfd_core.classification.basic_cnn.network import BasicCnn
 from csfd_core.classification.basic_cnn.patches import PatchPool
@@ -94,7 +95,7 @@ def write_crops(root: Location, studies: int, crop: CropConfig) -> pd.DataFrame:
     uids = [f"1.2.826.0.1.{number}" for number in range(1, studies + 1)]
     for number, uid in enumerate(uids):
         if number < WRITTEN:
-            store.write(uid, _rows(crop, rng), {"crop": crop.to_note()})
+            store.write(uid, _rows(crop, rng), crop_note(uid, crop))
         else:
             original = Path(str(root)) / store.path(uids[number % WRITTEN])
             os.link(original, Path(str(root)) / store.path(uid))

@@ -32,7 +32,6 @@ from csfd_core.segmentation.bundle import builtin_location, read_bundle
 from csfd_core.segmentation.predict import VertebraPredictor
 from csfd_core.segmentation.reading import read_reduced, reduce_slices
 from csfd_core.store.locations import Location
-from csfd_core.store.masks import geometry_of
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVELS
 
@@ -143,7 +142,7 @@ def _predict_naively(
     note = stores.slices.read_note(study_uid)
     assert note is not None
     planes = stores.slices.read_volume(study_uid)
-    reduced = reduce_slices(planes, geometry_of(note), predictor.step_mm)
+    reduced = reduce_slices(planes, note.geometry, predictor.step_mm)
     centre, stretch = predictor._locate(reduced)
     crop = predictor._segment(reduced, centre, stretch)
     classes = crop.probability.shape[-1]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from pydicom.uid import ExplicitVRLittleEndian
 
+from csfd_core.crops.cutting import CropConfig
 from csfd_core.ingest.convert import StudyTask
 from csfd_core.phantom.config import GridOverride, PhantomConfig
 from csfd_core.phantom.dicom_writer import PixelStyle, write_dicom_series
@@ -17,8 +18,10 @@ from csfd_core.phantom.streams import open_stream
 from csfd_core.phantom.study import derive_uid
 from csfd_core.phantom.volume import PhantomVolume, build_phantom_volume
 from csfd_core.store.locations import Location
+from csfd_core.store.notes import CropNote
 from csfd_core.store.source import IMAGES_FOLDER, Source
 from csfd_core.store.stores import Stores
+from csfd_core.vocabulary import LEVEL_NAMES
 
 PIXEL_MM = 0.35
 UNCOMPRESSED = PixelStyle(ExplicitVRLittleEndian, True, 16, -1024, padded=False)
@@ -69,3 +72,15 @@ def tasks_of(source: Path, store: Path) -> list[StudyTask]:
     """Return the work that ``csfd convert`` would do."""
     stores = Stores(Location(store))
     return [StudyTask(folder, stores) for folder in Source(source).studies()]
+
+
+def crop_note(study_uid: str, crop: CropConfig) -> CropNote:
+    """Return the note of crops that no segmentation has found."""
+    return CropNote(
+        study_uid=study_uid,
+        inputs="benchmark",
+        crop=crop.to_note(),
+        model_id="none",
+        standing="unseen",
+        levels=LEVEL_NAMES,
+    )

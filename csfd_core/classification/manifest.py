@@ -5,8 +5,6 @@ is named with the reason. Folds follow from the patient alone; they are written 
 here so that checks and reports need no second rule.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,6 +19,7 @@ from csfd_core.evaluation.folds import assign_folds
 from csfd_core.store import paths
 from csfd_core.store.locations import Location
 from csfd_core.store.parquet import read_note, read_parquet, write_parquet
+from csfd_core.store.stamp import stamp
 from csfd_core.store.standing import usable_studies
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
@@ -195,7 +194,7 @@ def _rows_of_study(
     """Return the seven rows of a study."""
     study_uid = str(shared["study_uid"])
     note = stores.crops.read_note(study_uid)
-    if note is not None and note["crop"] != wanted:
+    if note is not None and note.crop != wanted:
         note = None
     found: dict[str, pd.DataFrame] = {}
     if note is not None:
@@ -217,10 +216,10 @@ def _rows_of_study(
                 "crop_path": stores.crops.path(study_uid),
                 "crop_row": int(own["row"].iloc[0]),
                 "crop_count": len(own),
-                "content_hash": note["inputs"],
+                "content_hash": note.inputs,
                 "visible_share": share,
                 "confidence": float(own["confidence"].iloc[0]),
-                "standing": note["standing"],
+                "standing": note.standing,
                 "slice_labels": None if marked.isna().any() else marked.tolist(),
                 "left_out": _reason(label, share),
             }
@@ -235,8 +234,7 @@ def _reason(label: int | None, share: float) -> str | None:
 
 
 def _digest(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = json.dumps(rows, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return stamp(rows)
 
 
 def _manifest(table: pa.Table, note: Mapping[str, Any]) -> Manifest:

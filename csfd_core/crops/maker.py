@@ -1,17 +1,13 @@
 """Cuts the vertebrae of studies with predicted masks, where crops are not current."""
 
-import hashlib
-import json
-from collections.abc import Mapping
-from typing import Any
-
 import pandas as pd
 
 from csfd_core.crops.cutting import CropConfig
 from csfd_core.crops.study import MaskedStudy, StudyFacts, cut_study
 from csfd_core.evaluation.folds import fold_of, is_test, key_of
 from csfd_core.ingest.outcomes import Outcome, StudyOutcome
-from csfd_core.store.masks import geometry_of
+from csfd_core.store.notes import CropNote
+from csfd_core.store.stamp import is_current, stamp
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES
 
@@ -29,49 +25,50 @@ class CropMaker:
 
     def inputs(self, study_uid: str) -> str:
         """Identify what the crops of a study are made from."""
-        mask = self._stores.predicted_masks.read_note(study_uid) or {}
+        mask = self._stores.predicted_masks.read_note(study_uid)
         boxes = self._boxes[self._boxes["study_uid"] == study_uid]
         facts = [
             self._config.to_note(),
-            [mask.get(key) for key in ("format", "content_hash", "model_id")],
-            mask.get("levels"),
+            [None, None, None]
+            if mask is None
+            else [mask.format, mask.content_hash, mask.model_id],
+            None if mask is None else mask.to_json()["levels"],
             self._labels(study_uid),
             boxes.to_numpy().tolist(),
         ]
-        text = json.dumps(facts, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return stamp(facts)
 
     def is_current(self, study_uid: str) -> bool:
         """Say whether the crops of a study are what they would be again."""
-        note = self._stores.crops.read_note(study_uid)
-        if note is None or study_uid not in self._studies.index:
+        if study_uid not in self._studies.index:
             return False
-        return bool(note["inputs"] == self.inputs(study_uid))
+        note = self._stores.crops.read_note(study_uid)
+        return is_current(note, inputs=self.inputs(study_uid))
 
     def make(self, study_uid: str) -> StudyOutcome:
         """Cut and keep the vertebrae of a study, unless they are current."""
         mask_note = self._stores.predicted_masks.read_note(study_uid)
         if mask_note is None or study_uid not in self._studies.index:
             return StudyOutcome(study_uid=study_uid, action=Outcome.QUARANTINED)
-        if self.is_current(study_uid):
-            note = self._stores.crops.read_note(study_uid) or {}
+        note = self._stores.crops.read_note(study_uid)
+        if note is not None and self.is_current(study_uid):
             return _outcome(Outcome.UNCHANGED, note)
         inputs = self.inputs(study_uid)
         study = MaskedStudy(
             grey=self._stores.slices.read_volume(study_uid),
             mask=self._stores.predicted_masks.read_volume(study_uid),
-            geometry=geometry_of(mask_note),
-            levels=mask_note["levels"],
+            geometry=mask_note.geometry,
+            levels=mask_note.levels,
         )
         rows = cut_study(study, self._facts(study_uid), self._config)
-        note = {
-            "study_uid": study_uid,
-            "inputs": inputs,
-            "crop": self._config.to_note(),
-            "model_id": mask_note["model_id"],
-            "standing": mask_note["standing"],
-            "levels": sorted({row["level"] for row in rows}),
-        }
+        note = CropNote(
+            study_uid=study_uid,
+            inputs=inputs,
+            crop=self._config.to_note(),
+            model_id=mask_note.model_id,
+            standing=mask_note.standing,
+            levels=tuple(sorted({row["level"] for row in rows})),
+        )
         size = self._stores.crops.write(study_uid, rows, note)
         return _outcome(Outcome.WRITTEN, note, size)
 
@@ -102,12 +99,12 @@ class CropMaker:
         return found[["x", "y", "width", "height", "slice_index"]]
 
 
-def _outcome(action: Outcome, note: Mapping[str, Any], size: int = 0) -> StudyOutcome:
+def _outcome(action: Outcome, note: CropNote, size: int = 0) -> StudyOutcome:
     return StudyOutcome(
-        study_uid=note["study_uid"],
+        study_uid=note.study_uid,
         action=action,
         stored_bytes=size,
-        model_id=note["model_id"],
-        standing=note["standing"],
-        levels=tuple(note["levels"]),
+        model_id=note.model_id,
+        standing=note.standing,
+        levels=note.levels,
     )

@@ -11,6 +11,7 @@ import pandas as pd
 from csfd_core.crops.boxes import LevelBox, boxes_of_levels
 from csfd_core.crops.cutting import CropConfig, LevelCrop, TurnedScan, cut_level
 from csfd_core.dicom.geometry import VolumeGeometry
+from csfd_core.store.notes import LevelNote
 from csfd_core.vocabulary import RELATIVE_VOLUMES
 
 _Affine = npt.NDArray[np.float64]
@@ -33,7 +34,7 @@ class MaskedStudy:
     grey: npt.NDArray[np.uint8]
     mask: npt.NDArray[np.uint8]
     geometry: VolumeGeometry
-    levels: Mapping[str, Mapping[str, Any]]  # findings of the segmentation, by level
+    levels: Mapping[str, LevelNote]  # findings of the segmentation, by level
 
 
 def cut_study(
@@ -48,7 +49,7 @@ def cut_study(
         crop = cut_level(scan, box, config)
         label = facts.labels.get(box.level)
         boxes = _boxes_on_slices(crop, label, facts, affine, scan, config)
-        finding = study.levels.get(box.level, {})
+        finding = study.levels.get(box.level)
         rows += [
             {
                 "level": box.level,
@@ -60,7 +61,7 @@ def cut_study(
                 else int(bool(boxes[index])),
                 "boxes": boxes[index],
                 "visible_share": shares.get(box.level, 1.0),
-                "confidence": float(finding.get("confidence", 1.0)),
+                "confidence": 1.0 if finding is None else finding.confidence,
                 "fold": facts.fold,
                 "is_test": facts.is_test,
                 "image": crop.images[index].tobytes(),
@@ -79,22 +80,22 @@ def cut_vertebrae(study: MaskedStudy, config: CropConfig) -> list[LevelCrop]:
     return [cut_level(scan, box, config) for box in boxes]
 
 
-def visible_shares(levels: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+def visible_shares(levels: Mapping[str, LevelNote]) -> dict[str, float]:
     """Estimate how much of each vertebra the scan shows.
 
     1 for whole vertebrae; for one that the scan cuts, its volume against what the whole
     ones of the same neck let expect.
     """
     whole = [
-        float(found["volume_ml"]) / RELATIVE_VOLUMES[name]
-        for name, found in levels.items()
-        if not found["is_cut"]
+        level.volume_ml / RELATIVE_VOLUMES[name]
+        for name, level in levels.items()
+        if not level.is_cut
     ]
     shares = {}
-    for name, found in levels.items():
+    for name, level in levels.items():
         expected = float(np.median(whole)) * RELATIVE_VOLUMES[name] if whole else 0.0
-        share = float(found["volume_ml"]) / expected if expected else 1.0
-        shares[name] = 1.0 if not found["is_cut"] else round(min(share, 1.0), 3)
+        share = level.volume_ml / expected if expected else 1.0
+        shares[name] = 1.0 if not level.is_cut else round(min(share, 1.0), 3)
     return shares
 
 

@@ -22,6 +22,7 @@ from csfd_core.inference.segment import (
 from csfd_core.ingest.outcomes import Outcome
 from csfd_core.segmentation.predict import VertebraPredictor
 from csfd_core.store import paths
+from csfd_core.store.notes import LevelNote, PredictedMaskNote
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES
 
@@ -63,21 +64,16 @@ def predict_stored(
     found = dict(read_vertebrae(stores.crops, own))
     vertebrae = {str(own.at[place, "level"]): v for place, v in found.items()}
     probabilities = ensemble.predict(vertebrae)
-    masks = stores.predicted_masks.read_note(study_uid) or {}
+    masks = stores.predicted_masks.read_note(study_uid)
     note = _note(
         study_uid,
         probabilities,
         ensemble,
         not_seen=[name for name in LEVEL_NAMES if name not in vertebrae],
-        segmentation={
-            "model": masks.get("model_id"),
-            "standing": masks.get("standing"),
-            "levels": masks.get("levels", {}),
-            "flags": masks.get("flags", []),
-        },
+        segmentation=_segmentation_of(masks),
         seconds={"classify": round(time.perf_counter() - started, 3)},
     )
-    note["content_hash"] = masks.get("content_hash")
+    note["content_hash"] = None if masks is None else masks.content_hash
     path = paths.of_study(paths.PREDICTIONS, study_uid, ".json")
     stores.root.write(path, _to_bytes(note))
     return note
@@ -92,14 +88,7 @@ def _predict_scan(
             study_uid=found.study_uid, action=Outcome.REFUSED, message=found.refusal
         )
     started = time.perf_counter()
-    levels = {
-        level.level: {
-            "volume_ml": level.volume_ml,
-            "confidence": level.confidence,
-            "is_cut": level.is_cut,
-        }
-        for level in prediction.review.levels
-    }
+    levels = prediction.review.notes()
     shares = visible_shares(levels)
     study = MaskedStudy(
         grey=found.grey, mask=prediction.mask, geometry=scan.geometry, levels=levels
@@ -124,7 +113,7 @@ def _predict_scan(
         segmentation={
             "model": predictor.bundle.name,
             "standing": None,
-            "levels": levels,
+            "levels": _to_json(levels),
             "flags": list(prediction.review.flags),
         },
         seconds=seconds,
@@ -166,6 +155,21 @@ def _note(
         "seconds": seconds,
         "notice": ensemble.data_kind.notice,
     }
+
+
+def _segmentation_of(masks: PredictedMaskNote | None) -> dict[str, Any]:
+    if masks is None:
+        return {"model": None, "standing": None, "levels": {}, "flags": []}
+    return {
+        "model": masks.model_id,
+        "standing": masks.standing,
+        "levels": _to_json(masks.levels),
+        "flags": list(masks.flags),
+    }
+
+
+def _to_json(levels: Mapping[str, LevelNote]) -> dict[str, Any]:
+    return {name: level.model_dump(mode="json") for name, level in levels.items()}
 
 
 def _to_bytes(note: Mapping[str, Any]) -> bytes:

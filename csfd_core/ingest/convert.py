@@ -23,6 +23,7 @@ from csfd_core.store import slices as slice_store
 from csfd_core.store.metadata import StudyRecord
 from csfd_core.store.slices import ConversionSettings, encode_slice
 from csfd_core.store.source import StudyFolder
+from csfd_core.store.stamp import is_current
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import is_uid
 
@@ -255,20 +256,20 @@ def _complete(task: StudyTask, record: StudyRecord) -> StudyOutcome:
 
 
 def _slices_are_current(task: StudyTask, record: StudyRecord) -> bool:
-    note = task.stores.slices.read_note(record.study_uid)
-    return note is not None and (note["content_hash"], note["conversion"]) == (
-        record.content_hash,
-        task.settings.to_note(),
+    return is_current(
+        task.stores.slices.read_note(record.study_uid),
+        content_hash=record.content_hash,
+        conversion=task.settings.to_note(),
     )
 
 
 def _mask_is_current(task: StudyTask, record: StudyRecord) -> bool:
-    note = task.stores.masks.read_note(record.study_uid)
-    return note is not None and (
-        note["format"],
-        note["content_hash"],
-        note["mask_hash"],
-    ) == (mask_store.FORMAT, record.content_hash, record.mask_hash)
+    return is_current(
+        task.stores.masks.read_note(record.study_uid),
+        format=mask_store.FORMAT,
+        content_hash=record.content_hash,
+        mask_hash=record.mask_hash,
+    )
 
 
 def _write_slices(

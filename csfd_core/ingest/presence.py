@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from csfd_core.ingest.outcomes import Outcome, StudyOutcome
+from csfd_core.store.notes import StudyNote
 from csfd_core.store.source import Sources, StudyFolder
+from csfd_core.store.stamp import is_current
 from csfd_core.store.stores import Stores
 from csfd_core.text import count
 from csfd_core.vocabulary import is_uid
@@ -93,10 +95,10 @@ def keep_study(stores: Stores, study_uid: str) -> StudyOutcome | None:
         return None
     action = Outcome.QUARANTINED
     if not record.is_quarantined:
-        notes = [stores.slices.read_note(study_uid)]
+        notes: list[StudyNote | None] = [stores.slices.read_note(study_uid)]
         if record.mask_hash is not None:
             notes.append(stores.masks.read_note(study_uid))
-        if any(n is None or n["content_hash"] != record.content_hash for n in notes):
+        if not all(is_current(n, content_hash=record.content_hash) for n in notes):
             return None
         action = Outcome.UNCHANGED
     return StudyOutcome(

@@ -152,7 +152,7 @@ class StoreNow:
     def _of_crops(self, study_uid: str) -> str | None:
         if study_uid not in self._crops:
             note = self.stores.crops.read_note(study_uid)
-            self._crops[study_uid] = None if note is None else str(note["inputs"])
+            self._crops[study_uid] = None if note is None else note.inputs
         return self._crops[study_uid]
 
     def _of_slices(self, study_uid: str) -> tuple[str, str | None] | None:
@@ -277,16 +277,16 @@ def trace_study(
     standing = _compared(seen, present)
     if seen is None and present is not None:
         standing = NOT_RECORDED
-    slices = stores.slices.read_note(study_uid) or {}
-    crops = stores.crops.read_note(study_uid) or {}
+    slices = stores.slices.read_note(study_uid)
+    crops = stores.crops.read_note(study_uid)
     return StudyLineage(
         study_uid=study_uid,
         standing=WITHDRAWN if study_uid in now.withdrawn else standing,
         seen=seen,
         content_hash=present,
-        conversion=dict(slices.get("conversion") or {}),
-        encoder=slices.get("encoder"),
-        crop=dict(crops.get("crop") or {}),
+        conversion={} if slices is None else slices.conversion.model_dump(),
+        encoder=None if slices is None else slices.encoder,
+        crop={} if crops is None else crops.crop,
     )
 
 

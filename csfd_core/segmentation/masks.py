@@ -1,8 +1,8 @@
 """Predicted masks and crops of a store's studies, made where they are not current."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Final
 
 import pandas as pd
 
@@ -14,6 +14,8 @@ from csfd_core.segmentation.model_store import ModelChoice, ModelStore, choose_m
 from csfd_core.segmentation.predict import Prediction, VertebraPredictor
 from csfd_core.segmentation.reading import read_reduced
 from csfd_core.store.metadata import StudyRecord
+from csfd_core.store.notes import PredictedMaskNote
+from csfd_core.store.stamp import is_current
 from csfd_core.store.stores import Stores
 
 MASK_FORMAT: Final = 1  # raised when predicted masks must be made again
@@ -61,8 +63,8 @@ class MaskMaker:
         record = self._stores.metadata.read_record(study_uid)
         if record is None or record.is_quarantined:
             return StudyOutcome(study_uid=study_uid, action=Outcome.QUARANTINED)
-        if self.is_current(record):
-            note = self._stores.predicted_masks.read_note(study_uid) or {}
+        note = self._stores.predicted_masks.read_note(study_uid)
+        if note is not None and self.is_current(record):
             return _outcome(Outcome.UNCHANGED, note)
         prediction = self.predict(study_uid)
         note = self._note(record, prediction)
@@ -71,17 +73,16 @@ class MaskMaker:
 
     def is_current(self, record: StudyRecord) -> bool:
         """Say whether a predicted mask is what its model would give again."""
-        note = self._stores.predicted_masks.read_note(record.study_uid)
-        if note is None or not self._cards:
+        if not self._cards:
             return False
         choice = self.choice(record.study_uid)
-        wanted = {
-            "format": MASK_FORMAT,
-            "content_hash": record.content_hash,
-            "model_id": choice.model_id,
-            "standing": choice.standing,
-        }
-        return {name: note[name] for name in wanted} == wanted
+        return is_current(
+            self._stores.predicted_masks.read_note(record.study_uid),
+            format=MASK_FORMAT,
+            content_hash=record.content_hash,
+            model_id=choice.model_id,
+            standing=choice.standing,
+        )
 
     def _predictor(self, fold: int) -> VertebraPredictor:
         if fold not in self._loaded:
@@ -89,40 +90,32 @@ class MaskMaker:
             self._loaded[fold].load()
         return self._loaded[fold]
 
-    def _note(self, record: StudyRecord, prediction: Prediction) -> dict[str, Any]:
+    def _note(self, record: StudyRecord, prediction: Prediction) -> PredictedMaskNote:
         choice = self.choice(record.study_uid)
         geometry = record.volume_geometry()
         assert geometry is not None
-        return {
-            "study_uid": record.study_uid,
-            "format": MASK_FORMAT,
-            "content_hash": record.content_hash,
+        return PredictedMaskNote(
+            study_uid=record.study_uid,
+            format=MASK_FORMAT,
+            content_hash=record.content_hash,
             **asdict(choice),
-            "levels": {
-                level.level: {
-                    "volume_ml": level.volume_ml,
-                    "confidence": level.confidence,
-                    "is_cut": level.is_cut,
-                    "centre_zyx_mm": [round(v, 2) for v in level.centre_zyx_mm],
-                }
-                for level in prediction.review.levels
-            },
-            "flags": list(prediction.review.flags),
+            levels=prediction.review.notes(),
+            flags=prediction.review.flags,
             **asdict(geometry),
-        }
+        )
 
 
 def _outcome(
-    action: Outcome, note: Mapping[str, Any], seconds: float = 0.0
+    action: Outcome, note: PredictedMaskNote, seconds: float = 0.0
 ) -> StudyOutcome:
     return StudyOutcome(
-        study_uid=note["study_uid"],
+        study_uid=note.study_uid,
         action=action,
-        content_hash=note["content_hash"],
-        model_id=note["model_id"],
-        standing=note["standing"],
-        levels=tuple(note["levels"]),
-        flags=tuple(note["flags"]),
+        content_hash=note.content_hash,
+        model_id=note.model_id,
+        standing=note.standing,
+        levels=tuple(note.levels),
+        flags=note.flags,
         seconds=seconds,
     )
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from csfd_core.segmentation.config import CLASSES
+from csfd_core.store.notes import LevelNote
 from csfd_core.vocabulary import LEVEL_NAMES, RELATIVE_VOLUMES
 
 Float = npt.NDArray[np.float32]
@@ -39,6 +40,16 @@ class LevelFinding:
     centre_zyx_mm: tuple[float, float, float]  # from the first voxel of the scan
     is_cut: bool  # it reaches the first or last slice
 
+    def to_note(self) -> LevelNote:
+        """Return what is kept of it."""
+        z, y, x = (round(value, 2) for value in self.centre_zyx_mm)
+        return LevelNote(
+            volume_ml=self.volume_ml,
+            confidence=self.confidence,
+            is_cut=self.is_cut,
+            centre_zyx_mm=(z, y, x),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Review:
@@ -51,6 +62,10 @@ class Review:
     def confidence(self) -> float:
         """The least of all levels; 0 where nothing was found."""
         return min((level.confidence for level in self.levels), default=0.0)
+
+    def notes(self) -> dict[str, LevelNote]:
+        """Return what is kept of each level."""
+        return {level.level: level.to_note() for level in self.levels}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

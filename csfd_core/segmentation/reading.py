@@ -17,7 +17,7 @@ from csfd_core.dicom.geometry import VolumeGeometry
 from csfd_core.dicom.grids import Reduced, reduced_axes, resample
 from csfd_core.errors import StoreError
 from csfd_core.segmentation.data import GridVolume
-from csfd_core.store.masks import MaskStore, geometry_of
+from csfd_core.store.masks import MaskStore
 from csfd_core.store.slices import SliceStore
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import HIGHEST_MASK_LABEL
@@ -54,7 +54,7 @@ def read_reduced(store: SliceStore, study_uid: str, step_mm: float) -> Reduced:
     table = store.read_table(study_uid)
     note = store.read_note(study_uid)
     assert note is not None
-    geometry = geometry_of(note)
+    geometry = note.geometry
     reduction = _Reduction.to(geometry, step_mm)
     jpegs = (jpeg.as_py() for jpeg in table.column("jpeg"))
     planes = (_decode_reduced(jpeg, reduction, study_uid) for jpeg in jpegs)

@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from csfd_core.store import paths
 from csfd_core.store.locations import Location
-from csfd_core.store.parquet import read_note, read_parquet, write_parquet
+from csfd_core.store.notes import CropNote
+from csfd_core.store.parquet import read_note_of, read_parquet, write_parquet
 
 _SCHEMA: Final = pa.schema(
     [
@@ -49,28 +50,29 @@ class CropStore:
         return paths.of_study(paths.CROPS, study_uid)
 
     def write(
-        self, study_uid: str, rows: Sequence[dict[str, Any]], note: dict[str, Any]
+        self, study_uid: str, rows: Sequence[dict[str, Any]], note: CropNote
     ) -> int:
         """Write the crops of a study and return the size in bytes.
 
         Args:
             study_uid: Names the file.
             rows: One per crop, with the columns of the store.
-            note: Where they come from; ``note["crop"]`` holds the crop settings.
+            note: Where they come from.
         """
         columns = {name: [row[name] for row in rows] for name in _SCHEMA.names}
         table = pa.table(columns, schema=_SCHEMA)
         path = self.path(study_uid)
-        return write_parquet(self.location, path, table, note, compression="none")
+        return write_parquet(
+            self.location, path, table, note.to_json(), compression="none"
+        )
 
     def remove(self, study_uid: str) -> None:
         """Remove the crops of a study if there are any."""
         self.location.remove(self.path(study_uid))
 
-    def read_note(self, study_uid: str) -> dict[str, Any] | None:
+    def read_note(self, study_uid: str) -> CropNote | None:
         """Return the note of a study, ``None`` where it has no crops."""
-        path = self.path(study_uid)
-        return read_note(self.location, path) if self.location.exists(path) else None
+        return read_note_of(self.location, self.path(study_uid), CropNote)
 
     def read_facts(self, study_uid: str) -> pa.Table:
         """Return all columns but the pixels."""
@@ -93,8 +95,9 @@ class CropStore:
         ]
         if found:
             return found[0]
-        crop = (self.read_note(study_uid) or {})["crop"]
-        side, channels = crop["side_px"], 2 * crop["neighbours"] + 1
+        note = self.read_note(study_uid)
+        assert note is not None  # as ``levels`` has read the file
+        side, channels = note.crop["side_px"], 2 * note.crop["neighbours"] + 1
         return (
             np.empty((0, channels, side, side), dtype=np.uint8),
             np.empty((0, side, side), dtype=np.uint8),

@@ -5,9 +5,8 @@ in the grid of the slices; lossless. Labels 1 to 7 are C1 to C7; higher ones are
 """
 
 import io
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,8 @@ from csfd_core.dicom.geometry import VolumeGeometry
 from csfd_core.errors import StoreError
 from csfd_core.store import paths
 from csfd_core.store.locations import Location
-from csfd_core.store.parquet import read_note, read_parquet, write_parquet
+from csfd_core.store.notes import GivenMaskNote, PredictedMaskNote, StudyNote
+from csfd_core.store.parquet import read_note_of, read_parquet, write_parquet
 
 FORMAT: Final = 1
 _SCHEMA: Final = pa.schema(
@@ -31,10 +31,10 @@ _SCHEMA: Final = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class MaskStore:
-    """Masks of every study that has one, under one store location."""
+    """Masks of every study that has one, in one folder of a store."""
 
     location: Location
-    folder: str = paths.MASKS
+    folder: str
 
     def path(self, study_uid: str) -> str:
         """Return the path of a study's file, relative to the store.
@@ -45,7 +45,7 @@ class MaskStore:
         return paths.of_study(self.folder, study_uid)
 
     def write(
-        self, study_uid: str, mask: npt.NDArray[np.uint8], note: dict[str, Any]
+        self, study_uid: str, mask: npt.NDArray[np.uint8], note: StudyNote
     ) -> int:
         """Write a mask, shape (Z, H, W), head to feet; return the size in bytes."""
         table = pa.table(
@@ -56,12 +56,9 @@ class MaskStore:
             schema=_SCHEMA,
         )
         path = self.path(study_uid)
-        return write_parquet(self.location, path, table, note, compression="none")
-
-    def read_note(self, study_uid: str) -> dict[str, Any] | None:
-        """Return the note of a study, ``None`` where it has no mask."""
-        path = self.path(study_uid)
-        return read_note(self.location, path) if self.location.exists(path) else None
+        return write_parquet(
+            self.location, path, table, note.to_json(), compression="none"
+        )
 
     def read_volume(self, study_uid: str) -> npt.NDArray[np.uint8]:
         """Return the labels, shape (Z, H, W), head to feet.
@@ -79,10 +76,26 @@ class MaskStore:
         return volume
 
 
+class GivenMaskStore(MaskStore):
+    """Masks that came with the studies."""
+
+    def read_note(self, study_uid: str) -> GivenMaskNote | None:
+        """Return the note of a study, ``None`` where it has no mask."""
+        return read_note_of(self.location, self.path(study_uid), GivenMaskNote)
+
+
+class PredictedMaskStore(MaskStore):
+    """Masks that the segmentation has predicted."""
+
+    def read_note(self, study_uid: str) -> PredictedMaskNote | None:
+        """Return the note of a study, ``None`` where it was not segmented."""
+        return read_note_of(self.location, self.path(study_uid), PredictedMaskNote)
+
+
 def build_note(
     study_uid: str, geometry: VolumeGeometry, content_hash: str, mask_hash: str
-) -> dict[str, Any]:
-    """Return what is recorded in the footer of a study's mask.
+) -> GivenMaskNote:
+    """Return what is recorded in the footer of a study's given mask.
 
     Args:
         study_uid: The study.
@@ -90,13 +103,13 @@ def build_note(
         content_hash: Of the slices.
         mask_hash: Of the mask's own file.
     """
-    return {
-        "study_uid": study_uid,
-        "format": FORMAT,
-        "content_hash": content_hash,
-        "mask_hash": mask_hash,
+    return GivenMaskNote(
+        study_uid=study_uid,
+        format=FORMAT,
+        content_hash=content_hash,
+        mask_hash=mask_hash,
         **asdict(geometry),
-    }
+    )
 
 
 def _encode_png(plane: npt.NDArray[np.uint8]) -> bytes:
@@ -107,19 +120,3 @@ def _encode_png(plane: npt.NDArray[np.uint8]) -> bytes:
 
 def _decode_png(png: bytes) -> npt.NDArray[np.uint8]:
     return np.asarray(Image.open(io.BytesIO(png)), dtype=np.uint8)
-
-
-def geometry_of(note: dict[str, object]) -> VolumeGeometry:
-    """Return the geometry that the note of a study's slices or mask records."""
-    affine = note["affine_lps"]
-    assert isinstance(affine, Sequence)
-    shape, spacing = note["shape_zyx"], note["spacing_zyx_mm"]
-    assert isinstance(shape, Sequence)
-    assert isinstance(spacing, Sequence)
-    return VolumeGeometry(
-        shape_zyx=(int(shape[0]), int(shape[1]), int(shape[2])),
-        spacing_zyx_mm=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
-        affine_lps=tuple(tuple(float(v) for v in row) for row in affine),
-        z_extent_mm=float(str(note["z_extent_mm"])),
-        z_descending=bool(note["z_descending"]),
-    )

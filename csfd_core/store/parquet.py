@@ -7,14 +7,16 @@ the whole study under one key of the file metadata. The same input gives the sam
 import io
 import json
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from csfd_core.errors import StoreError
 from csfd_core.store.locations import Location
+from csfd_core.store.notes import Note
 
+NoteT = TypeVar("NoteT", bound=Note)
 _KEY: Final = b"csfd"
 # Of files with images, so that a few slices can be read without the others. Tables of
 # small columns, which are compressed, are one group: many cost more than their rows.
@@ -77,6 +79,17 @@ def read_note(location: Location, path: str) -> dict[str, Any]:
     """Read the note of a file without its rows."""
     with _open(location, path) as file:
         return _note(file, location, path)
+
+
+def read_note_of(location: Location, path: str, kind: type[NoteT]) -> NoteT | None:
+    """Read the note of a file as what it is; ``None`` where there is no such file.
+
+    Raises:
+        StoreError: If it is no such note.
+    """
+    if not location.exists(path):
+        return None
+    return kind.read(read_note(location, path), f"{location}/{path}")
 
 
 def _open(location: Location, path: str) -> pq.ParquetFile:

@@ -7,7 +7,7 @@ and the content that the slices were made from.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,14 @@ from csfd_core.dicom.pixels import read_grey_levels
 from csfd_core.errors import StoreError
 from csfd_core.store import paths
 from csfd_core.store.locations import Location
-from csfd_core.store.parquet import read_note, read_parquet, read_rows, write_parquet
+from csfd_core.store.notes import ConversionNote, SliceNote
+from csfd_core.store.parquet import (
+    read_note,
+    read_note_of,
+    read_parquet,
+    read_rows,
+    write_parquet,
+)
 from csfd_core.vocabulary import BONE_WINDOW, Window
 
 JPEG_QUALITY: Final = 96  # 95 falls below 42 dB inside bone on the noisiest kernels
@@ -50,9 +57,11 @@ class ConversionSettings:
                 f"jpeg_quality={self.jpeg_quality}."
             )
 
-    def to_note(self) -> dict[str, Any]:
+    def to_note(self) -> ConversionNote:
         """Return the settings as they are recorded with the slices."""
-        return {"format": _FORMAT, **asdict(self)}
+        return ConversionNote(
+            format=_FORMAT, jpeg_quality=self.jpeg_quality, window=self.window
+        )
 
 
 def encode_slice(
@@ -91,7 +100,7 @@ class SliceStore:
         study_uid: str,
         headers: Sequence[SliceHeader],
         jpegs: Sequence[bytes],
-        note: dict[str, Any],
+        note: SliceNote,
     ) -> int:
         """Write the slices of a study, head to feet, and return the size in bytes.
 
@@ -112,12 +121,13 @@ class SliceStore:
         )
         # JPEGs do not compress further.
         path = self.path(study_uid)
-        return write_parquet(self.location, path, table, note, compression="none")
+        return write_parquet(
+            self.location, path, table, note.to_json(), compression="none"
+        )
 
-    def read_note(self, study_uid: str) -> dict[str, Any] | None:
+    def read_note(self, study_uid: str) -> SliceNote | None:
         """Return the note of a study, ``None`` where it has no slices."""
-        path = self.path(study_uid)
-        return read_note(self.location, path) if self.location.exists(path) else None
+        return read_note_of(self.location, self.path(study_uid), SliceNote)
 
     def read_table(self, study_uid: str) -> pa.Table:
         """Return all columns of a study."""
@@ -169,15 +179,15 @@ def build_note(
     geometry: VolumeGeometry,
     settings: ConversionSettings,
     content_hash: str,
-) -> dict[str, Any]:
+) -> SliceNote:
     """Return what is recorded in the footer of a study's slices."""
-    return {
-        "study_uid": study_uid,
-        "content_hash": content_hash,
-        "conversion": settings.to_note(),
-        "encoder": f"simplejpeg {simplejpeg.__version__}",
+    return SliceNote(
+        study_uid=study_uid,
+        content_hash=content_hash,
+        conversion=settings.to_note(),
+        encoder=f"simplejpeg {simplejpeg.__version__}",
         **asdict(geometry),
-    }
+    )
 
 
 def _decode(

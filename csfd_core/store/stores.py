@@ -6,7 +6,7 @@ from csfd_core.store import paths
 from csfd_core.store.crops import CropStore
 from csfd_core.store.label_history import LabelHistory
 from csfd_core.store.locations import Location
-from csfd_core.store.masks import MaskStore
+from csfd_core.store.masks import GivenMaskStore, PredictedMaskStore
 from csfd_core.store.metadata import MetadataStore
 from csfd_core.store.slices import SliceStore
 from csfd_core.store.withdrawn import WithdrawnStore
@@ -29,14 +29,14 @@ class Stores:
         return SliceStore(self.root)
 
     @property
-    def masks(self) -> MaskStore:
+    def masks(self) -> GivenMaskStore:
         """Given masks."""
-        return MaskStore(self.root)
+        return GivenMaskStore(self.root, paths.MASKS)
 
     @property
-    def predicted_masks(self) -> MaskStore:
+    def predicted_masks(self) -> PredictedMaskStore:
         """Masks that the segmentation has predicted."""
-        return MaskStore(self.root, paths.PREDICTED_MASKS)
+        return PredictedMaskStore(self.root, paths.PREDICTED_MASKS)
 
     @property
     def crops(self) -> CropStore:

@@ -1,7 +1,6 @@
 """Asset checks: what must hold of the segmentation as a whole."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import dagster as dg
 import numpy as np
@@ -10,6 +9,7 @@ from csfd_core.evaluation.folds import assign_folds
 from csfd_core.evaluation.segmentation_metrics import dice_score
 from csfd_core.segmentation.model_store import ModelStore
 from csfd_core.segmentation.postprocess import is_plausible_volume
+from csfd_core.store.notes import LevelNote, PredictedMaskNote
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES
 from csfd_dagster.resources.stores import StoreResource
@@ -44,9 +44,9 @@ def no_test_study_trained(store: StoreResource) -> dg.AssetCheckResult:
 def levels_are_found(store: StoreResource) -> dg.AssetCheckResult:
     """C1 to C7 are found wherever the scan goes on above and below."""
     missing = {
-        uid: note["flags"]
+        uid: note.flags
         for uid, note in _notes(store.open())
-        if _has_unexplained_gap(note["levels"])
+        if _has_unexplained_gap(note.levels)
     }
     return _warn(missing, "incomplete")
 
@@ -56,12 +56,12 @@ def levels_follow_each_other(store: StoreResource) -> dg.AssetCheckResult:
     """Each level lies below the one before it."""
     wrong = {}
     for uid, note in _notes(store.open()):
-        levels = note["levels"]
+        levels = note.levels
         heights = [
-            levels[name]["centre_zyx_mm"][0] for name in LEVEL_NAMES if name in levels
+            levels[name].centre_zyx_mm[0] for name in LEVEL_NAMES if name in levels
         ]
         if any(b <= a for a, b in zip(heights, heights[1:], strict=False)):
-            wrong[uid] = note["flags"]
+            wrong[uid] = note.flags
     return _warn(wrong, "out_of_order")
 
 
@@ -70,9 +70,9 @@ def volumes_are_plausible(store: StoreResource) -> dg.AssetCheckResult:
     """Every whole vertebra has the volume of one."""
     wrong = {
         uid: [
-            f"{name} {level['volume_ml']:.1f} ml"
-            for name, level in note["levels"].items()
-            if not is_plausible_volume(level["volume_ml"], is_cut=level["is_cut"])
+            f"{name} {level.volume_ml:.1f} ml"
+            for name, level in note.levels.items()
+            if not is_plausible_volume(level.volume_ml, is_cut=level.is_cut)
         ]
         for uid, note in _notes(store.open())
     }
@@ -102,7 +102,7 @@ def masks_agree_with_given(store: StoreResource) -> dg.AssetCheckResult:
     )
 
 
-def _notes(stores: Stores) -> Iterator[tuple[str, dict[str, Any]]]:
+def _notes(stores: Stores) -> Iterator[tuple[str, PredictedMaskNote]]:
     """Yield the note of every study that has a predicted mask."""
     for uid in stores.metadata.study_uids():
         note = stores.predicted_masks.read_note(uid)
@@ -110,7 +110,7 @@ def _notes(stores: Stores) -> Iterator[tuple[str, dict[str, Any]]]:
             yield uid, note
 
 
-def _has_unexplained_gap(levels: dict[str, dict[str, Any]]) -> bool:
+def _has_unexplained_gap(levels: Mapping[str, LevelNote]) -> bool:
     """Say whether a level is missing though the scan does not end before it."""
     found = [name for name in LEVEL_NAMES if name in levels]
     if not found:
@@ -118,12 +118,12 @@ def _has_unexplained_gap(levels: dict[str, dict[str, Any]]) -> bool:
     first, last = LEVEL_NAMES.index(found[0]), LEVEL_NAMES.index(found[-1])
     if last - first + 1 != len(found):
         return True
-    opens = first > 0 and not levels[found[0]]["is_cut"]
-    ends = last < len(LEVEL_NAMES) - 1 and not levels[found[-1]]["is_cut"]
+    opens = first > 0 and not levels[found[0]].is_cut
+    ends = last < len(LEVEL_NAMES) - 1 and not levels[found[-1]].is_cut
     return opens or ends
 
 
-def _warn(wrong: dict[str, list[str]], name: str) -> dg.AssetCheckResult:
+def _warn(wrong: Mapping[str, Sequence[str]], name: str) -> dg.AssetCheckResult:
     examples = [f"{uid}: {'; '.join(why)}" for uid, why in list(wrong.items())[:5]]
     return dg.AssetCheckResult(
         passed=not wrong,

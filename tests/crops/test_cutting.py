@@ -18,6 +18,7 @@ from csfd_core.crops.study import (
 from csfd_core.dicom.geometry import VolumeGeometry
 from csfd_core.store.crops import CropStore
 from csfd_core.store.locations import Location
+from csfd_core.store.notes import CropNote, LevelNote
 
 CONFIG = CropConfig(slices=4, neighbours=1, neighbour_mm=2.0, side_px=24, pixel_mm=1.0)
 AFFINE = np.array(
@@ -113,9 +114,17 @@ def test_slice_labels_are_unknown_where_nobody_drew_boxes() -> None:
 
 def test_a_cut_vertebra_is_partly_visible() -> None:
     levels = {
-        "C5": {"volume_ml": 8.3, "is_cut": False},
-        "C6": {"volume_ml": 9.6, "is_cut": False},
-        "C7": {"volume_ml": 5.4, "is_cut": True},
+        name: LevelNote(
+            volume_ml=volume_ml,
+            confidence=0.9,
+            is_cut=is_cut,
+            centre_zyx_mm=(0.0, 0.0, 0.0),
+        )
+        for name, volume_ml, is_cut in (
+            ("C5", 8.3, False),
+            ("C6", 9.6, False),
+            ("C7", 5.4, True),
+        )
     }
     assert visible_shares(levels) == {"C5": 1.0, "C6": 1.0, "C7": 0.5}
 
@@ -126,7 +135,15 @@ def test_crops_come_back_from_the_store(tmp_path: Path) -> None:
     facts = StudyFacts(labels={"C4": 1}, boxes=None, fold=2, is_test=True)
     rows = cut_study(study, facts, CONFIG)
     store = CropStore(Location(tmp_path))
-    store.write("1.2.3", rows, {"crop": CONFIG.to_note()})
+    note = CropNote(
+        study_uid="1.2.3",
+        inputs="x",
+        crop=CONFIG.to_note(),
+        model_id="m",
+        standing="unseen",
+        levels=("C4",),
+    )
+    store.write("1.2.3", rows, note)
     images, masks = store.read_level("1.2.3", "C4")
     scan = TurnedScan.of(grey, mask, AFFINE)
     expected = cut_level(scan, boxes_of_levels(mask, AFFINE)[0], CONFIG)

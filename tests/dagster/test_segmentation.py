@@ -1,6 +1,5 @@
 """Segmentation through Dagster: phases, checks that fail when they must."""
 
-import json
 from pathlib import Path
 
 import dagster as dg
@@ -14,6 +13,7 @@ from csfd_core.segmentation.config import SMALL
 from csfd_core.segmentation.model_store import ModelStore
 from csfd_core.store.locations import Location
 from csfd_core.store.metadata import STUDIES_COLUMNS, MetadataStore
+from csfd_core.store.notes import LevelNote, PredictedMaskNote
 from csfd_core.store.stores import Stores
 from csfd_dagster.checks import segmentation as checks
 from csfd_dagster.definitions import defs
@@ -127,7 +127,8 @@ def test_checks_of_masks_fail_for_what_contradicts_anatomy(
     levels: dict,
     failing: set[str],
 ) -> None:
-    note = {"levels": json.loads(json.dumps(levels)), "flags": ["look"]}
+    found_levels = {name: LevelNote.model_validate(one) for name, one in levels.items()}
+    note = PredictedMaskNote.model_construct(levels=found_levels, flags=("look",))
     monkeypatch.setattr(checks, "_notes", lambda stores: iter([(UIDS[0], note)]))
     found = {
         check.check_key.name

@@ -60,14 +60,14 @@ def test_footer_tells_what_the_slices_were_made_from(source: Path, store: Path) 
     outcome = convert_study(task)
     note = task.stores.slices.read_note(STUDY_UID)
     assert note is not None
-    assert note["content_hash"] == outcome.content_hash
-    assert note["conversion"] == {
+    assert note.content_hash == outcome.content_hash
+    assert note.conversion.model_dump() == {
         "format": 1,
         "jpeg_quality": 96,
         "window": {"center_hu": 400.0, "width_hu": 1800.0},
     }
-    assert note["spacing_zyx_mm"] == [2.0, 1.5, 1.5]
-    assert note["encoder"].startswith("simplejpeg ")
+    assert note.spacing_zyx_mm == (2.0, 1.5, 1.5)
+    assert note.encoder.startswith("simplejpeg ")
 
 
 def test_mask_is_lossless_and_in_the_grid_of_the_slices(

@@ -21,6 +21,7 @@ from csfd_core.learning.loop import Logits, OnEpoch, Trained
 from csfd_core.store.crops import CropStore
 from csfd_core.store.locations import Location
 from csfd_core.store.metadata import STUDIES_COLUMNS
+from csfd_core.store.notes import CropNote
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
@@ -101,11 +102,14 @@ def write_crops(
     stores: Stores, study_uid: str, rows: list[dict[str, Any]], **note: object
 ) -> None:
     own = {
+        "study_uid": study_uid,
         "inputs": f"crops of {study_uid}",
         "crop": CROPS.to_note(),
+        "model_id": "segmentation",
         "standing": "unseen",
+        "levels": sorted({row["level"] for row in rows}),
     }
-    stores.crops.write(study_uid, rows, {**own, **note})
+    stores.crops.write(study_uid, rows, CropNote.model_validate({**own, **note}))
 
 
 def write_studies(

@@ -15,9 +15,10 @@ import simplejpeg
 from csfd_core.classification.config import ClassifierConfig
 from csfd_core.classification.ensemble import write_best
 from csfd_core.classification.fit import fit_classifier, plan_classifier
+from csfd_core.dicom.geometry import VolumeGeometry
 from csfd_core.store.locations import Location
 from csfd_core.store.parquet import write_parquet
-from csfd_core.store.slices import ConversionSettings
+from csfd_core.store.slices import ConversionSettings, build_note
 from csfd_core.store.stores import Stores
 from support.drawn_crops import (
     crop_rows,
@@ -138,10 +139,14 @@ def write_slices(stores: Stores, uid: str, volume: npt.NDArray[np.uint8]) -> Non
             "jpeg": pa.array(jpegs, pa.binary()),
         }
     )
-    note = {
-        "shape_zyx": list(volume.shape),
-        "content_hash": f"{volume.sum()}",
-        "conversion": ConversionSettings().to_note(),
-    }
+    depth, height, width = volume.shape
+    geometry = VolumeGeometry(
+        shape_zyx=(depth, height, width),
+        spacing_zyx_mm=(1.0, 1.0, 1.0),
+        affine_lps=tuple(map(tuple, np.eye(4).tolist())),
+        z_extent_mm=depth - 1.0,
+        z_descending=True,
+    )
+    note = build_note(uid, geometry, ConversionSettings(), f"{volume.sum()}")
     path = stores.slices.path(uid)
-    write_parquet(stores.root, path, table, note, compression="none")
+    write_parquet(stores.root, path, table, note.to_json(), compression="none")

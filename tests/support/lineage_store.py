@@ -5,6 +5,7 @@ so that a test knows it without asking the code that it tests.
 """
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from csfd_core.segmentation.bundle import ModelBundle, write_bundle
 from csfd_core.segmentation.config import SMALL
 from csfd_core.segmentation.model_store import ModelStore
 from csfd_core.store.locations import Location
+from csfd_core.store.notes import PredictedMaskNote
 from csfd_core.store.source import LABELS_FILE, Source, Sources
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS
@@ -75,11 +77,13 @@ def write_vertebrae(stores: Stores, uid: str, content: str = "as it was") -> Non
     """Write the predicted mask, the crops and the features of a study."""
     record = stores.metadata.read_record(uid)
     assert record is not None
-    note = {
-        "study_uid": uid, "format": 1, "content_hash": record.content_hash,
-        "model_id": SEGMENTATION_ID, "fold": 0, "standing": "unseen",
-        "shape_zyx": [SLICES, SIZE, SIZE],
-    }  # fmt: skip
+    geometry = record.volume_geometry()
+    assert geometry is not None
+    note = PredictedMaskNote(
+        study_uid=uid, format=1, content_hash=record.content_hash,
+        model_id=SEGMENTATION_ID, fold=0, standing="unseen", levels={}, flags=(),
+        **asdict(geometry),
+    )  # fmt: skip
     mask = np.zeros((SLICES, SIZE, SIZE), np.uint8)
     stores.predicted_masks.write(uid, mask, note)
     rows = crop_rows([0, 1, 0, 0, 0, 0, 0], np.random.default_rng(0))

@@ -94,13 +94,13 @@ def _histogram(stores: Stores, study_uid: str) -> npt.NDArray[np.int64] | None:
     note = stores.slices.read_note(study_uid)
     if note is None:
         return None
-    facts = [_FORMAT, SLICES, note["content_hash"], note["conversion"]]
+    facts = [_FORMAT, SLICES, note.content_hash, note.conversion.model_dump()]
     content = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
     path = paths.of_study(paths.GREY_LEVELS, study_uid, f"-{content}.npz")
     if stores.root.exists(path):
         with np.load(io.BytesIO(stores.root.read(path))) as kept:
             return np.asarray(kept["counts"], dtype=np.int64)
-    depth = int(note["shape_zyx"][0])
+    depth = note.shape_zyx[0]
     places = np.unique(((np.arange(SLICES) + 0.5) / SLICES * depth).astype(int))
     counts = np.zeros(LEVELS, dtype=np.int64)
     for place in places:

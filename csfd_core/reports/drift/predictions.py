@@ -95,11 +95,14 @@ def _read_current(
     if not stores.root.exists(path):
         return None
     note: dict[str, Any] = json.loads(stores.root.read(path))
-    masks = stores.predicted_masks.read_note(study_uid) or {}
+    masks = stores.predicted_masks.read_note(study_uid)
+    content, model = (None, None)
+    if masks is not None:
+        content, model = masks.content_hash, masks.model_id
     is_same = (
         note.get("model_ids") == serving.model_ids
-        and note.get("content_hash") == masks.get("content_hash")
-        and (note.get("segmentation") or {}).get("model") == masks.get("model_id")
+        and note.get("content_hash") == content
+        and (note.get("segmentation") or {}).get("model") == model
     )
     return note if is_same else None
 

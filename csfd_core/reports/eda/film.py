@@ -81,18 +81,20 @@ def current_films(out: Location, stores: Stores, study_uid: str) -> tuple[Films,
     Returns:
         The films, and whether they were made now.
     """
-    slices = stores.slices.read_note(study_uid) or {}
+    slices = stores.slices.read_note(study_uid)
     mask = stores.masks.read_note(study_uid)
+    content_hash = "" if slices is None else slices.content_hash
+    mask_hash = None if mask is None else mask.mask_hash
     wanted = {
         "study_uid": study_uid,
-        "content_hash": slices.get("content_hash", ""),
-        "mask_hash": None if mask is None else mask["mask_hash"],
+        "content_hash": content_hash,
+        "mask_hash": mask_hash,
         "version": _VERSION,
     }
     old = _read_films(out)
     if old is not None and wanted.items() <= asdict(old.note).items():
         return old, False
-    films = make_films(stores, study_uid, **{k: wanted[k] for k in _IDENTITY})
+    films = make_films(stores, study_uid, content_hash, mask_hash)
     for path, content in films.files().items():
         out.write(path, content)
     if films.overlay is None:
@@ -101,9 +103,6 @@ def current_films(out: Location, stores: Stores, study_uid: str) -> tuple[Films,
     text = json.dumps(asdict(films.note), indent=1, sort_keys=True)
     out.write(_NOTE, f"{text}\n".encode())
     return films, True
-
-
-_IDENTITY: Final = ("content_hash", "mask_hash")
 
 
 def make_films(

@@ -70,7 +70,7 @@ def choose_studies(stores: Stores, config: AuditConfig) -> pd.DataFrame:
     chosen = cap_studies(table, config.most_studies)
     with ThreadPoolExecutor(_READERS) as pool:
         notes = list(pool.map(stores.slices.read_note, chosen["study_uid"]))
-    chosen["content_hash"] = [str(note["content_hash"]) for note in notes if note]
+    chosen["content_hash"] = [note.content_hash for note in notes if note]
     return chosen
 
 

@@ -22,7 +22,6 @@ from csfd_core.segmentation.masks import MaskMaker
 from csfd_core.segmentation.model_store import ModelStore
 from csfd_core.store import paths
 from csfd_core.store.locations import Location
-from csfd_core.store.masks import geometry_of
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import FOLD_COUNT
 
@@ -128,7 +127,7 @@ def _given(
             group=group,
             fold=maker.choice(study_uid).fold,
             mask=stores.masks.read_volume(study_uid),
-            spacing_zyx_mm=geometry_of(note).spacing_zyx_mm,
+            spacing_zyx_mm=note.geometry.spacing_zyx_mm,
         )
 
 
@@ -153,4 +152,4 @@ def _example(stores: Stores, maker: MaskMaker, study_uid: str, title: str) -> Ex
     assert note is not None
     masks = (maker.predict(study_uid).mask, stores.masks.read_volume(study_uid))
     grey = stores.slices.read_volume(study_uid)
-    return side_view(title, grey, masks, geometry_of(note).affine())
+    return side_view(title, grey, masks, note.geometry.affine())
