@@ -32,7 +32,6 @@ from csfd_core.runtime.executors import open_executor
 from csfd_core.segmentation.bundle import builtin_location, read_bundle, write_bundle
 from csfd_core.segmentation.masks import MaskMaker
 from csfd_core.segmentation.model_store import ModelStore
-from csfd_core.store.labels import read_all_boxes
 from csfd_core.store.locations import Location
 from csfd_core.store.source import Source, Sources
 from csfd_core.store.stores import Stores
@@ -125,10 +124,9 @@ def _prepare(phantoms: PhantomConfig) -> Stores:
     own = replace(model, facts={**model.facts, **facts, "inputs": "general model"})
     write_bundle(ModelStore(stores.root).of_fold(FOLD), own)
     uids = stores.metadata.study_uids()
-    boxes = read_all_boxes(sources.locations).table
     for make in (
         MaskMaker(stores).make,
-        CropMaker(stores, CROP_PROFILES["demo"], boxes).make,
+        CropMaker.of_sources(stores, CROP_PROFILES["demo"], sources).make,
     ):
         assert not [o for o in make_all(make, uids) if o.message]
     return stores

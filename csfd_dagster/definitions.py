@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from csfd_dagster.assets import (
+    audit,
     champion,
     classification,
     comparison,
@@ -13,13 +14,13 @@ from csfd_dagster.assets import (
     eda,
     ingest,
     segmentation,
+    sources,
 )
 from csfd_dagster.checks.champion import CHAMPION_CHECKS
 from csfd_dagster.checks.classification import CLASSIFICATION_CHECKS
 from csfd_dagster.checks.drift import DRIFT_CHECKS
 from csfd_dagster.checks.ingest import CHECKS
 from csfd_dagster.checks.segmentation import SEGMENTATION_CHECKS
-from csfd_dagster.drift_schedule import DRIFT_JOBS, build_drift_schedules
 from csfd_dagster.jobs import JOBS
 from csfd_dagster.resources.classification import ClassificationResource
 from csfd_dagster.resources.mlflow import MlflowResource
@@ -42,7 +43,17 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     """
     return dg.Definitions(
         assets=dg.load_assets_from_modules(
-            [ingest, eda, segmentation, classification, comparison, champion, drift]
+            [
+                sources,
+                ingest,
+                eda,
+                segmentation,
+                classification,
+                comparison,
+                champion,
+                drift,
+                audit,
+            ]
         ),
         asset_checks=[
             *CHECKS,
@@ -51,9 +62,12 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
             *CHAMPION_CHECKS,
             *DRIFT_CHECKS,
         ],
-        jobs=[*JOBS, *DRIFT_JOBS],
+        jobs=JOBS,
         sensors=SENSORS,
-        schedules=[*build_schedules(), *build_drift_schedules()],
+        schedules=build_schedules(),
+        # One process for all steps of a run: each spreads its studies over a pool of
+        # its own, and networks are loaded once.
+        executor=dg.in_process_executor,
         resources={
             "source": SourceResource(),
             "store": StoreResource(),

@@ -1,67 +1,73 @@
-"""Jobs: what is materialized together."""
+"""Jobs: what a person or a schedule materializes together.
 
-from typing import Any
+Nothing here says what follows from what: that is said by the conditions of the assets.
+"""
+
+from typing import Final
 
 import dagster as dg
-from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
-from pydantic import Field
 
-from csfd_dagster.assets import ingest
-from csfd_dagster.phases import materialize_everything, open_project
-from csfd_dagster.resources.mlflow import MlflowResource
-from csfd_dagster.resources.stores import SourceResource, StoreResource
+from csfd_core.classification.classifiers import CLASSIFIERS
 
-# A run that is queued will run, even if nothing of it is to be seen yet.
-UNDER_WAY = [dg.DagsterRunStatus.QUEUED, *IN_PROGRESS_RUN_STATUSES]
+# What is trained, and what a training begins with: the rest follows from it.
+TRAINED: Final = ("segmentation_model", *CLASSIFIERS)
+RETRAINING_ROOTS: Final = ("segmentation_model", "training_manifest")
 
-# One process for all steps: each spreads its studies over a pool of its own.
 ingestion = dg.define_asset_job(
     "ingestion",
     selection=dg.AssetSelection.assets(
-        ingest.study_headers,
-        ingest.slice_store,
-        ingest.mask_store,
-        ingest.metadata_table,
+        "study_headers", "slice_store", "mask_store", "metadata_table"
     ),
-    executor_def=dg.in_process_executor,
-    description="Headers, slices and masks of new studies, and the table of all.",
+    description="Headers, slices and masks of chosen studies, and the table of all.",
 )
 
 exploration = dg.define_asset_job(
     "exploration",
     selection=dg.AssetSelection.groups("eda"),
-    executor_def=dg.in_process_executor,
     description="The report on the data, and the film of a study.",
 )
 
-
-class EverythingConfig(dg.Config):
-    """What the job is started with."""
-
-    profile: str = Field(default="demo", description="demo or full.")
-
-
-@dg.op(description="Each phase is a run of its own; this one says what was done.")
-def materialize_all(
-    context: dg.OpExecutionContext,
-    config: EverythingConfig,
-    source: SourceResource,
-    store: StoreResource,
-    mlflow: MlflowResource,
-) -> None:
-    """Materialize what is new or has changed, and what follows from it."""
-    resources = {"source": source, "store": store, "mlflow": mlflow}
-    project = open_project(config.profile, resources)
-    materialize_everything(project, context.instance, context.log.info)
-
-
-@dg.job(
-    description="The whole graph, phase by phase: what is new or has changed.",
-    executor_def=dg.in_process_executor,
+retraining = dg.define_asset_job(
+    "retraining",
+    selection=dg.AssetSelection.assets(*RETRAINING_ROOTS),
+    description="The root of what is trained: the segmentation and the manifest of "
+    "vertebrae. Classifiers, comparison and champion follow where these have changed.",
 )
-def everything() -> None:
-    """Do what ``csfd run`` does."""
-    materialize_all()
 
+remask = dg.define_asset_job(
+    "remask",
+    selection=dg.AssetSelection.assets(
+        "vertebra_masks", "vertebra_crops", "study_predictions"
+    ),
+    description="Masks, crops and predictions by today's segmentation: a backfill, as "
+    "a new model does not remake the studies that were there before.",
+)
 
-JOBS: list[Any] = [ingestion, exploration, everything]  # two classes of jobs
+predict_again = dg.define_asset_job(
+    "predict_again",
+    selection=dg.AssetSelection.assets("study_predictions"),
+    description="Predictions by today's champion: a backfill, as a new champion does "
+    "not predict again what was predicted before.",
+)
+
+drift = dg.define_asset_job(
+    "drift",
+    selection=dg.AssetSelection.assets("data_drift"),
+    description="Whether new studies are like those that the champion was trained on.",
+)
+
+audit = dg.define_asset_job(
+    "audit",
+    selection=dg.AssetSelection.assets("store_audit"),
+    description="A look at everything that the store holds.",
+)
+
+JOBS: Final = [
+    ingestion,
+    exploration,
+    retraining,
+    remask,
+    predict_again,
+    drift,
+    audit,
+]

@@ -20,15 +20,20 @@ from csfd_core.reports.comparison.report import MODELS_CSV
 from csfd_core.reports.page import INDEX
 from csfd_core.settings import PROJECT_ROOT
 from csfd_core.store.paths import COMPARISON_REPORT as COMPARISON
-from csfd_dagster.phases import (
-    REPORTS,
+from csfd_dagster.engine import (
     Project,
-    materialize_everything,
     open_project,
+    require_studies,
+    run_everything,
 )
 from csfd_dagster.resources.mlflow import MlflowResource
 from csfd_dagster.simulation.plan import SimulationConfig
 from csfd_dagster.simulation.weeks import simulate
+
+REPORTS = tuple(
+    f"reports/{name}"
+    for name in ("eda", "segmentation", "comparison", "leakage", "drift")
+)
 
 
 def run(profile: str, resources: Mapping[str, Any] | None = None) -> int:
@@ -43,9 +48,9 @@ def run(profile: str, resources: Mapping[str, Any] | None = None) -> int:
     """
     project = open_project(profile, resources)
     try:
-        project.require_tasks()
+        require_studies(project.sources)
         with dg.DagsterInstance.get() as instance:
-            materialize_everything(project, instance, _say)
+            run_everything(project, instance, _say)
     except CsfdError as error:
         return _fail(str(error))
     _close(project)

@@ -14,14 +14,14 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 import dagster as dg
-from dagster._core.storage.tags import (
-    ASSET_PARTITION_RANGE_END_TAG,
-    ASSET_PARTITION_RANGE_START_TAG,
-)
 
 from csfd_core.vocabulary import FOLD_COUNT
 
 STUDIES_PER_RUN: Final = 256
+
+# Tags by which a run takes a range of partitions, named in Dagster's documentation.
+_RANGE_START: Final = "dagster/asset_partition_range_start"
+_RANGE_END: Final = "dagster/asset_partition_range_end"
 
 # A beta parameter of @asset; Dagster would say so whenever the definitions load.
 warnings.filterwarnings("ignore", "Parameter `backfill_policy`", dg.BetaWarning)
@@ -29,6 +29,10 @@ warnings.filterwarnings("ignore", "Parameter `backfill_policy`", dg.BetaWarning)
 folds = dg.StaticPartitionsDefinition([f"fold_{index}" for index in range(FOLD_COUNT)])
 studies = dg.DynamicPartitionsDefinition(name="studies")
 MANY_STUDIES = dg.BackfillPolicy.multi_run(max_partitions_per_run=STUDIES_PER_RUN)
+
+# Pools, of one run at a time each: ``dagster.yaml``.
+TABLES: Final = "tables"  # files that everything else reads have one writer
+TRAININGS: Final = "trainings"  # each uses all processors, or the GPU
 
 ALL_FOLDS = dg.BackfillPolicy.single_run()
 
@@ -63,6 +67,6 @@ def partition_ranges(
 def range_tags(keys: Sequence[str]) -> dict[str, str]:
     """Return the run tags that select a contiguous range of partitions."""
     return {
-        ASSET_PARTITION_RANGE_START_TAG: keys[0],
-        ASSET_PARTITION_RANGE_END_TAG: keys[-1],
+        _RANGE_START: keys[0],
+        _RANGE_END: keys[-1],
     }

@@ -7,6 +7,8 @@ from typing import Literal
 import dagster as dg
 import pandas as pd
 
+from csfd_core.store.stamp import stamp
+
 _PREVIEW_ROWS = 10
 _PREVIEW_COLUMNS = [
     "study_uid",
@@ -51,6 +53,11 @@ def table_of(frame: pd.DataFrame) -> dg.MetadataValue:
 def table_preview(studies: pd.DataFrame) -> dg.MetadataValue:
     """Show the first rows of the table of studies."""
     return table_of(studies[_PREVIEW_COLUMNS].head(_PREVIEW_ROWS))
+
+
+def version_of(facts: object) -> str:
+    """Identify JSON values, short enough to be shown as a data version."""
+    return stamp(facts)[:16]
 
 
 def _plain(value: object) -> str | int | float | bool:

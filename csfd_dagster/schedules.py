@@ -1,85 +1,127 @@
 """Schedules: what happens by itself at a given time.
 
-``CSFD_RETRAIN_CRON`` and ``CSFD_RETRAIN_STUDIES`` are read when the definitions are
-built and when a tick comes, never when this module is imported.
+A schedule materializes the root of what it is for; the rest follows by the conditions
+of the assets. Times are read when the definitions are built, never when this module is
+imported.
 """
 
 import os
-from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import dagster as dg
 from dagster._utils.schedules import is_valid_cron_string
 
-from csfd_core.classification.classifiers import CLASSIFIERS
 from csfd_core.errors import SettingsError
 from csfd_core.registry.new_labels import Arrivals, count_arrivals
+from csfd_core.reports.drift.report import Arrived, studies_since_report
 from csfd_core.text import count
-from csfd_dagster.jobs import UNDER_WAY, everything, materialize_all
+from csfd_dagster.jobs import TRAINED, audit, drift, retraining
 from csfd_dagster.resources.stores import SourceResource, StoreResource
+from csfd_dagster.runs import run_that_makes
 
-NAME: Final = "nightly_retraining"
+RETRAINING: Final = "nightly_retraining"
+DRIFT_WATCH: Final = "drift_watch"
+AUDIT: Final = "weekly_audit"
 DEFAULT_CRON: Final = "0 2 * * *"  # when nobody reads studies
+DEFAULT_DRIFT_CRON: Final = "0 3 * * 1"  # Mondays, an hour after the retraining looks
+DEFAULT_AUDIT_CRON: Final = "0 4 * * 0"  # Sundays
 DEFAULT_STUDIES: Final = 20  # two to four weeks of a department
 _CRON: Final = "CSFD_RETRAIN_CRON"
+_DRIFT_CRON: Final = "CSFD_DRIFT_CRON"
+_AUDIT_CRON: Final = "CSFD_AUDIT_CRON"
 RETRAIN_STUDIES: Final = "CSFD_RETRAIN_STUDIES"
-_PHASE_ENDS_WITHIN: Final = timedelta(days=2)
-TRAINED: Final = tuple(dg.AssetKey(name) for name in CLASSIFIERS)
 
 
 def build_schedules() -> list[dg.ScheduleDefinition]:
     """Build the schedules with the settings of the environment.
 
-    Raises:
-        SettingsError: If the time is no cron string.
-    """
-    cron = read_cron(_CRON, DEFAULT_CRON)
+    All run from the start: where there is nothing to do they do nothing but say so.
 
-    # Running from the start: without a first training by hand, or with too few new
-    # studies, it does nothing but say so.
+    Raises:
+        SettingsError: If a time is no cron string.
+    """
+    return [_retraining(), _drift_watch(), _weekly_audit()]
+
+
+def _retraining() -> dg.ScheduleDefinition:
     @dg.schedule(
-        name=NAME,
-        job=everything,
-        cron_schedule=cron,
+        name=RETRAINING,
+        job=retraining,
+        cron_schedule=read_cron(_CRON, DEFAULT_CRON),
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Ingests, trains, compares and decides on the champion once enough "
-        f"studies were newly labelled or corrected ({RETRAIN_STUDIES}, "
-        f"{DEFAULT_STUDIES} by default).",
+        description="Begins a training once enough studies were newly labelled or "
+        f"corrected ({RETRAIN_STUDIES}, {DEFAULT_STUDIES} by default). Classifiers, "
+        "comparison and champion follow.",
     )
     def nightly_retraining(
         context: dg.ScheduleEvaluationContext,
         source: SourceResource,
         store: StoreResource,
     ) -> dg.RunRequest | dg.SkipReason:
-        if running := run_in_progress(context.instance):
+        if running := run_that_makes(context.instance, TRAINED, retraining.name):
             return dg.SkipReason(
-                f"Run {running[:8]} trains already; retraining waits for the next tick."
+                f"Run {running.run_id[:8]} trains already; retraining waits for the "
+                "next tick."
             )
         wanted = wanted_studies()
         arrivals = count_arrivals(store.open(), source.open())
-        if arrivals.model_id is None:
-            return dg.SkipReason(
-                f"No classifier has been trained yet; {arrivals.new} labelled "
-                "studies are there. Start with csfd run, which also says for which "
-                "profile."
-            )
         if arrivals.count < wanted:
             return dg.SkipReason(f"{_told(arrivals)} {wanted} are needed.")
         context.log.info("%s Retraining starts.", _told(arrivals))
         return dg.RunRequest(
-            run_key=f"{NAME}-{context.scheduled_execution_time.isoformat()}",
-            run_config=dg.RunConfig(
-                ops={materialize_all.name: {"config": {"profile": arrivals.profile}}}
-            ),
+            run_key=f"{RETRAINING}-{context.scheduled_execution_time.isoformat()}",
             tags={
                 "csfd/new_studies": str(arrivals.new),
                 "csfd/corrected_studies": str(len(arrivals.corrected)),
-                "csfd/newest_candidate": arrivals.model_id,
+                "csfd/newest_candidate": arrivals.model_id or "none",
             },
         )
 
-    return [nightly_retraining]
+    return nightly_retraining
+
+
+def _drift_watch() -> dg.ScheduleDefinition:
+    @dg.schedule(
+        name=DRIFT_WATCH,
+        job=drift,
+        cron_schedule=read_cron(_DRIFT_CRON, DEFAULT_DRIFT_CRON),
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Compares studies that have come since the last report with those "
+        "that the serving model was trained on, and warns where they differ.",
+    )
+    def drift_watch(
+        context: dg.ScheduleEvaluationContext, store: StoreResource
+    ) -> dg.RunRequest | dg.SkipReason:
+        if running := run_that_makes(context.instance, ["data_drift"], drift.name):
+            return dg.SkipReason(
+                f"Run {running.run_id[:8]} looks for drift already; the watch waits "
+                "for the next tick."
+            )
+        if training := run_that_makes(context.instance, TRAINED, retraining.name):
+            return dg.SkipReason(
+                f"Run {training.run_id[:8]} trains classifiers, one of which may "
+                "become the champion to compare with; the watch waits for the next "
+                "tick."
+            )
+        arrived = studies_since_report(store.open())
+        if reason := _why_not(arrived):
+            return dg.SkipReason(reason)
+        return dg.RunRequest(
+            run_key=f"{DRIFT_WATCH}-{context.scheduled_execution_time.isoformat()}",
+            tags={"csfd/new_studies": str(len(arrived.new))},
+        )
+
+    return drift_watch
+
+
+def _weekly_audit() -> dg.ScheduleDefinition:
+    return dg.ScheduleDefinition(
+        name=AUDIT,
+        job=audit,
+        cron_schedule=read_cron(_AUDIT_CRON, DEFAULT_AUDIT_CRON),
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Looks at everything that the store holds.",
+    )
 
 
 def read_cron(variable: str, default: str) -> str:
@@ -111,40 +153,34 @@ def wanted_studies() -> int:
     return int(text)
 
 
-def run_in_progress(
-    instance: dg.DagsterInstance,
-    makes: Iterable[dg.AssetKey] = TRAINED,
-    job_name: str = "",
-) -> str | None:
-    """Return a run that makes certain assets, or will: of a job, or of its phases.
-
-    The daemon marks a run of a job whose process has died as failed. Nobody does that
-    for the phases of a ``csfd run``; so these count for two days.
-
-    Args:
-        instance: Where the runs are recorded.
-        makes: The assets; those of the job ``everything`` always count.
-        job_name: Of a further job that makes them.
-    """
-    made, jobs = set(makes), {everything.name, job_name}
-    oldest = datetime.now(UTC) - _PHASE_ENDS_WITHIN
-    for record in instance.get_run_records(dg.RunsFilter(statuses=UNDER_WAY)):
-        run = record.dagster_run
-        is_recent = record.create_timestamp > oldest
-        is_phase = bool(made & (run.asset_selection or set()))
-        if run.job_name in jobs or (is_phase and is_recent):
-            return str(run.run_id)
-    return None
-
-
 def _told(arrivals: Arrivals) -> str:
     waiting = len(arrivals.waiting)
     note = f", {waiting} of them not ingested yet," if waiting else ""
     came = "has come" if arrivals.new == 1 else "have come"
     corrected = len(arrivals.corrected)
     were = "was" if corrected == 1 else "were"
+    since = (
+        f"since {arrivals.model_id} was trained on {arrivals.trained_on}"
+        if arrivals.model_id
+        else "and no classifier has been trained yet"
+    )
     return (
         f"{count(arrivals.new, 'newly labelled study')}{note} {came} and {corrected} "
-        f"{were} corrected since {arrivals.model_id} was trained on "
-        f"{arrivals.trained_on}."
+        f"{were} corrected {since}."
     )
+
+
+def _why_not(arrived: Arrived) -> str:
+    """Say why there is nothing to compare; nothing where there is."""
+    if not arrived.has_model:
+        return (
+            "No classifier has been trained yet, so there is nothing to compare new "
+            "studies with. Start with csfd run."
+        )
+    if not arrived.new:
+        return (
+            "No good study has come since the last report on drift."
+            if arrived.has_report
+            else "The store has no good study yet."
+        )
+    return ""

@@ -80,6 +80,7 @@ def write_manifest(stores: Stores, wanted: Mapping[str, Any]) -> Manifest:
         stores: Where the table of studies and the crops are.
         wanted: Settings of the crops; vertebrae whose crops have others are left out.
     """
+    made_from = _made_from(stores, wanted)  # first: what changes meanwhile counts
     studies = stores.metadata.read_studies()
     studies = usable_studies(studies)
     folds = assign_folds(studies)
@@ -99,6 +100,7 @@ def write_manifest(stores: Stores, wanted: Mapping[str, Any]) -> Manifest:
         "crop": dict(wanted),
         "data_kind": stores.metadata.read_data_kind(),
         "inputs": _digest(rows),
+        "made_from": made_from,
     }
     write_parquet(stores.root, paths.MANIFEST, table, note)
     return _manifest(table, note)
@@ -133,6 +135,17 @@ def manifest_inputs(root: Location) -> str | None:
     if not root.exists(paths.MANIFEST):
         return None
     return str(read_note(root, paths.MANIFEST)["inputs"])
+
+
+def manifest_is_current(stores: Stores, wanted: Mapping[str, Any]) -> bool:
+    """Say whether a manifest is there and would be the same if it were built again.
+
+    Compares listings: no crop is read.
+    """
+    if not stores.root.exists(paths.MANIFEST):
+        return False
+    note = read_note(stores.root, paths.MANIFEST)
+    return note.get("made_from") == _made_from(stores, wanted)
 
 
 def patients_in_two_folds(table: pd.DataFrame) -> list[str]:
@@ -235,6 +248,16 @@ def _reason(label: int | None, share: float) -> str | None:
 
 def _digest(rows: Sequence[Mapping[str, Any]]) -> str:
     return stamp(rows)
+
+
+def _made_from(stores: Stores, wanted: Mapping[str, Any]) -> str:
+    """Identify the table of studies and the crops by what a listing tells of them."""
+    facts = [
+        dict(wanted),
+        stores.metadata.read_studies_inputs(),
+        [(e.name, e.size_bytes, e.token) for e in stores.root.entries(paths.CROPS)],
+    ]
+    return stamp(facts)
 
 
 def _manifest(table: pa.Table, note: Mapping[str, Any]) -> Manifest:

@@ -6,7 +6,10 @@ from csfd_core.crops.cutting import CropConfig
 from csfd_core.crops.study import MaskedStudy, StudyFacts, cut_study
 from csfd_core.evaluation.folds import fold_of, is_test, key_of
 from csfd_core.ingest.outcomes import Outcome, StudyOutcome
+from csfd_core.store.labels import read_all_boxes
+from csfd_core.store.metadata import StudyRecord
 from csfd_core.store.notes import CropNote
+from csfd_core.store.source import Sources
 from csfd_core.store.stamp import is_current, stamp
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES
@@ -15,18 +18,45 @@ from csfd_core.vocabulary import LEVEL_NAMES
 class CropMaker:
     """Cuts the vertebrae of studies whose masks were predicted."""
 
-    def __init__(self, stores: Stores, config: CropConfig, boxes: pd.DataFrame) -> None:
-        """Take the stores, the settings, and the table of fracture boxes."""
+    def __init__(
+        self,
+        stores: Stores,
+        config: CropConfig,
+        labels: pd.DataFrame,
+        boxes: pd.DataFrame,
+    ) -> None:
+        """Take what is known of all studies.
+
+        Args:
+            stores: Where masks are and crops go.
+            config: How crops are cut.
+            labels: Index ``study_uid``, columns C1..C7: 0, 1 or null.
+            boxes: Fracture boxes, as in ``BoxTable``.
+        """
         self._stores = stores
         self._config = config
-        self._boxes = boxes
-        studies = stores.metadata.read_studies().drop_duplicates("study_uid")
-        self._studies = studies.set_index("study_uid")
+        self._labels_of = labels
+        self._no_boxes = boxes.iloc[:0]
+        self._boxes = {str(uid): own for uid, own in boxes.groupby("study_uid")}
+
+    @classmethod
+    def of_sources(
+        cls, stores: Stores, config: CropConfig, sources: Sources
+    ) -> "CropMaker":
+        """Take labels and boxes as the sources tell them now.
+
+        Raises:
+            SourceError: If a label table cannot be read.
+        """
+        withdrawn = stores.withdrawn.study_uids()
+        labels = stores.label_history.read_labels(sources.locations, withdrawn)
+        boxes = read_all_boxes(sources.locations, withdrawn)
+        return cls(stores, config, labels.table, boxes.table)
 
     def inputs(self, study_uid: str) -> str:
         """Identify what the crops of a study are made from."""
         mask = self._stores.predicted_masks.read_note(study_uid)
-        boxes = self._boxes[self._boxes["study_uid"] == study_uid]
+        boxes = self._boxes.get(study_uid, self._no_boxes)
         facts = [
             self._config.to_note(),
             [None, None, None]
@@ -40,15 +70,14 @@ class CropMaker:
 
     def is_current(self, study_uid: str) -> bool:
         """Say whether the crops of a study are what they would be again."""
-        if study_uid not in self._studies.index:
-            return False
         note = self._stores.crops.read_note(study_uid)
         return is_current(note, inputs=self.inputs(study_uid))
 
     def make(self, study_uid: str) -> StudyOutcome:
         """Cut and keep the vertebrae of a study, unless they are current."""
         mask_note = self._stores.predicted_masks.read_note(study_uid)
-        if mask_note is None or study_uid not in self._studies.index:
+        record = self._stores.metadata.read_record(study_uid)
+        if mask_note is None or record is None or record.is_quarantined:
             return StudyOutcome(study_uid=study_uid, action=Outcome.QUARANTINED)
         note = self._stores.crops.read_note(study_uid)
         if note is not None and self.is_current(study_uid):
@@ -60,7 +89,7 @@ class CropMaker:
             geometry=mask_note.geometry,
             levels=mask_note.levels,
         )
-        rows = cut_study(study, self._facts(study_uid), self._config)
+        rows = cut_study(study, self._facts(record), self._config)
         note = CropNote(
             study_uid=study_uid,
             inputs=inputs,
@@ -72,31 +101,33 @@ class CropMaker:
         size = self._stores.crops.write(study_uid, rows, note)
         return _outcome(Outcome.WRITTEN, note, size)
 
-    def _facts(self, study_uid: str) -> StudyFacts:
-        patient = key_of(study_uid, self._studies.at[study_uid, "patient_key"])
+    def _facts(self, record: StudyRecord) -> StudyFacts:
+        patient = key_of(record.study_uid, record.patient_key)
         return StudyFacts(
-            labels=self._labels(study_uid),
-            boxes=self._boxes_of(study_uid),
+            labels=self._labels(record.study_uid),
+            boxes=self._boxes_of(record.study_uid),
             fold=fold_of(patient),
             is_test=is_test(patient),
         )
 
     def _labels(self, study_uid: str) -> dict[str, int | None]:
-        row = self._studies.loc[study_uid]
+        if study_uid not in self._labels_of.index:
+            return dict.fromkeys(LEVEL_NAMES)
+        row = self._labels_of.loc[study_uid]
         return {
             name: None if pd.isna(row[name]) else int(row[name]) for name in LEVEL_NAMES
         }
 
     def _boxes_of(self, study_uid: str) -> pd.DataFrame | None:
         """Return a study's fracture boxes by slice index; None: none were drawn."""
-        own = self._boxes[self._boxes["study_uid"] == study_uid]
-        if own.empty:
+        boxes = self._boxes.get(study_uid)
+        if boxes is None:
             return None
         numbers = self._stores.slices.read_instance_numbers(study_uid)
         index_of = {number: index for index, number in enumerate(numbers)}
-        found = own.assign(slice_index=own["slice_number"].map(index_of))
-        found = found.dropna(subset=["slice_index"])
-        return found[["x", "y", "width", "height", "slice_index"]]
+        placed = boxes.assign(slice_index=boxes["slice_number"].map(index_of))
+        placed = placed.dropna(subset=["slice_index"])
+        return placed[["x", "y", "width", "height", "slice_index"]]
 
 
 def _outcome(action: Outcome, note: CropNote, size: int = 0) -> StudyOutcome:

@@ -5,21 +5,22 @@ Each study gives one JSON file, the same from either.
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from csfd_core.classification.ensemble import Ensemble, suspicion
-from csfd_core.classification.manifest import LEAST_VISIBLE, Manifest
+from csfd_core.classification.manifest import LEAST_VISIBLE
 from csfd_core.classification.vertebrae import Vertebra, read_vertebrae
 from csfd_core.crops.study import MaskedStudy, cut_vertebrae, visible_shares
+from csfd_core.errors import StoreError
 from csfd_core.inference.segment import (
     SegmentedScan,
     segment_scans,
     write_file,
 )
-from csfd_core.ingest.outcomes import Outcome
+from csfd_core.ingest.outcomes import Outcome, StudyOutcome
 from csfd_core.segmentation.predict import VertebraPredictor
 from csfd_core.store import paths
 from csfd_core.store.notes import LevelNote, PredictedMaskNote
@@ -55,14 +56,15 @@ def predict_input(
 
 
 def predict_stored(
-    stores: Stores, manifest: Manifest, study_uid: str, ensemble: Ensemble
+    stores: Stores, study_uid: str, ensemble: Ensemble
 ) -> dict[str, Any]:
-    """Predict a study from its crops, and keep the result in the store."""
-    rows = manifest.visible
-    own = rows[rows["study_uid"] == study_uid]
+    """Predict a study from its crops, and keep the result in the store.
+
+    Raises:
+        StoreError: If the crops were cut in another way than the ensemble takes them.
+    """
     started = time.perf_counter()
-    found = dict(read_vertebrae(stores.crops, own))
-    vertebrae = {str(own.at[place, "level"]): v for place, v in found.items()}
+    vertebrae = _stored_vertebrae(stores, study_uid, ensemble)
     probabilities = ensemble.predict(vertebrae)
     masks = stores.predicted_masks.read_note(study_uid)
     note = _note(
@@ -74,9 +76,92 @@ def predict_stored(
         seconds={"classify": round(time.perf_counter() - started, 3)},
     )
     note["content_hash"] = None if masks is None else masks.content_hash
-    path = paths.of_study(paths.PREDICTIONS, study_uid, ".json")
-    stores.root.write(path, _to_bytes(note))
+    note["made_from"] = _made_from(stores, study_uid, ensemble)
+    stores.root.write(prediction_path(study_uid), _to_bytes(note))
     return note
+
+
+class StoredPredictor:
+    """Predicts studies of a store; opens the networks when the first one needs them."""
+
+    def __init__(self, stores: Stores, open_model: Callable[[], Ensemble]) -> None:
+        """Take the stores, and how to open the ensemble."""
+        self._stores = stores
+        self._open = open_model
+        self._ensemble: Ensemble | None = None
+
+    def make(self, study_uid: str) -> StudyOutcome:
+        """Predict and keep a study, unless its prediction is current.
+
+        Raises:
+            StoreError: If its crops were cut in another way than the ensemble takes.
+        """
+        if self._stores.crops.read_note(study_uid) is None:
+            return StudyOutcome(study_uid=study_uid, action=Outcome.QUARANTINED)
+        self._ensemble = self._ensemble or self._open()
+        if prediction_is_current(self._stores, study_uid, self._ensemble):
+            return StudyOutcome(study_uid=study_uid, action=Outcome.UNCHANGED)
+        note = predict_stored(self._stores, study_uid, self._ensemble)
+        return StudyOutcome(
+            study_uid=study_uid,
+            action=Outcome.WRITTEN,
+            seconds=sum(note["seconds"].values()),
+        )
+
+
+def read_prediction(stores: Stores, study_uid: str) -> dict[str, Any] | None:
+    """Return what the store says of a study; ``None`` where it was not predicted.
+
+    Raises:
+        IdentifierError: If ``study_uid`` is no valid UID.
+    """
+    path = prediction_path(study_uid)
+    if not stores.root.exists(path):
+        return None
+    note: dict[str, Any] = json.loads(stores.root.read(path))
+    return note
+
+
+def prediction_is_current(stores: Stores, study_uid: str, ensemble: Ensemble) -> bool:
+    """Say whether the stored prediction is what the ensemble would say again."""
+    note = read_prediction(stores, study_uid) or {}
+    return note.get("made_from") == _made_from(stores, study_uid, ensemble)
+
+
+def prediction_path(study_uid: str) -> str:
+    """Return the path of a study's prediction, relative to the store.
+
+    Raises:
+        IdentifierError: If ``study_uid`` is no valid UID.
+    """
+    return paths.of_study(paths.PREDICTIONS, study_uid, ".json")
+
+
+def _made_from(stores: Stores, study_uid: str, ensemble: Ensemble) -> dict[str, Any]:
+    """Identify what a stored prediction follows from: crops and models."""
+    crops = stores.crops.read_note(study_uid)
+    return {
+        "crops": None if crops is None else crops.inputs,
+        "models": ensemble.model_ids,
+        "version": ensemble.version,
+    }
+
+
+def _stored_vertebrae(
+    stores: Stores, study_uid: str, ensemble: Ensemble
+) -> dict[str, Vertebra]:
+    """Read the vertebrae of a study that show enough to be judged."""
+    note = stores.crops.read_note(study_uid)
+    if note is None or note.crop != ensemble.crop.to_note():
+        raise StoreError(
+            f"The crops of study {study_uid} are missing, or were cut in another way "
+            f"than {ensemble.title} takes them. Materialize vertebra_crops of it again."
+        )
+    facts = stores.crops.read_facts(study_uid).to_pandas()
+    shares = facts.drop_duplicates("level")[["level", "visible_share"]]
+    rows = shares[shares["visible_share"] >= LEAST_VISIBLE].assign(study_uid=study_uid)
+    read = dict(read_vertebrae(stores.crops, rows))
+    return {str(rows.at[place, "level"]): vertebra for place, vertebra in read.items()}
 
 
 def _predict_scan(

@@ -17,6 +17,7 @@ from csfd_core.store.label_notes import label_entries
 from csfd_core.store.labels import (
     BoxTable,
     LabelTable,
+    digest_labels,
     read_all_boxes,
 )
 from csfd_core.store.metadata import STUDIES_COLUMNS, StudyRecord
@@ -61,15 +62,19 @@ def write_studies_table(
 
 
 def studies_table_inputs(stores: Stores, sources: Sources) -> str:
-    """Identify what the table is built from.
-
-    Records by their listing; labels and boxes by their content, so that touching such a
-    file changes nothing.
-    """
-    form = f"{_NAMES} {data_kind(sources.locations)}"
-    digest = hashlib.sha256(form.encode())
+    """Identify what the table is built from; records by their listing."""
+    digest = hashlib.sha256(f"{_NAMES} {label_inputs(stores, sources)}".encode())
     for entry in stores.metadata.record_entries():
         digest.update(f"{entry.name}\0{entry.size_bytes}\0{entry.token}\n".encode())
+    return digest.hexdigest()
+
+
+def label_inputs(stores: Stores, sources: Sources) -> str:
+    """Identify all that the table is built from beside the records of studies.
+
+    Labels and boxes by their content, so that touching such a file changes nothing.
+    """
+    digest = hashlib.sha256(data_kind(sources.locations).encode())
     for location in sources.locations:
         named = (LABELS_FILE, BOXES_FILE)
         entries = [entry for entry in location.entries() if entry.name in named]
@@ -78,6 +83,8 @@ def studies_table_inputs(stores: Stores, sources: Sources) -> str:
             digest.update(f"{entry.name}\0{content}\n".encode())
     for folder in sources.badly_named():
         digest.update(f"{folder.name}\n".encode())
+    for study_uid in sorted(stores.withdrawn.study_uids()):
+        digest.update(f"withdrawn {study_uid}\n".encode())
     return digest.hexdigest()
 
 
@@ -99,11 +106,13 @@ def build_studies_table(
         _to_row(record, record.study_uid in contradictory, box_counts)
         for record in sorted(records, key=lambda record: record.study_uid)
     ]
-    own = (*LABEL_COLUMNS, "label_version")
+    own = (*LABEL_COLUMNS, "label_version", "labels_digest")
     names = [name for name in _NAMES if name not in own]
     table = pd.DataFrame(rows, columns=names)
     table = table.merge(labels.table, how="left", left_on="study_uid", right_index=True)
     table["label_version"] = table["study_uid"].map(versions).astype("Int64")
+    digests = digest_labels(labels.table, boxes.table)
+    table["labels_digest"] = [digests.get(uid, "") for uid in table["study_uid"]]
     return table[list(_NAMES)]
 
 

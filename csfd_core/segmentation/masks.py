@@ -4,10 +4,6 @@ from collections.abc import Collection
 from dataclasses import asdict
 from typing import Final
 
-import pandas as pd
-
-from csfd_core.crops.cutting import CropConfig
-from csfd_core.crops.maker import CropMaker
 from csfd_core.errors import StoreError
 from csfd_core.ingest.outcomes import Outcome, StudyOutcome
 from csfd_core.segmentation.model_store import ModelChoice, ModelStore, choose_model
@@ -118,16 +114,3 @@ def _outcome(
         flags=note.flags,
         seconds=seconds,
     )
-
-
-def studies_without_crops(
-    stores: Stores, config: CropConfig, boxes: pd.DataFrame
-) -> set[str]:
-    """Return the studies whose predicted mask or crops are missing or not current."""
-    masks, crops = MaskMaker(stores), CropMaker(stores, config, boxes)
-    return {
-        record.study_uid
-        for record in stores.metadata.read_records()
-        if not record.is_quarantined
-        and not (masks.is_current(record) and crops.is_current(record.study_uid))
-    }

@@ -10,7 +10,9 @@ label file with nulls takes them back.
 """
 
 import datetime as dt
+import hashlib
 import io
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -207,6 +209,26 @@ def read_all_boxes(
         known |= set(part.table["study_uid"])
         notes += part.notes
     return BoxTable(pd.concat(tables, ignore_index=True), tuple(notes))
+
+
+def digest_labels(labels: pd.DataFrame, boxes: pd.DataFrame) -> dict[str, str]:
+    """Identify the labels and boxes of each study that has any.
+
+    Args:
+        labels: As in ``LabelTable``.
+        boxes: As in ``BoxTable``.
+    """
+    rows: dict[str, list[object]] = {}
+    levels = labels[list(LEVEL_NAMES)].astype("Float64")
+    for uid, values in zip(levels.index, levels.to_numpy(na_value=-1), strict=True):
+        rows[str(uid)] = [int(value) for value in values]
+    for uid, own in boxes.groupby("study_uid"):
+        values = own[list(_BOX_NUMBERS)].to_numpy(dtype=float)
+        rows.setdefault(str(uid), []).append(sorted(values.tolist()))
+    return {
+        uid: hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
+        for uid, values in rows.items()
+    }
 
 
 def _read_csv(

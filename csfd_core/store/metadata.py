@@ -30,6 +30,7 @@ from csfd_core.errors import StoreError
 from csfd_core.store import paths
 from csfd_core.store.locations import FileEntry, Location
 from csfd_core.store.parquet import read_note, read_parquet, write_parquet
+from csfd_core.store.stamp import stamp
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
 _READERS: Final = 16  # reading footers waits for the disk or the network
@@ -60,6 +61,7 @@ STUDIES_COLUMNS: Final[tuple[tuple[str, pa.DataType, str], ...]] = (
     ("source_bytes", pa.int64(), "Size of its files."),
     ("content_hash", pa.string(), "Identity of the content of its slices."),
     ("mask_hash", pa.string(), "Identity of its mask."),
+    ("labels_digest", pa.string(), "Identity of its labels and boxes; empty: none."),
 )
 _STUDIES_SCHEMA: Final = pa.schema([(name, kind) for name, kind, _ in STUDIES_COLUMNS])
 
@@ -192,6 +194,15 @@ class MetadataStore:
         note = read_note(self.location, path)
         return _to_record(note) if note["scan_version"] == SCAN_VERSION else None
 
+    def record_version(self, study_uid: str) -> str | None:
+        """Identify the record of a study, whatever the times of its files.
+
+        Raises:
+            IdentifierError: If ``study_uid`` is no valid UID.
+        """
+        record = self.read_record(study_uid)
+        return None if record is None else stamp(_content_of(record))
+
     def read_headers(self, study_uid: str) -> tuple[StudyRecord, list[SliceHeader]]:
         """Return the record of a study and its headers, head to feet."""
         table, note = read_parquet(self.location, self.path(study_uid))
@@ -259,6 +270,22 @@ class MetadataStore:
         table, _ = read_parquet(self.location, paths.STUDIES)
         studies: pd.DataFrame = table.to_pandas()
         return studies
+
+    def read_label_digests(self) -> dict[str, str]:
+        """Return the identity of the labels that each study of the table has.
+
+        Empty where there is no table, or one of an older csfd.
+        """
+        if not self.location.exists(paths.STUDIES):
+            return {}
+        try:
+            table, _ = read_parquet(self.location, paths.STUDIES)
+        except StoreError:  # of another origin: it is built anew
+            return {}
+        if "labels_digest" not in table.column_names:
+            return {}
+        pairs = zip(table["study_uid"], table["labels_digest"], strict=True)
+        return {uid.as_py(): digest.as_py() or "" for uid, digest in pairs}
 
     def read_data_kind(self) -> DataKind:
         """Say whether the studies in the table are synthetic.

@@ -1,26 +1,44 @@
 """The champion: the best of the comparison meets whoever serves."""
 
+from collections.abc import Iterator
+from typing import Any, Final
+
 import dagster as dg
 import pandas as pd
 
 from csfd_core.classification.ensemble import read_best
 from csfd_core.classification.ensemble_predictions import unseen_studies
 from csfd_core.classification.manifest import read_manifest
-from csfd_core.errors import StoreError
-from csfd_core.inference.predict import predict_stored
+from csfd_core.inference.predict import StoredPredictor, predict_stored, read_prediction
+from csfd_core.ingest.outcomes import StudyOutcome, make_all
 from csfd_core.registry.champion import ChampionRegistry
 from csfd_core.registry.contest import hold_contest
 from csfd_core.registry.history import CHAMPION
 from csfd_core.registry.serving import open_ensemble
+from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS
 from csfd_dagster.assets.classification import GROUP
 from csfd_dagster.assets.comparison import comparison_report
-from csfd_dagster.assets.ingest import OWNERS
+from csfd_dagster.assets.outcomes import (
+    OWNERS,
+    RETRIES,
+    Event,
+    failure_check,
+    not_yet,
+    record_outcomes,
+)
 from csfd_dagster.assets.segmentation import vertebra_crops
-from csfd_dagster.presentation import table_of
+from csfd_dagster.conditions import follows
+from csfd_dagster.partitions import MANY_STUDIES, TABLES, studies
+from csfd_dagster.presentation import table_of, version_of
 from csfd_dagster.resources.mlflow import MlflowResource
 from csfd_dagster.resources.promotion import PromotionResource
 from csfd_dagster.resources.stores import StoreResource
+
+NO_MODEL: Final = (
+    "No classifier was trained and compared yet, so nothing can be predicted. "
+    "Materialize comparison_report first, or wait for its run."
+)
 
 
 @dg.asset(
@@ -28,6 +46,9 @@ from csfd_dagster.resources.stores import StoreResource
     owners=OWNERS,
     kinds={"mlflow"},
     deps=[comparison_report],
+    pool=TABLES,
+    automation_condition=follows("comparison_report", needs=["comparison_report"]),
+    output_required=False,
     code_version="1",
 )
 def champion_model(
@@ -35,7 +56,7 @@ def champion_model(
     store: StoreResource,
     mlflow: MlflowResource,
     promotion: PromotionResource,
-) -> dg.MaterializeResult:
+) -> Iterator[dg.MaterializeResult]:
     """The ensemble that serves: alias champion of MLflow's registry.
 
     Registers the best of the comparison as challenger. It takes over only if it is
@@ -45,10 +66,12 @@ def champion_model(
     stores = store.open()
     best = read_best(stores)
     if best is None:
-        raise StoreError(
-            "No comparison has named a best classifier. Materialize comparison_report "
-            "first."
+        not_yet(
+            context,
+            "No comparison has named a best classifier yet. Materialize "
+            "comparison_report first, or wait for its run.",
         )
+        return
     registry = ChampionRegistry(stores, mlflow.uri())
     with mlflow.run(context) as run:
         by = f"csfd, Dagster run {context.run.run_id[:8]}"
@@ -58,7 +81,7 @@ def champion_model(
         context.log.info(reason)
     scores = decision.scores_table()
     digest = "none" if champion is None else champion.digest
-    return dg.MaterializeResult(
+    yield dg.MaterializeResult(
         metadata={
             "decision": decision.verdict,
             "reasons": dg.MetadataValue.md(
@@ -79,35 +102,99 @@ def champion_model(
     owners=OWNERS,
     kinds={"json"},
     deps=[champion_model, vertebra_crops],
+    automation_condition=follows("champion_model", needs=["champion_model"]),
+    output_required=False,
     code_version="1",
 )
 def unseen_predictions(
-    store: StoreResource, mlflow: MlflowResource
-) -> dg.MaterializeResult:
+    context: dg.AssetExecutionContext, store: StoreResource, mlflow: MlflowResource
+) -> Iterator[dg.MaterializeResult]:
     """True and predicted probabilities of five studies that no model has seen.
 
     A digest draws them from the locked test set; the champion predicts them, or the
     best of the comparison while there is none.
     """
     stores = store.open()
-    manifest = read_manifest(stores.root)
-    test = manifest.table[manifest.table["is_test"]]
-    chosen = unseen_studies(test["study_uid"].unique())
+    if read_best(stores) is None:
+        not_yet(context, NO_MODEL)
+        return
     ensemble = open_ensemble(stores, CHAMPION, mlflow.uri())
-    notes = [predict_stored(stores, manifest, uid, ensemble) for uid in chosen]
+    manifest = read_manifest(stores.root)
+    test = manifest.visible[manifest.visible["is_test"]]
+    drawn = unseen_studies(test["study_uid"].unique())
+    notes = [predict_stored(stores, uid, ensemble) for uid in drawn]
     predicted = pd.DataFrame(
         [{"study_uid": note["study_uid"], **note["probabilities"]} for note in notes],
         columns=["study_uid", *LABEL_COLUMNS],
     )
     labels = stores.metadata.read_studies().set_index("study_uid")
-    true = labels.loc[chosen, list(LABEL_COLUMNS)].reset_index()
-    return dg.MaterializeResult(
+    true = labels.loc[drawn, list(LABEL_COLUMNS)].reset_index()
+    yield dg.MaterializeResult(
         metadata={
             "model": ensemble.title,
             "note": ensemble.notice or "The champion speaks.",
             "trained_on": ensemble.data_kind.value,
-            "studies": len(chosen),
+            "studies": len(drawn),
             "true": table_of(true),
             "predicted": table_of(predicted),
         }
     )
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"json"},
+    deps=[vertebra_crops, champion_model],
+    partitions_def=studies,
+    backfill_policy=MANY_STUDIES,
+    retry_policy=RETRIES,
+    automation_condition=follows(
+        "vertebra_crops", needs=["vertebra_crops", "champion_model"]
+    ),
+    check_specs=[failure_check("study_predictions")],
+    output_required=False,
+    code_version="1",
+)
+def study_predictions(
+    context: dg.AssetExecutionContext, store: StoreResource, mlflow: MlflowResource
+) -> Iterator[Event]:
+    """Probabilities of a fracture for each study, as ``csfd predict`` writes them.
+
+    By the champion; before there is one, by the best of the comparison. A study that
+    arrives is predicted; a new champion predicts the others again only when asked, by
+    the job ``predict_again``.
+    """
+    stores = store.open()
+    if read_best(stores) is None:
+        not_yet(context, NO_MODEL)
+        return
+    predictor = StoredPredictor(
+        stores, lambda: open_ensemble(stores, CHAMPION, mlflow.uri())
+    )
+    outcomes = list(make_all(predictor.make, context.partition_keys))
+    yield from record_outcomes(
+        context,
+        outcomes,
+        lambda one: _facts(stores, one),
+        lambda one: _prediction_version(stores, one),
+    )
+
+
+def _facts(stores: Stores, outcome: StudyOutcome) -> dict[str, Any]:
+    """Return what Dagster shows of one study's prediction."""
+    note = read_prediction(stores, outcome.study_uid) or {}
+    return {
+        "model": str(note.get("model", "")),
+        "trained_on": str(note.get("trained_on", "")),
+        "suspicious": ", ".join(note.get("suspicious", [])) or "none",
+        "not_seen": ", ".join(note.get("not_seen", [])) or "none",
+        "probabilities": dg.MetadataValue.json(dict(note.get("probabilities", {}))),
+        "seconds": outcome.seconds,
+    }
+
+
+def _prediction_version(stores: Stores, outcome: StudyOutcome) -> str:
+    """Identify a study's prediction: its crops, and the models that spoke."""
+    note = read_prediction(stores, outcome.study_uid) or {}
+    return version_of(note.get("made_from"))

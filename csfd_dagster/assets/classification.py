@@ -4,12 +4,19 @@ The work is done by ``csfd_core.classification``; here it is only named, describ
 recorded.
 """
 
+from collections.abc import Iterator
+
 import dagster as dg
 
-from csfd_core.classification.fit import CODE_VERSION
+from csfd_core.classification.fit import (
+    CODE_VERSION,
+    plan_classifier,
+    why_untrainable,
+)
 from csfd_core.classification.manifest import (
     MANIFEST_COLUMNS,
     balance_of_folds,
+    read_manifest,
     write_manifest,
 )
 from csfd_core.classification.training_run import (
@@ -17,15 +24,19 @@ from csfd_core.classification.training_run import (
     ClassifierRun,
     run_classifier,
 )
-from csfd_dagster.assets.ingest import OWNERS, metadata_table
+from csfd_dagster.assets.ingest import metadata_table
+from csfd_dagster.assets.outcomes import OWNERS, not_yet
 from csfd_dagster.assets.segmentation import vertebra_crops
-from csfd_dagster.partitions import ALL_FOLDS, fold_number, folds
+from csfd_dagster.assets.sources import classification_settings
+from csfd_dagster.conditions import follows
+from csfd_dagster.partitions import ALL_FOLDS, TABLES, TRAININGS, fold_number, folds
 from csfd_dagster.presentation import table_of
 from csfd_dagster.resources.classification import ClassificationResource
 from csfd_dagster.resources.mlflow import MlflowResource
 from csfd_dagster.resources.stores import StoreResource
 
 GROUP = "classification"
+_TAUGHT_BY = ("training_manifest", "classification_settings")
 
 
 @dg.asset(
@@ -33,6 +44,10 @@ GROUP = "classification"
     owners=OWNERS,
     kinds={"parquet"},
     deps=[vertebra_crops, metadata_table],
+    pool=TABLES,
+    # Made by itself once; after that by a retraining, whose root it is: what is trained
+    # follows from it.
+    automation_condition=follows(some_of=["metadata_table", "vertebra_crops"]),
     code_version="1",
     metadata={
         "dagster/column_schema": dg.TableSchema(
@@ -71,9 +86,12 @@ def _classifier_asset(name: str, description: str) -> dg.AssetsDefinition:
         group_name=GROUP,
         owners=OWNERS,
         kinds={"keras"},
-        deps=[training_manifest],
+        deps=[training_manifest, classification_settings],
         partitions_def=folds,
         backfill_policy=ALL_FOLDS,
+        pool=TRAININGS,
+        automation_condition=follows(*_TAUGHT_BY, needs=_TAUGHT_BY, by_content=True),
+        output_required=False,
         code_version=CODE_VERSION,
     )
     def classifier(
@@ -81,8 +99,14 @@ def _classifier_asset(name: str, description: str) -> dg.AssetsDefinition:
         store: StoreResource,
         classification: ClassificationResource,
         mlflow: MlflowResource,
-    ) -> dg.MaterializeResult:
+    ) -> Iterator[dg.MaterializeResult]:
         stores, config = store.open(), classification.settings()
+        manifest = read_manifest(stores.root)
+        for key in context.partition_keys:
+            fit = plan_classifier(name, fold_number(key), config, manifest)
+            if why := why_untrainable(fit):
+                not_yet(context, why)
+                return
         trained = 0
         with mlflow.run(context) as run:
             for key in context.partition_keys:
@@ -91,7 +115,7 @@ def _classifier_asset(name: str, description: str) -> dg.AssetsDefinition:
                     found = run_classifier(stores, name, fold, config, own)
                 context.add_asset_metadata(_describe(found), partition_key=key)
                 trained += found.outcome != UNCHANGED
-        return dg.MaterializeResult(metadata={"folds_trained": trained})
+        yield dg.MaterializeResult(metadata={"folds_trained": trained})
 
     return classifier
 

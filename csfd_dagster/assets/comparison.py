@@ -1,5 +1,7 @@
 """Comparison of the classifiers, and the audit of leakage."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 import pandas as pd
 
@@ -22,7 +24,10 @@ from csfd_dagster.assets.classification import (
     GROUP,
     training_manifest,
 )
-from csfd_dagster.assets.ingest import OWNERS, slice_store
+from csfd_dagster.assets.ingest import slice_store
+from csfd_dagster.assets.outcomes import OWNERS, not_yet
+from csfd_dagster.conditions import follows
+from csfd_dagster.partitions import TRAININGS
 from csfd_dagster.presentation import picture, table_of
 from csfd_dagster.resources.classification import ClassificationResource
 from csfd_dagster.resources.mlflow import MlflowResource
@@ -43,6 +48,10 @@ _LOGGED = [
     owners=OWNERS,
     kinds={"keras", "html"},
     deps=[training_manifest, slice_store],
+    pool=TRAININGS,
+    automation_condition=follows(
+        "training_manifest", needs=["training_manifest"], by_content=True
+    ),
     code_version="1",
 )
 def leakage_audit(
@@ -90,11 +99,13 @@ def leakage_audit(
     owners=OWNERS,
     kinds={"html", "csv"},
     deps=list(CLASSIFIER_ASSETS),
+    automation_condition=follows(*CLASSIFIERS, some_of=[tuple(CLASSIFIERS)]),
+    output_required=False,
     code_version="1",
 )
 def comparison_report(
     context: dg.AssetExecutionContext, store: StoreResource, mlflow: MlflowResource
-) -> dg.MaterializeResult:
+) -> Iterator[dg.MaterializeResult]:
     """The classifiers side by side on the locked test set, with intervals and tests.
 
     Notes which of them is the best; that one challenges the champion.
@@ -102,6 +113,13 @@ def comparison_report(
     stores = store.open()
     manifest = read_manifest(stores.root)
     results = ClassifierStore(stores.root).results(list(CLASSIFIERS))
+    if not results:
+        not_yet(
+            context,
+            "No classifier was trained yet, so there is nothing to compare. "
+            "Materialize a fold of basic_cnn first, or wait for its run.",
+        )
+        return
     facts = {"data_kind": manifest.data_kind}
     comparison = compare(results, facts)
     best = comparison.best or next(iter(comparison.results))
@@ -119,7 +137,7 @@ def comparison_report(
             }
             run.log_metrics(scores)
         run.log_files(report_files(written))
-    return dg.MaterializeResult(
+    yield dg.MaterializeResult(
         metadata={
             "best": best,
             "data_kind": comparison.data_kind.value,

@@ -16,8 +16,10 @@ from csfd_core.reports.page import INDEX
 from csfd_dagster.assets.champion import champion_model
 from csfd_dagster.assets.classification import GROUP
 from csfd_dagster.assets.comparison import figures_of, report_files
-from csfd_dagster.assets.ingest import OWNERS, metadata_table, slice_store
+from csfd_dagster.assets.ingest import metadata_table, slice_store
+from csfd_dagster.assets.outcomes import FRESH_FOR_A_WEEK, OWNERS
 from csfd_dagster.assets.segmentation import vertebra_crops
+from csfd_dagster.conditions import follows
 from csfd_dagster.presentation import table_of
 from csfd_dagster.resources.mlflow import MlflowResource
 from csfd_dagster.resources.stores import StoreResource
@@ -30,6 +32,8 @@ _SHOWN = ["feature", "reference_mean", "current_mean", "psi", "p_adjusted", "dri
     owners=OWNERS,
     kinds={"html", "csv"},
     deps=[champion_model, metadata_table, slice_store, vertebra_crops],
+    automation_condition=follows("champion_model", needs=["champion_model"]),
+    freshness_policy=FRESH_FOR_A_WEEK,
     code_version="1",
 )
 def data_drift(

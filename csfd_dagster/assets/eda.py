@@ -14,26 +14,18 @@ from csfd_core.reports.eda.film import OVERLAY, PLAIN, PREVIEW
 from csfd_core.reports.eda.inputs import read_inputs
 from csfd_core.reports.eda.report import make_film, report_location, write_eda_report
 from csfd_core.reports.page import INDEX
-from csfd_dagster.assets.ingest import (
-    OWNERS,
-    RETRIES,
-    mask_store,
-    metadata_table,
-    slice_store,
-)
+from csfd_dagster.assets.ingest import mask_store, metadata_table, slice_store
+from csfd_dagster.assets.outcomes import OWNERS, RETRIES
+from csfd_dagster.conditions import follows
 from csfd_dagster.presentation import picture
 from csfd_dagster.resources.mlflow import MlflowResource
 from csfd_dagster.resources.stores import SourceResource, StoreResource
 
 GROUP = "eda"
 DATA = [metadata_table, slice_store, mask_store]
-# Made anew whenever the table of studies is another, but not in the middle of a run.
-WHEN_DATA_CHANGE: Final = (
-    dg.AutomationCondition.any_deps_match(
-        dg.AutomationCondition.data_version_changed()
-    ).allow(dg.AssetSelection.assets(metadata_table))
-    & ~dg.AutomationCondition.any_deps_in_progress()
-    & ~dg.AutomationCondition.in_progress()
+# Made anew whenever the table of studies is another.
+WHEN_DATA_CHANGE: Final = follows(
+    "metadata_table", needs=["metadata_table"], by_content=True
 )
 
 

@@ -4,11 +4,10 @@ The work is done by ``csfd_core.store``; here it is only named, described and re
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
-import pandas as pd
 
 from csfd_core.ingest.convert import (
     StudyTask,
@@ -21,13 +20,30 @@ from csfd_core.ingest.convert import (
 from csfd_core.ingest.outcomes import Outcome, StudyOutcome
 from csfd_core.ingest.presence import keep_study, presence_notes
 from csfd_core.ingest.studies_table import write_studies_table
-from csfd_core.reports.eda.histograms import plot_counts, plot_histograms
+from csfd_core.reports.eda.histograms import plot_histograms
 from csfd_core.reports.eda.montage import mask_montage, study_montage
-from csfd_core.store.metadata import STUDIES_COLUMNS
+from csfd_core.store.masks import GivenMaskStore
+from csfd_core.store.metadata import STUDIES_COLUMNS, MetadataStore
 from csfd_core.store.standing import usable_studies
 from csfd_core.text import count
-from csfd_dagster.partitions import MANY_STUDIES, studies
-from csfd_dagster.presentation import picture, table_of_counts, table_preview
+from csfd_core.vocabulary import is_uid
+from csfd_dagster.assets.outcomes import (
+    OWNERS,
+    RETRIES,
+    Event,
+    failure_check,
+    record_outcomes,
+)
+from csfd_dagster.assets.sources import source_labels, source_studies
+from csfd_dagster.checks.slices import check_decoding, check_spacing, slice_check_specs
+from csfd_dagster.conditions import follows
+from csfd_dagster.partitions import MANY_STUDIES, TABLES, studies
+from csfd_dagster.presentation import (
+    picture,
+    table_of_counts,
+    table_preview,
+    version_of,
+)
 from csfd_dagster.resources.stores import (
     ExecutorResource,
     SourceResource,
@@ -35,18 +51,22 @@ from csfd_dagster.resources.stores import (
 )
 
 GROUP = "ingest"
-OWNERS = ["team:imaging"]
-# Passing faults of a disk or network; what is wrong with a study is no fault.
-RETRIES = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL)
+_BAD = (Outcome.QUARANTINED, Outcome.FAILED)
 
 
 @dg.asset(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"dicom", "parquet"},
+    deps=[source_studies],
     partitions_def=studies,
     backfill_policy=MANY_STUDIES,
     retry_policy=RETRIES,
+    automation_condition=follows("source_studies"),
+    check_specs=[
+        failure_check("study_headers"),
+        *slice_check_specs("study_headers", "spacing_is_uniform"),
+    ],
     code_version="1",
 )
 def study_headers(
@@ -54,18 +74,18 @@ def study_headers(
     source: SourceResource,
     store: StoreResource,
     executor: ExecutorResource,
-) -> dg.MaterializeResult:
+) -> Iterator[Event]:
     """Header facts of every slice of a study, its geometry, checks and quarantine."""
     tasks, kept = _tasks(context, source, store)
     outcomes = [*executor.run(scan_headers, tasks), *kept]
-    result = _record(context, outcomes)
-    counts = pd.Series([outcome.slice_count for outcome in outcomes])
-    histogram = plot_counts(counts, "Slices per study of this run", "slices")
-    metadata = {
-        **(result.metadata or {}),
-        "slices_per_study": picture(histogram, kind="png"),
-    }
-    return dg.MaterializeResult(metadata=metadata)
+    metadata = store.open().metadata
+    written = [o.study_uid for o in outcomes if o.action is Outcome.WRITTEN]
+    records = [metadata.read_record(study_uid) for study_uid in written]
+    good = [r.study_uid for r in records if r is not None and not r.is_quarantined]
+    check = check_spacing(store.open(), good)
+    yield from record_outcomes(
+        context, outcomes, _facts, lambda one: _record_version(metadata, one), check
+    )
 
 
 @dg.asset(
@@ -76,13 +96,11 @@ def study_headers(
     partitions_def=studies,
     backfill_policy=MANY_STUDIES,
     retry_policy=RETRIES,
+    automation_condition=follows("study_headers", needs=["study_headers"]),
     code_version="1",
     check_specs=[
-        dg.AssetCheckSpec(
-            "slices_decode",
-            asset="slice_store",
-            description="Every slice decodes to the size that is recorded for it.",
-        )
+        failure_check("slice_store"),
+        *slice_check_specs("slice_store", "slices_decode"),
     ],
 )
 def slice_store(
@@ -90,24 +108,27 @@ def slice_store(
     source: SourceResource,
     store: StoreResource,
     executor: ExecutorResource,
-) -> dg.MaterializeResult:
+) -> Iterator[Event]:
     """JPEG slices of each study in the bone window, one row per slice, head to feet."""
     tasks, kept = _tasks(context, source, store)
     outcomes = [*executor.run(convert_slices, tasks), *kept]
     slices = store.open().slices
-    names = {
+    stored = {
         o.study_uid
         for o in outcomes
         if o.action in (Outcome.WRITTEN, Outcome.UNCHANGED)
     }
-    result = _record(
-        context,
-        outcomes,
-        lambda uid: study_montage(slices, uid) if uid in names else None,
-    )
-    chosen = [task for task in tasks if task.folder.name in names]
-    check = _check_slices(executor.run(verify_slices, chosen))
-    return dg.MaterializeResult(metadata=result.metadata, check_results=[check])
+    written = {o.study_uid for o in outcomes if o.action is Outcome.WRITTEN}
+    anew = [task for task in tasks if task.folder.name in written]
+    check = check_decoding(executor.run(verify_slices, anew))
+
+    def facts(outcome: StudyOutcome) -> dict[str, Any]:
+        told = _facts(outcome)
+        if outcome.study_uid in stored:
+            told["montage"] = picture(study_montage(slices, outcome.study_uid))
+        return told
+
+    yield from record_outcomes(context, outcomes, facts, _version, check)
 
 
 @dg.asset(
@@ -118,6 +139,8 @@ def slice_store(
     partitions_def=studies,
     backfill_policy=MANY_STUDIES,
     retry_policy=RETRIES,
+    automation_condition=follows("study_headers", needs=["study_headers"]),
+    check_specs=[failure_check("mask_store")],
     code_version="1",
 )
 def mask_store(
@@ -125,15 +148,20 @@ def mask_store(
     source: SourceResource,
     store: StoreResource,
     executor: ExecutorResource,
-) -> dg.MaterializeResult:
+) -> Iterator[Event]:
     """Vertebra masks in the grid of the slices, lossless, for studies that have one."""
     tasks, kept = _tasks(context, source, store)
     outcomes = [*executor.run(convert_mask, tasks), *kept]
     masks = store.open().masks
-    return _record(
-        context,
-        outcomes,
-        lambda uid: mask_montage(masks, uid) if masks.read_note(uid) else None,
+
+    def facts(outcome: StudyOutcome) -> dict[str, Any]:
+        told = _facts(outcome)
+        if masks.read_note(outcome.study_uid):
+            told["montage"] = picture(mask_montage(masks, outcome.study_uid))
+        return told
+
+    yield from record_outcomes(
+        context, outcomes, facts, lambda one: _mask_version(masks, one)
     )
 
 
@@ -141,8 +169,12 @@ def mask_store(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"pandas", "parquet"},
-    deps=[study_headers],
+    deps=[study_headers, source_labels],
     retry_policy=RETRIES,
+    pool=TABLES,
+    automation_condition=follows(
+        "study_headers", "source_labels", some_of=["study_headers"], by_content=True
+    ),
     code_version="1",
     metadata={
         "dagster/column_schema": dg.TableSchema(
@@ -183,81 +215,64 @@ def _tasks(
     """List the studies of this run, and what comes of those that need no work.
 
     A stored study that has left the sources is kept as it is; one of which nothing is
-    stored fails the run. Studies that were withdrawn are left out, wherever their files
-    still lie.
+    stored fails. Studies that were withdrawn are left out, wherever their files still
+    lie.
     """
     sources, stores, settings = source.open(), store.open(), store.conversion()
     withdrawn = stores.withdrawn.study_uids()
-    folders, kept, gone = [], [], []
+    folders, others = [], []
     for study_uid in context.partition_keys:
         if study_uid in withdrawn:
             continue
         folder = sources.study(study_uid)
-        if folder is not None:
-            folders.append(folder)
-        elif (outcome := keep_study(stores, study_uid)) is not None:
-            kept.append(outcome)
+        if folder is None:
+            others.append(keep_study(stores, study_uid) or _gone(study_uid))
         else:
-            gone.append(study_uid)
-    if gone:
-        raise dg.Failure(
-            f"{count(len(gone), 'study', 'has', 'have')} no images in the source or "
-            f"the inbox, such as {gone[0]}. Delete the partition or bring the images "
-            "back.",
-            allow_retries=False,
-        )
+            folders.append(folder)
+    kept = [outcome for outcome in others if outcome.action is not Outcome.FAILED]
     if kept:
         context.log.warning(
             "%s no images any more, such as %s; what is stored is kept.",
             count(len(kept), "study", "has", "have"),
             kept[0].study_uid,
         )
-    return study_tasks(folders, stores, settings), kept
+    return study_tasks(folders, stores, settings), others
 
 
-def _check_slices(outcomes: Sequence[StudyOutcome]) -> dg.AssetCheckResult:
-    failed = [outcome for outcome in outcomes if outcome.action == Outcome.FAILED]
-    return dg.AssetCheckResult(
-        check_name="slices_decode",
-        passed=not failed,
-        metadata={
-            "studies": len(outcomes),
-            "slices": sum(outcome.slice_count for outcome in outcomes),
-            "damaged": [outcome.study_uid for outcome in failed[:5]],
-        },
+def _gone(study_uid: str) -> StudyOutcome:
+    return StudyOutcome(
+        study_uid=study_uid,
+        action=Outcome.FAILED,
+        message="It has no images in the source or the inbox. Delete the partition or "
+        "bring the images back.",
     )
 
 
-def _record(
-    context: dg.AssetExecutionContext,
-    outcomes: Sequence[StudyOutcome],
-    montage_of: Callable[[str], bytes | None] = lambda uid: None,
-) -> dg.MaterializeResult:
-    """Attach each study's outcome and picture to its partition, the sums to the run."""
-    failed = [outcome for outcome in outcomes if outcome.action == Outcome.FAILED]
-    if failed:
-        raise dg.Failure(
-            f"{len(failed)} of {len(outcomes)} studies failed; the first, "
-            f"{failed[0].study_uid}: {failed[0].message} The others are stored and "
-            "will not be done again."
-        )
-    for outcome in outcomes:
-        metadata: dict[str, Any] = {
-            "outcome": outcome.action.value,
-            "slices": outcome.slice_count,
-            "source_bytes": outcome.source_bytes,
-            "written_bytes": outcome.stored_bytes,
-            "content_hash": outcome.content_hash,
-            "findings": ", ".join(outcome.codes) or "none",
-        }
-        if outcome.message:
-            metadata["note"] = outcome.message
-        if (montage := montage_of(outcome.study_uid)) is not None:
-            metadata["montage"] = picture(montage)
-        # Once per study: each call has Dagster look up all partitions of the run.
-        context.add_asset_metadata(metadata, partition_key=outcome.study_uid)
-    counts = Counter(outcome.action for outcome in outcomes)
-    context.log.info("Studies: %s", dict(counts))
-    return dg.MaterializeResult(
-        metadata={f"studies_{action}": count for action, count in counts.items()}
+def _facts(outcome: StudyOutcome) -> dict[str, Any]:
+    return {
+        "slices": outcome.slice_count,
+        "source_bytes": outcome.source_bytes,
+        "written_bytes": outcome.stored_bytes,
+        "content_hash": outcome.content_hash,
+        "findings": ", ".join(outcome.codes) or "none",
+    }
+
+
+def _version(outcome: StudyOutcome) -> str:
+    """Identify what was made of a study: its content, and whether it is trusted."""
+    return version_of([outcome.content_hash, outcome.codes, outcome.action in _BAD])
+
+
+def _mask_version(masks: GivenMaskStore, outcome: StudyOutcome) -> str:
+    note = masks.read_note(outcome.study_uid)
+    mask_hash = None if note is None else note.mask_hash
+    return version_of([mask_hash, _version(outcome)])
+
+
+def _record_version(metadata: MetadataStore, outcome: StudyOutcome) -> str:
+    """Identify all that the store has noted of a study's headers."""
+    if not is_uid(outcome.study_uid):
+        return _version(outcome)
+    return version_of(
+        [metadata.record_version(outcome.study_uid), outcome.action in _BAD]
     )

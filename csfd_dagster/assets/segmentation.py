@@ -4,8 +4,8 @@ The work is done by ``csfd_core.segmentation`` and ``csfd_core.crops``; here it 
 named, described and recorded.
 """
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 
@@ -18,16 +18,20 @@ from csfd_core.reports.segmentation.training_run import (
 )
 from csfd_core.runtime.tracking import RunIdentity
 from csfd_core.segmentation.masks import MaskMaker
-from csfd_core.store.labels import read_all_boxes
-from csfd_dagster.assets.ingest import (
+from csfd_core.store.stores import Stores
+from csfd_dagster.assets.ingest import mask_store, metadata_table, slice_store
+from csfd_dagster.assets.outcomes import (
     OWNERS,
     RETRIES,
-    mask_store,
-    metadata_table,
-    slice_store,
+    Event,
+    failure_check,
+    record_outcomes,
 )
-from csfd_dagster.partitions import MANY_STUDIES, studies
-from csfd_dagster.presentation import picture
+from csfd_dagster.assets.sources import segmentation_settings, source_studies
+from csfd_dagster.checks.masks import check_masks, mask_check_specs
+from csfd_dagster.conditions import follows
+from csfd_dagster.partitions import MANY_STUDIES, TRAININGS, studies
+from csfd_dagster.presentation import picture, version_of
 from csfd_dagster.resources.mlflow import MlflowResource
 from csfd_dagster.resources.segmentation import SegmentationResource
 from csfd_dagster.resources.stores import SourceResource, StoreResource
@@ -39,7 +43,13 @@ GROUP = "segmentation"
     group_name=GROUP,
     owners=OWNERS,
     kinds={"keras", "html"},
-    deps=[metadata_table, slice_store, mask_store],
+    deps=[metadata_table, slice_store, mask_store, segmentation_settings],
+    pool=TRAININGS,
+    automation_condition=follows(
+        "segmentation_settings",
+        needs=["metadata_table", "segmentation_settings"],
+        by_content=True,
+    ),
     code_version="1",
 )
 def segmentation_model(
@@ -64,7 +74,10 @@ def segmentation_model(
     metadata = _describe_report(found)
     for fold in found.folds:
         metadata |= _describe(fold)
-    return dg.MaterializeResult(metadata=metadata)
+    models = [str(fold.facts["model_id"]) for fold in found.folds]
+    return dg.MaterializeResult(
+        metadata=metadata, data_version=dg.DataVersion(version_of(models))
+    )
 
 
 @dg.asset(
@@ -75,28 +88,44 @@ def segmentation_model(
     partitions_def=studies,
     backfill_policy=MANY_STUDIES,
     retry_policy=RETRIES,
+    automation_condition=follows(
+        "slice_store", needs=["slice_store", "segmentation_model"]
+    ),
+    check_specs=[
+        failure_check("vertebra_masks"),
+        *mask_check_specs("vertebra_masks"),
+    ],
     code_version="1",
 )
 def vertebra_masks(
     context: dg.AssetExecutionContext, store: StoreResource
-) -> dg.MaterializeResult:
+) -> Iterator[Event]:
     """Predicted masks of each study in the grid of its slices, lossless.
 
     By a model that has not seen the study wherever there is one, else marked as
     in-sample.
     """
-    maker = MaskMaker(store.open())
-    return _record(context, make_all(maker.make, context.partition_keys))
+    stores = store.open()
+    maker = MaskMaker(stores)
+    outcomes = list(make_all(maker.make, context.partition_keys))
+    made = [o.study_uid for o in outcomes if o.action is Outcome.WRITTEN]
+    read = {uid: stores.predicted_masks.read_note(uid) for uid in made}
+    checks = check_masks(stores, {uid: note for uid, note in read.items() if note})
+    yield from record_outcomes(context, outcomes, _facts, _mask_version, *checks)
 
 
 @dg.asset(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"parquet"},
-    deps=[vertebra_masks, metadata_table],
+    deps=[vertebra_masks, source_studies],
     partitions_def=studies,
     backfill_policy=MANY_STUDIES,
     retry_policy=RETRIES,
+    automation_condition=follows(
+        "vertebra_masks", "source_studies", needs=["vertebra_masks"]
+    ),
+    check_specs=[failure_check("vertebra_crops")],
     code_version="1",
 )
 def vertebra_crops(
@@ -104,11 +133,14 @@ def vertebra_crops(
     source: SourceResource,
     store: StoreResource,
     segmentation: SegmentationResource,
-) -> dg.MaterializeResult:
+) -> Iterator[Event]:
     """Slices across each vertebra with neighbours, mask, labels and fold."""
-    boxes = read_all_boxes(source.open().locations).table
-    maker = CropMaker(store.open(), segmentation.crops(), boxes)
-    return _record(context, make_all(maker.make, context.partition_keys))
+    stores = store.open()
+    maker = CropMaker.of_sources(stores, segmentation.crops(), source.open())
+    outcomes = list(make_all(maker.make, context.partition_keys))
+    yield from record_outcomes(
+        context, outcomes, _facts, lambda one: _crops_version(stores, one)
+    )
 
 
 def _describe(found: FoldRun) -> dict[str, dg.MetadataValue]:
@@ -138,31 +170,23 @@ def _describe_report(found: SegmentationRun) -> dict[str, dg.MetadataValue]:
     return values
 
 
-def _record(
-    context: dg.AssetExecutionContext, made: Iterable[StudyOutcome]
-) -> dg.MaterializeResult:
-    """Attach each study's outcome to its partition, and the counts to the run."""
-    outcomes = list(made)
-    for outcome in outcomes:
-        context.add_asset_metadata(
-            {
-                "outcome": outcome.action.value,
-                "model_id": outcome.model_id,
-                "standing": outcome.standing,
-                "levels": ", ".join(outcome.levels),
-                "flags": "\n".join(outcome.flags) or "none",
-                "seconds": outcome.seconds,
-            },
-            partition_key=outcome.study_uid,
-        )
-    failed = [o for o in outcomes if o.action is Outcome.FAILED]
-    if failed:
-        raise dg.Failure(
-            f"{len(failed)} of {len(outcomes)} studies failed; the first, "
-            f"{failed[0].study_uid}: {failed[0].message} The others are stored "
-            "and will not be done again."
-        )
-    counts = Counter(outcome.action for outcome in outcomes)
-    return dg.MaterializeResult(
-        metadata={f"studies_{action}": count for action, count in counts.items()}
-    )
+def _facts(outcome: StudyOutcome) -> dict[str, Any]:
+    """Return what Dagster shows of one study's mask or crops."""
+    return {
+        "model_id": outcome.model_id,
+        "standing": outcome.standing,
+        "levels": ", ".join(outcome.levels),
+        "flags": "\n".join(outcome.flags) or "none",
+        "seconds": outcome.seconds,
+    }
+
+
+def _mask_version(outcome: StudyOutcome) -> str:
+    """Identify a study's mask: its slices, and the model that predicted it."""
+    return version_of([outcome.content_hash, outcome.model_id, outcome.standing])
+
+
+def _crops_version(stores: Stores, outcome: StudyOutcome) -> str:
+    """Identify a study's crops: mask, labels, boxes and how they are cut."""
+    note = stores.crops.read_note(outcome.study_uid)
+    return version_of(None if note is None else note.inputs)

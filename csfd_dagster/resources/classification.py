@@ -13,6 +13,7 @@ from csfd_core.classification.config import ClassifierConfig, settings_of
 from csfd_core.crops.cutting import CROP_PROFILES, CropConfig
 from csfd_core.errors import SettingsError
 from csfd_core.vocabulary import FOLD_COUNT
+from csfd_dagster.presentation import version_of
 
 
 class ClassificationResource(dg.ConfigurableResource):
@@ -59,6 +60,10 @@ class ClassificationResource(dg.ConfigurableResource):
                 f"CSFD_FOLDS must be from 1 to {FOLD_COUNT}. Received: {count}."
             )
         return list(range(int(count)))
+
+    def version(self) -> str:
+        """Identify the settings; a training with other ones gives another model."""
+        return version_of(self.settings().to_note())
 
     def crops(self) -> CropConfig:
         """Return how the crops to learn from were cut."""

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from csfd_core.crops.cutting import CROP_PROFILES, CropConfig
 from csfd_core.segmentation.config import PROFILES, SegmentationProfile
+from csfd_dagster.presentation import version_of
 
 
 class SegmentationResource(dg.ConfigurableResource):
@@ -48,6 +49,12 @@ class SegmentationResource(dg.ConfigurableResource):
             initial=self.initial or profile.training.initial,
         )
         return replace(profile, training=training)
+
+    def version(self) -> str:
+        """Identify the settings; a training with other ones gives another model."""
+        settings = self.settings()
+        parts = (settings.model.to_note(), settings.training.to_note(), self.folds)
+        return version_of(parts)
 
     def crops(self) -> CropConfig:
         """Return how vertebrae are cut out."""

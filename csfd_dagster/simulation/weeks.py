@@ -19,7 +19,7 @@ import dagster as dg
 
 from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.classifiers import CLASSIFIERS
-from csfd_core.errors import CsfdError, SettingsError
+from csfd_core.errors import SettingsError
 from csfd_core.ingest.outcomes import Outcome
 from csfd_core.lineage.forward import files_of
 from csfd_core.lineage.withdrawal import withdraw
@@ -31,18 +31,14 @@ from csfd_core.runtime.executors import default_workers, open_executor
 from csfd_core.settings import PROJECT_ROOT
 from csfd_core.store.standing import is_quarantined
 from csfd_core.text import count
-from csfd_dagster.phases import (
-    QUIET,
-    Project,
-    materialize_everything,
-    open_project,
-)
+from csfd_dagster.engine import Engine, Project, open_project, run_everything
+from csfd_dagster.jobs import RETRAINING_ROOTS
 from csfd_dagster.resources.classification import ClassificationResource
 from csfd_dagster.resources.mlflow import MlflowResource
 from csfd_dagster.resources.segmentation import SegmentationResource
 from csfd_dagster.resources.stores import SourceResource, StoreResource
-from csfd_dagster.schedules import NAME as SCHEDULE
 from csfd_dagster.schedules import RETRAIN_STUDIES
+from csfd_dagster.schedules import RETRAINING as SCHEDULE
 from csfd_dagster.sensors import new_studies
 from csfd_dagster.simulation.console import print_weeks
 from csfd_dagster.simulation.inbox import MONDAY, Department
@@ -129,13 +125,12 @@ class _Simulation:
         arriving = count(len(week.arrivals), "study", "arrives", "arrive")
         self.say(f"Week {week.number}: {arriving}.")
         self._arrive(week)
+        skipped = None
         if week.number:
             self._ingest(instance)
             skipped = self._tick(week, instance)
         else:
-            skipped = None
-        if skipped is None:
-            materialize_everything(self.project, instance, self._whisper)
+            run_everything(self.project, instance, self._whisper)
         self._note(week, instance, begun, skipped, before)
         self.say(f"  {self.ledger.weeks[-1].row()['decision']}")
 
@@ -150,43 +145,38 @@ class _Simulation:
             withdraw(self.project.stores, uid, _REASON, this_user())
 
     def _ingest(self, instance: dg.DagsterInstance) -> None:
-        """Let the sensor look until it finds nothing to do; do what it asks for."""
+        """Let the sensor look until it finds nothing new; make what follows."""
+        engine = Engine(self.project, instance, self._whisper)
         for _ in range(_TICKS):
             with dg.build_sensor_context(instance=instance, cursor=self.cursor) as tick:
-                found = new_studies(tick, **self.resources)
-            assert isinstance(found, dg.SensorResult)
-            self.cursor = found.cursor
-            for change in found.dynamic_partitions_requests or []:
+                result = new_studies(tick, **self.resources)
+            assert isinstance(result, dg.SensorResult)
+            self.cursor = result.cursor
+            for change in result.dynamic_partitions_requests or []:
                 _change_partitions(instance, change)
-            for request in found.run_requests or []:
-                self._run(request, instance)
-            if "Nothing has changed" in str(found.skip_reason):
-                return
-
-    def _run(self, request: dg.RunRequest, instance: dg.DagsterInstance) -> None:
-        job = self.project.defs.resolve_job_def("ingestion")
-        result = job.execute_in_process(
-            instance=instance,
-            tags=dict(request.tags),
-            asset_selection=request.asset_selection,
-            run_config=QUIET,
-            raise_on_error=False,
-        )
-        if not result.success:
-            raise CsfdError(f"Run {result.run_id} of the ingestion failed.")
+            for event in result.asset_events:
+                instance.report_runless_asset_event(event)
+            engine.settle()
+        engine.raise_failures()
 
     def _tick(self, week: Week, instance: dg.DagsterInstance) -> str | None:
-        """Return why the schedule starts nothing; ``None``: it starts a training."""
+        """Let the schedule tick, and train where it says so; else return its reason."""
         defs = self.project.defs
         night = datetime.combine(MONDAY + timedelta(weeks=week.number), _NIGHT)
         with dg.build_schedule_context(
             instance=instance,
             scheduled_execution_time=night,
-            resources=dict(self.resources),
+            resources={name: self.resources[name] for name in ("source", "store")},
             repository_def=defs.get_repository_def(),
         ) as context:
-            found = defs.resolve_schedule_def(SCHEDULE).evaluate_tick(context)
-        return None if found.run_requests else found.skip_message
+            result = defs.resolve_schedule_def(SCHEDULE).evaluate_tick(context)
+        if result.run_requests:
+            engine = Engine(self.project, instance, self._whisper)
+            engine.materialize(RETRAINING_ROOTS)
+            engine.settle()
+            engine.raise_failures()
+            return None
+        return result.skip_message
 
     def _note(
         self,
@@ -247,7 +237,10 @@ def _open(
     return _Simulation(
         department=department,
         project=open_project("demo", resources),
-        resources={name: resources[name] for name in ("source", "store")},
+        resources={
+            name: resources[name]
+            for name in ("source", "store", "segmentation", "classification")
+        },
         say=say,
     )
 

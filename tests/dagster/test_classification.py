@@ -6,7 +6,6 @@ from pathlib import Path
 import dagster as dg
 import pyarrow as pa
 import pytest
-from dagster import AssetKey
 
 from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.manifest import MANIFEST_COLUMNS
@@ -19,19 +18,10 @@ from csfd_core.store.parquet import write_parquet
 from csfd_dagster.checks import classification as checks
 from csfd_dagster.definitions import defs
 from csfd_dagster.partitions import fold_number, folds
-from csfd_dagster.phases import Kind, phases_of
 from csfd_dagster.resources.classification import ClassificationResource
 from csfd_dagster.resources.stores import StoreResource
 
 CLASSIFIERS = ("basic_cnn", "inception_v3", "resnet50", "efficientnet_b5")
-GRAPH = {
-    "training_manifest": {"vertebra_crops", "metadata_table"},
-    **{name: {"training_manifest"} for name in CLASSIFIERS},
-    "leakage_audit": {"training_manifest", "slice_store"},
-    "comparison_report": set(CLASSIFIERS),
-    "champion_model": {"comparison_report"},
-    "unseen_predictions": {"champion_model", "vertebra_crops"},
-}
 UIDS = [f"1.2.826.0.1.3680043.{index}" for index in range(1, 60)]
 LOCKED = next(uid for uid in UIDS if is_test(uid))
 HELD_OUT = next(uid for uid in UIDS if not is_test(uid) and fold_of(uid) == 2)
@@ -43,45 +33,14 @@ LEAK_CHECKS = {
 }
 
 
-def names(keys: list[AssetKey]) -> set[str]:
-    return {key.to_user_string() for key in keys}
-
-
-def test_classifiers_depend_on_what_they_read() -> None:
+def test_classifiers_have_a_partition_for_each_fold() -> None:
     graph = defs.resolve_asset_graph()
-    for name, parents in GRAPH.items():
-        assert names(list(graph.get(AssetKey(name)).parent_keys)) == parents
     partitioned = {
         key.to_user_string()
         for key in graph.materializable_asset_keys
         if graph.get(key).partitions_def == folds
     }
     assert partitioned == set(CLASSIFIERS)
-
-
-def test_phases_go_from_studies_to_reports() -> None:
-    phases = phases_of(defs.resolve_asset_graph())
-    assert [phase.kind for phase in phases] == [
-        Kind.STUDIES,
-        Kind.TABLES,
-        Kind.STUDIES,
-        Kind.TABLES,
-        Kind.FOLDS,
-        Kind.TABLES,
-    ]
-    assert names(phases[3].assets) == {"training_manifest", "leakage_audit"}
-    assert names(phases[4].assets) == set(CLASSIFIERS)
-    assert names(phases[5].assets) == {
-        "comparison_report",
-        "champion_model",
-        "unseen_predictions",
-        "data_drift",
-    }
-    order = {key: phase.number for phase in phases for key in phase.assets}
-    graph = defs.resolve_asset_graph()
-    for key, number in order.items():
-        assert all(order[parent] <= number for parent in graph.get(key).parent_keys)
-    assert set(order) == set(graph.materializable_asset_keys)
 
 
 def test_a_partition_is_a_fold() -> None:

@@ -8,7 +8,7 @@ import dagster as dg
 import pandas as pd
 import pytest
 from support.drawn_crops import uid_of
-from support.ticks import Asked, begin_job, begin_phase, tick_of
+from support.ticks import Asked, begin_job, begin_run, tick_of
 
 from csfd_core.classification.classifier_store import CARD, ClassifierStore
 from csfd_core.errors import SettingsError
@@ -17,8 +17,8 @@ from csfd_core.store.locations import Location
 from csfd_core.store.metadata import STUDIES_COLUMNS
 from csfd_core.store.stores import Stores
 from csfd_dagster.definitions import build_defs
-from csfd_dagster.drift_schedule import build_drift_schedules
 from csfd_dagster.resources.stores import StoreResource
+from csfd_dagster.schedules import build_schedules
 
 MONDAY = datetime(2026, 3, 2, 3, tzinfo=UTC)
 UIDS = [uid_of(index) for index in range(1, 13)]
@@ -95,14 +95,13 @@ def test_empty_store_is_told(tmp_path: Path, instance: dg.DagsterInstance) -> No
     assert tick(empty, instance)[1] == "The store has no good study yet."
 
 
-@pytest.mark.parametrize("job", ["drift", "everything"])
 @pytest.mark.parametrize(
     "status", [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTED]
 )
 def test_nothing_starts_while_a_job_that_measures_drift_runs(
-    stores: Stores, instance: dg.DagsterInstance, job: str, status: dg.DagsterRunStatus
+    stores: Stores, instance: dg.DagsterInstance, status: dg.DagsterRunStatus
 ) -> None:
-    run = begin_job(instance, job, status)
+    run = begin_job(instance, "drift", status)
     requests, reason = tick(stores, instance)
     assert not requests
     assert str(reason).startswith(f"Run {run.run_id[:8]} looks for drift already")
@@ -116,10 +115,10 @@ def test_nothing_starts_while_a_job_that_measures_drift_runs(
         ("eda_report", "None"),
     ],
 )
-def test_phases_of_csfd_run_count_too(
+def test_what_follows_from_others_counts_too(
     stores: Stores, instance: dg.DagsterInstance, key: str, expected: str
 ) -> None:
-    begin_phase(instance, key)
+    begin_run(instance, key)
     assert expected in str(tick(stores, instance)[1])
 
 
@@ -131,16 +130,21 @@ def test_runs_that_are_over_hold_nothing_up(
     assert len(tick(stores, instance)[0]) == 1
 
 
+def weekly() -> dg.ScheduleDefinition:
+    (schedule,) = [s for s in build_schedules() if s.name == "drift_watch"]
+    return schedule
+
+
 def test_time_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CSFD_DRIFT_CRON", raising=False)
-    (schedule,) = build_drift_schedules()
+    schedule = weekly()
     assert schedule.cron_schedule == "0 3 * * 1"
     monkeypatch.setenv("CSFD_DRIFT_CRON", "30 4 * * 6")
-    (schedule,) = build_drift_schedules()
+    schedule = weekly()
     assert schedule.cron_schedule == "30 4 * * 6"
     monkeypatch.setenv("CSFD_DRIFT_CRON", "on mondays")
     with pytest.raises(SettingsError, match="CSFD_DRIFT_CRON must be a cron string"):
-        build_drift_schedules()
+        weekly()
 
 
 def test_schedule_runs_by_itself_and_makes_the_report_alone() -> None:

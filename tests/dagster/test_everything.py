@@ -20,7 +20,7 @@ from csfd_core.runtime.executors import InlineExecutor
 from csfd_core.store.locations import Location
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES
-from csfd_dagster import launch, phases
+from csfd_dagster import engine, launch
 from csfd_dagster.resources.classification import ClassificationResource
 from csfd_dagster.resources.segmentation import SegmentationResource
 
@@ -68,8 +68,10 @@ def test_everything_is_made_once_and_again_where_a_label_changed(
     assert all(float(row["competition_log_loss"]) > 0 for row in models)
     predicted = sorted(path.stem for path in (store / "predictions").iterdir())
     rows = read_table(store, "comparison/predictions.csv")
-    assert set(predicted) <= {row["study_uid"] for row in rows}
-    assert len(predicted) == 2  # all that are locked away
+    locked = sorted({row["study_uid"] for row in rows})
+    assert len(locked) == 2
+    assert set(locked) < set(predicted)
+    assert len(predicted) == PHANTOM.studies
 
     assert launch.run("demo", FAST) == 0
     said = capsys.readouterr().out
@@ -86,11 +88,11 @@ def test_everything_is_made_once_and_again_where_a_label_changed(
     listings = {path for path in after if path.startswith("metadata/listings/")}
     assert {path: after[path] for path in set(after) - listings} == before
 
-    uid = change_label(places / "source" / "train.csv", predicted)
+    uid = change_label(places / "source" / "train.csv", locked)
     before = written(store)
     assert launch.run("demo", FAST) == 0
     said = capsys.readouterr().out
-    assert "9 studies, 0 new or changed" in said
+    assert "9 studies, 1 new or changed" in said
     changed = {
         path for path, stamp in written(store).items() if before.get(path) != stamp
     }
@@ -103,8 +105,11 @@ def test_everything_is_made_once_and_again_where_a_label_changed(
         f"crops/{uid}.parquet"
     ]
     assert not any(path.startswith("models/segmentation") for path in changed)
+    assert [path for path in changed if path.startswith("predictions/")] == [
+        f"predictions/{uid}.json"
+    ]
 
-    predict_one(places, predicted[0])
+    predict_one(places, locked[0])
 
 
 def touch_all(source: Path) -> None:
@@ -170,7 +175,7 @@ def test_a_run_that_fails_says_why(
 
 
 def test_resources_that_are_given_are_those_that_run(places: Path) -> None:
-    project = phases.open_project("demo", FAST)
+    project = engine.open_project("demo", FAST)
     assert project.classification.settings().epochs == 1
     assert str(project.stores.root) == str(Location(places / "store"))
     assert isinstance(project.stores, Stores)

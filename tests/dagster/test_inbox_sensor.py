@@ -6,18 +6,13 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
-from dagster._core.remote_origin import (
-    RegisteredCodeLocationOrigin,
-    RemoteJobOrigin,
-    RemoteRepositoryOrigin,
-)
 from support.dicom_studies import neck_mask, volume_affine_ras, write_mask, write_study
+from support.sensing import Sensing
 
 from csfd_core.lineage.forward import files_of
 from csfd_core.store.locations import Location
@@ -31,31 +26,27 @@ from csfd_dagster.resources.stores import (
     SourceResource,
     StoreResource,
 )
-from csfd_dagster.sensors import new_studies
 
 UID, OTHER, NEW = (f"1.2.826.0.1.3680043.{last}" for last in (11, 12, 19))
 HEADER = ",".join(["StudyInstanceUID", *LABEL_COLUMNS])
 READER = "Dr. Curious Name"
 
 
-@dataclass(slots=True)
-class Place:
+class Place(Sensing):
     """Source, inbox and store of a test, and Dagster on them."""
 
-    root: Path
-    instance: dg.DagsterInstance
-    cursor: str | None = None
-    runs: list[dg.ExecuteInProcessResult] = field(default_factory=list)
-
-    @property
-    def resources(self) -> dict[str, Any]:
-        return {
-            "source": SourceResource(
-                source_url=str(self.root / "source"), inbox_url=str(self.root / "inbox")
-            ),
-            "store": StoreResource(store_url=str(self.root / "store")),
-            "executor": ExecutorResource(workers=1),
-        }
+    def __init__(self, root: Path, instance: dg.DagsterInstance) -> None:
+        self.root = root
+        super().__init__(
+            instance,
+            {
+                "source": SourceResource(
+                    source_url=str(root / "source"), inbox_url=str(root / "inbox")
+                ),
+                "store": StoreResource(store_url=str(root / "store")),
+                "executor": ExecutorResource(workers=1),
+            },
+        )
 
     @property
     def stores(self) -> Stores:
@@ -66,45 +57,6 @@ class Place:
 
     def partitions(self) -> set[str]:
         return set(self.instance.get_dynamic_partitions("studies"))
-
-    def tick(self) -> dg.SensorResult:
-        """Let the sensor look once, and change the partitions as the daemon does."""
-        own = {k: v for k, v in self.resources.items() if k != "executor"}
-        with dg.build_sensor_context(
-            instance=self.instance, cursor=self.cursor
-        ) as context:
-            found = new_studies(context, **own)
-        assert isinstance(found, dg.SensorResult)
-        self.cursor = found.cursor
-        for change in found.dynamic_partitions_requests or []:
-            keys = list(change.partition_keys)
-            if isinstance(change, dg.AddDynamicPartitionsRequest):
-                self.instance.add_dynamic_partitions("studies", keys)
-            else:
-                for key in keys:
-                    self.instance.delete_dynamic_partition("studies", key)
-        return found
-
-    def settle(self, ticks: int = 4) -> str:
-        """Let the sensor look, and do what it asks for; return its last word."""
-        reason = ""
-        for _ in range(ticks):
-            found = self.tick()
-            reason = str(found.skip_reason and found.skip_reason.skip_message)
-            for request in found.run_requests or []:
-                self.run(dict(request.tags), request.asset_selection)
-        return reason
-
-    def run(
-        self, tags: dict[str, str], selection: Any = None
-    ) -> dg.ExecuteInProcessResult:
-        job = build_defs(self.resources).resolve_job_def("ingestion")
-        result = job.execute_in_process(
-            instance=self.instance, tags=tags, asset_selection=selection,
-            raise_on_error=False,
-        )  # fmt: skip
-        self.runs.append(result)
-        return result
 
     def stored(self) -> dict[str, tuple[str, int]]:
         """Content and time of every file but the notes on listings."""
@@ -152,22 +104,20 @@ def touch(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("again", [touch, copy_again], ids=["touched", "copied"])
-def test_same_bytes_lead_to_one_run_that_changes_nothing(
-    place: Place, again: Any
-) -> None:
+def test_same_bytes_lead_to_runs_that_change_nothing(place: Place, again: Any) -> None:
     before, count = place.stored(), len(place.runs)
     again(place.images(UID))
     os.utime(place.root / "source" / "segmentations" / f"{UID}.nii")
     assert place.settle() == "Nothing has changed in 2 studies."
-    (run,) = place.runs[count:]
-    assert run.success
-    events = run.get_asset_materialization_events()
+    runs = place.runs[count:]
+    assert all(run.success for run in runs)
     told = {
         (event.asset_key.to_user_string(), event.partition): (
             event.materialization.metadata["outcome"].value
         )
-        for event in events
-        if event.partition
+        for run in runs
+        for event in run.get_asset_materialization_events()
+        if "outcome" in event.materialization.metadata
     }
     steps = ("study_headers", "slice_store", "mask_store")
     assert told == {(step, UID): "unchanged" for step in steps}
@@ -245,9 +195,7 @@ def test_label_file_withdraws_its_study_once(place: Place) -> None:
     record = place.stores.withdrawn.read(UID)
     assert record is not None
     assert (record.by, record.reason) == (READER, "consent withdrawn")
-    (request,) = first.run_requests or []
-    assert request.asset_selection == [dg.AssetKey("metadata_table")]
-    assert place.run({}, request.asset_selection).success
+    assert place.follow() == [{"metadata_table"}]
     touch(place.images(UID))
     place.note(UID, withdrawn="again", date="2026-01-06")
     assert place.settle() == "Nothing has changed in 1 study."
@@ -279,21 +227,6 @@ def test_reader_stands_in_no_log_of_dagster(place: Place) -> None:
     assert READER not in " ".join([*logs, str(place.cursor)])
 
 
-def test_sensor_waits_for_a_run_that_is_queued(place: Place) -> None:
-    touch(place.images(UID))
-    waits = place.tick()
-    job = build_defs(place.resources).resolve_job_def("ingestion")
-    origin = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("csfd"), "csfd")
-    place.instance.create_run_for_job(
-        job,
-        status=dg.DagsterRunStatus.QUEUED,
-        remote_job_origin=RemoteJobOrigin(origin, job.name),
-    )
-    held = place.tick()
-    assert "under way" in str(held.skip_reason)
-    assert held.cursor == waits.cursor
-
-
 @pytest.mark.parametrize("empty", [True, False], ids=["empty folder", "no folder"])
 def test_study_that_vanishes_is_kept_and_named(place: Place, empty: bool) -> None:
     before = place.stored()
@@ -303,7 +236,7 @@ def test_study_that_vanishes_is_kept_and_named(place: Place, empty: bool) -> Non
     assert place.settle() == "Nothing has changed in 1 study."
     result = place.run(range_tags([UID, OTHER]))  # a backfill
     assert result.success
-    (event,) = [
+    *_, event = [
         event
         for event in result.get_asset_materialization_events()
         if event.partition == UID and event.asset_key == dg.AssetKey("slice_store")
@@ -318,13 +251,16 @@ def test_study_that_vanishes_is_kept_and_named(place: Place, empty: bool) -> Non
     assert place.stored() == before
 
 
-def test_vanished_study_without_its_slices_fails(place: Place) -> None:
+def test_vanished_study_without_its_slices_fails(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between tries
     shutil.rmtree(place.images(UID))
     (place.root / "store" / "slices" / f"{UID}.parquet").unlink()
     result = place.run(range_tags([UID, OTHER]))
-    assert not result.success
-    (failure,) = result.get_step_failure_events()
-    assert "1 study has no images" in str(failure.step_failure_data.error)
+    checks = {c.check_name: c for c in result.get_asset_check_evaluations()}
+    assert not checks["no_study_failed"].passed
+    assert UID in str(checks["no_study_failed"].metadata["failed"].value)
 
 
 def notes_of(place: Place) -> str:

@@ -12,6 +12,7 @@ from support.dicom_studies import (
     write_mask,
     write_study,
 )
+from support.sensing import Sensing
 
 from csfd_core.errors import SourceError
 from csfd_core.ingest.convert import StudyTask, scan_headers
@@ -28,7 +29,7 @@ from csfd_dagster.resources.stores import (
     SourceResource,
     StoreResource,
 )
-from csfd_dagster.sensors import new_studies
+from csfd_dagster.sensors import Seen
 
 UIDS = [f"1.2.826.0.1.3680043.1{index}" for index in range(1, 4)]
 LABELS = "StudyInstanceUID,patient_overall,C1,C2,C3,C4,C5,C6,C7\n"
@@ -116,8 +117,6 @@ def test_one_run_ingests_a_range_and_tells_of_each_study(
         "missing_slices",
     )
     assert "montage" not in bad
-    headers = materialization(instance, "study_headers", UIDS[0]).metadata
-    assert "data:image/png;base64" in headers["slices_per_study"].value
     mask = materialization(instance, "mask_store", UIDS[0]).metadata
     assert "data:image/jpeg;base64" in mask["montage"].value
     without = materialization(instance, "mask_store", UIDS[2]).metadata
@@ -137,8 +136,8 @@ def test_checks_pass_on_good_data(
 ) -> None:
     checks = checks_of(ingest(instance, resources, UIDS))
     assert checks == {
+        "no_study_failed": True,
         "slices_decode": True,
-        "rows_agree_with_source": True,
         "study_uids_are_unique": True,
         "overall_is_any_level": True,
         "spacing_is_uniform": True,
@@ -146,18 +145,31 @@ def test_checks_pass_on_good_data(
     }
 
 
+def test_data_version_of_a_study_follows_its_content_alone(
+    instance: dg.DagsterInstance, resources: dict[str, object], source: Path
+) -> None:
+    def versions() -> dict[str, str]:
+        return {
+            uid: (materialization(instance, "slice_store", uid).tags or {})[
+                "dagster/data_version"
+            ]
+            for uid in UIDS
+        }
+
+    ingest(instance, resources, UIDS)
+    before = versions()
+    assert len(set(before.values())) == len(UIDS)
+    write_study(source, UIDS[2], edit=lambda ds: setattr(ds, "KVP", "140"))
+    ingest(instance, resources, UIDS)
+    after = versions()
+    assert [uid for uid in UIDS if before[uid] != after[uid]] == [UIDS[2]]
+
+
 def test_contradictory_labels_fail_their_check(
     instance: dg.DagsterInstance, resources: dict[str, object], source: Path
 ) -> None:
     (source / "train.csv").write_text(f"{LABELS}{UIDS[0]},0,0,1,0,0,0,0,0\n")
     assert not checks_of(ingest(instance, resources, UIDS))["overall_is_any_level"]
-
-
-def test_study_without_a_row_fails_its_check(
-    instance: dg.DagsterInstance, resources: dict[str, object], source: Path
-) -> None:
-    checks = checks_of(ingest(instance, resources, UIDS[:2]))
-    assert not checks["rows_agree_with_source"]
 
 
 def test_only_the_new_study_is_done(
@@ -182,13 +194,20 @@ def test_only_the_new_study_is_done(
         assert result.run_id not in event_run
 
 
-def test_vanished_study_fails_with_what_to_do(
-    instance: dg.DagsterInstance, resources: dict[str, object]
+def test_vanished_study_fails_with_what_to_do_and_the_others_go_on(
+    instance: dg.DagsterInstance,
+    resources: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between tries
     result = ingest(instance, resources, [*UIDS, "1.2.3"])
-    assert not result.success
-    (failure,) = result.get_step_failure_events()
-    assert "1 study has no images" in str(failure.step_failure_data.error)
+    assert result.success
+    assert not checks_of(result)["no_study_failed"]
+    bad = materialization(instance, "study_headers", "1.2.3").metadata
+    assert bad["outcome"].value == "failed"
+    assert "bring the images back" in str(bad["note"].value)
+    good = materialization(instance, "slice_store", UIDS[2]).metadata
+    assert good["outcome"].value == "unchanged"  # written by the first try
 
 
 def test_passing_fault_is_tried_again_and_nothing_done_twice(
@@ -224,98 +243,118 @@ def test_no_text_of_the_patient_reaches_dagster(
         assert secret not in events
 
 
-def tick(
-    instance: dg.DagsterInstance, resources: dict[str, object], cursor: str | None
-) -> dg.SensorResult:
-    with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
-        result = new_studies(
-            context, source=resources["source"], store=resources["store"]
-        )
-    assert isinstance(result, dg.SensorResult)
-    return result
+@pytest.fixture
+def sensing(instance: dg.DagsterInstance, resources: dict[str, object]) -> Sensing:
+    return Sensing(instance, resources)
 
 
-def test_sensor_waits_a_tick_then_asks_once(
-    instance: dg.DagsterInstance, resources: dict[str, object], source: Path
-) -> None:
-    first = tick(instance, resources, None)
-    assert first.run_requests == []
+def observed(result: dg.SensorResult) -> list[str | None]:
+    """The studies that a tick tells of."""
+    key = dg.AssetKey("source_studies")
+    return [event.partition for event in result.asset_events if event.asset_key == key]
+
+
+def test_sensor_waits_a_tick_then_tells_once(sensing: Sensing) -> None:
+    first = sensing.tick()
+    assert observed(first) == []
     assert "3 studies have changed" in str(first.skip_reason)
-    second = tick(instance, resources, first.cursor)
-    (request,) = second.run_requests or []
-    assert request.tags == range_tags(UIDS)
+    second = sensing.tick()
+    assert observed(second) == UIDS
     (added,) = second.dynamic_partitions_requests or []
     assert added.partition_keys == UIDS
-    ingest(instance, resources, UIDS)
-    third = tick(instance, resources, second.cursor)
+    assert observed(sensing.tick()) == []  # though nothing was done yet
+    first_round, second_round = sensing.follow()
+    assert first_round == set(STEPS)
+    assert second_round == {"metadata_table"}
+    third = sensing.tick()
     assert "Nothing has changed in 3 studies" in str(third.skip_reason)
+    assert sensing.follow() == []
 
 
 def test_sensor_leaves_a_study_alone_that_is_still_being_copied(
-    instance: dg.DagsterInstance, resources: dict[str, object], source: Path
+    sensing: Sensing, source: Path
 ) -> None:
-    ingest(instance, resources, UIDS)
-    done = tick(instance, resources, None)
+    sensing.settle()
     folder = write_study(source, NEW_UID)
     late = (folder / "24.dcm").read_bytes()
     (folder / "24.dcm").unlink()
-    half = tick(instance, resources, done.cursor)
+    assert observed(sensing.tick()) == []
     (folder / "24.dcm").write_bytes(late)
-    grown = tick(instance, resources, half.cursor)
-    assert half.run_requests == grown.run_requests == []
-    whole = tick(instance, resources, grown.cursor)
-    assert len(whole.run_requests or []) == 1
+    assert observed(sensing.tick()) == []
+    assert observed(sensing.tick()) == [NEW_UID]
 
 
-def test_sensor_sees_studies_of_the_inbox(
-    instance: dg.DagsterInstance, resources: dict[str, object], tmp_path: Path
-) -> None:
-    ingest(instance, resources, UIDS)
+def test_sensor_sees_studies_of_the_inbox(sensing: Sensing, tmp_path: Path) -> None:
+    sensing.settle()
     write_study(tmp_path / "inbox", NEW_UID)
-    first = tick(instance, resources, None)
-    second = tick(instance, resources, first.cursor)
-    (added,) = second.dynamic_partitions_requests or []
+    sensing.tick()
+    (added,) = sensing.tick().dynamic_partitions_requests or []
     assert added.partition_keys == [NEW_UID]
 
 
+def test_only_a_new_study_is_worked_on(sensing: Sensing, source: Path) -> None:
+    sensing.settle()
+    write_study(source, NEW_UID)
+    count = len(sensing.runs)
+    sensing.settle()
+    made = [
+        (event.asset_key.to_user_string(), event.partition)
+        for run in sensing.runs[count:]
+        for event in run.get_asset_materialization_events()
+    ]
+    assert {partition for _, partition in made} == {NEW_UID, None}
+    assert {asset for asset, _ in made} == {*STEPS, "metadata_table"}
+
+
 def test_sensor_and_runs_leave_a_withdrawn_study_alone(
-    instance: dg.DagsterInstance, resources: dict[str, object], tmp_path: Path
+    sensing: Sensing, tmp_path: Path
 ) -> None:
     stores = Stores(Location(tmp_path / "store"))
-    ingest(instance, resources, UIDS)
+    sensing.settle()
     withdraw(stores, UIDS[2], "consent withdrawn", "tester")
-    settled = tick(instance, resources, None)
-    (request,) = settled.run_requests or []  # the table of studies, and no study
-    assert request.asset_selection == [dg.AssetKey("metadata_table")]
-    result = ingest(instance, resources, UIDS)  # a backfill of all partitions
+    gone = sensing.tick()
+    assert observed(gone) == []
+    assert sensing.follow() == [{"metadata_table"}]
+    assert "Nothing has changed in 2 studies" in str(sensing.tick().skip_reason)
+    result = ingest(sensing.instance, sensing.resources, UIDS)  # a backfill of all
     assert result.success
     assert UIDS[2] not in set(stores.metadata.read_studies()["study_uid"])
     assert stores.metadata.read_record(UIDS[2]) is None
     assert stores.slices.read_note(UIDS[2]) is None
-    assert "Nothing has changed in 2 studies" in str(
-        tick(instance, resources, settled.cursor).skip_reason
+
+
+def test_corrected_label_concerns_its_study_and_the_tables(
+    sensing: Sensing, source: Path
+) -> None:
+    sensing.settle()
+    rows = [f"{uid},1,0,1,0,0,0,0,0\n" for uid in UIDS[1:]]
+    (source / "train.csv").write_text(
+        f"{LABELS}{UIDS[0]},0,0,0,0,0,0,0,0\n{''.join(rows)}"
     )
+    sensing.tick()
+    told = sensing.tick()
+    assert observed(told) == [UIDS[0]]
+    rounds = sensing.follow()
+    assert "metadata_table" in set.union(*rounds)
+    table = Stores(Location(source.parent / "store")).metadata.read_studies()
+    assert table.set_index("study_uid").loc[UIDS[0], "C2"] == 0
+    assert "Nothing has changed" in str(sensing.tick().skip_reason)
 
 
-def test_sensor_waits_for_a_run_that_is_under_way(
-    instance: dg.DagsterInstance, resources: dict[str, object]
+def test_study_that_is_not_done_is_taken_up_again_the_next_day(
+    sensing: Sensing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = tick(instance, resources, None)
-    job = build_defs(resources).resolve_job_def("ingestion")
-    instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
-    second = tick(instance, resources, first.cursor)
-    assert "under way" in str(second.skip_reason)
-    assert second.cursor == first.cursor
-
-
-def test_sensor_asks_for_the_table_alone_when_labels_change(
-    instance: dg.DagsterInstance, resources: dict[str, object], source: Path
-) -> None:
-    ingest(instance, resources, UIDS)
-    (source / "train.csv").write_text(f"{LABELS}{UIDS[0]},0,0,0,0,0,0,0,0\n")
-    asked = tick(instance, resources, None)
-    (request,) = asked.run_requests or []
-    assert request.asset_selection == [dg.AssetKey("metadata_table")]
+    sensing.tick()
+    assert observed(sensing.tick()) == UIDS  # and then the machine dies
+    assert observed(sensing.tick()) == []
+    seen = Seen.model_validate_json(str(sensing.cursor))
+    sensing.cursor = seen.model_copy(update={"day": "2026-01-01"}).model_dump_json()
+    again = sensing.tick()
+    assert observed(again) == UIDS
+    versions = {
+        (event.tags or {})["dagster/data_version"] for event in again.asset_events
+    }
+    assert all("-" in version for version in versions)
 
 
 def test_run_without_studies_is_told(

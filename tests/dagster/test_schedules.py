@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 import pytest
-from support.ticks import Asked, begin_job, begin_phase, tick_of
+from support.ticks import Asked, begin_job, begin_run, tick_of
 
 from csfd_core.classification.classifier_store import CARD, ClassifierStore
 from csfd_core.errors import SettingsError
@@ -69,8 +69,6 @@ def test_enough_new_studies_start_a_run(
     (request,), reason = tick(folder, instance)
     assert reason is None
     assert request.run_key == "nightly_retraining-2026-03-01T02:00:00+00:00"
-    config = request.run_config["ops"]["materialize_all"]["config"]
-    assert config == {"profile": "full"}
     assert request.tags["csfd/new_studies"] == "20"
     assert request.tags["csfd/corrected_studies"] == "0"
 
@@ -125,15 +123,20 @@ def test_corrected_labels_count_for_a_training(
     assert not tick(folder, instance)[0]
 
 
-def test_first_training_is_left_to_a_person(
-    folder: Path, instance: dg.DagsterInstance
+def test_first_training_starts_by_itself_too(
+    folder: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = ClassifierStore(Location(folder / "store")).of_fold("resnet50", 0)
     place.remove(CARD)
+    (request,), _ = tick(folder, instance)
+    assert request.tags["csfd/newest_candidate"] == "none"
+    monkeypatch.setenv("CSFD_RETRAIN_STUDIES", "31")
     requests, reason = tick(folder, instance)
     assert not requests
-    assert reason is not None
-    assert "No classifier has been trained yet; 30 labelled studies" in reason
+    assert reason == (
+        "30 newly labelled studies have come and 0 were corrected and no classifier "
+        "has been trained yet. 31 are needed."
+    )
 
 
 @pytest.mark.parametrize(
@@ -142,7 +145,7 @@ def test_first_training_is_left_to_a_person(
 def test_nothing_starts_while_the_job_runs(
     folder: Path, instance: dg.DagsterInstance, status: dg.DagsterRunStatus
 ) -> None:
-    run = begin_job(instance, "everything", status)
+    run = begin_job(instance, "retraining", status)
     requests, reason = tick(folder, instance)
     assert not requests
     assert reason == (
@@ -150,11 +153,11 @@ def test_nothing_starts_while_the_job_runs(
     )
 
 
-def test_nothing_starts_while_csfd_run_trains(
+def test_nothing_starts_while_what_follows_trains(
     folder: Path, instance: dg.DagsterInstance
 ) -> None:
     for key in ("eda_report", "resnet50"):
-        begin_phase(instance, key)
+        begin_run(instance, key)
     assert "trains already" in str(tick(folder, instance)[1])
 
 
@@ -166,16 +169,21 @@ def test_runs_that_train_nothing_hold_nothing_up(
         defs.resolve_job_def("exploration"), status=dg.DagsterRunStatus.STARTED
     )
     instance.create_run_for_job(
-        defs.resolve_job_def("everything"), status=dg.DagsterRunStatus.FAILURE
+        defs.resolve_job_def("retraining"), status=dg.DagsterRunStatus.FAILURE
     )
     assert len(tick(folder, instance)[0]) == 1
 
 
+def nightly() -> dg.ScheduleDefinition:
+    (schedule,) = [s for s in build_schedules() if s.name == "nightly_retraining"]
+    return schedule
+
+
 def test_time_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    (schedule,) = build_schedules()
+    schedule = nightly()
     assert schedule.cron_schedule == "0 2 * * *"
     monkeypatch.setenv("CSFD_RETRAIN_CRON", "30 4 * * 6")
-    (schedule,) = build_schedules()
+    schedule = nightly()
     assert schedule.cron_schedule == "30 4 * * 6"
     monkeypatch.setenv("CSFD_RETRAIN_CRON", "at night")
     with pytest.raises(SettingsError, match="must be a cron string"):
@@ -195,7 +203,11 @@ def test_number_that_cannot_be_meant_is_told(
     assert isinstance(caught.value.__cause__, SettingsError)
 
 
-def test_schedule_runs_the_whole_graph() -> None:
-    schedule = build_defs().resolve_schedule_def("nightly_retraining")
-    assert schedule.job_name == "everything"
+def test_schedule_makes_the_root_of_what_is_trained() -> None:
+    defs = build_defs()
+    schedule = defs.resolve_schedule_def("nightly_retraining")
+    assert schedule.job_name == "retraining"
     assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+    selected = defs.resolve_job_def("retraining").asset_layer.executable_asset_keys
+    roots = {"segmentation_model", "training_manifest"}
+    assert {key.to_user_string() for key in selected} == roots

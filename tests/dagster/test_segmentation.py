@@ -1,11 +1,10 @@
-"""Segmentation through Dagster: phases, checks that fail when they must."""
+"""Segmentation through Dagster: checks that fail when they must."""
 
 from pathlib import Path
 
 import dagster as dg
 import pandas as pd
 import pytest
-from dagster import AssetKey
 
 from csfd_core.evaluation.folds import fold_of, is_test
 from csfd_core.segmentation.bundle import ModelBundle, write_bundle
@@ -16,36 +15,11 @@ from csfd_core.store.metadata import STUDIES_COLUMNS, MetadataStore
 from csfd_core.store.notes import LevelNote, PredictedMaskNote
 from csfd_core.store.stores import Stores
 from csfd_dagster.checks import segmentation as checks
-from csfd_dagster.definitions import defs
-from csfd_dagster.phases import phases_of
+from csfd_dagster.checks.masks import check_masks, mask_check_specs
 from csfd_dagster.resources.segmentation import SegmentationResource
 from csfd_dagster.resources.stores import StoreResource
 
 UIDS = [f"1.2.826.0.1.3680043.{index}" for index in range(1, 60)]
-GRAPH = {
-    "segmentation_model": {"metadata_table", "slice_store", "mask_store"},
-    "vertebra_masks": {"slice_store", "segmentation_model"},
-    "vertebra_crops": {"vertebra_masks", "metadata_table"},
-}
-
-
-def names(keys: list[AssetKey]) -> set[str]:
-    return {key.to_user_string() for key in keys}
-
-
-def test_segmentation_depends_on_what_it_reads() -> None:
-    graph = defs.resolve_asset_graph()
-    for name, parents in GRAPH.items():
-        assert names(list(graph.get(AssetKey(name)).parent_keys)) == parents
-
-
-def test_studies_come_before_the_model_and_the_model_before_its_masks() -> None:
-    phases = [phase.assets for phase in phases_of(defs.resolve_asset_graph())]
-    assert {"study_headers", "slice_store", "mask_store"} <= names(phases[0])
-    assert {"metadata_table", "segmentation_model"} <= names(phases[1])
-    assert {"vertebra_masks", "vertebra_crops"} <= names(phases[2])
-    everything = defs.resolve_asset_graph().materializable_asset_keys
-    assert sum(len(phase) for phase in phases) == len(everything)
 
 
 def write_model(root: Location, trained: list[str], fold: int = 0) -> None:
@@ -122,24 +96,15 @@ def level(z_mm: float, *, is_cut: bool = False, volume_ml: float = 9.0) -> dict:
     ids=["good", "cut", "ends", "gap", "order", "volume"],
 )
 def test_checks_of_masks_fail_for_what_contradicts_anatomy(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    levels: dict,
-    failing: set[str],
+    tmp_path: Path, levels: dict, failing: set[str]
 ) -> None:
-    found_levels = {name: LevelNote.model_validate(one) for name, one in levels.items()}
-    note = PredictedMaskNote.model_construct(levels=found_levels, flags=("look",))
-    monkeypatch.setattr(checks, "_notes", lambda stores: iter([(UIDS[0], note)]))
-    found = {
-        check.check_key.name
-        for check in (
-            checks.levels_are_found,
-            checks.levels_follow_each_other,
-            checks.volumes_are_plausible,
-        )
-        if not run_check(check, tmp_path).passed
+    typed = {name: LevelNote.model_validate(one) for name, one in levels.items()}
+    note = PredictedMaskNote.model_construct(levels=typed, flags=("look",))
+    results = check_masks(Stores(Location(tmp_path)), {UIDS[0]: note})
+    assert {str(r.check_name) for r in results if not r.passed} == failing
+    assert {spec.name for spec in mask_check_specs("vertebra_masks")} == {
+        r.check_name for r in results
     }
-    assert found == failing
 
 
 def test_resource_overrides_its_profile() -> None:

@@ -17,7 +17,7 @@ from csfd_core.runtime.executors import InlineExecutor
 from csfd_core.segmentation import fit as fitting
 from csfd_core.segmentation.config import PROFILES
 from csfd_core.segmentation.fit import MaskSplit, fit_model, is_current, plan_fit
-from csfd_core.segmentation.masks import MaskMaker, studies_without_crops
+from csfd_core.segmentation.masks import MaskMaker
 from csfd_core.store.locations import Location
 from csfd_core.store.source import Source, Sources
 from csfd_core.store.stores import Stores
@@ -61,10 +61,11 @@ def test_model_masks_crops_and_report_are_made_once(
     assert len(result.history) == 1
     assert is_current(stores, fit)
 
-    boxes = pd.DataFrame({"study_uid": []})
+    labels = stores.metadata.read_studies().set_index("study_uid")
+    crops = CropMaker(stores, CROPS, labels, pd.DataFrame({"study_uid": []}))
     uids = stores.metadata.study_uids()
-    assert studies_without_crops(stores, CROPS, boxes) == set(uids)
     maker = MaskMaker(stores)
+    assert not any(map(crops.is_current, uids))
     standings = {}
     for uid in uids:
         outcome = maker.make(uid)
@@ -73,7 +74,6 @@ def test_model_masks_crops_and_report_are_made_once(
         mask = stores.predicted_masks.read_volume(uid)
         assert mask.shape == stores.slices.read_volume(uid).shape
         assert set(np.unique(mask)) <= set(range(8))
-        crops = CropMaker(stores, CROPS, boxes)
         assert crops.make(uid).action == "written"
         assert crops.make(uid).action == "unchanged"
         assert maker.make(uid).action == "unchanged"
@@ -85,7 +85,8 @@ def test_model_masks_crops_and_report_are_made_once(
         fit.split.validation[0][0]: "out_of_fold",
         fit.split.test[0][0]: "unseen",
     }
-    assert studies_without_crops(stores, CROPS, boxes) == set()
+    assert all(map(crops.is_current, uids))
+    assert all(map(maker.is_current, stores.metadata.read_records()))
 
     assert not is_reported(stores, [fit])
     found = evaluate_models(stores, [fit])

@@ -1,4 +1,4 @@
-"""Notes of the stores: those of older versions are read, those of newer ones refused."""
+"""Notes of the stores: older versions are read, those of a newer csfd refused."""
 
 import hashlib
 import json

@@ -42,8 +42,8 @@ def begin_job(
     )
 
 
-def begin_phase(instance: dg.DagsterInstance, asset: str) -> None:
-    """Record a run of one asset, as the phases of ``csfd run`` are."""
+def begin_run(instance: dg.DagsterInstance, asset: str) -> None:
+    """Record a run of one asset, as what follows is made by."""
     wanted = {dg.AssetKey(asset)}
     job = build_defs().resolve_implicit_global_asset_job_def()
     instance.create_run_for_job(

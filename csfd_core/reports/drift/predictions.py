@@ -1,6 +1,5 @@
 """What the serving model says of the studies that came since it was trained."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from csfd_core.classification.ensemble import Ensemble
-from csfd_core.classification.manifest import Manifest, read_manifest
-from csfd_core.inference.predict import predict_stored
+from csfd_core.classification.manifest import read_manifest
+from csfd_core.inference.predict import predict_stored, read_prediction
 from csfd_core.reports.drift.reference import Serving
 from csfd_core.store import paths
 from csfd_core.store.stores import Stores
@@ -58,7 +57,7 @@ def predict_new(
     notes = {uid: _read_current(stores, serving, uid) for uid in ready}
     missing = [uid for uid, note in notes.items() if note is None]
     if missing:
-        notes |= _predict(stores, manifest, missing, serving.open(stores, tracking_uri))
+        notes |= _predict(stores, missing, serving.open(stores, tracking_uri))
     frame = pd.DataFrame.from_dict(
         {uid: _seen(note) for uid, note in notes.items() if note is not None},
         orient="index",
@@ -82,19 +81,18 @@ def _none(study_uids: Sequence[str], why: str) -> NewPredictions:
 
 
 def _predict(
-    stores: Stores, manifest: Manifest, study_uids: Sequence[str], ensemble: Ensemble
+    stores: Stores, study_uids: Sequence[str], ensemble: Ensemble
 ) -> dict[str, dict[str, Any] | None]:
-    return {uid: predict_stored(stores, manifest, uid, ensemble) for uid in study_uids}
+    return {uid: predict_stored(stores, uid, ensemble) for uid in study_uids}
 
 
 def _read_current(
     stores: Stores, serving: Serving, study_uid: str
 ) -> dict[str, Any] | None:
     """Return the prediction in the store if the model would say the same now."""
-    path = paths.of_study(paths.PREDICTIONS, study_uid, ".json")
-    if not stores.root.exists(path):
+    note = read_prediction(stores, study_uid)
+    if note is None:
         return None
-    note: dict[str, Any] = json.loads(stores.root.read(path))
     masks = stores.predicted_masks.read_note(study_uid)
     content, model = (None, None)
     if masks is not None:
