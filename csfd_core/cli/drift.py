@@ -49,8 +49,13 @@ def drift(
     """
     from csfd_core.cli.console import print_drift
     from csfd_core.reports.drift.observe import observe_drift
-    from csfd_core.reports.drift.report import report_location, to_frame, write_report
-    from csfd_core.reports.drift.wording import summarize, tell_missing
+    from csfd_core.reports.drift.report import (
+        explain_missing,
+        report_location,
+        summarize,
+        to_frame,
+        write_report,
+    )
     from csfd_core.reports.page import INDEX
     from csfd_core.settings import Settings
     from csfd_core.store.locations import Location
@@ -66,7 +71,7 @@ def drift(
     if found.groups.serving is not None and found.groups.serving.notice:
         typer.echo(found.groups.serving.notice)
     typer.echo(summarize(found))
-    for line in (tell_missing(found), waiting):
+    for line in (explain_missing(found), waiting):
         if line:
             typer.echo(line)
     typer.echo(f"Verdict: {found.verdict}.")

@@ -7,11 +7,12 @@ import dagster as dg
 from csfd_core.reports.drift.observe import Drift, observe_drift
 from csfd_core.reports.drift.report import (
     DRIFT_CSV,
+    explain_missing,
     report_location,
+    summarize,
     to_frame,
     write_report,
 )
-from csfd_core.reports.drift.wording import summarize, tell_missing
 from csfd_core.reports.page import INDEX
 from csfd_dagster.assets.champion import champion_model
 from csfd_dagster.assets.classification import GROUP
@@ -67,7 +68,7 @@ def data_drift(
         metadata={
             "verdict": drift.verdict,
             "summary": dg.MetadataValue.md(summary),
-            "without_prediction": tell_missing(drift) or "none",
+            "without_prediction": explain_missing(drift) or "none",
             "new_studies": len(drift.groups.current),
             "reference_studies": len(drift.groups.reference),
             "predicted_now": drift.predictions.made,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from csfd_core.text import uncapital
 from csfd_core.vocabulary import LABEL_COLUMNS, OVERALL
 
 Kind = Literal["values", "rate", "histogram"]
@@ -26,6 +27,22 @@ class Feature:
     unit: str
     group: str
     kind: Kind
+
+    @property
+    def name_in_sentence(self) -> str:
+        """Return the title as it stands inside a sentence."""
+        return uncapital(self.title)
+
+    @property
+    def studies(self) -> str:
+        """Return what studies that have this feature are called."""
+        names = {LABELS: "labelled studies", PROBABILITIES: "predicted studies"}
+        return names.get(self.group, "studies")
+
+    @property
+    def effect(self) -> str:
+        """Return what measures the distance of two groups."""
+        return "Cohen's h" if self.kind == "rate" else "PSI"
 
 
 def _per_label(prefix: str, what: str, group: str, kind: Kind) -> tuple[Feature, ...]:

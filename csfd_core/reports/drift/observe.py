@@ -20,8 +20,6 @@ from csfd_core.data_kind import DataKind
 from csfd_core.reports.drift.features import (
     FEATURES,
     GREY_LEVELS,
-    LABELS,
-    PROBABILITIES,
     Feature,
 )
 from csfd_core.reports.drift.grey import (
@@ -33,7 +31,6 @@ from csfd_core.reports.drift.grey import (
 from csfd_core.reports.drift.predictions import NewPredictions, predict_new
 from csfd_core.reports.drift.reference import Serving, serving_of, unseen_probabilities
 from csfd_core.reports.drift.statistics import (
-    LEAST_STUDIES,
     SIGNIFICANCE,
     Comparison,
     adjust,
@@ -249,16 +246,3 @@ def _sample(
     names = [feature.name for feature in FEATURES if feature is not GREY_LEVELS]
     frame.index.name = "study_uid"
     return Sample(frame=frame[names], grey=grey)
-
-
-def few_of(group: str, findings: Sequence[Finding]) -> int | None:
-    """Return how many new studies a group of features has if too few, else ``None``."""
-    own = [f for f in findings if f.feature.group == group]
-    most = max((f.comparison.current_n for f in own), default=0)
-    return most if most < LEAST_STUDIES else None
-
-
-def counted(group: str) -> str:
-    """Return what the studies of a group of features are called."""
-    names = {LABELS: "labelled studies", PROBABILITIES: "predicted studies"}
-    return names.get(group, "studies")

@@ -20,20 +20,12 @@ from csfd_core.reports.drift.figures import (
     plot_probabilities,
 )
 from csfd_core.reports.drift.grey import AIR
-from csfd_core.reports.drift.observe import Drift, group_studies
+from csfd_core.reports.drift.observe import Drift, Finding, group_studies
 from csfd_core.reports.drift.statistics import (
     LEAST_STUDIES,
     PSI_MARGIN,
     RATE_MARGIN,
     SIGNIFICANCE,
-)
-from csfd_core.reports.drift.wording import (
-    explain,
-    group_title,
-    reference_fact,
-    summarize,
-    tell_group,
-    tell_missing,
 )
 from csfd_core.reports.page import (
     INDEX,
@@ -48,6 +40,7 @@ from csfd_core.store import paths
 from csfd_core.store.locations import Location
 from csfd_core.store.standing import usable_studies
 from csfd_core.store.stores import Stores
+from csfd_core.text import Prose
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,12 +48,13 @@ if TYPE_CHECKING:
 DRIFT_CSV: Final = "drift.csv"
 NOTE: Final = "drift.json"
 
-_PLOTS: Final[dict[str, Callable[[Drift], "Figure"]]] = {
-    INTENSITY: plot_intensity,
-    GEOMETRY: plot_geometry,
-    LABELS: plot_labels,
-    PROBABILITIES: plot_probabilities,
+_GROUPS: Final[dict[str, tuple[str, Callable[[Drift], "Figure"]]]] = {
+    INTENSITY: ("Intensities", plot_intensity),
+    GEOMETRY: ("Spacing and size", plot_geometry),
+    LABELS: ("Label rates", plot_labels),
+    PROBABILITIES: ("Predicted probabilities", plot_probabilities),
 }
+_say: Final = Prose("csfd_core.reports", "drift", least=LEAST_STUDIES, air=AIR)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +75,21 @@ class Arrived:
 def report_location(stores: Stores) -> Location:
     """Return where the report of a store lies."""
     return stores.root.join(paths.DRIFT_REPORT)
+
+
+def summarize(drift: Drift) -> str:
+    """Say in one paragraph whether the new studies are like those of the training."""
+    return _say("summary", drift=drift)
+
+
+def explain(finding: Finding) -> str:
+    """Say why a feature is warned of, or is not."""
+    return _say("why", finding=finding)
+
+
+def explain_missing(drift: Drift) -> str:
+    """Say which new studies have no prediction, and why; nothing where all have."""
+    return _say("without_prediction", drift=drift)
 
 
 def write_report(location: Location, drift: Drift) -> Written:
@@ -173,7 +182,7 @@ def build_report(drift: Drift) -> Page:
         facts=_facts(drift),
         sections=(
             _overview(drift),
-            *(_section(drift, group) for group in _PLOTS),
+            *(_section(drift, group) for group in _GROUPS),
             _method(drift),
         ),
     )
@@ -189,7 +198,7 @@ def _facts(drift: Drift) -> tuple[tuple[str, str], ...]:
     groups = drift.groups
     facts = [
         ("Verdict", drift.verdict),
-        ("Reference", reference_fact(groups)),
+        ("Reference", _say("reference", drift=drift)),
         ("New studies", f"{len(groups.current)} that it has not seen"),
         ("Locked test studies", f"{len(groups.tested)}, in the probabilities only"),
     ]
@@ -240,15 +249,18 @@ def _short_frame(drift: Drift) -> pd.DataFrame:
 
 
 def _section(drift: Drift, group: str) -> Section:
-    sentence = tell_group(group, drift)
+    title, plot = _GROUPS[group]
+    findings = [f for f in drift.findings if f.feature.group == group]
+    has_model = drift.groups.serving is not None
+    sentence = _say("group", findings=findings, has_model=has_model)
     if group == PROBABILITIES:
-        sentence = " ".join(filter(None, (sentence, tell_missing(drift))))
+        sentence = f"{sentence} {explain_missing(drift)}".rstrip()
     is_empty = drift.reference.frame.empty and drift.current.frame.empty
     return Section(
         key=group,
-        title=group_title(group),
+        title=title,
         sentence=sentence,
-        figure=None if is_empty else _PLOTS[group](drift),
+        figure=None if is_empty else plot(drift),
     )
 
 
@@ -265,18 +277,7 @@ def _method(drift: Drift) -> Section:
     return Section(
         key="method",
         title="How it was measured",
-        sentence=(
-            "A feature has drifted if both groups differ by more than chance and by "
-            "more than the margin. Chance: the two-sample test of Kolmogorov and "
-            "Smirnov for numbers, Fisher's exact test for label rates, permutations of "
-            "the studies for histograms, all corrected after Benjamini and Hochberg. "
-            "Margin: the population stability index with bins between quantiles of the "
-            "reference, or Cohen's h. Each study counts once. Tissue is all above "
-            f"grey level {AIR - 1}; air says more of the field of view. Reference "
-            "probabilities are those of held-out folds and of the locked test set, "
-            "never of studies that trained the weights; where several folds serve, one "
-            "of them speaks of a held-out study, and their mean of a new one."
-        ),
+        sentence=_say("method"),
         tables=(
             Table(name="settings", title="Settings", frame=settings),
             Table(name="studies", title="Studies", frame=_study_table(drift)),

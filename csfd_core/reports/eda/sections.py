@@ -4,7 +4,7 @@ from typing import Final
 
 import pandas as pd
 
-from csfd_core.reports.eda import charts, sentences, statistics
+from csfd_core.reports.eda import charts, statistics
 from csfd_core.reports.eda.box_charts import plot_box_examples, plot_boxes
 from csfd_core.reports.eda.boxes import boxes_per_level, describe_boxes
 from csfd_core.reports.eda.film import OVERLAY, PLAIN, Films
@@ -24,6 +24,16 @@ from csfd_core.reports.eda.quality import (
     syntax_name,
 )
 from csfd_core.reports.eda.sampling import ranked
+from csfd_core.reports.eda.sentences import (
+    say,
+    say_boxes,
+    say_correlation,
+    say_fracture_share,
+    say_fractures_per_level,
+    say_geometry,
+    say_levels_per_study,
+    say_quality,
+)
 from csfd_core.reports.page import Film, Section, Table
 from csfd_core.store.standing import usable_studies
 from csfd_core.store.stores import Stores
@@ -31,8 +41,6 @@ from csfd_core.vocabulary import LABEL_COLUMNS
 
 _OVERLAY_ROWS: Final = 4
 _FILM: Final = "film"
-NO_IMAGES: Final = "This needs images, and there are none in the store."
-NO_MASKS: Final = "This needs a vertebra mask, and no study in the store has one."
 
 
 def build_sections(inputs: EdaInputs, films: Films | None) -> tuple[Section, ...]:
@@ -63,68 +71,66 @@ def film_study(inputs: EdaInputs) -> str | None:
 
 def _share_section(good: pd.DataFrame) -> Section:
     share = statistics.fracture_share(good)
-    known = bool(share["studies"].any())
+    is_known = bool(share["studies"].any())
     return Section(
         key="fracture_share",
         title="How many studies are fractured",
-        sentence=sentences.say_fracture_share(share),
-        figure=charts.plot_fracture_share(share) if known else None,
-        tables=_tables("fracture_share", "Share per level", share, known=known),
+        sentence=say_fracture_share(share),
+        figure=charts.plot_fracture_share(share) if is_known else None,
+        tables=_tables("fracture_share", "Share per level", share, is_known=is_known),
     )
 
 
 def _levels_section(good: pd.DataFrame) -> Section:
     counts = statistics.fractures_per_level(good)
-    known = _is_labelled(good)
+    is_known = _is_labelled(good)
     return Section(
         key="fractures_per_level",
         title="Fractures per level",
-        sentence=(
-            sentences.say_fractures_per_level(counts) if known else sentences.NO_LABELS
-        ),
-        figure=charts.plot_fractures_per_level(counts) if known else None,
-        tables=_tables("fractures_per_level", "Fractures", counts, known=known),
+        sentence=say_fractures_per_level(counts, is_labelled=is_known),
+        figure=charts.plot_fractures_per_level(counts) if is_known else None,
+        tables=_tables("fractures_per_level", "Fractures", counts, is_known=is_known),
     )
 
 
 def _per_study_section(good: pd.DataFrame) -> Section:
     counts = statistics.levels_per_study(good)
-    known = bool(counts["studies"].any())
+    is_known = bool(counts["studies"].any())
     return Section(
         key="levels_per_study",
         title="Fractured levels per study",
-        sentence=sentences.say_levels_per_study(counts),
-        figure=charts.plot_levels_per_study(counts) if known else None,
-        tables=_tables("levels_per_study", "Studies", counts, known=known),
+        sentence=say_levels_per_study(counts),
+        figure=charts.plot_levels_per_study(counts) if is_known else None,
+        tables=_tables("levels_per_study", "Studies", counts, is_known=is_known),
     )
 
 
 def _correlation_section(good: pd.DataFrame) -> Section:
     correlation = statistics.label_correlation(good)
     complete = len(statistics.label_matrix(good).dropna())
-    known = complete > 1
+    is_known = complete > 1
     table = correlation.rename_axis("label").reset_index()
     return Section(
         key="label_correlation",
         title="Which levels are fractured together",
-        sentence=sentences.say_correlation(correlation, complete),
-        figure=charts.plot_correlation(correlation, complete) if known else None,
-        tables=_tables("label_correlation", "Coefficients", table, known=known),
+        sentence=say_correlation(correlation, complete),
+        figure=charts.plot_correlation(correlation, complete) if is_known else None,
+        tables=_tables("label_correlation", "Coefficients", table, is_known=is_known),
     )
 
 
 def _geometry_section(good: pd.DataFrame) -> Section:
     summary = statistics.describe_geometry(good)
-    known = bool(summary["n"].any())
+    is_known = bool(summary["n"].any())
     bins = statistics.geometry_bins(good)
     return Section(
         key="geometry",
         title="Slices and spacings",
-        sentence=sentences.say_geometry(summary),
-        figure=charts.plot_geometry(good) if known else None,
+        sentence=say_geometry(summary),
+        figure=charts.plot_geometry(good) if is_known else None,
         tables=(
-            *_tables("geometry", "Summary", summary, known=known),
-            *_tables("geometry_bins", "Bins", bins, known=known),
+            *_tables("geometry", "Summary", summary, is_known=is_known),
+            *_tables("geometry_bins", "Bins", bins, is_known=is_known),
         ),
     )
 
@@ -133,16 +139,13 @@ def _slices_section(stores: Stores | None, good: pd.DataFrame) -> Section:
     key, title = "slices", "A study from top to bottom"
     chosen = _with_slices(stores, good, key, 1)
     if stores is None or not chosen:
-        return Section(key=key, title=title, sentence=NO_IMAGES)
+        return Section(key=key, title=title, sentence=say("no_images"))
     figure, indices = plot_slices(stores, chosen[0])
     count = int(good["slice_count"][good["study_uid"] == chosen[0]].iloc[0])
     return Section(
         key=key,
         title=title,
-        sentence=(
-            f"{len(indices)} of the {count} slices of study {chosen[0]}, one at random "
-            "in each equal part of the stack, in the bone window."
-        ),
+        sentence=say(key, shown=len(indices), slices=count, study_uid=chosen[0]),
         figure=figure,
         is_picture=True,
     )
@@ -155,14 +158,15 @@ def _side_view_section(stores: Stores | None, good: pd.DataFrame) -> Section:
         return Section(key=key, title=title, sentence=_lacks(stores))
     images = read_images(stores, chosen[0])
     if images.mask is None:
-        return Section(key=key, title=title, sentence=NO_MASKS)
+        return Section(key=key, title=title, sentence=say("no_masks"))
     return Section(
         key=key,
         title=title,
-        sentence=(
-            f"The plane through the middle of the vertebrae of study {chosen[0]}, "
-            f"{images.extent_mm:.0f} mm from top to bottom; its mask shows "
-            f"{levels_in(images.mask)}."
+        sentence=say(
+            key,
+            study_uid=chosen[0],
+            extent_mm=images.extent_mm,
+            levels=levels_in(images.mask),
         ),
         figure=plot_side_view(images, images.mask),
         is_picture=True,
@@ -181,10 +185,7 @@ def _overlay_section(stores: Stores | None, good: pd.DataFrame) -> Section:
     return Section(
         key=key,
         title=title,
-        sentence=(
-            f"{len(slices)} random slices with vertebrae, from {len(chosen)} of the "
-            f"{masked} studies that have a mask."
-        ),
+        sentence=say(key, slices=len(slices), studies=len(chosen), masked=masked),
         figure=plot_overlays(slices),
         is_picture=True,
     )
@@ -193,22 +194,15 @@ def _overlay_section(stores: Stores | None, good: pd.DataFrame) -> Section:
 def _film_section(stores: Stores | None, films: Films | None) -> Section:
     title = "Film from skull base to upper back"
     if stores is None or films is None:
-        return Section(key=_FILM, title=title, sentence=NO_IMAGES)
+        return Section(key=_FILM, title=title, sentence=say("no_images"))
     shown = [Film(path=PLAIN, title="Plain (MP4)", content=films.plain)]
-    sentence = (
-        f"Study {films.note.study_uid} in {films.note.frame_count} steps of 1 mm from "
-        "head to feet"
-    )
-    if films.overlay is None:
-        sentence += "; it has no mask, so no vertebra is named."
-    else:
-        sentence += ", the vertebrae named from its mask."
+    if films.overlay is not None:
         overlaid = "With the mask laid over (MP4)"
         shown.append(Film(path=OVERLAY, title=overlaid, content=films.overlay))
     return Section(
         key=_FILM,
         title=title,
-        sentence=sentence,
+        sentence=say(_FILM, note=films.note, has_mask=films.overlay is not None),
         figure=plot_film_strip(films.preview),
         is_picture=True,
         films=tuple(shown),
@@ -219,29 +213,28 @@ def _box_sections(inputs: EdaInputs, good: pd.DataFrame) -> list[Section]:
     boxes = describe_boxes(inputs.boxes, good, inputs.stores)
     title = "Fracture boxes"
     if not len(boxes):
-        missing = "No study that counts has fracture boxes."
-        return [Section(key="boxes", title=title, sentence=missing)]
+        return [Section(key="boxes", title=title, sentence=say("no_boxes"))]
     per_level = boxes_per_level(boxes)
     first = Section(
         key="boxes",
         title=title,
-        sentence=sentences.say_boxes(boxes, per_level),
+        sentence=say_boxes(boxes, per_level),
         figure=plot_boxes(boxes),
         tables=(
             Table(name="boxes_per_level", title="Boxes per level", frame=per_level),
             Table(name="boxes", title="All boxes", frame=boxes),
         ),
     )
-    found = None if inputs.stores is None else plot_box_examples(boxes, inputs.stores)
-    figure, count = found or (None, 0)
+    figure, count = None, 0
+    if inputs.stores is not None:
+        figure, count = plot_box_examples(boxes, inputs.stores) or (None, 0)
     examples = Section(
         key="box_examples",
         title="Fracture boxes on their slices",
-        sentence=(
-            NO_IMAGES
-            if figure is None
-            else f"Slices with boxes, one at random from each of {count} of the "
-            f"{boxes['study_uid'].nunique()} studies that have boxes."
+        sentence=say(
+            "no_images" if figure is None else "box_examples",
+            shown=count,
+            studies=boxes["study_uid"].nunique(),
         ),
         figure=figure,
         is_picture=True,
@@ -266,20 +259,20 @@ def _quality_section(inputs: EdaInputs) -> Section:
     return Section(
         key="quality",
         title="Quality of the data",
-        sentence=sentences.say_quality(studies, quality, syntaxes),
+        sentence=say_quality(studies, quality, syntaxes),
         figure=charts.plot_quality(quality, syntaxes) if len(studies) else None,
         tables=tuple(tables),
     )
 
 
 def _tables(
-    name: str, title: str, frame: pd.DataFrame, *, known: bool
+    name: str, title: str, frame: pd.DataFrame, *, is_known: bool
 ) -> tuple[Table, ...]:
-    return (Table(name=name, title=title, frame=frame),) if known else ()
+    return (Table(name=name, title=title, frame=frame),) if is_known else ()
 
 
 def _if_any(name: str, title: str, frame: pd.DataFrame) -> tuple[Table, ...]:
-    return _tables(name, title, frame, known=len(frame) > 0)
+    return _tables(name, title, frame, is_known=len(frame) > 0)
 
 
 def _is_labelled(good: pd.DataFrame) -> bool:
@@ -287,7 +280,7 @@ def _is_labelled(good: pd.DataFrame) -> bool:
 
 
 def _lacks(stores: Stores | None) -> str:
-    return NO_IMAGES if stores is None else NO_MASKS
+    return say("no_images" if stores is None else "no_masks")
 
 
 def _with_slices(

@@ -48,6 +48,7 @@ from csfd_core.store.stores import Stores
 
 PROTOCOLS_CSV: Final = "protocols.csv"
 NOTE: Final = "audit.json"
+_BY_HEART: Final = 0.99  # AUC on the training slices
 _UNKNOWN: Final = Interval(
     estimate=math.nan, low=math.nan, high=math.nan, draws=0, undefined=0
 )
@@ -73,6 +74,11 @@ class ProtocolResult:
     test_patients: int
     slices_seen_in_training: float  # share of the test slices
     patients_seen_in_training: float  # share of the test patients
+
+    @property
+    def is_known_by_heart(self) -> bool:
+        """Say whether the network tells all its training slices apart."""
+        return self.training_auc >= _BY_HEART
 
     def to_row(self) -> dict[str, object]:
         """Return the row of ``protocols.csv``, its contract columns first."""
@@ -107,6 +113,27 @@ class Audit:
     def honest(self) -> ProtocolResult:
         """The result of the split by patient."""
         return next(r for r in self.results if r.protocol == BY_PATIENT)
+
+    @property
+    def study_count(self) -> int:
+        """How many studies the slices are of."""
+        return int(self.slices["study_uid"].nunique())
+
+    @property
+    def patient_count(self) -> int:
+        """How many patients the slices are of."""
+        return int(self.slices["patient"].nunique())
+
+    @property
+    def pretending(self) -> dict[str, list[ProtocolResult]]:
+        """Protocols that report ``more``, the ``same`` or ``less`` than the honest."""
+        groups: dict[str, list[ProtocolResult]] = {"more": [], "same": [], "less": []}
+        for result in self.results:
+            gap = result.pretended
+            if not math.isnan(gap.estimate):
+                over, under = gap.low > 0, gap.high < 0  # False where NaN
+                groups["more" if over else "less" if under else "same"].append(result)
+        return groups
 
     def to_frame(self) -> pd.DataFrame:
         """Return the table of ``protocols.csv``."""

@@ -9,7 +9,6 @@ import pandas as pd
 
 from csfd_core.reports.leakage.audit import Audit, ProtocolResult
 from csfd_core.reports.leakage.protocols import ProtocolSplit, Rows
-from csfd_core.reports.leakage.wording import share_of
 from csfd_core.reports.render import (
     GRID,
     INK,
@@ -19,6 +18,7 @@ from csfd_core.reports.render import (
     new_figure,
     say_nothing_to_show,
 )
+from csfd_core.text import number, share_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,7 +77,7 @@ def plot_auc(audit: Audit) -> "Figure":
             )  # fmt: skip
             end = max(end, auc.high)
         axes.annotate(
-            f"{auc.estimate:.3f}", (end, place), xytext=(6, 0),
+            number(auc.estimate), (end, place), xytext=(6, 0),
             textcoords="offset points", va="center", fontsize=9,
         )  # fmt: skip
     axes.axvline(0.5, color=MUTED, linewidth=1, linestyle="--")

@@ -8,11 +8,13 @@ import pandas as pd
 
 from csfd_core.reports.leakage.audit import NOTE, PROTOCOLS_CSV, Audit
 from csfd_core.reports.leakage.figures import plot_auc, plot_protocols
-from csfd_core.reports.leakage.wording import explain, share_of
 from csfd_core.reports.page import Page, Section, Table, Written, to_csv, write_page
 from csfd_core.store import paths
 from csfd_core.store.locations import Location
 from csfd_core.store.stores import Stores
+from csfd_core.text import Prose, share_of
+
+say: Final = Prose("csfd_core.reports", "leakage")
 
 _SETTINGS: Final = {
     "seed": "random numbers of the split, the network and its batches",
@@ -53,13 +55,12 @@ def write_report(location: Location, audit: Audit) -> Written:
 
 def build_report(audit: Audit) -> Page:
     """Put the report together."""
-    studies = audit.slices["study_uid"].nunique()
     return Page(
         title="Leakage audit",
         banner=audit.data_kind.banner,
         facts=(
-            ("studies", str(studies)),
-            ("patients", str(audit.slices["patient"].nunique())),
+            ("studies", str(audit.study_count)),
+            ("patients", str(audit.patient_count)),
             ("slices", str(len(audit.slices))),
             ("label of a slice", "that of its study (patient_overall)"),
             ("identity", audit.inputs[:12]),
@@ -72,7 +73,7 @@ def _scores(audit: Audit) -> Section:
     return Section(
         key="auc",
         title="What each protocol reports",
-        sentence=explain(audit),
+        sentence=say("auc", audit=audit),
         figure=plot_auc(audit),
         tables=(
             Table(name="scores", title="What each reports", frame=_score_table(audit)),
@@ -81,18 +82,10 @@ def _scores(audit: Audit) -> Section:
 
 
 def _protocols(audit: Audit) -> Section:
-    told = "; ".join(
-        f"{result.title.lower()}, {share_of(result.slices_seen_in_training)} of the "
-        f"slices and {share_of(result.patients_seen_in_training)} of the patients"
-        for result in audit.results
-    )
     return Section(
         key="protocols",
         title="Which slices each protocol takes",
-        sentence=(
-            f"How much of its test set each network was trained on: {told}. All take "
-            "as many slices for each set, as far as their protocol allows."
-        ),
+        sentence=say("protocols", audit=audit),
         figure=plot_protocols(audit),
         tables=(
             Table(name="splits", title="Sets of each", frame=_split_table(audit)),
@@ -113,13 +106,7 @@ def _measured(audit: Audit) -> Section:
     return Section(
         key="method",
         title="How it was measured",
-        sentence=(
-            "AUC of slices on each protocol's own test set; intervals are 95 %, by a "
-            "bootstrap that draws whole patients. F1 is at the threshold that the "
-            "protocol's own validation slices choose, loss is the mean binary "
-            "cross-entropy in nats. The networks are thrown away, since the other "
-            "protocols train on patients of the locked test set."
-        ),
+        sentence=say("method"),
         tables=(Table(name="settings", title="Settings", frame=frame),),
     )
 

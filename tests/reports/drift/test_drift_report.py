@@ -31,11 +31,11 @@ from csfd_core.reports.drift.report import (
     read_report,
     report_location,
     studies_since_report,
+    summarize,
     to_frame,
     write_report,
 )
 from csfd_core.reports.drift.statistics import compare_values
-from csfd_core.reports.drift.wording import summarize
 from csfd_core.store import paths
 from csfd_core.store.locations import Location
 from csfd_core.store.stores import Stores

@@ -10,8 +10,8 @@ from csfd_core.evaluation.bootstrap import Interval
 from csfd_core.reports.leakage.audit import Audit, ProtocolResult
 from csfd_core.reports.leakage.config import AuditConfig
 from csfd_core.reports.leakage.protocols import BY_PATIENT, FIRST_ATTEMPT, build_splits
-from csfd_core.reports.leakage.report import build_report
-from csfd_core.reports.leakage.wording import explain, share_of
+from csfd_core.reports.leakage.report import build_report, say
+from csfd_core.text import share_of
 
 NAN = math.nan
 
@@ -58,6 +58,10 @@ def audit_of(honest: Interval, *pretended: Interval, seen: float = 1.0) -> Audit
         data_kind="phantom",
         inputs="0" * 64,
     )
+
+
+def explain(audit: Audit) -> str:
+    return say("auc", audit=audit)
 
 
 def change(audit: Audit, protocol: str, **values: object) -> Audit:
