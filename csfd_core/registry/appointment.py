@@ -3,7 +3,6 @@
 from csfd_core.errors import SettingsError, StoreError
 from csfd_core.evaluation.folds import assign_folds
 from csfd_core.registry.champion import ChampionRegistry, Version
-from csfd_core.registry.decision import capital
 from csfd_core.registry.frozen import (
     FrozenEnsemble,
     damages,
@@ -23,7 +22,7 @@ from csfd_core.registry.history import (
 )
 from csfd_core.store import paths
 from csfd_core.store.stores import Stores
-from csfd_core.text import count
+from csfd_core.text import capital, count
 
 
 def promote_by_hand(

@@ -31,7 +31,6 @@ from csfd_core.registry.decision import (
     Contender,
     Decision,
     PromotionConfig,
-    capital,
     refuse,
 )
 from csfd_core.registry.frozen import (
@@ -54,7 +53,7 @@ from csfd_core.registry.promotion import decide
 from csfd_core.registry.serving import open_version
 from csfd_core.store import paths
 from csfd_core.store.stores import Stores
-from csfd_core.text import count
+from csfd_core.text import capital, count
 from csfd_core.vocabulary import LABEL_COLUMNS
 
 if TYPE_CHECKING:

@@ -6,12 +6,15 @@ Who decides is ``registry.promotion``.
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
 from csfd_core.errors import SettingsError
 from csfd_core.evaluation.bootstrap import REPEATS
+from csfd_core.text import Prose
+
+say: Final = Prose("csfd_core.registry", "decision")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,15 +117,12 @@ class Decision:
     @property
     def verdict(self) -> str:
         """Say in one sentence what was decided."""
-        if self.promoted and self.champion is None:
-            told = f"{self.challenger} becomes the first champion."
-        elif self.promoted:
-            told = f"{self.challenger} takes over from {self.champion}."
-        elif self.champion is None:
-            told = f"{self.challenger} does not become champion; there is none yet."
-        else:
-            told = f"{self.champion} stays champion."
-        return capital(told)
+        return say(
+            "verdict",
+            promoted=self.promoted,
+            champion=self.champion,
+            challenger=self.challenger,
+        )
 
     def scores_table(self) -> pd.DataFrame:
         """Return one row per contender."""
@@ -165,8 +165,3 @@ def refuse(
         scores={},
         config=config,
     )
-
-
-def capital(text: str) -> str:
-    """Return a sentence with its first letter large."""
-    return text[:1].upper() + text[1:]

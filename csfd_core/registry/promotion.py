@@ -6,7 +6,6 @@ that mislead, or time. Every reason is a sentence made from the numbers; what th
 set cannot tell is a reason against.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
@@ -29,12 +28,12 @@ from csfd_core.registry.decision import (
     Contender,
     Decision,
     PromotionConfig,
+    say,
 )
-from csfd_core.text import count
 from csfd_core.vocabulary import LABEL_COLUMNS
 
 _ROUNDING: Final = 1e-9  # of differences that are compared with a margin
-_NAMES: Final[dict[What, str]] = {"vertebra": "vertebrae", "overall": "studies"}
+_NOUNS: Final[dict[What, str]] = {"vertebra": "vertebra", "overall": "study"}
 
 
 def decide(
@@ -60,7 +59,7 @@ def decide(
     both = [_restricted(contender, studies) for contender in both]
     rows = [to_study_rows(contender.predictions) for contender in both]
     subjects = len(set(rows[0].patients))
-    scores = {c.name: _scores(c, own) for c, own in zip(both, rows, strict=True)}
+    scores = {c.name: _scores(c, r) for c, r in zip(both, rows, strict=True)}
     conditions = [
         _of_test_set(len(studies), subjects, config),
         _of_leakage(challenger),
@@ -95,28 +94,27 @@ def _common_studies(both: list[Contender]) -> set[str]:
 
 
 def _facts(frame: pd.DataFrame) -> dict[str, set[tuple[str, str, int]]]:
-    found: dict[str, set[tuple[str, str, int]]] = {}
+    facts: dict[str, set[tuple[str, str, int]]] = {}
     labels = frame["label"].astype("Float64").fillna(-1).astype(int)
     columns = (frame["study_uid"], frame["level"], frame["patient"], labels)
     for uid, level, patient, label in zip(*columns, strict=True):
-        found.setdefault(str(uid), set()).add((str(level), str(patient), int(label)))
-    return found
+        facts.setdefault(str(uid), set()).add((str(level), str(patient), int(label)))
+    return facts
 
 
 def _restricted(contender: Contender, studies: set[str]) -> Contender:
     frame = contender.predictions
-    own = frame[frame["study_uid"].isin(studies)].reset_index(drop=True)
-    return replace(contender, predictions=own)
+    shared = frame[frame["study_uid"].isin(studies)].reset_index(drop=True)
+    return replace(contender, predictions=shared)
 
 
 def _scores(contender: Contender, rows: StudyRows) -> dict[str, float]:
-    every = np.arange(len(rows.study_uids))
-    found: dict[str, float] = {"competition_log_loss": loss_statistic(rows)(every)}
+    numbers = {"competition_log_loss": _loss_of(rows)}
     for what in WHATS:
-        own = labelled_rows(contender.predictions, what)
+        labelled = labelled_rows(contender.predictions, what)
         threshold = contender.thresholds[what]
-        scores = score_binary(own.labels, own.probabilities, threshold)
-        found |= {
+        scores = score_binary(labelled.labels, labelled.probabilities, threshold)
+        numbers |= {
             f"auc_{what}": scores.auroc,
             f"sensitivity_{what}": scores.sensitivity,
             f"specificity_{what}": scores.specificity,
@@ -124,27 +122,24 @@ def _scores(contender: Contender, rows: StudyRows) -> dict[str, float]:
             f"fractured_{what}": float(scores.positives),
         }
         if what == "vertebra":
-            found["calibration_error"] = scores.calibration_error
-    return {**found, "ms_per_study": contender.ms_per_study}
+            numbers["calibration_error"] = scores.calibration_error
+    return {**numbers, "ms_per_study": contender.ms_per_study}
 
 
 def _of_test_set(studies: int, subjects: int, config: PromotionConfig) -> Condition:
     return Condition(
         name="test_set",
         is_met=subjects >= config.least_subjects,
-        sentence=f"The locked test set has {count(studies, 'study')} of "
-        f"{count(subjects, 'subject')} to compare on; "
-        f"{count(config.least_subjects, 'subject', 'is', 'are')} needed.",
+        sentence=say("test_set", studies=studies, subjects=subjects, config=config),
     )
 
 
 def _of_leakage(challenger: Contender) -> Condition:
-    known = set(challenger.predictions["study_uid"]) & challenger.learnt_from
+    leaked = set(challenger.predictions["study_uid"]) & challenger.learnt_from
     return Condition(
         name="unseen_test_set",
-        is_met=not known,
-        sentence="The challenger was trained or calibrated on "
-        f"{count(len(known), 'study')} of the locked test set; there must be none.",
+        is_met=not leaked,
+        sentence=say("unseen_test_set", leaked=len(leaked)),
     )
 
 
@@ -152,43 +147,51 @@ def _beats_prevalence(
     both: list[Contender], rows: list[StudyRows], config: PromotionConfig
 ) -> Condition:
     """Compare with saying for every study how often each label is 1."""
-    (own,), (challenger,) = rows, both
+    (mine,), (challenger,) = rows, both
     shares = np.array([challenger.prevalence[name] for name in LABEL_COLUMNS])
-    known = replace(own, probabilities=np.broadcast_to(shares, own.labels.shape))
-    found = _difference(own, known, config)
-    scores = [loss_statistic(each)(np.arange(len(own.patients))) for each in rows]
-    reference = scores[0] - found.estimate
+    prior = replace(mine, probabilities=np.broadcast_to(shares, mine.labels.shape))
+    difference = _difference(mine, prior, config)
+    loss = _loss_of(mine)
     return Condition(
         name="loss",
-        is_met=found.estimate < 0,
-        sentence="There is no champion, so it is compared with the prevalences of its "
-        f"training studies: its competition log loss is {scores[0]:.3f}, theirs "
-        f"{reference:.3f}, {_told(found)}. It must be lower.",
+        is_met=difference.estimate < 0,
+        sentence=say(
+            "first_loss",
+            loss=loss,
+            reference=loss - difference.estimate,
+            difference=difference,
+        ),
     )
 
 
 def _of_loss(
     both: list[Contender], rows: list[StudyRows], config: PromotionConfig
 ) -> Condition:
-    theirs, own = rows
-    found = _difference(own, theirs, config)
-    every = np.arange(len(own.patients))
-    losses = [loss_statistic(each)(every) for each in (own, theirs)]
+    theirs, mine = rows
+    difference = _difference(mine, theirs, config)
     return Condition(
         name="loss",
-        is_met=found.high < config.loss_margin,  # False where it is NaN
-        sentence=f"The challenger's competition log loss is {losses[0]:.3f}, the "
-        f"champion's {losses[1]:.3f}, {_told(found)}. The upper end must be below "
-        f"{config.loss_margin:g}.",
+        is_met=difference.high < config.loss_margin,  # False where it is NaN
+        sentence=say(
+            "loss",
+            loss=_loss_of(mine),
+            reference=_loss_of(theirs),
+            difference=difference,
+            config=config,
+        ),
     )
 
 
+def _loss_of(rows: StudyRows) -> float:
+    return loss_statistic(rows)(np.arange(len(rows.study_uids)))
+
+
 def _difference(
-    own: StudyRows, other: StudyRows, config: PromotionConfig
+    mine: StudyRows, other: StudyRows, config: PromotionConfig
 ) -> Difference:
     return paired_difference(
-        own.patients,
-        loss_statistic(own),
+        mine.patients,
+        loss_statistic(mine),
         loss_statistic(other),
         repeats=config.repeats,
         seed=config.seed,
@@ -199,30 +202,29 @@ def _of_costs(
     theirs: Mapping[str, float], mine: Mapping[str, float], config: PromotionConfig
 ) -> list[Condition]:
     """Return the conditions on what a lower loss must not cost."""
-    found = [_of_sensitivity(theirs, mine, what, config) for what in WHATS]
-    grown = mine["calibration_error"] - theirs["calibration_error"]
-    found.append(
+    conditions = [_of_sensitivity(theirs, mine, what, config) for what in WHATS]
+    errors = mine["calibration_error"], theirs["calibration_error"]
+    conditions.append(
         Condition(
             name="calibration",
-            is_met=grown <= config.calibration_margin + _ROUNDING,
-            sentence="The calibration error of its vertebrae is "
-            f"{_number(mine['calibration_error'])}, the champion's "
-            f"{_number(theirs['calibration_error'])}; it may be at most "
-            f"{config.calibration_margin:g} larger.",
+            is_met=errors[0] - errors[1] <= config.calibration_margin + _ROUNDING,
+            sentence=say(
+                "calibration", mine=errors[0], theirs=errors[1], config=config
+            ),
         )
     )
-    allowed = np.fmax(  # which leaves out a time that nobody measured
-        config.latency_factor * theirs["ms_per_study"], config.unhurried_ms
+    times = mine["ms_per_study"], theirs["ms_per_study"]
+    allowed = float(  # leaving out a time that nobody measured
+        np.fmax(config.latency_factor * times[1], config.unhurried_ms)
     )
-    found.append(
+    conditions.append(
         Condition(
             name="latency",
-            is_met=bool(mine["ms_per_study"] <= allowed),
-            sentence=f"It takes {_time(mine['ms_per_study'])} per study, the champion "
-            f"{_time(theirs['ms_per_study'])}; {_time(allowed)} are allowed.",
+            is_met=times[0] <= allowed,
+            sentence=say("latency", mine=times[0], theirs=times[1], allowed=allowed),
         )
     )
-    return found
+    return conditions
 
 
 def _of_sensitivity(
@@ -232,27 +234,16 @@ def _of_sensitivity(
     config: PromotionConfig,
 ) -> Condition:
     name = f"sensitivity_{what}"
-    lost = theirs[name] - mine[name]
-    count = int(mine[f"fractured_{what}"])
     return Condition(
         name=name,
-        is_met=lost <= config.sensitivity_margin + _ROUNDING,  # False where it is NaN
-        sentence=f"At its operating point it finds {_number(mine[name])} of the "
-        f"{count} fractured {_NAMES[what]}, the champion {_number(theirs[name])}; it "
-        f"may find at most {config.sensitivity_margin:g} less.",
+        # False where one of them is NaN.
+        is_met=theirs[name] - mine[name] <= config.sensitivity_margin + _ROUNDING,
+        sentence=say(
+            "sensitivity",
+            mine=mine[name],
+            theirs=theirs[name],
+            fractured=int(mine[f"fractured_{what}"]),
+            noun=_NOUNS[what],
+            config=config,
+        ),
     )
-
-
-def _told(found: Difference) -> str:
-    return (
-        f"a difference of {found.estimate:+.3f} (95 % interval {found.low:+.3f} to "
-        f"{found.high:+.3f}, p = {found.p_value:.3f})"
-    )
-
-
-def _number(value: float) -> str:
-    return "an unknown share" if math.isnan(value) else f"{value:.3f}"
-
-
-def _time(value: float) -> str:
-    return "an unknown time" if math.isnan(value) else f"{value:.0f} ms"

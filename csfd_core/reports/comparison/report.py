@@ -7,10 +7,10 @@ from csfd_core.classification.ensemble_predictions import Results, predictions_t
 from csfd_core.evaluation.bootstrap import REPEATS
 from csfd_core.reports.comparison.examples import Example
 from csfd_core.reports.comparison.sections import build_sections
-from csfd_core.reports.comparison.sentences import join
 from csfd_core.reports.comparison.summary import Comparison, compare
 from csfd_core.reports.page import Page, Written, to_csv, write_page
 from csfd_core.store.locations import Location
+from csfd_core.text import join
 
 MODELS_CSV: Final = "models.csv"
 PREDICTIONS_CSV: Final = "predictions.csv"

@@ -1,21 +1,18 @@
 """What each figure shows: facts counted in its table, said by ``eda.jinja``."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
 
-import numpy as np
 import pandas as pd
 
 from csfd_core.dicom.findings import Status
 from csfd_core.reports.eda.quality import syntax_name
 from csfd_core.reports.eda.statistics import chance_correlation
+from csfd_core.reports.extremes import Extremes
 from csfd_core.reports.palette import UNKNOWN
 from csfd_core.text import Prose
 from csfd_core.vocabulary import LEVEL_NAMES
-
-_EQUAL: Final = 1e-9  # what differs less differs by rounding alone
 
 say: Final = Prose("csfd_core.reports", "eda")
 
@@ -30,35 +27,6 @@ class LevelShare:
     share: float
     ci_low: float
     ci_high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Tied:
-    """What shares the lowest, or the highest, of several numbers."""
-
-    names: tuple[str, ...]
-    value: float
-
-
-@dataclass(frozen=True, slots=True)
-class Extremes:
-    """Both ends of several numbers."""
-
-    least: Tied
-    most: Tied
-    count: int
-
-    @classmethod
-    def of(cls, names: Iterable[str], values: Iterable[float]) -> "Extremes | None":
-        """Return the ends of named numbers; ``None`` where there is no number."""
-        pairs = [(n, v) for n, v in zip(names, values, strict=True) if np.isfinite(v)]
-        if not pairs:
-            return None
-        least, most = (
-            Tied(tuple(n for n, v in pairs if abs(v - end) < _EQUAL), end)
-            for end in (min(v for _, v in pairs), max(v for _, v in pairs))
-        )
-        return cls(least, most, len(pairs))
 
 
 @dataclass(frozen=True, slots=True)

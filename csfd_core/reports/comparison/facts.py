@@ -1,0 +1,182 @@
+"""What the sentences of a comparison speak of, counted in its tables."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import pandas as pd
+
+from csfd_core.reports.comparison.differences import SIGNIFICANT
+from csfd_core.reports.comparison.summary import Comparison
+
+FEW_POSITIVES: Final = 10
+_FEW_SUBJECTS: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A model with one number."""
+
+    model: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """A number with its 95 % interval, NaN where it is not defined."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The numbers of a model that are named with their intervals."""
+
+    model: str
+    loss: Bounds
+    auc_vertebra: Bounds
+    auc_overall: Bounds
+
+    @classmethod
+    def of(cls, c: Comparison, model: str) -> "Scores":
+        """Read them from the row of a model."""
+        row = c.models[c.models["model"] == model].iloc[0]
+        columns = ("competition_log_loss", "auc_vertebra", "auc_overall")
+        bounds = (Bounds(row[c], row[f"{c}_low"], row[f"{c}_high"]) for c in columns)
+        return cls(model, *bounds)
+
+
+@dataclass(frozen=True, slots=True)
+class TestSet:
+    """The locked test set, as far as every model was scored on it."""
+
+    studies: int
+    subjects: int
+    vertebrae: int
+    fractures: int
+    fractured_studies: int
+    labels: dict[str, tuple[int, int]]  # fractured and intact, by what is labelled
+
+    @classmethod
+    def of(cls, c: Comparison) -> "TestSet":
+        """Count it."""
+        names = ("studies", "patients", "vertebrae", "fractures", "fractured_studies")
+        counts = [int(c.models.iloc[0][f"test_{name}"]) for name in names]
+        rows = c.rows()[next(iter(c.results))]
+        labels = {
+            name: (int(rows[what].labels.sum()), int((1 - rows[what].labels).sum()))
+            for what, name in (("vertebra", "vertebrae"), ("overall", "whole studies"))
+        }
+        return cls(*counts, labels)
+
+    @property
+    def is_small(self) -> bool:
+        """Say whether every number of it is uncertain."""
+        _, intact = self.labels["whole studies"]
+        few = min(self.fractures, self.fractured_studies, intact) < FEW_POSITIVES
+        return self.subjects < _FEW_SUBJECTS or few
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """The best model by a metric, and which others are worse by more than chance."""
+
+    metric: str
+    best: str
+    worse: list[str]
+    alike: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """How many fractured ones are found, with how many false alarms."""
+
+    hits: int
+    fractured: int
+    alarms: int
+    intact: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lowest:
+    """The lowest validation loss of a model, and where it was."""
+
+    model: str
+    loss: float
+    epoch: int
+    last_epoch: int
+    fold: int | None  # ``None`` where there is one fold only
+
+
+def epochs_table(c: Comparison) -> pd.DataFrame:
+    """Return the epochs of all models and folds, one row each."""
+    parts = [
+        fold.epochs.assign(model=model, fold=fold.fold)
+        for model, folds in c.results.items()
+        for fold in folds
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    return table[["model", "fold", *table.columns.drop(["model", "fold"])]]
+
+
+def ranked(c: Comparison, column: str, *, is_up_good: bool) -> list[Scored]:
+    """Return the models that have a number, from best to worst."""
+    table = c.models[c.models[column].notna()]
+    rows = table.sort_values(column, ascending=not is_up_good, kind="stable")
+    return [Scored(*row) for row in zip(rows["model"], rows[column], strict=True)]
+
+
+def contests(c: Comparison) -> list[Contest]:
+    """Return one contest per metric."""
+    names = {"competition_log_loss": "competition log loss", "auc_vertebra": "AUC"}
+    results = []
+    for metric, part in c.differences.groupby("metric", sort=False):
+        is_sure = part["p_holm"] < SIGNIFICANT
+        worse, alike = (part["model"][rows].tolist() for rows in (is_sure, ~is_sure))
+        results.append(Contest(names[str(metric)], part["best"].iloc[0], worse, alike))
+    return results
+
+
+def hits_of(c: Comparison, model: str, what: str) -> Hits:
+    """Read the four counts of a model."""
+    is_row = (c.confusion["model"] == model) & (c.confusion["of"] == what)
+    row = c.confusion[is_row].iloc[0]
+    hits, alarms = int(row["true_positives"]), int(row["false_positives"])
+    fractured = hits + int(row["false_negatives"])
+    return Hits(hits, fractured, alarms, alarms + int(row["true_negatives"]))
+
+
+def lowest_losses(epochs: pd.DataFrame) -> list[Lowest]:
+    """Return the lowest validation loss of each model that recorded its epochs."""
+    rows: list[Lowest] = []
+    if "val_loss" not in epochs:
+        return rows
+    for model, part in epochs.groupby("model", sort=False):
+        if part["val_loss"].notna().any():
+            row = part.sort_values("val_loss", kind="stable").iloc[0]
+            last = int(part["epoch"][part["fold"] == row["fold"]].max())
+            fold = int(row["fold"]) if part["fold"].nunique() > 1 else None
+            rows.append(
+                Lowest(str(model), row["val_loss"], int(row["epoch"]), last, fold)
+            )
+    return rows
+
+
+def largest_gap(epochs: pd.DataFrame) -> Scored | None:
+    """Return who has the largest gap of accuracy to validation at the last epoch."""
+    recorded = epochs[epochs["val_loss"].notna()].sort_values("epoch")
+    ends = recorded.groupby(["model", "fold"], sort=False).tail(1)
+    gaps = (ends["accuracy"] - ends["val_accuracy"]).groupby(ends["model"]).mean()
+    # In the order of the models: of equal gaps the first is told.
+    gaps = gaps.reindex(epochs["model"].unique()).dropna()
+    return None if gaps.empty else Scored(str(gaps.idxmax()), float(gaps.max()))
+
+
+def by_weights(c: Comparison, basic: str) -> dict[str, list[str]]:
+    """Return the models by what they started from; ``whole``: trained throughout."""
+    groups: dict[str, list[str]] = {}
+    for model, weights in zip(c.models["model"], c.models["weights"], strict=True):
+        is_whole = model == basic and weights == "none"
+        groups.setdefault("whole" if is_whole else weights, []).append(model)
+    return groups
