@@ -22,9 +22,17 @@ _SINGULARS: Final = (("y", "ies"), ("a", "ae"), ("x", "xes"), ("ss", "sses"))
 class Measured(Protocol):
     """A number with its 95 % interval; ``low`` and ``high`` NaN where it has none."""
 
-    estimate: Final[float]
-    low: Final[float]
-    high: Final[float]
+    @property
+    def estimate(self) -> float:
+        """The number itself."""
+
+    @property
+    def low(self) -> float:
+        """The lower end."""
+
+    @property
+    def high(self) -> float:
+        """The upper end."""
 
 
 def count(number: int, noun: str, verb: str = "", verbs: str = "") -> str:

@@ -24,6 +24,7 @@ from nibabel.wrapstruct import WrapStructError
 from csfd_core.dicom.findings import Finding
 from csfd_core.dicom.geometry import VolumeGeometry
 from csfd_core.errors import MaskError
+from csfd_core.text import percent
 from csfd_core.vocabulary import HIGHEST_MASK_LABEL
 
 _RAS_TO_LPS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -187,8 +188,8 @@ def _check_content(
     flips = (masks[:, ::-1], masks[:, :, ::-1], masks[:, ::-1, ::-1])
     best = max(_bone_share(bone, flipped) for flipped in flips)
     if share < _MIN_BONE_SHARE or best > share + _BETTER_FLIP:
-        detail = f"Only {share:.0%} of the mask lies on bone"
-        other = f" ({best:.0%} if it were flipped)." if best > share else "."
+        detail = f"Only {percent(share)} of the mask lies on bone"
+        other = f" ({percent(best)} if it were flipped)." if best > share else "."
         return [Finding("mask_misaligned", detail + other)]
     return []
 

@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from csfd_core.segmentation.config import CLASSES
 from csfd_core.store.notes import LevelNote
+from csfd_core.text import percent
 from csfd_core.vocabulary import LEVEL_NAMES, RELATIVE_VOLUMES
 
 Float = npt.NDArray[np.float32]
@@ -175,7 +176,7 @@ def _wrong_levels(levels: Sequence[LevelFinding]) -> list[str]:
         if not is_plausible_volume(level.volume_ml, is_cut=level.is_cut):
             flags.append(f"{level.level} has {level.volume_ml:.1f} ml.")
         if level.confidence < _SURE:
-            flags.append(f"{level.level} is uncertain ({level.confidence:.0%}).")
+            flags.append(f"{level.level} is uncertain ({percent(level.confidence)}).")
     return flags
 
 

@@ -10,6 +10,7 @@ from csfd_core.classification.classifier_store import learnt_from
 from csfd_core.classification.classifiers import CLASSIFIERS
 from csfd_core.evaluation.folds import assign_folds
 from csfd_core.store.stores import Stores
+from csfd_core.text import join
 from csfd_dagster.simulation.plan import CORRECTED_AFTER, Week
 
 _MODELS: Final = ("segmentation_model", *CLASSIFIERS)
@@ -150,7 +151,7 @@ class Ledger:
         return Verdict(
             not won,
             f"{len(decisions)} models that learnt from the wrong labels of week "
-            f"{wrong} (weeks {', '.join(map(str, decisions))}) {told}.",
+            f"{wrong} (weeks {join(decisions)}) {told}.",
         )
 
 

@@ -103,7 +103,7 @@ def test_unsure_and_implausible_levels_are_flagged() -> None:
     labels[38:41, 10:19][labels[38:41, 10:19] == 4] = 0
     flags = review(labels, sure(labels, 0.4), GRID).flags
     assert any(flag.startswith("C4 has 0.") for flag in flags)
-    assert "C2 is uncertain (40%)." in flags
+    assert "C2 is uncertain (40 %)." in flags
 
 
 @pytest.mark.parametrize(

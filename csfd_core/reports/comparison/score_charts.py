@@ -8,6 +8,7 @@ import pandas as pd
 
 from csfd_core.reports.comparison.styles import short, starred, styles_of
 from csfd_core.reports.render import INK, MUTED, chart, new_figure
+from csfd_core.text import percent
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_COLOURS
 
 if TYPE_CHECKING:
@@ -89,8 +90,8 @@ def _plot_matrix(axes: "Axes", counts: pd.Series) -> None:
     axes.imshow(shares, cmap=colormaps[_SHADES], vmin=0, vmax=1.15, aspect="auto")
     for row, column in np.ndindex(2, 2):
         share = shares[row, column]
-        percent = f"{share:.0%}" if totals[row, 0] else "none"
-        axes.text(column, row, f"{int(cells[row, column])}\n{percent}", ha="center",
+        told = percent(share) if totals[row, 0] else "none"
+        axes.text(column, row, f"{int(cells[row, column])}\n{told}", ha="center",
                   va="center", fontsize=9,
                   color="white" if share > _DARK else "black")  # fmt: skip
     axes.set_xticks([0, 1], [f"≥ {counts['threshold']:.2g}", "below"])

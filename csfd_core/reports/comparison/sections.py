@@ -1,49 +1,51 @@
-"""The sections of the report on a comparison."""
+"""The sections of a comparison: titles, figures and tables, and what they say."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
 from csfd_core.classification.ensemble_predictions import (
-    WHATS,
     predicted_table,
     true_table,
     unseen_studies,
 )
-from csfd_core.classification.score_tables import (
-    EVEN,
-    PREVALENCE,
-    mean_threshold,
-    ranking,
-)
+from csfd_core.classification.score_tables import ranking
 from csfd_core.reports.comparison import charts, score_charts
-from csfd_core.reports.comparison.differences import SIGNIFICANT
 from csfd_core.reports.comparison.examples import Example, plot_examples
 from csfd_core.reports.comparison.facts import (
-    FEW_POSITIVES,
-    Hits,
-    Scores,
-    TestSet,
-    by_weights,
-    contests,
     epochs_table,
-    hits_of,
-    largest_gap,
-    lowest_losses,
-    ranked,
+    score_facts,
+    training_facts,
+    unseen_facts,
 )
 from csfd_core.reports.comparison.literature import literature_table
 from csfd_core.reports.comparison.styles import STAR
 from csfd_core.reports.comparison.summary import Comparison
-from csfd_core.reports.extremes import Extremes
 from csfd_core.reports.page import Section, Table
-from csfd_core.text import Prose, count
-from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES
+from csfd_core.text import Prose
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LITERATURE: Final = "What the literature reports (measured elsewhere, on other data)"
+_TITLES: Final = {
+    "models": "The models",
+    "differences": "Is the best better by more than chance?",
+    "references": "What a model must beat",
+    "start": "What the models start from, and what they cost",
+    "curves": "Loss and accuracy in training",
+    "roc": "ROC curves",
+    "precision": "Precision and sensitivity",
+    "calibration": "Do probabilities mean what they say?",
+    "levels": "Level by level",
+    "confusion": "Right and wrong at the operating point",
+    "folds": "Fold by fold",
+    "examples": "Hits, misses and false alarms",
+    "unseen": "Unseen studies, one by one",
+    "literature": LITERATURE,
+}
 _SHOWN: Final = (
     "model", "weights", "folds", "competition_log_loss", "auc_vertebra", "auc_overall",
     "f1", "sensitivity", "specificity", "pr_auc", "brier", "ece",
@@ -51,36 +53,48 @@ _SHOWN: Final = (
 _COSTS: Final = (
     "model", "weights", "folds", "parameters", "disk_mb", "train_s", "ms_per_study",
 )  # fmt: skip
-_BASIC: Final = "basic_cnn"  # has no pretrained form; every layer of it is trained
-_FEW_ROWS: Final = 1000  # of a calibration curve
 
-_say: Final = Prose(
-    "csfd_core.reports",
-    "comparison",
-    star=STAR,
-    significant=SIGNIFICANT,
-    few_rows=_FEW_ROWS,
-    few_positives=FEW_POSITIVES,
-)
+_say: Final = Prose("csfd_core.reports", "comparison", star=STAR)
 
 
 def build_sections(c: Comparison, examples: Sequence[Example]) -> tuple[Section, ...]:
     """Build all sections."""
-    return (
-        _models(c),
-        _differences(c),
-        _references(c),
-        _start(c),
-        _curves(c),
-        _roc(c),
-        _precision(c),
-        _calibration(c),
-        _levels(c),
-        _confusion(c),
-        _folds(c),
-        _examples(examples),
-        _unseen(c),
-        _literature(c),
+    true, predicted = _unseen(c)
+    bins, epochs = calibration_table(c), epochs_table(c)
+    facts = {
+        "c": c,
+        "example_counts": Counter(example.kind for example in examples),
+        **score_facts(c, bins),
+        **training_facts(c, epochs),
+        **unseen_facts(c, true, predicted),
+    }
+    figures = _figures(c, bins, epochs)
+    if not true.empty:
+        figures["unseen"] = score_charts.plot_studies(true, predicted)
+    if examples:
+        figures["examples"] = plot_examples(examples)
+    tables = _tables(c, bins, epochs)
+    if not true.empty:
+        frame = pd.concat(predicted.values(), ignore_index=True)
+        tables["unseen"] = (
+            *_table("true_labels", "True labels", true, is_open=True),
+            *_table(
+                "predicted_probabilities",
+                "Predicted probabilities",
+                frame,
+                is_open=True,
+            ),
+        )
+    return tuple(
+        Section(
+            key=key,
+            title=title,
+            sentence=_say(key, **facts),
+            figure=figures.get(key),
+            is_picture=key == "examples",
+            tables=tables.get(key, ()),
+        )
+        for key, title in _TITLES.items()
     )
 
 
@@ -95,146 +109,6 @@ def shown_table(c: Comparison) -> pd.DataFrame:
     return table
 
 
-def _models(c: Comparison) -> Section:
-    first = ranked(c, "auc_vertebra", is_up_good=True)[:1]
-    return Section(
-        key="models",
-        title="The models",
-        sentence=_say(
-            "models",
-            c=c,
-            test=TestSet.of(c),
-            best=None if c.best is None else Scores.of(c, c.best),
-            largest=Scores.of(c, first[0].model) if first else None,
-            prevalence_loss=_loss_of(c, PREVALENCE),
-        ),
-        figure=None
-        if c.best is None
-        else charts.plot_models(ranking(c.models), c.references, c.best),
-        tables=(
-            Table(
-                name="ranking",
-                title=f"Models, {STAR} marks the best",
-                frame=shown_table(c),
-                is_open=True,
-            ),
-            Table(name="models", title="All numbers, with intervals", frame=c.models),
-        ),
-    )
-
-
-def _differences(c: Comparison) -> Section:
-    title = "Each model minus the best"
-    return Section(
-        key="differences",
-        title="Is the best better by more than chance?",
-        sentence=_say("differences", c=c, contests=contests(c)),
-        tables=_if_any("differences", title, c.differences, is_open=True),
-    )
-
-
-def _references(c: Comparison) -> Section:
-    prevalence, even = _loss_of(c, PREVALENCE), _loss_of(c, EVEN)
-    scores = c.models.set_index("model")["competition_log_loss"]
-    is_better = scores < prevalence
-    return Section(
-        key="references",
-        title="What a model must beat",
-        sentence=_say(
-            "references",
-            prevalence=prevalence,
-            even=even,
-            better=scores.index[is_better].tolist(),
-            worse=scores.index[~is_better].tolist(),
-        ),
-        tables=_if_any("references", "Reference losses", c.references, is_open=True),
-    )
-
-
-def _loss_of(c: Comparison, reference: str) -> float:
-    losses = c.references.set_index("reference")["competition_log_loss"]
-    return float(losses[reference])
-
-
-def _start(c: Comparison) -> Section:
-    return Section(
-        key="start",
-        title="What the models start from, and what they cost",
-        sentence=_say(
-            "start",
-            groups=by_weights(c, _BASIC),
-            costs=ranked(c, "ms_per_study", is_up_good=False),
-        ),
-        tables=(
-            Table(
-                name="costs",
-                title="Of one fold's network",
-                frame=c.models[list(_COSTS)],
-                is_open=True,
-            ),
-        ),
-    )
-
-
-def _curves(c: Comparison) -> Section:
-    epochs = epochs_table(c)
-    lowest = lowest_losses(epochs)
-    histories = {m: [fold.epochs for fold in folds] for m, folds in c.results.items()}
-    return Section(
-        key="curves",
-        title="Loss and accuracy in training",
-        sentence=_say(
-            "curves",
-            lowest=lowest,
-            gap=largest_gap(epochs) if lowest else None,
-            has_epochs=len(epochs) > 0,
-            test=TestSet.of(c),
-        ),
-        figure=charts.plot_curves(histories) if len(epochs) else None,
-        tables=_if_any("epochs", "Epochs", epochs),
-    )
-
-
-def _roc(c: Comparison) -> Section:
-    vertebra = ranked(c, "auc_vertebra", is_up_good=True)
-    overall = ranked(c, "auc_overall", is_up_good=True)
-    return Section(
-        key="roc",
-        title="ROC curves",
-        sentence=_say("roc", vertebra=vertebra, overall=overall),
-        figure=charts.plot_roc(c.rows()) if vertebra or overall else None,
-    )
-
-
-def _precision(c: Comparison) -> Section:
-    is_defined = c.models[["auc_vertebra", "auc_overall"]].notna().to_numpy().any()
-    scores = ranked(c, "pr_auc", is_up_good=True)
-    return Section(
-        key="precision",
-        title="Precision and sensitivity",
-        sentence=_say("precision", scores=scores, test=TestSet.of(c)),
-        figure=charts.plot_precision(c.rows()) if is_defined else None,
-    )
-
-
-def _calibration(c: Comparison) -> Section:
-    bins = calibration_table(c)
-    of_best = bins[(bins["model"] == c.best) & (bins["low"] == 0)]
-    return Section(
-        key="calibration",
-        title="Do probabilities mean what they say?",
-        sentence=_say(
-            "calibration",
-            c=c,
-            scores=ranked(c, "ece", is_up_good=False),
-            test=TestSet.of(c),
-            lowest_bin=next(of_best.itertuples(), None),
-        ),
-        figure=charts.plot_calibration(bins) if bins["n"].any() else None,
-        tables=_if_any("calibration", "Bins", bins),
-    )
-
-
 def calibration_table(c: Comparison) -> pd.DataFrame:
     """Return the calibration curve of each model, of vertebrae."""
     parts = [
@@ -245,142 +119,67 @@ def calibration_table(c: Comparison) -> pd.DataFrame:
     return table[["model", *table.columns.drop("model")]]
 
 
-def _levels(c: Comparison) -> Section:
-    part = c.levels[c.levels["model"] == c.best]
-    few = part[part["positives"] < FEW_POSITIVES]
-    rows = int((c.predictions["model"] == c.best).sum())
-    return Section(
-        key="levels",
-        title="Level by level",
-        sentence=_say(
-            "levels",
-            c=c,
-            ends=Extremes.of(part["level"], part["auc"].round(3)),
-            few=[f"{row.level} ({row.positives})" for row in few.itertuples()],
-            hidden=int(part["not_seen"].sum()),
-            vertebrae=rows * len(LEVEL_NAMES) // len(LABEL_COLUMNS),
+def _figures(
+    c: Comparison, bins: pd.DataFrame, epochs: pd.DataFrame
+) -> dict[str, "Figure"]:
+    """Draw what the data define, by the key of the section."""
+    figures = {"folds": score_charts.plot_folds(c.folds, c.best)}
+    if c.best is not None:
+        figures["models"] = charts.plot_models(ranking(c.models), c.references, c.best)
+        figures["levels"] = score_charts.plot_levels(c.levels, c.best)
+        figures["confusion"] = score_charts.plot_confusion(c.confusion, c.best)
+    if len(epochs):
+        figures["curves"] = charts.plot_curves(
+            {m: [fold.epochs for fold in folds] for m, folds in c.results.items()}
+        )
+    if c.models[["auc_vertebra", "auc_overall"]].notna().to_numpy().any():
+        figures["roc"] = charts.plot_roc(c.rows())
+        figures["precision"] = charts.plot_precision(c.rows())
+    if bins["n"].any():
+        figures["calibration"] = charts.plot_calibration(bins)
+    return figures
+
+
+def _tables(
+    c: Comparison, bins: pd.DataFrame, epochs: pd.DataFrame
+) -> dict[str, tuple[Table, ...]]:
+    """Return the tables behind the figures, by the key of the section."""
+    differences, references = "Each model minus the best", "Reference losses"
+    published = "Published numbers, none measured here"
+    costs, best = c.models[list(_COSTS)], f"Models, {STAR} marks the best"
+    return {
+        "models": (
+            *_table("ranking", best, shown_table(c), is_open=True),
+            *_table("models", "All numbers, with intervals", c.models),
         ),
-        figure=None if c.best is None else score_charts.plot_levels(c.levels, c.best),
-        tables=_if_any("levels", "Levels", c.levels),
-    )
-
-
-def _confusion(c: Comparison) -> Section:
-    default = [
-        f"{model} ({'vertebrae' if what == 'vertebra' else 'studies'})"
-        for model, folds in c.results.items()
-        for what in WHATS
-        if any(fold.card["thresholds"][what].get("is_default") for fold in folds)
-    ]
-    return Section(
-        key="confusion",
-        title="Right and wrong at the operating point",
-        sentence=_say(
-            "confusion",
-            c=c,
-            vertebra=c.best and hits_of(c, c.best, "vertebra"),
-            study=c.best and hits_of(c, c.best, "overall"),
-            default=default,
+        "differences": _table("differences", differences, c.differences, is_open=True),
+        "references": _table("references", references, c.references, is_open=True),
+        "start": _table("costs", "Of one fold's network", costs, is_open=True),
+        "curves": _table("epochs", "Epochs", epochs),
+        "calibration": _table("calibration", "Bins", bins),
+        "levels": _table("levels", "Levels", c.levels),
+        "confusion": _table("confusion", "Counts", c.confusion),
+        "folds": (
+            *_table("folds", "Folds", c.folds),
+            *_table("folds_summary", "Mean and standard deviation", c.folds_summary),
         ),
-        figure=None
-        if c.best is None
-        else score_charts.plot_confusion(c.confusion, c.best),
-        tables=_if_any("confusion", "Counts", c.confusion),
-    )
-
-
-def _folds(c: Comparison) -> Section:
-    return Section(
-        key="folds",
-        title="Fold by fold",
-        sentence=_say(
-            "folds",
-            c=c,
-            single=[model for model, folds in c.results.items() if len(folds) == 1],
-            folds=sorted({str(fold) for fold in c.folds["fold"]}),
-            several=list(c.folds_summary.query("folds > 1").itertuples()),
-        ),
-        figure=score_charts.plot_folds(c.folds, c.best),
-        tables=(
-            Table(name="folds", title="Folds", frame=c.folds),
-            Table(
-                name="folds_summary",
-                title="Mean and standard deviation",
-                frame=c.folds_summary,
-            ),
-        ),
-    )
-
-
-def _examples(examples: Sequence[Example]) -> Section:
-    kinds = Counter(example.kind for example in examples)
-    return Section(
-        key="examples",
-        title="Hits, misses and false alarms",
-        sentence=_say("examples", counts=[count(n, kind) for kind, n in kinds.items()]),
-        figure=plot_examples(examples) if examples else None,
-        is_picture=True,
-    )
-
-
-def _unseen(c: Comparison) -> Section:
-    key, title = "unseen", "Unseen studies, one by one"
-    study_uids = unseen_studies(c.predictions["study_uid"].astype(str))
-    if not study_uids:
-        return Section(key=key, title=title, sentence=_say(key, studies=0))
-    true = true_table(c.predictions, study_uids)
-    predicted = predicted_table(c.predictions, study_uids)
-    by_model = {
-        str(model): part for model, part in predicted.groupby("model", sort=False)
+        "literature": _table("literature", published, literature_table(), is_open=True),
     }
-    threshold = 0.5 if c.best is None else mean_threshold(c.results[c.best], "vertebra")
-    marked = None if c.best is None else _marked(true, by_model[c.best], threshold)
-    return Section(
-        key=key,
-        title=title,
-        sentence=_say(key, c=c, studies=len(true), marked=marked, threshold=threshold),
-        figure=score_charts.plot_studies(true, by_model),
-        tables=(
-            Table(name="true_labels", title="True labels", frame=true, is_open=True),
-            Table(
-                name="predicted_probabilities",
-                title="Predicted probabilities",
-                frame=predicted,
-                is_open=True,
-            ),
-        ),
-    )
 
 
-def _marked(true: pd.DataFrame, predicted: pd.DataFrame, threshold: float) -> Hits:
-    """Count the vertebrae that a model puts at or above a threshold."""
-    levels = list(LEVEL_NAMES)
-    truth = true[levels].astype("Float64").to_numpy(dtype=float, na_value=math.nan)
-    is_above = predicted[levels].to_numpy(dtype=float) >= threshold
-    fractured, intact = truth == 1, truth == 0
-    counts = (is_above & fractured, fractured, is_above & intact, intact)
-    return Hits(*(int(each.sum()) for each in counts))
-
-
-def _literature(c: Comparison) -> Section:
-    return Section(
-        key="literature",
-        title=LITERATURE,
-        sentence=_say("literature", c=c),
-        tables=(
-            Table(
-                name="literature",
-                title="Published numbers, none measured here",
-                frame=literature_table(),
-                is_open=True,
-            ),
-        ),
-    )
-
-
-def _if_any(
+def _table(
     name: str, title: str, frame: pd.DataFrame, *, is_open: bool = False
 ) -> tuple[Table, ...]:
     if frame.empty:
         return ()
     return (Table(name=name, title=title, frame=frame, is_open=is_open),)
+
+
+def _unseen(c: Comparison) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
+    """Return the true labels of the drawn studies, and what each model says of them."""
+    study_uids = unseen_studies(c.predictions["study_uid"].astype(str))
+    if not study_uids:
+        return pd.DataFrame(), {}
+    predicted = predicted_table(c.predictions, study_uids)
+    by_model = {str(m): part for m, part in predicted.groupby("model", sort=False)}
+    return true_table(c.predictions, study_uids), by_model

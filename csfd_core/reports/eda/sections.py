@@ -1,6 +1,6 @@
 """The sections of the report on data, from its inputs."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
@@ -39,6 +39,9 @@ from csfd_core.store.standing import usable_studies
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _OVERLAY_ROWS: Final = 4
 _FILM: Final = "film"
 
@@ -47,10 +50,7 @@ def build_sections(inputs: EdaInputs, films: Films | None) -> tuple[Section, ...
     """Build all sections. Quarantined studies count in the last one only."""
     good = usable_studies(inputs.studies)
     return (
-        _share_section(good),
-        _levels_section(good),
-        _per_study_section(good),
-        _correlation_section(good),
+        *_label_sections(good),
         _geometry_section(good),
         _slices_section(inputs.stores, good),
         _side_view_section(inputs.stores, good),
@@ -69,193 +69,147 @@ def film_study(inputs: EdaInputs) -> str | None:
     return chosen[0] if chosen else None
 
 
-def _share_section(good: pd.DataFrame) -> Section:
+def _label_sections(good: pd.DataFrame) -> list[Section]:
     share = statistics.fracture_share(good)
-    is_known = bool(share["studies"].any())
-    return Section(
-        key="fracture_share",
-        title="How many studies are fractured",
-        sentence=say_fracture_share(share),
-        figure=charts.plot_fracture_share(share) if is_known else None,
-        tables=_tables("fracture_share", "Share per level", share, is_known=is_known),
-    )
-
-
-def _levels_section(good: pd.DataFrame) -> Section:
-    counts = statistics.fractures_per_level(good)
-    is_known = _is_labelled(good)
-    return Section(
-        key="fractures_per_level",
-        title="Fractures per level",
-        sentence=say_fractures_per_level(counts, is_labelled=is_known),
-        figure=charts.plot_fractures_per_level(counts) if is_known else None,
-        tables=_tables("fractures_per_level", "Fractures", counts, is_known=is_known),
-    )
-
-
-def _per_study_section(good: pd.DataFrame) -> Section:
-    counts = statistics.levels_per_study(good)
-    is_known = bool(counts["studies"].any())
-    return Section(
-        key="levels_per_study",
-        title="Fractured levels per study",
-        sentence=say_levels_per_study(counts),
-        figure=charts.plot_levels_per_study(counts) if is_known else None,
-        tables=_tables("levels_per_study", "Studies", counts, is_known=is_known),
-    )
-
-
-def _correlation_section(good: pd.DataFrame) -> Section:
+    per_level = statistics.fractures_per_level(good)
+    per_study = statistics.levels_per_study(good)
     correlation = statistics.label_correlation(good)
     complete = len(statistics.label_matrix(good).dropna())
-    is_known = complete > 1
-    table = correlation.rename_axis("label").reset_index()
-    return Section(
-        key="label_correlation",
-        title="Which levels are fractured together",
-        sentence=say_correlation(correlation, complete),
-        figure=charts.plot_correlation(correlation, complete) if is_known else None,
-        tables=_tables("label_correlation", "Coefficients", table, is_known=is_known),
-    )
+    has_labels = bool(good[list(LABEL_COLUMNS)].notna().to_numpy().any())
+    return [
+        _chart(
+            ("fracture_share", "How many studies are fractured"),
+            say_fracture_share(share),
+            charts.plot_fracture_share(share) if has_labels else None,
+            _table("fracture_share", "Share per level", share),
+        ),
+        _chart(
+            ("fractures_per_level", "Fractures per level"),
+            say_fractures_per_level(per_level, is_labelled=has_labels),
+            charts.plot_fractures_per_level(per_level) if has_labels else None,
+            _table("fractures_per_level", "Fractures", per_level),
+        ),
+        _chart(
+            ("levels_per_study", "Fractured levels per study"),
+            say_levels_per_study(per_study),
+            charts.plot_levels_per_study(per_study)
+            if per_study["studies"].any()
+            else None,
+            _table("levels_per_study", "Studies", per_study),
+        ),
+        _chart(
+            ("label_correlation", "Which levels are fractured together"),
+            say_correlation(correlation, complete),
+            charts.plot_correlation(correlation, complete) if complete > 1 else None,
+            _table(
+                "label_correlation",
+                "Coefficients",
+                correlation.rename_axis("label").reset_index(),
+            ),
+        ),
+    ]
 
 
 def _geometry_section(good: pd.DataFrame) -> Section:
     summary = statistics.describe_geometry(good)
-    is_known = bool(summary["n"].any())
-    bins = statistics.geometry_bins(good)
-    return Section(
-        key="geometry",
-        title="Slices and spacings",
-        sentence=say_geometry(summary),
-        figure=charts.plot_geometry(good) if is_known else None,
-        tables=(
-            *_tables("geometry", "Summary", summary, is_known=is_known),
-            *_tables("geometry_bins", "Bins", bins, is_known=is_known),
-        ),
+    return _chart(
+        ("geometry", "Slices and spacings"),
+        say_geometry(summary),
+        charts.plot_geometry(good) if summary["n"].any() else None,
+        _table("geometry", "Summary", summary),
+        _table("geometry_bins", "Bins", statistics.geometry_bins(good)),
     )
 
 
 def _slices_section(stores: Stores | None, good: pd.DataFrame) -> Section:
-    key, title = "slices", "A study from top to bottom"
-    chosen = _with_slices(stores, good, key, 1)
-    if stores is None or not chosen:
-        return Section(key=key, title=title, sentence=say("no_images"))
-    figure, indices = plot_slices(stores, chosen[0])
-    count = int(good["slice_count"][good["study_uid"] == chosen[0]].iloc[0])
-    return Section(
-        key=key,
-        title=title,
-        sentence=say(key, shown=len(indices), slices=count, study_uid=chosen[0]),
-        figure=figure,
-        is_picture=True,
-    )
+    name = "slices", "A study from top to bottom"
+    study_uids = _with_slices(stores, good, "slices", 1)
+    if stores is None or not study_uids:
+        return _picture(name, say("no_images"))
+    (study_uid,) = study_uids
+    figure, indices = plot_slices(stores, study_uid)
+    count = int(good["slice_count"][good["study_uid"] == study_uid].iloc[0])
+    shown = len(indices)
+    sentence = say("slices", shown=shown, slices=count, study_uid=study_uid)
+    return _picture(name, sentence, figure)
 
 
 def _side_view_section(stores: Stores | None, good: pd.DataFrame) -> Section:
-    key, title = "side_view", "The vertebrae from the side"
-    chosen = _with_masks(stores, good, _FILM, 1)  # the study of the film
-    if stores is None or not chosen:
-        return Section(key=key, title=title, sentence=_lacks(stores))
-    images = read_images(stores, chosen[0])
+    name = "side_view", "The vertebrae from the side"
+    study_uids = _with_masks(stores, good, _FILM, 1)  # the study of the film
+    if stores is None or not study_uids:
+        return _picture(name, _lacks(stores))
+    images = read_images(stores, study_uids[0])
     if images.mask is None:
-        return Section(key=key, title=title, sentence=say("no_masks"))
-    return Section(
-        key=key,
-        title=title,
-        sentence=say(
-            key,
-            study_uid=chosen[0],
-            extent_mm=images.extent_mm,
-            levels=levels_in(images.mask),
-        ),
-        figure=plot_side_view(images, images.mask),
-        is_picture=True,
+        return _picture(name, say("no_masks"))
+    levels, extent_mm = levels_in(images.mask), images.extent_mm
+    sentence = say(
+        "side_view", study_uid=study_uids[0], extent_mm=extent_mm, levels=levels
     )
+    return _picture(name, sentence, plot_side_view(images, images.mask))
 
 
 def _overlay_section(stores: Stores | None, good: pd.DataFrame) -> Section:
-    key, title = "overlay", "Image, mask and both"
-    chosen = _with_masks(stores, good, key, _OVERLAY_ROWS)
+    name = "overlay", "Image, mask and both"
+    study_uids = _with_masks(stores, good, "overlay", _OVERLAY_ROWS)
     slices = []
-    if stores is not None and chosen:
-        slices = random_masked_slices(stores, chosen, _OVERLAY_ROWS)
+    if stores is not None and study_uids:
+        slices = random_masked_slices(stores, study_uids, _OVERLAY_ROWS)
     if not slices:
-        return Section(key=key, title=title, sentence=_lacks(stores))
-    masked = int(good["has_mask"].sum())
-    return Section(
-        key=key,
-        title=title,
-        sentence=say(key, slices=len(slices), studies=len(chosen), masked=masked),
-        figure=plot_overlays(slices),
-        is_picture=True,
-    )
+        return _picture(name, _lacks(stores))
+    masked, studies = int(good["has_mask"].sum()), len(study_uids)
+    sentence = say("overlay", slices=len(slices), studies=studies, masked=masked)
+    return _picture(name, sentence, plot_overlays(slices))
 
 
 def _film_section(stores: Stores | None, films: Films | None) -> Section:
-    title = "Film from skull base to upper back"
+    name = _FILM, "Film from skull base to upper back"
     if stores is None or films is None:
-        return Section(key=_FILM, title=title, sentence=say("no_images"))
+        return _picture(name, say("no_images"))
     shown = [Film(path=PLAIN, title="Plain (MP4)", content=films.plain)]
     if films.overlay is not None:
         overlaid = "With the mask laid over (MP4)"
         shown.append(Film(path=OVERLAY, title=overlaid, content=films.overlay))
-    return Section(
-        key=_FILM,
-        title=title,
-        sentence=say(_FILM, note=films.note, has_mask=films.overlay is not None),
-        figure=plot_film_strip(films.preview),
-        is_picture=True,
-        films=tuple(shown),
-    )
+    sentence = say(_FILM, note=films.note, has_mask=films.overlay is not None)
+    return _picture(name, sentence, plot_film_strip(films.preview), *shown)
 
 
 def _box_sections(inputs: EdaInputs, good: pd.DataFrame) -> list[Section]:
     boxes = describe_boxes(inputs.boxes, good, inputs.stores)
-    title = "Fracture boxes"
+    name = "boxes", "Fracture boxes"
     if not len(boxes):
-        return [Section(key="boxes", title=title, sentence=say("no_boxes"))]
+        return [_chart(name, say("no_boxes"), None)]
     per_level = boxes_per_level(boxes)
-    first = Section(
-        key="boxes",
-        title=title,
-        sentence=say_boxes(boxes, per_level),
-        figure=plot_boxes(boxes),
-        tables=(
-            Table(name="boxes_per_level", title="Boxes per level", frame=per_level),
-            Table(name="boxes", title="All boxes", frame=boxes),
-        ),
+    first = _chart(
+        name,
+        say_boxes(boxes, per_level),
+        plot_boxes(boxes),
+        _table("boxes_per_level", "Boxes per level", per_level),
+        _table("boxes", "All boxes", boxes),
     )
     figure, count = None, 0
     if inputs.stores is not None:
         figure, count = plot_box_examples(boxes, inputs.stores) or (None, 0)
-    examples = Section(
-        key="box_examples",
-        title="Fracture boxes on their slices",
-        sentence=say(
-            "no_images" if figure is None else "box_examples",
-            shown=count,
-            studies=boxes["study_uid"].nunique(),
-        ),
-        figure=figure,
-        is_picture=True,
-    )
-    return [first, examples]
+    block = "no_images" if figure is None else "box_examples"
+    sentence = say(block, shown=count, studies=boxes["study_uid"].nunique())
+    name = "box_examples", "Fracture boxes on their slices"
+    return [first, _picture(name, sentence, figure)]
 
 
 def _quality_section(inputs: EdaInputs) -> Section:
     studies, syntaxes = inputs.studies, inputs.syntaxes
     quality = quality_table(studies, inputs.labels_without_images)
-    tables = [Table(name="quality", title="Counts", frame=quality)]
+    tables = [_table("quality", "Counts", quality)]
     if syntaxes is not None:
         named = syntaxes.assign(
             name=[syntax_name(uid) for uid in syntaxes["transfer_syntax_uid"]]
         )
-        title = "Transfer syntaxes"
-        tables.append(Table(name="transfer_syntaxes", title=title, frame=named))
+        tables.append(_table("transfer_syntaxes", "Transfer syntaxes", named))
     reasons = studies[studies["quarantine_code"].notna()]
     reasons = reasons[["study_uid", "quarantine_code", "quarantine_reason"]]
-    tables += _if_any("quarantined", "Quarantined", reasons)
-    tables += _if_any("duplicates", "Same slices", duplicates(studies))
+    copies = duplicates(studies)
+    tables += [_table("quarantined", "Quarantined", reasons)] if len(reasons) else []
+    tables += [_table("duplicates", "Same slices", copies)] if len(copies) else []
     return Section(
         key="quality",
         title="Quality of the data",
@@ -265,18 +219,33 @@ def _quality_section(inputs: EdaInputs) -> Section:
     )
 
 
-def _tables(
-    name: str, title: str, frame: pd.DataFrame, *, is_known: bool
-) -> tuple[Table, ...]:
-    return (Table(name=name, title=title, frame=frame),) if is_known else ()
+def _chart(
+    name: tuple[str, str], sentence: str, figure: "Figure | None", *tables: Table
+) -> Section:
+    """Return a section of a chart, its tables only where there is one."""
+    key, title = name
+    tables = () if figure is None else tables
+    return Section(
+        key=key, title=title, sentence=sentence, figure=figure, tables=tables
+    )
 
 
-def _if_any(name: str, title: str, frame: pd.DataFrame) -> tuple[Table, ...]:
-    return _tables(name, title, frame, is_known=len(frame) > 0)
+def _picture(
+    name: tuple[str, str], sentence: str, figure: "Figure | None" = None, *films: Film
+) -> Section:
+    """Return a section of CT slices; without a figure it says what is missing."""
+    return Section(
+        key=name[0],
+        title=name[1],
+        sentence=sentence,
+        figure=figure,
+        is_picture=figure is not None,
+        films=films,
+    )
 
 
-def _is_labelled(good: pd.DataFrame) -> bool:
-    return bool(good[list(LABEL_COLUMNS)].notna().to_numpy().any())
+def _table(name: str, title: str, frame: pd.DataFrame) -> Table:
+    return Table(name=name, title=title, frame=frame)
 
 
 def _lacks(stores: Stores | None) -> str:
