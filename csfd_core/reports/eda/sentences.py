@@ -65,14 +65,15 @@ def say_levels_per_study(counts: pd.DataFrame) -> str:
 
 def say_correlation(correlation: pd.DataFrame, studies_count: int) -> str:
     """The strongest and the weakest pair of levels, and what may be chance."""
-    pairs = list(combinations(LEVEL_NAMES, 2))
+    pairs = list(combinations(range(len(LEVEL_NAMES)), 2))
+    values = correlation.loc[list(LEVEL_NAMES), list(LEVEL_NAMES)].to_numpy()
     return say(
         "label_correlation",
         studies=studies_count,
         limit=chance_correlation(studies_count),
         ends=Extremes.of(
-            (f"{one} with {other}" for one, other in pairs),
-            (float(correlation.loc[one, other]) for one, other in pairs),
+            (f"{LEVEL_NAMES[one]} with {LEVEL_NAMES[other]}" for one, other in pairs),
+            (float(values[pair]) for pair in pairs),
         ),
     )
 

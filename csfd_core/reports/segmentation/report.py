@@ -122,7 +122,10 @@ def _facts(reported: Reported) -> tuple[tuple[str, str], ...]:
     seconds = sum(float(card.get("seconds", 0)) for card in facts)
     return (
         ("models", join(card.get("model_id") for card in facts)),
-        ("folds trained", f"{len(models)} of {FOLD_COUNT}: {join(sorted(models))}"),
+        (
+            "folds trained",
+            f"{len(models)} of {FOLD_COUNT}: {', '.join(str(fold) for fold in sorted(models))}",
+        ),
         ("started from", join(sorted({str(card.get("initial")) for card in facts}))),
         ("studies trained on", str(low) if low == high else f"{low} to {high} a fold"),
         ("studies scored, unseen", scored),

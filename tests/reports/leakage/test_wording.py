@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from support.leakage_store import slices_of
 
+from csfd_core.data_kind import DataKind
 from csfd_core.evaluation.bootstrap import Interval
 from csfd_core.reports.leakage.audit import Audit, ProtocolResult
 from csfd_core.reports.leakage.config import AuditConfig
@@ -55,7 +56,7 @@ def audit_of(honest: Interval, *pretended: Interval, seen: float = 1.0) -> Audit
         splits=splits,
         slices=slices,
         config=AuditConfig(steps=7),
-        data_kind="phantom",
+        data_kind=DataKind.PHANTOM,
         inputs="0" * 64,
     )
 
