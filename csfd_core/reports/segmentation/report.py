@@ -119,13 +119,11 @@ def _facts(reported: Reported) -> tuple[tuple[str, str], ...]:
     scored = str(len(reported.scores.studies))
     if reported.left_out:
         scored += f" of {len(reported.scores.studies) + reported.left_out}"
+    numbers = ", ".join(str(fold) for fold in sorted(models))
     seconds = sum(float(card.get("seconds", 0)) for card in facts)
     return (
         ("models", join(card.get("model_id") for card in facts)),
-        (
-            "folds trained",
-            f"{len(models)} of {FOLD_COUNT}: {', '.join(str(fold) for fold in sorted(models))}",
-        ),
+        ("folds trained", f"{len(models)} of {FOLD_COUNT}: {numbers}"),
         ("started from", join(sorted({str(card.get("initial")) for card in facts}))),
         ("studies trained on", str(low) if low == high else f"{low} to {high} a fold"),
         ("studies scored, unseen", scored),
