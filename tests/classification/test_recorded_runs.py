@@ -35,11 +35,6 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Stores:
 
 
 @pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
-
-
-@pytest.fixture(scope="module")
 def parent(uri: str) -> Iterator[TrackedRun]:
     whole = RunIdentity(asset="basic_cnn", code_version="1", dagster_run_id="d1")
     with tracked_run(uri, "classification", whole) as run:

@@ -1,6 +1,7 @@
 """``csfd champion`` as users see it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,13 +30,16 @@ def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stores:
 
 @pytest.fixture
 def two_versions(
-    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stores: Stores,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    start_mlflow: Callable[[Path], str],
 ) -> Stores:
     """Version 1 is champion, version 2 was refused."""
     fine = Condition(name="reproduction", is_met=True, sentence="It does.")
     monkeypatch.setattr(contest, "_of_reproduction", lambda *_: fine)
     write_store_manifest(stores, LABELS)
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    uri = start_mlflow(tmp_path)
     identity = RunIdentity(asset="champion_model", code_version="1")
     for skill in (2.0, 0.3):
         write_classifier(stores, LABELS, skill)

@@ -18,7 +18,6 @@ from csfd_core.registry.appointment import promote_by_hand
 from csfd_core.registry.champion import ChampionRegistry
 from csfd_core.registry.frozen import read_frozen
 from csfd_core.registry.serving import open_ensemble
-from csfd_core.runtime.tracking import prepare_tracking
 from csfd_core.store.locations import Location
 from csfd_core.store.metadata import STUDIES_COLUMNS
 from csfd_core.store.stores import Stores
@@ -30,13 +29,6 @@ from csfd_dagster.resources.stores import StoreResource
 LABELS = make_labels(60)
 LOCKED = next(uid for uid in (f"3.2.{i}" for i in range(1, 99)) if is_test(uid))
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-
-
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    found = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
-    prepare_tracking(found)
-    return found
 
 
 @pytest.fixture

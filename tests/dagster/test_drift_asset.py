@@ -21,7 +21,6 @@ from csfd_core.reports.drift.report import is_current, read_report
 from csfd_core.runtime.tracking import (
     RunIdentity,
     open_client,
-    prepare_tracking,
     tracked_run,
 )
 from csfd_core.store.locations import Location
@@ -34,13 +33,6 @@ from csfd_dagster.resources.stores import StoreResource
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 IDENTITY = RunIdentity(asset="champion_model", code_version="1")
-
-
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    found = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
-    prepare_tracking(found)
-    return found
 
 
 @pytest.fixture(autouse=True)

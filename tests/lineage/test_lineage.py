@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -232,9 +233,9 @@ def test_a_model_that_is_gone_is_said(stores: Stores, recorded: RecordedRuns) ->
 
 
 def test_mlflow_tells_the_run_the_model_and_the_version(
-    stores: Stores, tmp_path: Path
+    stores: Stores, tmp_path: Path, start_mlflow: Callable[[Path], str]
 ) -> None:
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    uri = start_mlflow(tmp_path)
     identity = RunIdentity(asset="basic_cnn", code_version="7", partition="fold_0")
     with tracked_run(uri, "classification", identity) as run:
         run.log_params({"inputs": "inputs-0"})

@@ -1,4 +1,4 @@
-"""A store and a registry of its own in an MLflow that the tests of a module share."""
+"""A store of its own and its registry, in an MLflow that a module's tests share."""
 
 from pathlib import Path
 
@@ -8,16 +8,8 @@ from support.contenders import write_store_manifest
 
 from csfd_core.registry import contest
 from csfd_core.registry.champion import ChampionRegistry
-from csfd_core.runtime.tracking import prepare_tracking
 from csfd_core.store.locations import Location
 from csfd_core.store.stores import Stores
-
-
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    found = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
-    prepare_tracking(found)
-    return found
 
 
 @pytest.fixture

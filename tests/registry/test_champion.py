@@ -1,6 +1,7 @@
 """Versions, aliases, the record of changes, and what a crash leaves."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -301,10 +302,13 @@ def test_alias_moved_outside_is_noticed_and_may_not_serve(
 
 
 def test_champion_that_mlflow_lost_is_told(
-    registry: ChampionRegistry, stores: Stores, tmp_path: Path
+    registry: ChampionRegistry,
+    stores: Stores,
+    tmp_path: Path,
+    start_mlflow: Callable[[Path], str],
 ) -> None:
     train_and_challenge(registry, 1.5)
-    other = ChampionRegistry(stores, f"sqlite:///{tmp_path}/other.db")
+    other = ChampionRegistry(stores, start_mlflow(tmp_path))
     with pytest.raises(SettingsError, match="MLflow has no champion, but version 1"):
         other.champion()
     assert "Check MLFLOW_TRACKING_URI" in standing_of(other)[1][0]

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,10 +66,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_killed_training_leaves_everything_and_the_next_goes_on(
-    tmp_path: Path,
+    tmp_path: Path, start_mlflow: Callable[[Path], str]
 ) -> None:
     stores = write_store(tmp_path / "store", 60)
-    registry = ChampionRegistry(stores, f"sqlite:///{tmp_path}/mlflow.db")
+    registry = ChampionRegistry(stores, start_mlflow(tmp_path))
     manifest = manifest_of(stores)
     fit_classifier(stores, plan_classifier(NAME, 0, OLD, manifest))
     with tracked_run(registry.tracking_uri, "classification", IDENTITY) as run:

@@ -1,7 +1,7 @@
 """What is recorded of trainings: one report of all folds, models that load anywhere."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from support.coarse import write_converted_phantom
 from support.segmentation_scores import model_facts
 
-from csfd_core.ingest.convert import StudyTask, convert_study
-from csfd_core.ingest.studies_table import write_studies_table
 from csfd_core.phantom.config import PhantomConfig
-from csfd_core.phantom.source import write_phantom_source
 from csfd_core.reports.segmentation import training_run as runs
 from csfd_core.reports.segmentation.training_run import (
     TRAINED,
@@ -22,7 +20,6 @@ from csfd_core.reports.segmentation.training_run import (
     SegmentationRun,
     run_folds,
 )
-from csfd_core.runtime.executors import InlineExecutor
 from csfd_core.runtime.tracking import RunIdentity, tracked_run
 from csfd_core.segmentation import fit as fitting
 from csfd_core.segmentation import masks
@@ -39,7 +36,6 @@ from csfd_core.segmentation.networks import build_model
 from csfd_core.segmentation.postprocess import Review
 from csfd_core.segmentation.predict import Prediction
 from csfd_core.store.locations import Location
-from csfd_core.store.source import Source, Sources
 from csfd_core.store.stores import Stores
 
 CONFIG = PhantomConfig(studies=4, seed=31, masked_share=1.0, compressed_share=0.0)
@@ -70,12 +66,7 @@ def settings(epochs: int = 3) -> SegmentationProfile:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    write_phantom_source(folder / "source", CONFIG, executor=InlineExecutor())
-    stores = Stores(Location(folder / "store"))
-    sources = Sources([Source(folder / "source")])
-    for study in sources.studies():
-        convert_study(StudyTask(study, stores))
-    write_studies_table(stores, sources)
+    write_converted_phantom(folder, CONFIG)
     return folder
 
 
@@ -173,8 +164,13 @@ def weights() -> list[npt.NDArray[np.float32]]:
 
 
 @pytest.fixture
-def setting(source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Setting:
-    return Setting(source, monkeypatch, f"sqlite:///{tmp_path}/mlflow.db")
+def setting(
+    source: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    start_mlflow: Callable[[Path], str],
+) -> Setting:
+    return Setting(source, monkeypatch, start_mlflow(tmp_path))
 
 
 def note_of(setting: Setting) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Training with tiny networks: it learns, repeats itself, and survives a kill."""
 
-import json
 import os
 import signal
 import subprocess
@@ -10,68 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-CODE = """
-import sys, json, hashlib, warnings
-warnings.simplefilter("ignore")
-from pathlib import Path
-import numpy as np
-from csfd_core.segmentation.config import ModelConfig, NetworkConfig, TrainingConfig
-from csfd_core.segmentation.data import GridVolume
-from csfd_core.segmentation.training import FixedVolumes, Plan, TrainingData, train
-
-def network(classes, coordinates):
-    return NetworkConfig(shape_zyx=(16, 16, 16), spacing_mm=6.0, classes=classes,
-                         filters=(4, 8), stem=1, coordinates=coordinates)
-
-def volume(seed):
-    rng = np.random.default_rng(seed)
-    labels = np.zeros((60, 60, 60), dtype=np.uint8)
-    for level in range(1, 8):
-        labels[8 + 6 * level : 13 + 6 * level, 20:40, 20:40] = level
-    grey = np.where(labels > 0, 160, 70) + rng.normal(0, 5, labels.shape)
-    return GridVolume(str(seed), grey.astype(np.uint8), labels, 1.5)
-
-folder, epochs = Path(sys.argv[1]), int(sys.argv[2])
-plan = Plan(
-    model=ModelConfig(locator=network(2, False), segmenter=network(8, True)),
-    training=TrainingConfig(epochs=epochs, steps_per_epoch=4, strength=0.3,
-                            learning_rate=3e-3, initial="none", patience=0),
-)
-data = TrainingData(training=FixedVolumes([volume(1)]), validation=[volume(2)])
-print("ready", flush=True)
-result = train(plan, data, folder, lambda e, m: print("epoch", e.epoch, flush=True))
-digest = hashlib.sha256(b"".join(w.tobytes() for w in result.weights)).hexdigest()
-losses = [e.loss for e in result.history]
-print(json.dumps({"epochs": [e.epoch for e in result.history], "losses": losses,
-                  "digest": digest, "best": result.best_epoch}))
-"""
+from support import tiny_segmentation
+from support.paths import ROOT, TESTS
+from support.tiny_segmentation import train_tiny
 
 
-def start(folder: Path, epochs: int) -> subprocess.Popen[str]:
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    return subprocess.Popen(
-        [sys.executable, "-c", CODE, str(folder), str(epochs)],
+def kill_in_epoch_4(folder: Path, epochs: int) -> None:
+    """Train in a process of its own, which dies in the middle of its fourth epoch."""
+    paths = os.pathsep.join([str(TESTS), str(ROOT)])
+    process = subprocess.Popen(
+        [sys.executable, "-m", tiny_segmentation.__name__, str(folder), str(epochs)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env=environment,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": paths},
     )
-
-
-def finish(process: subprocess.Popen[str]) -> dict[str, object]:
-    out, _ = process.communicate(timeout=240)
-    assert process.returncode == 0
-    found: dict[str, object] = json.loads(out.strip().splitlines()[-1])
-    return found
-
-
-@pytest.mark.slow
-def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
-    tmp_path: Path,
-) -> None:
-    whole = finish(start(tmp_path / "whole", 6))
-    process = start(tmp_path / "killed", 6)
     assert process.stdout is not None
     with process.stdout as lines:
         for line in lines:
@@ -79,8 +31,17 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
                 break
         time.sleep(0.05)  # in the middle of the next epoch
         process.send_signal(signal.SIGKILL)
-        process.wait()
-    resumed = finish(start(tmp_path / "killed", 6))
+    assert process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Keras' and TensorFlow's own
+def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
+    tmp_path: Path,
+) -> None:
+    whole = train_tiny(tmp_path / "whole", 6)
+    kill_in_epoch_4(tmp_path / "killed", 6)
+    resumed = train_tiny(tmp_path / "killed", 6)
     assert resumed["epochs"] == [1, 2, 3, 4, 5, 6]
     assert resumed == whole  # the losses and the very weights
     losses = np.array(whole["losses"])

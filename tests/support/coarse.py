@@ -1,17 +1,23 @@
 """Phantoms and models that are small enough to run the whole graph in a test."""
 
 import functools
+from pathlib import Path
 
 import pytest
 
 from csfd_core.classification import classifiers as registry
 from csfd_core.crops.cutting import CROP_PROFILES, CropConfig
+from csfd_core.ingest.convert import StudyTask, convert_study
+from csfd_core.ingest.studies_table import write_studies_table
 from csfd_core.phantom import source as phantom_source
-from csfd_core.phantom.config import GridOverride
+from csfd_core.phantom.config import GridOverride, PhantomConfig
 from csfd_core.reports.leakage import config as audit_config
 from csfd_core.runtime.compute import computing
+from csfd_core.runtime.executors import InlineExecutor
 from csfd_core.segmentation import predict as prediction
-from csfd_dagster.assets import comparison
+from csfd_core.store.locations import Location
+from csfd_core.store.source import Source, Sources
+from csfd_core.store.stores import Stores
 from support.drawn_crops import tiny_backbone
 
 GRID = GridOverride(shape_zyx=(72, 56, 56), spacing_zyx_mm=(3.0, 3.0, 3.0))
@@ -24,12 +30,34 @@ def coarse_phantoms(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(phantom_source, "build_phantom_volume", coarse)
 
 
+def write_converted_phantom(folder: Path, config: PhantomConfig) -> Stores:
+    """Write coarse phantoms and a store with their slices, masks and table."""
+    with pytest.MonkeyPatch.context() as patch:
+        coarse_phantoms(patch)
+        phantom_source.write_phantom_source(
+            folder / "source", config, executor=InlineExecutor()
+        )
+    stores = Stores(Location(folder / "store"))
+    sources = Sources([Source(folder / "source")])
+    for study in sources.studies():
+        convert_study(StudyTask(study, stores))
+    write_studies_table(stores, sources)
+    return stores
+
+
+def one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the segmenter look once at each study."""
+    monkeypatch.setattr(prediction, "_LOOKS", ((0, 0, 0),))
+
+
 def cheap_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use small crops, one look, a tiny backbone three times, and a short audit."""
+    from csfd_dagster.assets import comparison  # here: others do not need Dagster
+
     with computing():
         import keras
     monkeypatch.setattr(keras.applications, "ResNet50", tiny_backbone)
-    monkeypatch.setattr(prediction, "_LOOKS", ((0, 0, 0),))
+    one_look(monkeypatch)
     small = CropConfig(slices=3, side_px=48, pixel_mm=1.6)
     monkeypatch.setitem(CROP_PROFILES, "demo", small)
     for name in ("inception_v3", "efficientnet_b5"):

@@ -14,22 +14,15 @@ from csfd_dagster.resources.mlflow import MlflowResource
 from csfd_dagster.resources.stores import SourceResource, StoreResource
 
 
-@pytest.fixture(scope="module")
-def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    uri = f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
-    MlflowResource(tracking_uri=uri).prepare()
-    return uri
-
-
 @pytest.fixture
-def defs(tmp_path: Path, source: Path, tracking_uri: str) -> dg.Definitions:
+def defs(tmp_path: Path, source: Path, uri: str) -> dg.Definitions:
     return build_defs(
         {
             "source": SourceResource(
                 source_url=str(source), inbox_url=str(tmp_path / "inbox")
             ),
             "store": StoreResource(store_url=str(tmp_path / "store")),
-            "mlflow": MlflowResource(tracking_uri=tracking_uri),
+            "mlflow": MlflowResource(tracking_uri=uri),
         }
     )
 
@@ -46,7 +39,7 @@ def explore(
 
 
 def test_figures_and_film_are_in_dagster_and_mlflow(
-    defs: dg.Definitions, stores: Stores, tracking_uri: str
+    defs: dg.Definitions, stores: Stores, uri: str
 ) -> None:
     from mlflow import MlflowClient
 
@@ -64,7 +57,7 @@ def test_figures_and_film_are_in_dagster_and_mlflow(
     assert report["studies_count"].value == 4
     assert "of 2 studies" in str(report["fracture_share"].value)
 
-    client = MlflowClient(tracking_uri)
+    client = MlflowClient(uri)
     run = client.get_run(str(report["mlflow_run_id"].value))
     assert run.info.status == "FINISHED"
     assert run.data.metrics["quarantined"] == 1
