@@ -1,13 +1,37 @@
-"""What tests of several rooms share."""
+"""What tests of several rooms share. Heavy things are imported by what needs them."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from support.once import made_once
+from support.ordering import deal_slow
 
-from csfd_core.runtime.tracking import prepare_tracking
+if TYPE_CHECKING:
+    from csfd_core.store.stores import Stores
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
+
+
+def pytest_configure() -> None:
+    """Let each worker compute in one thread, before it imports what would have more.
+
+    There is a worker per processor. Threads that wait for each other while others have
+    the processor cost time and bring nothing.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        for name in _THREADS:
+            os.environ.setdefault(name, "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with what is slow, in every worker."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:
+        items[:] = deal_slow(items, workers)
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +40,7 @@ def start_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], s
 
     MLflow takes two seconds to set its tables up, and a copy takes none.
     """
+    from csfd_core.runtime.tracking import prepare_tracking
 
     def set_up(folder: Path) -> None:
         prepare_tracking(f"sqlite:///{folder}/mlflow.db")
@@ -35,3 +60,39 @@ def uri(
 ) -> str:
     """Of an MLflow that the tests of a module share."""
     return start_mlflow(tmp_path_factory.mktemp("mlflow"))
+
+
+@pytest.fixture
+def bright(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a classifier that needs no network go by the name of the basic CNN."""
+    from support.drawn_crops import put_bright_classifier
+
+    put_bright_classifier(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def copy_best_store(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> "Callable[[Path], Stores]":
+    """Copy a store of forty studies and the classifier that ``bright`` puts there.
+
+    It is trained once for all tests, and is the best of a comparison.
+    """
+    from support.drawn_crops import put_bright_classifier
+    from support.drift_store import write_best_store
+
+    from csfd_core.store.locations import Location
+    from csfd_core.store.stores import Stores
+
+    def train(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            put_bright_classifier(patch)
+            write_best_store(folder / "store")
+
+    ready = made_once(tmp_path_factory, "best_store", train) / "store"
+
+    def copy(folder: Path) -> Stores:
+        shutil.copytree(ready, folder)
+        return Stores(Location(folder))
+
+    return copy

@@ -47,7 +47,9 @@ def test_readme_opens_with_the_two_commands() -> None:
     assert re.search(r"^make demo\b.*\nmake test\b", first, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", ["setup", "demo", "test", "lint", "type", "bench"])
+@pytest.mark.parametrize(
+    "name", ["setup", "demo", "test", "test-fast", "lint", "type", "bench"]
+)
 def test_makefile_has_the_routine(name: str) -> None:
     makefile = (ROOT / "Makefile").read_text()
     assert re.search(rf"^{name}:", makefile, re.MULTILINE)

@@ -10,12 +10,13 @@ from support.drawn_crops import (
     CROPS,
     draw_vertebra,
     manifest_of,
-    tiny_backbone,
+    put_tiny_backbone,
     uid_of,
     write_store,
 )
 
 from csfd_core.classification.classifier import CropShape
+from csfd_core.classification.classifier_store import FoldResult
 from csfd_core.classification.classifiers import open_classifier
 from csfd_core.classification.config import ClassifierConfig
 from csfd_core.classification.fit import (
@@ -38,6 +39,7 @@ from csfd_core.vocabulary import LEVEL_NAMES
 
 CONFIG = ClassifierConfig(epochs=3)
 TUNED = replace(CONFIG, epochs=1, fine_tune_epochs=1, fine_tune_rate=1e-3)
+KILLED = replace(TUNED, epochs=2)
 SHAPE = CropShape.of(CROPS.to_note())
 # Keras reads its variables in a way that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
@@ -55,10 +57,7 @@ def stores(tmp_path: Path) -> Stores:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tiny network in place of ResNet50, whose top block is its last layer."""
-    with computing():
-        import keras
-
-    monkeypatch.setattr(keras.applications, "ResNet50", tiny_backbone)
+    put_tiny_backbone(monkeypatch)
 
 
 def plan(stores: Stores, config: ClassifierConfig = CONFIG) -> ClassifierFit:
@@ -88,6 +87,7 @@ def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
+@pytest.mark.slow
 def test_a_real_backbone_gives_a_head_that_comes_back(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +247,7 @@ def test_weights_of_another_head_are_refused(stores: Stores) -> None:
         opened(stores).set_weights(wide.get_weights())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_a_trained_head_needs_the_weights_it_started_from(
     stores: Stores, tmp_path: Path
@@ -264,6 +265,7 @@ def test_a_trained_head_needs_the_weights_it_started_from(
         open_trained(stores, "resnet50", 0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_tuning_changes_the_top_blocks_alone_and_comes_back(stores: Stores) -> None:
     fit = plan(stores, TUNED)
@@ -289,6 +291,7 @@ def test_tuning_changes_the_top_blocks_alone_and_comes_back(stores: Stores) -> N
     np.testing.assert_allclose(in_memory, found, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_tuning_that_makes_it_worse_is_not_kept(stores: Stores) -> None:
     config = replace(TUNED, epochs=4, fine_tune_rate=3.0)
@@ -303,14 +306,22 @@ def test_tuning_that_makes_it_worse_is_not_kept(stores: Stores) -> None:
     )
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> FoldResult:
+    """Of a training that nothing kills, in a store like those of the others."""
+    stores = write_store(tmp_path_factory.mktemp("whole"), 16)
+    with pytest.MonkeyPatch.context() as patch:
+        put_tiny_backbone(patch)
+        return fit_classifier(stores, plan(stores, KILLED))
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("last", [1, 2])
 def test_a_killed_training_goes_on_through_head_and_tuning(
-    stores: Stores, last: int
+    stores: Stores, whole: FoldResult, last: int
 ) -> None:
-    config = replace(TUNED, epochs=2)
-    fit = plan(stores, config)
-    whole = fit_classifier(stores, fit)
+    fit = plan(stores, KILLED)
     told: list[float] = []
 
     def kill(row: EpochRow) -> None:

@@ -172,6 +172,7 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
         own.set_weights(own.get_weights()[:-1])
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_like_one_that_was_not(tmp_path: Path) -> None:
     stores = write_store(tmp_path / "store", 14)
     fit = plan_classifier("basic_cnn", 0, SHORT, manifest_of(stores))
@@ -199,6 +200,7 @@ def test_a_killed_training_ends_like_one_that_was_not(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_numbers_again_and_another_seed_others(
     stores: Stores, fit: ClassifierFit
 ) -> None:
@@ -214,6 +216,7 @@ def test_a_seed_gives_the_same_numbers_again_and_another_seed_others(
     assert other.card["weights_sha256"] != first.card["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_more_vertebrae_than_fit_are_read_anew_and_keep_the_fractured(
     stores: Stores, fit: ClassifierFit
 ) -> None:

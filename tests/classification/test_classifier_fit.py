@@ -20,7 +20,6 @@ from support.drawn_crops import (
     write_studies,
 )
 
-from csfd_core.classification import classifiers as registry
 from csfd_core.classification.classifier_store import TEST, VALIDATION, ClassifierStore
 from csfd_core.classification.config import ClassifierConfig, settings_of
 from csfd_core.classification.fit import (
@@ -38,13 +37,9 @@ from csfd_core.store.locations import Location
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
+pytestmark = pytest.mark.usefixtures("bright")
 CONFIG = ClassifierConfig(epochs=1)
 NAME = "basic_cnn"
-
-
-@pytest.fixture(autouse=True)
-def bright(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry.CLASSIFIERS, NAME, BrightClassifier)
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.drawn_crops import manifest_of, tiny_backbone, write_store
+from support.drawn_crops import manifest_of, put_tiny_backbone, write_store
 
 from csfd_core.classification.config import ClassifierConfig
 from csfd_core.classification.fit import open_trained, plan_classifier
 from csfd_core.classification.training_run import TRAINED, UNCHANGED, run_classifier
-from csfd_core.runtime.compute import computing
 from csfd_core.runtime.tracking import RunIdentity, TrackedRun, tracked_run
 from csfd_core.store.stores import Stores
 
@@ -21,6 +20,7 @@ CONFIG = ClassifierConfig(
 )
 # Keras reads its variables in a way that NumPy 2 deprecates; the others are MLflow's.
 pytestmark = [
+    pytest.mark.slow,  # each trains and keeps a Keras model in MLflow
     pytest.mark.filterwarnings("ignore:__array__ implementation"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow"),
     pytest.mark.filterwarnings("ignore::UserWarning:mlflow"),
@@ -128,10 +128,7 @@ def test_the_model_of_a_backbone_predicts_the_same(
 ) -> None:
     from mlflow import MlflowClient
 
-    with computing():
-        import keras
-
-    monkeypatch.setattr(keras.applications, "ResNet50", tiny_backbone)
+    put_tiny_backbone(monkeypatch)
     config = replace(CONFIG, epochs=1, fine_tune_epochs=tuned, fine_tune_rate=1e-3)
     _, run_id = record(stores, parent, "resnet50", config)
     experiment_id = MlflowClient(uri).get_run(run_id).info.experiment_id

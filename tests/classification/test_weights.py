@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.drawn_crops import CROPS, SIDE, tiny_backbone
+from support.drawn_crops import CROPS, SIDE, put_tiny_backbone
 
 from csfd_core.classification.classifier import CropShape
 from csfd_core.classification.classifiers import CLASSIFIERS, open_classifier
@@ -26,9 +26,7 @@ SHAPE = CropShape.of(CROPS.to_note())
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    with computing():
-        import keras
-    monkeypatch.setattr(keras.applications, "ResNet50", tiny_backbone)
+    put_tiny_backbone(monkeypatch)
 
 
 def load(weights: str | Path, seed: int = 0) -> Any:

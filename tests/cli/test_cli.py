@@ -1,7 +1,6 @@
 """The contract of the ``csfd`` command: exit status, standard error, JSON."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -9,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from pydicom.data import get_testdata_files
+from support.command import csfd
 from support.dicom_studies import (
+    LABEL_HEADER,
     SLICES,
     STUDY_UID,
     neck_mask,
@@ -19,19 +20,7 @@ from support.dicom_studies import (
 )
 from support.material import require_material
 
-CSFD = Path(sys.executable).with_name("csfd")
 OTHER_UID = "1.2.826.0.1.3680043.12"
-LABELS = "StudyInstanceUID,patient_overall,C1,C2,C3,C4,C5,C6,C7\n"
-
-
-def csfd(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(CSFD), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "COLUMNS": "200", **environment},
-    )
 
 
 @pytest.mark.parametrize("command", ["", "phantom", "inspect", "convert", "run", "ui"])
@@ -72,7 +61,7 @@ def source(tmp_path: Path) -> Path:
     write_mask(folder, neck_mask(), volume_affine_ras())
     (folder / "train_images" / OTHER_UID / "9.dcm").unlink()
     (folder / "train.csv").write_text(
-        f"{LABELS}{STUDY_UID},0,1,0,0,0,0,0,0\n1.2.9,0,0,0,0,0,0,0,0\n"
+        f"{LABEL_HEADER}{STUDY_UID},0,1,0,0,0,0,0,0\n1.2.9,0,0,0,0,0,0,0,0\n"
         "../x,1,0,1,0,0,0,0,0\n"
     )
     return folder

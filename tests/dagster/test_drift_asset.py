@@ -1,14 +1,13 @@
 """Drift as an asset: what it shows, what its check warns of, whose data it rests on."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
-from support.drawn_crops import BrightClassifier
-from support.drift_store import NAME, add_new, new_uids, write_best_store
+from support.drift_store import NAME, add_new, new_uids
 
-from csfd_core.classification import classifiers as registry
 from csfd_core.classification.config import ClassifierConfig
 from csfd_core.classification.ensemble import write_best
 from csfd_core.classification.fit import fit_classifier, plan_classifier
@@ -31,18 +30,14 @@ from csfd_dagster.definitions import build_defs
 from csfd_dagster.resources.mlflow import MlflowResource
 from csfd_dagster.resources.stores import StoreResource
 
+pytestmark = pytest.mark.usefixtures("bright")
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 IDENTITY = RunIdentity(asset="champion_model", code_version="1")
 
 
-@pytest.fixture(autouse=True)
-def bright(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry.CLASSIFIERS, NAME, BrightClassifier)
-
-
 @pytest.fixture
-def stores(tmp_path: Path) -> Stores:
-    return write_best_store(tmp_path / "store")
+def stores(copy_best_store: Callable[[Path], Stores], tmp_path: Path) -> Stores:
+    return copy_best_store(tmp_path / "store")
 
 
 def materialize(stores: Stores, uri: str) -> dg.ExecuteInProcessResult:
@@ -76,6 +71,7 @@ def test_drift_follows_the_champion_and_what_it_compares() -> None:
     assert not graph.get_check_spec(key).blocking
 
 
+@pytest.mark.slow
 def test_drift_warns_and_holds_nothing_back(stores: Stores, uri: str) -> None:
     add_new(stores, 12, grey=40, spacing=2.0)
     result = materialize(stores, uri)
@@ -98,6 +94,7 @@ def test_drift_warns_and_holds_nothing_back(stores: Stores, uri: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_data_that_are_alike_pass_the_check(stores: Stores, uri: str) -> None:
     add_new(stores, 12)
     result = materialize(stores, uri)
@@ -107,6 +104,7 @@ def test_data_that_are_alike_pass_the_check(stores: Stores, uri: str) -> None:
     assert check.metadata["judged_features"].value == 23
 
 
+@pytest.mark.slow
 def test_numbers_are_in_mlflow(stores: Stores, uri: str) -> None:
     add_new(stores, 12, spacing=2.0)
     run_id = shown(materialize(stores, uri))["mlflow_run_id"]
@@ -135,6 +133,7 @@ def test_without_a_classifier_it_says_so_and_does_not_fail(
     assert check.passed
 
 
+@pytest.mark.slow
 def test_reference_is_what_the_champion_was_trained_on(
     stores: Stores, uri: str
 ) -> None:
@@ -160,6 +159,7 @@ def test_reference_is_what_the_champion_was_trained_on(
     assert note["model_ids"] != open_ensemble(stores, NAME).model_ids
 
 
+@pytest.mark.slow
 def test_another_champion_makes_the_report_stale(stores: Stores, uri: str) -> None:
     materialize(stores, uri)
     assert is_current(stores, uri)
@@ -167,6 +167,7 @@ def test_another_champion_makes_the_report_stale(stores: Stores, uri: str) -> No
     assert not is_current(stores, uri)
 
 
+@pytest.mark.slow
 def test_run_of_everything_has_work_until_drift_was_measured(
     stores: Stores, uri: str
 ) -> None:

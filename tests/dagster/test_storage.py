@@ -272,6 +272,7 @@ def test_each_transaction_reaches_the_disk(home: Path) -> None:
     assert (mode, synchronous) == ("wal", 2)  # 2: FULL
 
 
+@pytest.mark.slow
 def test_history_survives_the_death_of_a_run(home: Path) -> None:
     code = DIE.format(tests=str(Path(__file__).parent))
     call = [sys.executable, "-c", code]

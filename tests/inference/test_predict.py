@@ -16,11 +16,11 @@ from support.drawn_crops import (
     CROPS,
     BrightClassifier,
     manifest_of,
+    put_bright_classifier,
     uid_of,
     write_store,
 )
 
-from csfd_core.classification import classifiers as registry
 from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.config import ClassifierConfig
 from csfd_core.classification.ensemble import Ensemble, read_best, suspicion, write_best
@@ -39,6 +39,7 @@ from csfd_core.segmentation.predict import Prediction, VertebraPredictor
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES
 
+pytestmark = pytest.mark.usefixtures("bright")
 OTHER_UID = "1.2.826.0.1.3680043.12"
 NAME = "basic_cnn"
 
@@ -69,16 +70,11 @@ class KnownMask:
 PREDICTOR = cast(VertebraPredictor, KnownMask())
 
 
-@pytest.fixture(autouse=True)
-def bright(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry.CLASSIFIERS, NAME, BrightClassifier)
-
-
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> Stores:
     found = write_store(tmp_path_factory.mktemp("predict"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(registry.CLASSIFIERS, NAME, BrightClassifier)
+        put_bright_classifier(patch)
         manifest = manifest_of(found)
         for fold in (0, 3):
             config = ClassifierConfig(epochs=1, seed=fold)
@@ -287,6 +283,7 @@ def run_csfd(*arguments: object, store: Path) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.slow
 def test_without_a_trained_classifier_csfd_says_so_in_one_line(
     source: Path, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 from pydicom import dcmread
 from support.conversion import OTHER_UID, digests, tasks
 from support.dicom_studies import (
+    LABEL_HEADER,
     SLICES,
     STUDY_UID,
     neck_hounsfield,
@@ -282,8 +283,7 @@ def test_studies_table_follows_records_labels_and_boxes(
     for task in tasks(source, store):
         convert_study(task)
     (source / "train.csv").write_text(
-        "StudyInstanceUID,patient_overall,C1,C2,C3,C4,C5,C6,C7\n"
-        f"{STUDY_UID},1,0,1,0,0,0,0,0\n1.2.9,0,0,0,0,0,0,0,0\n"
+        f"{LABEL_HEADER}{STUDY_UID},1,0,1,0,0,0,0,0\n1.2.9,0,0,0,0,0,0,0,0\n"
     )
     (source / "train_bounding_boxes.csv").write_text(
         "StudyInstanceUID,x,y,width,height,slice_number\n"

@@ -1,11 +1,10 @@
 """Work spread by Dask, on a scheduler and workers in processes of their own."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.command import csfd
 from support.dicom_studies import (
     STUDY_UID,
     neck_mask,
@@ -72,14 +71,7 @@ def test_convert_command_works_on_dask(
     scheduler: str, source: Path, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
-    call = [Path(sys.executable).with_name("csfd"), "convert", source, store]
-    done = subprocess.run(
-        [*call, "--dask", scheduler],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    done = csfd("convert", source, store, "--dask", scheduler)
     assert done.returncode == 0, done.stderr
     assert "2 studies written, 0 unchanged, 1 quarantined, 0 failed" in done.stdout
     assert "Traceback" not in done.stderr
@@ -89,14 +81,7 @@ def test_convert_command_works_on_dask(
 def test_absent_scheduler_is_one_clear_line_and_status_1(
     source: Path, tmp_path: Path
 ) -> None:
-    call = [Path(sys.executable).with_name("csfd"), "convert", source, tmp_path / "s"]
-    done = subprocess.run(
-        [*call, "--dask", "tcp://127.0.0.1:9"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    done = csfd("convert", source, tmp_path / "s", "--dask", "tcp://127.0.0.1:9")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "No Dask scheduler answers at tcp://127.0.0.1:9" in done.stderr

@@ -5,7 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.dicom_studies import neck_mask, volume_affine_ras, write_mask, write_study
+from support.dicom_studies import (
+    LABEL_HEADER,
+    neck_mask,
+    volume_affine_ras,
+    write_mask,
+    write_study,
+)
 from support.s3_bucket import Bucket
 from support.s3_runs import STUDIES, convert, pointed_at
 from support.seaweed import seaweed_server
@@ -43,8 +49,7 @@ def source_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_study(source, study_uid)
     write_mask(source, neck_mask(), volume_affine_ras(), STUDIES[0])
     (source / "train.csv").write_text(
-        "StudyInstanceUID,patient_overall,C1,C2,C3,C4,C5,C6,C7\n"
-        f"{STUDIES[0]},1,0,1,0,0,0,0,0\n{STUDIES[1]},0,0,0,0,0,0,0,0\n"
+        f"{LABEL_HEADER}{STUDIES[0]},1,0,1,0,0,0,0,0\n{STUDIES[1]},0,0,0,0,0,0,0,0\n"
     )
     return source
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from botocore.retries.standard import ExponentialBackoff
+from support.command import csfd
 from support.dicom_studies import neck_hounsfield, write_study
 from support.s3_bucket import Bucket
-from support.s3_runs import STUDIES, convert, csfd, pointed_at, rows_of
+from support.s3_runs import STUDIES, convert, pointed_at, rows_of
 from support.seaweed import free_ports
 from support.tcp_proxy import Cuts, Proxy
 

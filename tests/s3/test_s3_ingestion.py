@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from support.command import csfd
 from support.s3_bucket import Bucket
-from support.s3_runs import STUDIES, convert, csfd, rows_of
+from support.s3_runs import STUDIES, convert, rows_of
 
 from csfd_core.ingest.outcomes import Outcome
 from csfd_core.runtime.executors import open_executor

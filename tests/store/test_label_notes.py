@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.dicom_studies import LABEL_HEADER
 
 from csfd_core.store.label_history import LabelHistory
 from csfd_core.store.label_notes import read_label_notes
@@ -17,7 +18,6 @@ from csfd_core.store.locations import Location
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL
 
 UID = "1.2.826.0.1.3680043.10"
-HEADER = "StudyInstanceUID,patient_overall,C1,C2,C3,C4,C5,C6,C7\n"
 WHOLE = dict.fromkeys(LEVEL_NAMES, 0)
 
 
@@ -37,7 +37,7 @@ def write_note(folder: Path, uid: str = UID, **changes: Any) -> Path:
 
 def write_row(folder: Path, values: str, uid: str = UID) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "train.csv").write_text(f"{HEADER}{uid},{values}\n")
+    (folder / "train.csv").write_text(f"{LABEL_HEADER}{uid},{values}\n")
 
 
 def labels_in(*folders: Path) -> dict[str, int | None]:
@@ -224,7 +224,7 @@ def test_a_correction_that_is_dated_before_the_record_does_not_count(
 def test_a_row_that_is_still_being_written_is_left_alone(
     tmp_path: Path, left: int
 ) -> None:
-    rows = f"{HEADER}1.2.3,1,0,1,0,0,0,0,0\n1.2.4,1,0,1,0,0,0,0,0"
+    rows = f"{LABEL_HEADER}1.2.3,1,0,1,0,0,0,0,0\n1.2.4,1,0,1,0,0,0,0,0"
     (tmp_path / "train.csv").write_text(rows)
     assert len(read_labels(Location(tmp_path)).table) == 2  # whole, without an end
     (tmp_path / "train.csv").write_text(rows[: len(rows) - left])

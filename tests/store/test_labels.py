@@ -2,18 +2,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from support.dicom_studies import LABEL_HEADER
 from support.material import require_material
 
 from csfd_core.errors import SourceError
 from csfd_core.store.labels import read_all_labels, read_boxes, read_labels
 from csfd_core.store.locations import Location
 
-HEADER = "StudyInstanceUID,patient_overall,C1,C2,C3,C4,C5,C6,C7\n"
-
 
 def write_labels(folder: Path, rows: str) -> Location:
     folder.mkdir(exist_ok=True)
-    (folder / "train.csv").write_text(HEADER + rows)
+    (folder / "train.csv").write_text(LABEL_HEADER + rows)
     return Location(folder)
 
 

@@ -12,13 +12,12 @@ from csfd_core.ingest.studies_table import write_studies_table
 from csfd_core.phantom import source as phantom_source
 from csfd_core.phantom.config import GridOverride, PhantomConfig
 from csfd_core.reports.leakage import config as audit_config
-from csfd_core.runtime.compute import computing
 from csfd_core.runtime.executors import InlineExecutor
 from csfd_core.segmentation import predict as prediction
 from csfd_core.store.locations import Location
 from csfd_core.store.source import Source, Sources
 from csfd_core.store.stores import Stores
-from support.drawn_crops import tiny_backbone
+from support.drawn_crops import put_tiny_backbone
 
 GRID = GridOverride(shape_zyx=(72, 56, 56), spacing_zyx_mm=(3.0, 3.0, 3.0))
 
@@ -54,9 +53,7 @@ def cheap_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use small crops, one look, a tiny backbone three times, and a short audit."""
     from csfd_dagster.assets import comparison  # here: others do not need Dagster
 
-    with computing():
-        import keras
-    monkeypatch.setattr(keras.applications, "ResNet50", tiny_backbone)
+    put_tiny_backbone(monkeypatch)
     one_look(monkeypatch)
     small = CropConfig(slices=3, side_px=48, pixel_mm=1.6)
     monkeypatch.setitem(CROP_PROFILES, "demo", small)

@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 STUDY_UID = "1.2.826.0.1.3680043.11"
+LABEL_HEADER = "StudyInstanceUID,patient_overall,C1,C2,C3,C4,C5,C6,C7\n"
 SIZE = 64
 SLICES = 24
 PIXEL_MM = 1.5

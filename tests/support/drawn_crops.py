@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pytest
 
+from csfd_core.classification import classifiers
 from csfd_core.classification.classifier import Classifier, TrainingSet
 from csfd_core.classification.manifest import Manifest, write_manifest
 from csfd_core.classification.vertebrae import Vertebra, read_vertebrae
 from csfd_core.crops.cutting import CropConfig
 from csfd_core.learning.checkpoint import Weights
 from csfd_core.learning.loop import Logits, OnEpoch, Trained
+from csfd_core.runtime.compute import computing
 from csfd_core.store.crops import CropStore
 from csfd_core.store.locations import Location
 from csfd_core.store.metadata import STUDIES_COLUMNS
@@ -199,6 +202,18 @@ class BrightClassifier(Classifier):
     @property
     def parameters(self) -> int:
         return 1
+
+
+def put_bright_classifier(patch: pytest.MonkeyPatch) -> None:
+    """Let ``BrightClassifier`` go by the name of the basic CNN."""
+    patch.setitem(classifiers.CLASSIFIERS, "basic_cnn", BrightClassifier)
+
+
+def put_tiny_backbone(patch: pytest.MonkeyPatch) -> None:
+    """Let ``tiny_backbone`` stand where Keras has ResNet50."""
+    with computing():
+        import keras
+    patch.setattr(keras.applications, "ResNet50", tiny_backbone)
 
 
 def tiny_backbone(

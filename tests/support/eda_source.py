@@ -9,6 +9,7 @@ from csfd_core.ingest.studies_table import write_studies_table
 from csfd_core.store.source import Sources
 from csfd_core.store.stores import Stores
 from support.dicom_studies import (
+    LABEL_HEADER,
     neck_hounsfield,
     neck_mask,
     volume_affine_ras,
@@ -19,7 +20,6 @@ from support.dicom_studies import write_study as write_images
 MASKED, PLAIN, BROKEN, UNLABELLED = (
     f"1.2.826.0.1.3680043.2{index}" for index in range(1, 5)
 )
-LABELS = "StudyInstanceUID,patient_overall,C1,C2,C3,C4,C5,C6,C7\n"
 BOXES = "StudyInstanceUID,x,y,width,height,slice_number\n"
 
 
@@ -30,7 +30,7 @@ def write_source(folder: Path) -> Path:
     write_mask(folder, neck_mask(), volume_affine_ras(), MASKED)
     (folder / "train_images" / BROKEN / "9.dcm").unlink()
     (folder / "train.csv").write_text(
-        f"{LABELS}{MASKED},1,0,1,0,0,1,0,0\n{PLAIN},1,0,0,0,0,0,0,1\n"
+        f"{LABEL_HEADER}{MASKED},1,0,1,0,0,1,0,0\n{PLAIN},1,0,0,0,0,0,0,1\n"
         f"{BROKEN},1,1,1,1,1,1,1,1\n"
     )
     (folder / "train_bounding_boxes.csv").write_text(

@@ -15,7 +15,6 @@ from support import dicom_studies
 
 STUDIES = 16
 SLICES = 10
-HEADER = "StudyInstanceUID,patient_overall,C1,C2,C3,C4,C5,C6,C7\n"
 
 
 def write_store(folder: Path, edit_label: str = "") -> Stores:
@@ -41,7 +40,7 @@ def write_store(folder: Path, edit_label: str = "") -> Stores:
         counts[group] += 1
         label = (counts[group] + (record.study_uid == edit_label)) % 2
         rows += f"{record.study_uid},{label},{label},0,0,0,0,0,0\n"
-    (source / "train.csv").write_text(HEADER + rows)
+    (source / "train.csv").write_text(dicom_studies.LABEL_HEADER + rows)
     write_studies_table(stores, Sources([Source(source)]))
     return stores
 

@@ -1,8 +1,6 @@
 """Conversions and commands as the S3 tests start them, and what they compare."""
 
 import io
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -50,17 +48,6 @@ def convert(
     tasks = [StudyTask(folder, stores) for folder in Source(source).require().studies()]
     outcomes = convert_studies(tasks, executor or InlineExecutor())
     return {outcome.study_uid: outcome for outcome in outcomes}
-
-
-def csfd(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process of its own."""
-    return subprocess.run(
-        [Path(sys.executable).with_name("csfd"), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
 
 
 def rows_of(raw: bytes) -> pa.Table:

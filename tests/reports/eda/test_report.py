@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from support.dicom_studies import LABEL_HEADER
 from support.eda_source import (
     BOXES,
     BROKEN,
-    LABELS,
     MASKED,
     PLAIN,
     UNLABELLED,
@@ -262,7 +262,7 @@ def test_studies_without_fractures_give_a_page(
     source: Path, sources: Sources, stores: Stores
 ) -> None:
     rows = "".join(f"{uid},0,0,0,0,0,0,0,0\n" for uid in (MASKED, PLAIN, UNLABELLED))
-    (source / "train.csv").write_text(LABELS + rows)
+    (source / "train.csv").write_text(LABEL_HEADER + rows)
     fill(stores, sources)
     report = write_eda_report(sources, stores)
     assert "0 of 3 studies (0.0 %" in sentences_of(report)["fracture_share"]
