@@ -259,6 +259,7 @@ def test_a_study_is_dropped_alone(tmp_path: Path) -> None:
     assert history.versions(UID) == []
 
 
+@pytest.mark.slow
 @settings(
     max_examples=30,
     deadline=None,

@@ -16,5 +16,5 @@ def csfd(*arguments: object, **environment: str) -> subprocess.CompletedProcess[
         text=True,
         check=False,
         env={**os.environ, "COLUMNS": "200", **environment},
-        timeout=120,
+        timeout=280,  # less than a test may take
     )
