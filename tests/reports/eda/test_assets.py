@@ -43,7 +43,7 @@ def test_figures_and_film_are_in_dagster_and_mlflow(
 ) -> None:
     from mlflow import MlflowClient
 
-    with dg.DagsterInstance.ephemeral() as instance:
+    with dg.instance_for_test() as instance:
         found = explore(defs, instance)
     report, film = found["eda_report"], found["mask_overlay_video"]
     figures = {name for name in report if name.startswith("figure_")}
@@ -74,7 +74,7 @@ def test_figures_and_film_are_in_dagster_and_mlflow(
 def test_numbers_move_when_a_study_is_added(
     defs: dg.Definitions, stores: Stores, sources: Sources, source: Path
 ) -> None:
-    with dg.DagsterInstance.ephemeral() as instance:
+    with dg.instance_for_test() as instance:
         before = explore(defs, instance)
         add_images(source, "1.2.826.0.1.3680043.29", 9)
         fill(stores, sources)
@@ -86,7 +86,7 @@ def test_numbers_move_when_a_study_is_added(
 
 
 def test_empty_store_is_no_failure(defs: dg.Definitions) -> None:
-    with dg.DagsterInstance.ephemeral() as instance:
+    with dg.instance_for_test() as instance:
         found = explore(defs, instance)
     assert found["mask_overlay_video"]["outcome"].value == "no study has images"
     assert "needs images" in str(found["eda_report"]["slices"].value)
@@ -100,7 +100,7 @@ def test_both_are_asked_for_when_the_table_has_been_built(
         defs,
         asset_selection=dg.AssetSelection.groups("eda"),
     )
-    with dg.DagsterInstance.ephemeral() as instance:
+    with dg.instance_for_test() as instance:
         first = evaluate(instance)
         assert first.total_requested == 0
         table = dg.AssetMaterialization(dg.AssetKey("metadata_table"))
