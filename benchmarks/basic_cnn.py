@@ -120,9 +120,8 @@ def _prepare(phantoms: PhantomConfig) -> Stores:
     sources = Sources([Source(source)])
     write_studies_table(stores, sources)
     model = read_bundle(builtin_location())
-    facts = {"fold": FOLD, "training_studies": {}, "validation_studies": {}}
-    own = replace(model, facts={**model.facts, **facts, "inputs": "general model"})
-    write_bundle(ModelStore(stores.root).of_fold(FOLD), own)
+    card = model.card.model_copy(update={"fold": FOLD, "inputs": "general model"})
+    write_bundle(ModelStore(stores.root).of_fold(FOLD), replace(model, card=card))
     uids = stores.metadata.study_uids()
     for make in (
         MaskMaker(stores).make,

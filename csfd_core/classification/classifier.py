@@ -11,9 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from csfd_core.classification.config import ClassifierConfig
+from csfd_core.classification.validation import Logits
 from csfd_core.classification.vertebrae import Vertebra
 from csfd_core.learning.checkpoint import Weights
-from csfd_core.learning.loop import Logits, OnEpoch, Trained
+from csfd_core.learning.loop import OnEpoch, Trained
 from csfd_core.store.crops import CropStore
 from csfd_core.store.locations import Location
 
@@ -36,6 +37,11 @@ class TrainingSet:
     training: pd.DataFrame
     validation: pd.DataFrame
     folder: Path
+
+    @property
+    def validation_labels(self) -> npt.NDArray[np.int64]:
+        """Labels of the validation vertebrae, 0 or 1, shape (N,)."""
+        return self.validation["label"].to_numpy(dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,9 +152,9 @@ def require_same_shapes(now: Weights, given: Weights, name: str) -> None:
             f"The weights of {name} belong to another network: it has {len(now)} "
             f"arrays, the file {len(given)}. Train it again."
         )
-    for index, (own, other) in enumerate(zip(now, given, strict=True)):
-        if own.shape != other.shape:
+    for index, (array, other) in enumerate(zip(now, given, strict=True)):
+        if array.shape != other.shape:
             raise StoreError(
                 f"The weights of {name} belong to another network: array {index} has "
-                f"the shape {own.shape}, in the file {other.shape}. Train it again."
+                f"the shape {array.shape}, in the file {other.shape}. Train it again."
             )

@@ -7,8 +7,6 @@ that it has not seen). Nothing in these files is code.
 
 import hashlib
 import io
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,7 +16,9 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from csfd_core.classification.card import ClassifierCard, What
 from csfd_core.errors import StoreError
+from csfd_core.learning.checkpoint import Weights
 from csfd_core.store import paths
 from csfd_core.store.locations import Location
 from csfd_core.store.parquet import read_parquet, write_parquet
@@ -26,21 +26,17 @@ from csfd_core.store.parquet import read_parquet, write_parquet
 CARD: Final = "card.json"
 WEIGHTS: Final = "weights.npz"
 PREDICTIONS: Final = "predictions.parquet"
-VALIDATION: Final = "validation"  # of the held-out fold: calibrates, chooses thresholds
-TEST: Final = "test"  # the locked set: is only ever scored
 _SCHEMA: Final = pa.schema(
     [
         pa.field("study_uid", pa.string(), nullable=False),
         pa.field("patient", pa.string(), nullable=False),
         pa.field("level", pa.string(), nullable=False),  # C1 ... C7, patient_overall
         pa.field("label", pa.int8()),  # null: unlabelled
-        pa.field("group", pa.string(), nullable=False),  # VALIDATION or TEST
+        pa.field("group", pa.string(), nullable=False),  # a Split, not of training
         pa.field("logit", pa.float64()),  # of the network; null: the level is not seen
         pa.field("probability", pa.float64(), nullable=False),  # calibrated
     ]
 )
-
-Weights = Sequence[npt.NDArray[np.floating]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +46,7 @@ class FoldResult:
     Attributes:
         model: Name in the registry of backbones.
         fold: The fold that it was trained without.
-        card: How it was made; see ``ClassifierStore``.
+        card: How it was made.
         predictions: One row per study and level, and ``patient_overall``: columns
             ``study_uid``, ``patient``, ``level``, ``label``, ``group``, ``logit``,
             ``probability``.
@@ -58,18 +54,18 @@ class FoldResult:
 
     model: str
     fold: int
-    card: Mapping[str, Any]
+    card: ClassifierCard
     predictions: pd.DataFrame
 
     @property
-    def thresholds(self) -> dict[str, float]:
+    def thresholds(self) -> dict[What, float]:
         """Operating points chosen on validation: ``vertebra`` and ``overall``."""
-        return {k: float(v["threshold"]) for k, v in self.card["thresholds"].items()}
+        return {what: point.threshold for what, point in self.card.thresholds.items()}
 
     @property
     def epochs(self) -> pd.DataFrame:
         """One row per epoch; NaN where a score was undefined."""
-        return pd.DataFrame(list(self.card.get("history") or []), dtype=float)
+        return pd.DataFrame(list(self.card.history), dtype=float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +73,6 @@ class ClassifierStore:
     """Classifiers under one store location.
 
     ``folder`` is that of the newest, or of a frozen version (``registry.frozen``).
-
-    The card holds: ``model``, ``model_id``, ``fold``, ``inputs``, ``profile``,
-    ``seed``, ``weights`` (what the backbone started from), ``parameters``,
-    ``disk_bytes``, ``train_s``, ``ms_per_study``, ``history`` (one row per epoch:
-    ``epoch``, ``loss``, ``accuracy``, ``val_loss``, ``val_accuracy``, ``seconds``),
-    ``calibration`` and ``thresholds`` (each for ``vertebra`` and ``overall``),
-    ``prevalence`` (of each level among the training studies), ``crop``,
-    ``training_studies``, ``validation_studies`` and ``test_studies`` (UID to content
-    hash), ``label_digests`` (of training and validation studies: one character per
-    level, see ``trained_labels``), ``trained_at`` (UTC), ``weights_sha256``,
-    ``data_kind``, ``code_version``, ``lock_sha256`` (of the pinned versions that it was
-    trained with) and ``mlflow_run_id``. What is undefined, such as an AUC of one class
-    only, is null: JSON knows no NaN.
     """
 
     location: Location
@@ -109,10 +92,21 @@ class ClassifierStore:
             if fold.isdigit() and self.of_fold(model, int(fold)).exists(CARD)
         )
 
-    def card(self, model: str, fold: int) -> dict[str, Any] | None:
-        """Return the card of a classifier, ``None`` where there is none."""
-        place = self.of_fold(model, fold)
-        return dict(json.loads(place.read(CARD))) if place.exists(CARD) else None
+    def card(self, model: str, fold: int) -> ClassifierCard | None:
+        """Return the card of a classifier, ``None`` where there is none.
+
+        Raises:
+            StoreError: If it is of a newer csfd, or no card.
+        """
+        location = self.of_fold(model, fold)
+        if not location.exists(CARD):
+            return None
+        return ClassifierCard.from_json(location.read(CARD), model=model, fold=fold)
+
+    def cards(self, models: Sequence[str]) -> list[ClassifierCard]:
+        """Return the cards of all folds of the named models."""
+        cards = [self.card(name, fold) for name in models for fold in self.folds(name)]
+        return [card for card in cards if card is not None]
 
     def result(self, model: str, fold: int) -> FoldResult:
         """Return a classifier without its weights.
@@ -132,11 +126,11 @@ class ClassifierStore:
 
     def results(self, models: Sequence[str]) -> dict[str, list[FoldResult]]:
         """Return the classifiers of each named model that has any."""
-        found = {
+        by_model = {
             model: [self.result(model, fold) for fold in self.folds(model)]
             for model in models
         }
-        return {model: results for model, results in found.items() if results}
+        return {model: results for model, results in by_model.items() if results}
 
     def read_weights(self, model: str, fold: int) -> list[npt.NDArray[np.float32]]:
         """Return the weights of a classifier in the order of its network."""
@@ -146,49 +140,26 @@ class ClassifierStore:
 
     def write(
         self,
-        model: str,
-        fold: int,
+        card: ClassifierCard,
         weights: Weights,
         predictions: Sequence[Mapping[str, Any]],
-        card: Mapping[str, Any],
-    ) -> dict[str, Any]:
+    ) -> ClassifierCard:
         """Keep a classifier, its card last; return the card with its size on disk."""
-        place = self.of_fold(model, fold)
+        if card.fold is None:
+            raise ValueError(f"The card of {card.model_id} names no fold.")
+        location = self.of_fold(card.model, card.fold)
         sink = io.BytesIO()
         arrays = {f"{index:04d}": _small(w) for index, w in enumerate(weights)}
         np.savez(sink, **arrays)  # type: ignore[arg-type]  # a savez option is no array
         table = pa.Table.from_pylist([dict(row) for row in predictions], schema=_SCHEMA)
-        place.write(WEIGHTS, sink.getvalue())
-        write_parquet(place, PREDICTIONS, table, {"model_id": card["model_id"]})
+        location.write(WEIGHTS, sink.getvalue())
+        write_parquet(location, PREDICTIONS, table, {"model_id": card.model_id})
         content = sink.getvalue()
         digest = hashlib.sha256(content).hexdigest()
-        kept = {**card, "disk_bytes": len(content), "weights_sha256": digest}
-        text = json.dumps(_known(kept), indent=2, sort_keys=True, allow_nan=False)
-        place.write(CARD, f"{text}\n".encode())
-        return kept
-
-
-def learnt_from(card: Mapping[str, Any]) -> set[str]:
-    """Return the studies that a classifier was trained, stopped or calibrated on."""
-    names = ("training_studies", "validation_studies")
-    return {str(uid) for name in names for uid in card[name]}
-
-
-def age_of(card: Mapping[str, Any]) -> tuple[str, int]:
-    """Return what the newest card has the most of.
-
-    Of cards without a date, the newest is the one that has learnt from most studies.
-    """
-    return str(card.get("trained_at", "")), len(learnt_from(card))
-
-
-def _known(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
-    """Return JSON values with ``None`` for all numbers that are not finite."""
-    if isinstance(value, Mapping):
-        return {key: _known(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_known(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        of_file = {"disk_bytes": len(content), "weights_sha256": digest}
+        card = card.model_copy(update=of_file)
+        location.write(CARD, card.to_json())
+        return card
 
 
 def _small(values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:

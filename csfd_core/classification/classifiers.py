@@ -1,4 +1,4 @@
-"""Every classifier by name. A new backbone of Keras joins with one module and one line.
+"""Every classifier by name. A new backbone of Keras joins with one entry of its table.
 
 Nothing heavy is imported here: assets are named after these classifiers.
 """
@@ -7,27 +7,18 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
+from csfd_core.classification.basic_cnn.network import NAME as BASIC_CNN
 from csfd_core.classification.basic_cnn.network import BasicCnn
 from csfd_core.classification.classifier import Classifier, CropShape
 from csfd_core.classification.config import ClassifierConfig
-from csfd_core.classification.transfer.backbone import (
-    Application,
-    BackboneClassifier,
-)
-from csfd_core.classification.transfer.efficientnet_b5 import EFFICIENTNET_B5
-from csfd_core.classification.transfer.inception_v3 import INCEPTION_V3
-from csfd_core.classification.transfer.resnet50 import RESNET50
+from csfd_core.classification.transfer.applications import APPLICATIONS
+from csfd_core.classification.transfer.backbone import BackboneClassifier
 from csfd_core.errors import SettingsError
 from csfd_core.store.locations import Location
 
-_APPLICATIONS: Final[tuple[Application, ...]] = (
-    INCEPTION_V3,
-    RESNET50,
-    EFFICIENTNET_B5,
-)
 CLASSIFIERS: Final[Mapping[str, Callable[..., Classifier]]] = {
-    "basic_cnn": BasicCnn,
-    **{spec.name: partial(BackboneClassifier, spec) for spec in _APPLICATIONS},
+    BASIC_CNN: BasicCnn,
+    **{spec.name: partial(BackboneClassifier, spec) for spec in APPLICATIONS},
 }
 
 

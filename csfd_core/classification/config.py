@@ -52,24 +52,14 @@ class ClassifierConfig:
                 f"{self.patience}, {self.fine_tune_epochs}."
             )
 
-    def to_note(self) -> dict[str, Any]:
-        """Return the settings as JSON values."""
-        return {**asdict(self), "filters": list(self.filters)}
-
     def identity(self, *, has_backbone: bool) -> dict[str, Any]:
-        """Return the settings that one kind of classifier depends on, as JSON values.
+        """Return the settings that one kind of classifier depends on.
 
         Args:
             has_backbone: It is a head on a backbone, and not the basic CNN.
         """
         others = _OF_PATCHES if has_backbone else _OF_BACKBONES
-        return {name: v for name, v in self.to_note().items() if name not in others}
-
-    @classmethod
-    def from_note(cls, note: dict[str, Any]) -> "ClassifierConfig":
-        """Return the settings that ``to_note`` gave, now or before there were views."""
-        known = {"average_views": False, **note}
-        return cls(**{**known, "filters": tuple(note["filters"])})
+        return {name: v for name, v in asdict(self).items() if name not in others}
 
 
 _OF_PATCHES: Final = frozenset(
@@ -128,11 +118,11 @@ def settings_of(
         raise SettingsError(
             f"There is no profile {profile!r}. Use {' or '.join(CLASSIFIER_PROFILES)}."
         )
-    own = CLASSIFIER_PROFILES[profile]
+    settings = CLASSIFIER_PROFILES[profile]
     return replace(
-        own,
+        settings,
         seed=seed,
-        epochs=epochs or own.epochs,
-        steps_per_epoch=steps_per_epoch or own.steps_per_epoch,
-        weights=weights or own.weights,
+        epochs=epochs or settings.epochs,
+        steps_per_epoch=steps_per_epoch or settings.steps_per_epoch,
+        weights=weights or settings.weights,
     )

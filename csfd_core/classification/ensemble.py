@@ -6,11 +6,12 @@ With one fold trained it is that model alone.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from csfd_core.classification.card import WHATS, ClassifierCard
 from csfd_core.classification.classifier import Classifier
 from csfd_core.classification.probabilities import (
     Calibrated,
@@ -33,7 +34,7 @@ class Ensemble:
 
     name: str
     members: Sequence[Classifier]
-    cards: Sequence[Mapping[str, Any]]
+    cards: Sequence[ClassifierCard]
     version: int | None = None  # in MLflow's registry; None: the newest training
     notice: str = ""  # what a user must know of how it was chosen
 
@@ -45,26 +46,24 @@ class Ensemble:
     @property
     def crop(self) -> CropConfig:
         """How the vertebrae must be cut for it."""
-        return CropConfig.from_note(self.cards[0]["crop"])
+        return CropConfig.from_note(self.cards[0].crop)
 
     @property
     def model_ids(self) -> list[str]:
         """Identity of each member."""
-        return [str(card["model_id"]) for card in self.cards]
+        return [card.model_id for card in self.cards]
 
     @property
     def data_kind(self) -> DataKind:
         """What it was trained on."""
-        return DataKind.joined(card["data_kind"] for card in self.cards)
+        return DataKind.joined(card.data_kind for card in self.cards)
 
     @property
     def thresholds(self) -> dict[str, float]:
         """Operating points: the mean of the members'."""
         return {
-            key: ensemble_threshold(
-                [card["thresholds"][key]["threshold"] for card in self.cards]
-            )
-            for key in ("vertebra", "overall")
+            key: ensemble_threshold([c.thresholds[key].threshold for c in self.cards])
+            for key in WHATS
         }
 
     def predict(self, vertebrae: Mapping[str, Vertebra]) -> dict[str, float]:
@@ -72,15 +71,15 @@ class Ensemble:
 
         A vertebra that is not given has the prevalence of its level.
         """
-        found: list[npt.NDArray[np.float64]] = []
+        probabilities: list[npt.NDArray[np.float64]] = []
         levels = [name for name in LEVEL_NAMES if name in vertebrae]
         for member, card in zip(self.members, self.cards, strict=True):
             logits = np.full((1, len(LEVEL_NAMES)), np.nan)
             if levels:
-                places = [LEVEL_NAMES.index(name) for name in levels]
-                logits[0, places] = member.logits([vertebrae[name] for name in levels])
-            found.append(probabilities_of(Calibrated.of(card), logits)[0])
-        mean = np.mean(found, axis=0)
+                columns = [LEVEL_NAMES.index(name) for name in levels]
+                logits[0, columns] = member.logits([vertebrae[name] for name in levels])
+            probabilities.append(probabilities_of(Calibrated.of(card), logits)[0])
+        mean = np.mean(probabilities, axis=0)
         return {name: float(p) for name, p in zip(LABEL_COLUMNS, mean, strict=True)}
 
 

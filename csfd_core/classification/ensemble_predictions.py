@@ -9,20 +9,20 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from csfd_core.classification.classifier_store import TEST, FoldResult
+from csfd_core.classification.card import What
+from csfd_core.classification.classifier_store import FoldResult
+from csfd_core.learning.splits import Split, learnt_among
 from csfd_core.vocabulary import LABEL_COLUMNS, OVERALL
 
 Results = Mapping[str, Sequence[FoldResult]]
-What = Literal["vertebra", "overall"]
 Vector = npt.NDArray[np.float64]
 
-WHATS: Final[tuple[What, ...]] = ("vertebra", "overall")
 UNSEEN_COUNT: Final = 5
 _SALT: Final = "csfd shown test studies:"
 _UNLABELLED: Final = -1
@@ -89,25 +89,17 @@ def comparable_studies(results: Results) -> set[str]:
 
 def left_out_studies(results: Results) -> list[str]:
     """Return the test studies that some fold lacks or has other labels of."""
-    known = {
+    tested = {
         uid for folds in results.values() for fold in folds for uid in _facts_of(fold)
     }
-    return sorted(known - comparable_studies(results))
+    return sorted(tested - comparable_studies(results))
 
 
 def leaked_studies(results: Results) -> list[str]:
     """Return the test studies that some fold was trained or calibrated on: none."""
-    used = {
-        uid
-        for folds in results.values()
-        for fold in folds
-        for name in ("training_studies", "validation_studies")
-        for uid in fold.card.get(name) or {}
-    }
-    tested = {
-        uid for folds in results.values() for fold in folds for uid in _facts_of(fold)
-    }
-    return sorted(used & tested)
+    every = [fold for folds in results.values() for fold in folds]
+    tested = {uid for fold in every for uid in _facts_of(fold)}
+    return sorted(learnt_among([fold.card for fold in every], tested))
 
 
 def rows_of(predictions: pd.DataFrame, model: str, what: What) -> Rows:
@@ -205,19 +197,19 @@ def _numbers(column: "pd.Series[Any]") -> Vector:
 
 
 def _of_test(fold: FoldResult) -> pd.DataFrame:
-    return fold.predictions[fold.predictions["group"] == TEST]
+    return fold.predictions[fold.predictions["group"] == Split.TEST]
 
 
 def _facts_of(fold: FoldResult) -> dict[str, set[tuple[str, str, int]]]:
     """Return level, patient and label of each row, by test study."""
     frame = _of_test(fold)
     labels = frame["label"].astype("Float64").fillna(_UNLABELLED).astype(int)
-    found: dict[str, set[tuple[str, str, int]]] = {}
+    by_study: dict[str, set[tuple[str, str, int]]] = {}
     for uid, *facts in zip(
         frame["study_uid"], frame["level"], frame["patient"], labels, strict=True
     ):
-        found.setdefault(str(uid), set()).add((facts[0], facts[1], facts[2]))
-    return found
+        by_study.setdefault(str(uid), set()).add((facts[0], facts[1], facts[2]))
+    return by_study
 
 
 def _mean_of_folds(

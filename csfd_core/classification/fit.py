@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,10 +22,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from csfd_core.classification.basic_cnn.network import NAME as BASIC_CNN
+from csfd_core.classification.card import ClassifierCard
 from csfd_core.classification.classifier import Classifier, CropShape, TrainingSet
 from csfd_core.classification.classifier_store import (
-    TEST,
-    VALIDATION,
     ClassifierStore,
     FoldResult,
 )
@@ -37,7 +35,9 @@ from csfd_core.classification.probabilities import Calibrated, probabilities_of
 from csfd_core.classification.trained_labels import label_words
 from csfd_core.classification.vertebrae import read_vertebrae
 from csfd_core.errors import StoreError
+from csfd_core.learning.checkpoint import checkpoint_folder
 from csfd_core.learning.loop import OnEpoch, Trained
+from csfd_core.learning.splits import Split, is_in_split
 from csfd_core.settings import lock_digest
 from csfd_core.store import paths
 from csfd_core.store.stores import Stores
@@ -57,23 +57,25 @@ class ClassifierFit:
     manifest: Manifest
     inputs: str
 
+    def rows(self, split: Split) -> pd.DataFrame:
+        """Return the usable vertebrae that are for this."""
+        usable = self.manifest.usable
+        return usable[is_in_split(usable, split, self.fold)]
+
     @property
     def training(self) -> pd.DataFrame:
         """Rows to learn from."""
-        rows = self.manifest.usable
-        return rows[~rows["is_test"] & (rows["fold"] != self.fold)]
+        return self.rows(Split.TRAINING)
 
     @property
     def validation(self) -> pd.DataFrame:
         """Rows of the held-out fold."""
-        rows = self.manifest.usable
-        return rows[~rows["is_test"] & (rows["fold"] == self.fold)]
+        return self.rows(Split.VALIDATION)
 
     @property
     def test(self) -> pd.DataFrame:
         """Rows of the locked test set."""
-        rows = self.manifest.usable
-        return rows[rows["is_test"]]
+        return self.rows(Split.TEST)
 
 
 def plan_classifier(
@@ -103,7 +105,7 @@ def plan_classifier(
 def is_current(stores: Stores, fit: ClassifierFit) -> bool:
     """Say whether the store holds the very model that a training would give."""
     card = ClassifierStore(stores.root).card(fit.name, fit.fold)
-    return card is not None and card.get("inputs") == fit.inputs
+    return card is not None and card.inputs == fit.inputs
 
 
 def fit_classifier(
@@ -126,7 +128,7 @@ def fit_classifier(
     """
     if reason := why_untrainable(fit):
         raise StoreError(reason)
-    folder = checkpoint_folder(stores, fit)
+    folder = checkpoint_folder(stores.root, fit.inputs)
     classifier = open_classifier(
         fit.name, fit.config, CropShape.of(fit.manifest.crop), stores.root
     )
@@ -141,18 +143,16 @@ def fit_classifier(
     trained = classifier.train(data, on_epoch)
     seconds = time.monotonic() - begun
     rows, calibrated = _predict(stores, fit, classifier)
-    card = {
-        **_facts(fit, trained, start),
-        "train_s": round(seconds, 1),
-        "ms_per_study": _time_of_study(stores, fit, classifier),
-        "parameters": classifier.parameters,
-        "calibration": calibrated.calibration_note(),
-        "thresholds": calibrated.threshold_note(),
-        "prevalence": calibrated.prevalence,
-        "mlflow_run_id": run_id,
-    }
+    card = _card(fit, trained, start, calibrated).model_copy(
+        update={
+            "train_s": round(seconds, 1),
+            "ms_per_study": _time_of_study(stores, fit, classifier),
+            "parameters": classifier.parameters,
+            "mlflow_run_id": run_id,
+        }
+    )
     store = ClassifierStore(stores.root)
-    store.write(fit.name, fit.fold, classifier.get_weights(), rows, card)
+    store.write(card, classifier.get_weights(), rows)
     shutil.rmtree(folder, ignore_errors=True)
     return store.result(fit.name, fit.fold)
 
@@ -178,23 +178,15 @@ def open_trained(
         raise StoreError(
             f"The store has no {name} of fold {fold}. Materialize {name} first."
         )
-    config = ClassifierConfig.from_note(card["config"])
-    shape = CropShape.of(card["crop"])
-    classifier = open_classifier(name, config, shape, stores.root)
-    digest = classifier.start()["digest"]
-    if digest != card["start"]["digest"]:
+    shape = CropShape.of(card.crop)
+    classifier = open_classifier(name, card.config, shape, stores.root)
+    if classifier.start()["digest"] != card.start["digest"]:
         raise StoreError(
-            f"The weights that {name} started from ({config.weights}) are not what "
+            f"The weights that {name} started from ({card.weights}) are not what "
             "they were when it was trained. Bring them back, or train it again."
         )
     classifier.set_weights(store.read_weights(name, fold))
     return classifier
-
-
-def checkpoint_folder(stores: Stores, fit: ClassifierFit) -> Path:
-    """Return where a running training keeps its state: on this machine's disk."""
-    name = hashlib.sha256(f"{stores.root} {fit.inputs}".encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / "csfd-training" / name
 
 
 def why_untrainable(fit: ClassifierFit) -> str | None:
@@ -218,7 +210,7 @@ def _predict(
     stores: Stores, fit: ClassifierFit, classifier: Classifier
 ) -> tuple[list[dict[str, Any]], Calibrated]:
     """Calibrate on the held-out fold; return the rows of it and of the test set."""
-    groups = {VALIDATION: fit.validation, TEST: fit.test}
+    groups = {Split.VALIDATION: fit.validation, Split.TEST: fit.test}
     tables = {
         name: _wide(
             rows, classifier.stored_logits(stores.crops, rows), fit.manifest.table
@@ -226,8 +218,8 @@ def _predict(
         for name, rows in groups.items()
     }
     calibrated = Calibrated.fit(
-        tables[VALIDATION].logits,
-        tables[VALIDATION].labels,
+        tables[Split.VALIDATION].logits,
+        tables[Split.VALIDATION].labels,
         prevalence=_prevalence(fit.training),
     )
     rows = []
@@ -264,16 +256,16 @@ class _Wide:
 def _wide(rows: pd.DataFrame, logits: npt.ArrayLike, table: pd.DataFrame) -> _Wide:
     """Turn vertebrae into studies; labels also of vertebrae that were not found."""
     studies = sorted(rows["study_uid"].unique())
-    found = rows.assign(logit=np.asarray(logits, dtype=float)).pivot_table(
+    wide = rows.assign(logit=np.asarray(logits, dtype=float)).pivot_table(
         index="study_uid", columns="level", values="logit", dropna=False
     )
-    found = found.reindex(index=studies, columns=list(LEVEL_NAMES))
-    own = table[table["study_uid"].isin(studies)]
-    patients = own.drop_duplicates("study_uid").set_index("study_uid")["patient"]
+    wide = wide.reindex(index=studies, columns=list(LEVEL_NAMES))
+    listed = table[table["study_uid"].isin(studies)]
+    patients = listed.drop_duplicates("study_uid").set_index("study_uid")["patient"]
     return _Wide(
         study_uids=studies,
         patients=[str(patients[uid]) for uid in studies],
-        logits=found.to_numpy(dtype=float),
+        logits=wide.to_numpy(dtype=float),
         labels=labels_of(table, studies).to_numpy(dtype=float),
     )
 
@@ -285,45 +277,53 @@ def _prevalence(training: pd.DataFrame) -> dict[str, float]:
     """
     shares = {}
     for level in LEVEL_NAMES:
-        own = training.loc[training["level"] == level, "label"]
-        shares[level] = (float(own.sum()) + 1) / (len(own) + 2)
+        of_level = training.loc[training["level"] == level, "label"]
+        shares[level] = (float(of_level.sum()) + 1) / (len(of_level) + 2)
     studies = training.groupby("study_uid")["label"].max()
     return {OVERALL: (float(studies.sum()) + 1) / (len(studies) + 2), **shares}
 
 
-def _facts(
-    fit: ClassifierFit, trained: Trained, start: Mapping[str, Any]
-) -> dict[str, Any]:
-    def contents(rows: pd.DataFrame) -> dict[str, str]:
-        pairs = rows.drop_duplicates("study_uid")
+def _card(
+    fit: ClassifierFit,
+    trained: Trained,
+    start: Mapping[str, str],
+    calibrated: Calibrated,
+) -> ClassifierCard:
+    def contents(split: Split) -> dict[str, str]:
+        pairs = fit.rows(split).drop_duplicates("study_uid")
         return dict(zip(pairs["study_uid"], pairs["content_hash"], strict=True))
 
-    learnt = {**contents(fit.training), **contents(fit.validation)}
+    training, validation = contents(Split.TRAINING), contents(Split.VALIDATION)
     table = fit.manifest.table
-    return {
-        "model": fit.name,
-        "model_id": f"{fit.name}-fold{fit.fold}-{fit.inputs[:12]}",
-        "fold": fit.fold,
-        "inputs": fit.inputs,
-        "profile": fit.config.profile,
-        "seed": fit.config.seed,
-        "config": fit.config.to_note(),
-        "start": dict(start),
-        "weights": str(start["weights"]),
-        "crop": dict(fit.manifest.crop),
-        "history": trained.history,
-        "best_epoch": trained.best_epoch,
-        "stopped": trained.stopped,
-        "training_studies": contents(fit.training),
-        "validation_studies": contents(fit.validation),
-        "test_studies": contents(fit.test),
-        "label_digests": label_words(table[table["study_uid"].isin(learnt)]),
-        "trained_at": datetime.now(UTC).isoformat("T", "seconds"),
-        "manifest": fit.manifest.inputs,
-        "data_kind": fit.manifest.data_kind,
-        "code_version": CODE_VERSION,
-        "lock_sha256": lock_digest(),
-    }
+    return ClassifierCard(
+        model=fit.name,
+        model_id=f"{fit.name}-fold{fit.fold}-{fit.inputs[:12]}",
+        fold=fit.fold,
+        inputs=fit.inputs,
+        config=fit.config,
+        start=dict(start),
+        crop=dict(fit.manifest.crop),
+        history=tuple(trained.history),
+        best_epoch=trained.best_epoch,
+        stopped=trained.stopped,
+        training_studies=training,
+        validation_studies=validation,
+        test_studies=contents(Split.TEST),
+        label_digests=label_words(
+            table[table["study_uid"].isin({*training, *validation})]
+        ),
+        trained_at=datetime.now(UTC).isoformat("T", "seconds"),
+        manifest=fit.manifest.inputs,
+        data_kind=fit.manifest.data_kind,
+        calibration={"vertebra": calibrated.vertebra, "overall": calibrated.overall},
+        thresholds={
+            "vertebra": calibrated.vertebra_point,
+            "overall": calibrated.overall_point,
+        },
+        prevalence=dict(calibrated.prevalence),
+        code_version=CODE_VERSION,
+        lock_sha256=lock_digest(),
+    )
 
 
 def _time_of_study(stores: Stores, fit: ClassifierFit, classifier: Classifier) -> float:

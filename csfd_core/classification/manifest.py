@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from csfd_core.data_kind import DataKind
 from csfd_core.errors import StoreError
 from csfd_core.evaluation.folds import assign_folds
+from csfd_core.learning.splits import Split
 from csfd_core.store import paths
 from csfd_core.store.locations import Location
 from csfd_core.store.parquet import read_note, read_parquet, write_parquet
@@ -86,13 +87,13 @@ def write_manifest(stores: Stores, wanted: Mapping[str, Any]) -> Manifest:
     folds = assign_folds(studies)
     rows: list[dict[str, Any]] = []
     pairs = zip(studies.itertuples(), folds.itertuples(), strict=True)
-    for study, place in pairs:
+    for study, assigned in pairs:
         labels = {name: getattr(study, name) for name in LEVEL_NAMES}
         shared = {
-            "study_uid": place.study_uid,
-            "patient": place.patient,
-            "fold": place.fold,
-            "is_test": place.is_test,
+            "study_uid": assigned.study_uid,
+            "patient": assigned.patient,
+            "fold": assigned.fold,
+            "is_test": assigned.is_test,
         }
         rows += _rows_of_study(stores, shared, labels, wanted)
     table = pa.Table.from_pylist(rows, schema=_SCHEMA)
@@ -150,8 +151,8 @@ def manifest_is_current(stores: Stores, wanted: Mapping[str, Any]) -> bool:
 
 def patients_in_two_folds(table: pd.DataFrame) -> list[str]:
     """Return the patients whose rows do not all have the same fold and standing."""
-    places = table.groupby("patient")[["fold", "is_test"]].nunique().max(axis=1)
-    return sorted(str(patient) for patient in places.index[places > 1])
+    counts = table.groupby("patient")[["fold", "is_test"]].nunique().max(axis=1)
+    return sorted(str(patient) for patient in counts.index[counts > 1])
 
 
 def labels_of(table: pd.DataFrame, studies: Sequence[str]) -> pd.DataFrame:
@@ -165,8 +166,8 @@ def labels_of(table: pd.DataFrame, studies: Sequence[str]) -> pd.DataFrame:
         One row per study, columns as in ``LABEL_COLUMNS``; NaN where unknown. A study
         is fractured where any level is, and intact where all are known to be.
     """
-    own = table[table["study_uid"].isin(studies)]
-    labels = own.assign(label=own["label"].astype("Float64")).pivot_table(
+    rows = table[table["study_uid"].isin(studies)]
+    labels = rows.assign(label=rows["label"].astype("Float64")).pivot_table(
         index="study_uid", columns="level", values="label", dropna=False
     )
     labels = labels.reindex(index=list(studies), columns=list(LEVEL_NAMES))
@@ -187,7 +188,7 @@ def balance_of_folds(table: pd.DataFrame) -> pd.DataFrame:
         Columns ``fold`` (``test`` for the locked set), ``studies``, ``vertebrae``,
         ``fractured``, ``share``.
     """
-    name = table["fold"].astype(str).where(~table["is_test"], "test")
+    name = table["fold"].astype(str).where(~table["is_test"], Split.TEST)
     groups = table.assign(fold=name).groupby("fold", sort=True)
     frame = groups.agg(
         studies=("study_uid", "nunique"),
@@ -209,29 +210,29 @@ def _rows_of_study(
     note = stores.crops.read_note(study_uid)
     if note is not None and note.crop != wanted:
         note = None
-    found: dict[str, pd.DataFrame] = {}
+    by_level: dict[str, pd.DataFrame] = {}
     if note is not None:
         facts = stores.crops.read_facts(study_uid).to_pandas()
         facts["row"] = range(len(facts))
-        found = {str(name): own for name, own in facts.groupby("level")}
+        by_level = {str(name): crops for name, crops in facts.groupby("level")}
     rows = []
     for level in LEVEL_NAMES:
         label = None if pd.isna(labels[level]) else int(labels[level])
         row: dict[str, Any] = {**shared, "level": level, "label": label}
-        own = found.get(level)
-        if own is None or note is None:
+        crops = by_level.get(level)
+        if crops is None or note is None:
             reason = NO_CROPS if note is None else NOT_FOUND
             row |= {"crop_path": None, "crop_count": 0, "left_out": reason}
         else:
-            share = float(own["visible_share"].iloc[0])
-            marked = own["slice_label"]
+            share = float(crops["visible_share"].iloc[0])
+            marked = crops["slice_label"]
             row |= {
                 "crop_path": stores.crops.path(study_uid),
-                "crop_row": int(own["row"].iloc[0]),
-                "crop_count": len(own),
+                "crop_row": int(crops["row"].iloc[0]),
+                "crop_count": len(crops),
                 "content_hash": note.inputs,
                 "visible_share": share,
-                "confidence": float(own["confidence"].iloc[0]),
+                "confidence": float(crops["confidence"].iloc[0]),
                 "standing": note.standing,
                 "slice_labels": None if marked.isna().any() else marked.tolist(),
                 "left_out": _reason(label, share),

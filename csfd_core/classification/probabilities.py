@@ -1,13 +1,14 @@
 """From logits of vertebrae to calibrated probabilities of them and of the study."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import logit
 
+from csfd_core.classification.card import ClassifierCard
 from csfd_core.evaluation.calibration import (
     Calibration,
     fit_temperature,
@@ -60,11 +61,11 @@ class Calibrated:
             labels: Of patient_overall, C1..C7, shape (N, 8); NaN where unknown.
             prevalence: Of each level among the training studies.
         """
-        known = np.isfinite(logits) & np.isfinite(labels[:, 1:])
-        own_labels = labels[:, 1:][known].astype(int)
-        vertebra = fit_temperature(logits[known], own_labels)
-        found = vertebra.apply(logits)
-        raw = _overall_logit(_filled(found, prevalence))
+        is_labelled = np.isfinite(logits) & np.isfinite(labels[:, 1:])
+        level_labels = labels[:, 1:][is_labelled].astype(int)
+        vertebra = fit_temperature(logits[is_labelled], level_labels)
+        probabilities = vertebra.apply(logits)
+        raw = _overall_logit(_filled(probabilities, prevalence))
         seen = np.isfinite(labels[:, 0])
         study_labels = labels[seen, 0].astype(int)
         overall = fit_temperature(raw[seen], study_labels)
@@ -72,35 +73,20 @@ class Calibrated:
             vertebra=vertebra,
             overall=overall,
             prevalence=dict(prevalence),
-            vertebra_point=operating_point(own_labels, found[known]),
+            vertebra_point=operating_point(level_labels, probabilities[is_labelled]),
             overall_point=operating_point(study_labels, overall.apply(raw[seen])),
         )
 
     @classmethod
-    def of(cls, card: Mapping[str, Any]) -> "Calibrated":
+    def of(cls, card: ClassifierCard) -> "Calibrated":
         """Read what was fitted from the card of a classifier."""
-        calibration, points = card["calibration"], card["thresholds"]
         return cls(
-            vertebra=Calibration.from_note(calibration["vertebra"]),
-            overall=Calibration.from_note(calibration["overall"]),
-            prevalence=card["prevalence"],
-            vertebra_point=OperatingPoint.from_note(points["vertebra"]),
-            overall_point=OperatingPoint.from_note(points["overall"]),
+            vertebra=card.calibration["vertebra"],
+            overall=card.calibration["overall"],
+            prevalence=card.prevalence,
+            vertebra_point=card.thresholds["vertebra"],
+            overall_point=card.thresholds["overall"],
         )
-
-    def calibration_note(self) -> dict[str, Any]:
-        """Return the calibrations as JSON values."""
-        return {
-            "vertebra": self.vertebra.to_note(),
-            "overall": self.overall.to_note(),
-        }
-
-    def threshold_note(self) -> dict[str, Any]:
-        """Return the operating points as JSON values."""
-        return {
-            "vertebra": asdict(self.vertebra_point),
-            "overall": asdict(self.overall_point),
-        }
 
 
 def probabilities_of(calibrated: Calibrated, logits: Array) -> Array:
@@ -116,14 +102,14 @@ def probabilities_of(calibrated: Calibrated, logits: Array) -> Array:
     """
     if not len(logits):
         return np.empty((0, len(LEVEL_NAMES) + 1))
-    found = _filled(calibrated.vertebra.apply(logits), calibrated.prevalence)
-    overall = calibrated.overall.apply(_overall_logit(found))
-    return np.column_stack([overall, found])
+    levels = _filled(calibrated.vertebra.apply(logits), calibrated.prevalence)
+    overall = calibrated.overall.apply(_overall_logit(levels))
+    return np.column_stack([overall, levels])
 
 
-def _filled(found: Array, prevalence: Mapping[str, float]) -> Array:
+def _filled(probabilities: Array, prevalence: Mapping[str, float]) -> Array:
     shares = np.array([prevalence[level] for level in LEVEL_NAMES])
-    return np.where(np.isfinite(found), found, shares)
+    return np.where(np.isfinite(probabilities), probabilities, shares)
 
 
 def _overall_logit(levels: Array) -> Array:

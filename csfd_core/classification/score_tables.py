@@ -4,20 +4,19 @@
 labels do not define is NaN. Thresholds were chosen on validation studies.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from csfd_core.classification.classifier_store import TEST, VALIDATION, FoldResult
+from csfd_core.classification.card import WHATS, What
+from csfd_core.classification.classifier_store import FoldResult
 from csfd_core.classification.ensemble_predictions import (
-    WHATS,
     Results,
     Rows,
     StudyRows,
-    What,
     labelled_rows,
     rows_of,
     studies_of,
@@ -39,6 +38,7 @@ from csfd_core.evaluation.metrics import (
     score_binary,
     study_log_losses,
 )
+from csfd_core.learning.splits import Split
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL
 
 MODEL_COLUMNS: Final = (
@@ -80,10 +80,10 @@ def best_model(table: pd.DataFrame) -> str | None:
 
     Of equal losses the larger AUC per vertebra wins, then the name.
     """
-    known = table[table["competition_log_loss"].notna()]
-    if known.empty:
+    scored = table[table["competition_log_loss"].notna()]
+    if scored.empty:
         return None
-    ranked = ranking(known)
+    ranked = ranking(scored)
     return str(ranked["model"].iloc[0])
 
 
@@ -104,9 +104,9 @@ def reference_table(results: Results) -> pd.DataFrame:
     """
     predictions = test_predictions(results)
     models = predictions["model"].unique()
-    known = _prevalences(results)
+    prevalences = _prevalences(results)
     values = {
-        PREVALENCE: [known[name] for name in LABEL_COLUMNS],
+        PREVALENCE: [prevalences[name] for name in LABEL_COLUMNS],
         EVEN: [0.5 for _ in LABEL_COLUMNS],
     }
     rows = []
@@ -129,8 +129,8 @@ def levels_table(results: Results) -> pd.DataFrame:
         threshold = mean_threshold(folds, "vertebra")
         for level in LEVEL_NAMES if folds else ():
             chosen = predictions["model"].eq(model) & predictions["level"].eq(level)
-            found = labelled_rows(predictions[chosen], "vertebra")
-            scores = score_binary(found.labels, found.probabilities, threshold)
+            vertebrae = labelled_rows(predictions[chosen], "vertebra")
+            scores = score_binary(vertebrae.labels, vertebrae.probabilities, threshold)
             row = {
                 "model": model,
                 "level": level,
@@ -153,8 +153,8 @@ def confusion_table(results: Results) -> pd.DataFrame:
     for model, folds in results.items():
         for what in WHATS if folds else ():
             threshold = mean_threshold(folds, what)
-            found = rows_of(predictions, model, what)
-            counts = confusion(found, threshold)
+            labelled = rows_of(predictions, model, what)
+            counts = confusion(labelled, threshold)
             rows.append({"model": model, "of": what, "threshold": threshold, **counts})
     return pd.DataFrame(rows)
 
@@ -176,7 +176,7 @@ def folds_table(results: Results) -> pd.DataFrame:
     for model, folds in results.items():
         for fold in folds:
             row: dict[str, Any] = {"model": model, "fold": fold.fold}
-            for group in (VALIDATION, TEST):
+            for group in (Split.VALIDATION, Split.TEST):
                 row.update(_group_scores(fold, group))
             rows.append(row)
     return pd.DataFrame(rows)
@@ -185,7 +185,9 @@ def folds_table(results: Results) -> pd.DataFrame:
 def folds_summary(folds: pd.DataFrame) -> pd.DataFrame:
     """Return mean and standard deviation over folds; NaN deviation of one fold."""
     names = [
-        f"{group}_{score}" for group in (VALIDATION, TEST) for score in FOLD_SCORES
+        f"{group}_{score}"
+        for group in (Split.VALIDATION, Split.TEST)
+        for score in FOLD_SCORES
     ]
     rows = []
     for model, part in folds.groupby("model", sort=False):
@@ -283,45 +285,41 @@ def _decisions(rows: Rows, threshold: float, what: What) -> dict[str, float]:
 
 def weights_of(folds: Sequence[FoldResult]) -> str:
     """Say what the backbones of a model started from."""
-    return " + ".join(sorted({str(fold.card.get("weights")) for fold in folds}))
+    return " + ".join(sorted({fold.card.weights for fold in folds}))
 
 
 def _costs(folds: Sequence[FoldResult]) -> dict[str, float]:
-    def mean(key: str) -> float:
-        known = [
-            float(fold.card[key]) for fold in folds if fold.card.get(key) is not None
-        ]
-        return float(np.mean(known)) if known else float("nan")
-
+    cards = [fold.card for fold in folds]
     return {
-        "parameters": mean("parameters"),
-        "disk_mb": mean("disk_bytes") / 1e6,
-        "train_s": mean("train_s"),
-        "ms_per_study": mean("ms_per_study"),
+        "parameters": _mean([card.parameters for card in cards]),
+        "disk_mb": _mean([card.disk_bytes for card in cards]) / 1e6,
+        "train_s": _mean([card.train_s for card in cards]),
+        "ms_per_study": _mean([card.ms_per_study for card in cards]),
     }
+
+
+def _mean(values: Iterable[float | None]) -> float:
+    """Return the mean of what is known, NaN where nothing is."""
+    defined = [value for value in values if value is not None and not np.isnan(value)]
+    return float(np.mean(defined)) if defined else float("nan")
 
 
 def _prevalences(results: Results) -> dict[str, float]:
     """Return the share of each label among training studies, NaN where unknown."""
-    cards: list[Mapping[str, Any]] = [
-        fold.card.get("prevalence") or {}
-        for folds in results.values()
-        for fold in folds
-    ]
-    found = {}
-    for name in LABEL_COLUMNS:
-        known = [float(card[name]) for card in cards if card.get(name) is not None]
-        found[name] = float(np.mean(known)) if known else float("nan")
-    if np.isnan(found[OVERALL]):  # the card may know of levels only
-        levels = np.array([[found[name] for name in LEVEL_NAMES]])
-        found[OVERALL] = float(overall_from_levels(levels)[0])
-    return found
+    shares = [fold.card.prevalence for folds in results.values() for fold in folds]
+    means = {
+        name: _mean(of_fold.get(name) for of_fold in shares) for name in LABEL_COLUMNS
+    }
+    if np.isnan(means[OVERALL]):  # the card may know of levels only
+        levels = np.array([[means[name] for name in LEVEL_NAMES]])
+        means[OVERALL] = float(overall_from_levels(levels)[0])
+    return means
 
 
 def _group_scores(fold: FoldResult, group: str) -> dict[str, float]:
     frame = fold.predictions[fold.predictions["group"] == group]
     studies = to_study_rows(frame)
-    found: dict[str, float] = {
+    scores: dict[str, float] = {
         f"{group}_studies": len(studies.study_uids),
         f"{group}_log_loss": competition_log_loss(studies.labels, studies.probabilities)
         if len(studies.study_uids)
@@ -329,5 +327,5 @@ def _group_scores(fold: FoldResult, group: str) -> dict[str, float]:
     }
     for what in WHATS:
         rows = labelled_rows(frame, what)
-        found[f"{group}_auc_{what}"] = auroc(rows.labels, rows.probabilities)
-    return found
+        scores[f"{group}_auc_{what}"] = auroc(rows.labels, rows.probabilities)
+    return scores

@@ -1,19 +1,17 @@
 """One training of a classifier as it is recorded: progress, curves, model, datasets."""
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from csfd_core.classification.classifier_store import (
-    TEST,
-    VALIDATION,
+    CARD,
     ClassifierStore,
     FoldResult,
 )
@@ -28,6 +26,8 @@ from csfd_core.classification.fit import (
 from csfd_core.classification.manifest import read_manifest
 from csfd_core.evaluation.metrics import auroc, log_loss
 from csfd_core.learning.loop import EpochRow
+from csfd_core.learning.outcomes import TrainingOutcome
+from csfd_core.learning.splits import Split
 from csfd_core.settings import lock_file
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import OVERALL
@@ -35,16 +35,13 @@ from csfd_core.vocabulary import OVERALL
 if TYPE_CHECKING:
     from csfd_core.runtime.tracking import TrackedRun
 
-TRAINED: Final = "trained"
-UNCHANGED: Final = "unchanged"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassifierRun:
     """What came of one fold."""
 
     result: FoldResult
-    outcome: str  # TRAINED or UNCHANGED
+    outcome: TrainingOutcome  # TRAINED or UNCHANGED
     scores: Mapping[str, float]  # on the held-out fold and the locked test set
 
 
@@ -63,35 +60,36 @@ def run_classifier(
     fit = plan_classifier(name, fold, config, read_manifest(stores.root))
     if is_current(stores, fit):
         result = ClassifierStore(stores.root).result(name, fold)
-        run.log_params({"outcome": UNCHANGED, "model_id": result.card["model_id"]})
-        return ClassifierRun(result=result, outcome=UNCHANGED, scores=scores_of(result))
+        outcome = TrainingOutcome.UNCHANGED
+        run.log_params({"outcome": outcome, "model_id": result.card.model_id})
+        return ClassifierRun(result=result, outcome=outcome, scores=scores_of(result))
     run.log_params(_params(fit))
     run.log_datasets(_datasets(fit))
     result = _train(stores, fit, run)
     scores = scores_of(result)
     run.log_metrics({k: v for k, v in scores.items() if math.isfinite(v)})
     model, example = open_trained(stores, name, fold).keras_model()
-    files = {"card.json": json.dumps(result.card, indent=2).encode()}
+    files = {CARD: result.card.to_json()}
     if (lock := lock_file()).exists():
         files["requirements.lock"] = lock.read_bytes()
     run.log_model(name, model, example, files)
-    return ClassifierRun(result=result, outcome=TRAINED, scores=scores)
+    return ClassifierRun(result=result, outcome=TrainingOutcome.TRAINED, scores=scores)
 
 
 def scores_of(result: FoldResult) -> dict[str, float]:
     """Return the main scores of a classifier; NaN where one class only is there."""
-    found = {}
-    for group in (VALIDATION, TEST):
-        own = result.predictions[result.predictions["group"] == group]
-        own = own.dropna(subset=["label"])
+    scores = {}
+    for group in (Split.VALIDATION, Split.TEST):
+        labelled = result.predictions[result.predictions["group"] == group]
+        labelled = labelled.dropna(subset=["label"])
         for name, rows in (
-            ("vertebra", own[own["level"] != OVERALL]),
-            ("overall", own[own["level"] == OVERALL]),
+            ("vertebra", labelled[labelled["level"] != OVERALL]),
+            ("overall", labelled[labelled["level"] == OVERALL]),
         ):
             labels = rows["label"].to_numpy(dtype=int)
-            found[f"{group}_auc_{name}"] = auroc(labels, rows["probability"])
-            found[f"{group}_loss_{name}"] = log_loss(labels, rows["probability"])
-    return found
+            scores[f"{group}_auc_{name}"] = auroc(labels, rows["probability"])
+            scores[f"{group}_loss_{name}"] = log_loss(labels, rows["probability"])
+    return scores
 
 
 def _train(stores: Stores, fit: ClassifierFit, run: "TrackedRun") -> FoldResult:
@@ -102,8 +100,10 @@ def _train(stores: Stores, fit: ClassifierFit, run: "TrackedRun") -> FoldResult:
 
         def on_epoch(row: EpochRow) -> None:
             epoch = int(row["epoch"])
-            known = {k: v for k, v in row.items() if math.isfinite(v) and k != "epoch"}
-            run.log_metrics(known, step=epoch)
+            defined = {
+                k: v for k, v in row.items() if math.isfinite(v) and k != "epoch"
+            }
+            run.log_metrics(defined, step=epoch)
             told = f"{fit.name}, fold {fit.fold}: epoch {epoch} of {epochs}, "
             told += f"loss {row['loss']:.3f}, validation AUC {row['val_auc']:.3f}"
             progress.update(task, completed=epoch, description=told)
@@ -120,12 +120,12 @@ def _params(fit: ClassifierFit) -> dict[str, Any]:
         "training_fractured": int(rows["label"].sum()),
         "validation_vertebrae": len(fit.validation),
         "test_vertebrae": len(fit.test),
-        **fit.config.to_note(),
+        **asdict(fit.config),
     }
 
 
 def _datasets(fit: ClassifierFit) -> dict[str, tuple[str, str]]:
-    groups = {"training": fit.training, VALIDATION: fit.validation, TEST: fit.test}
+    groups = {split: fit.rows(split) for split in Split}
     return {
         name: (f"manifest {name}, fold {fit.fold}", _digest(rows))
         for name, rows in groups.items()

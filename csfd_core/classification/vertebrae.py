@@ -38,15 +38,15 @@ def read_vertebrae(
         crops: The store.
         rows: With the columns ``study_uid`` and ``level``, as in the manifest.
     """
-    for study_uid, own in rows.groupby("study_uid", sort=False):
+    for study_uid, of_study in rows.groupby("study_uid", sort=False):
         uid = str(study_uid)
         facts = crops.read_facts(uid).to_pandas()
         pixels = {name: (images, masks) for name, images, masks in crops.levels(uid)}
-        for place, level in zip(own.index, own["level"], strict=True):
+        for index, level in zip(of_study.index, of_study["level"], strict=True):
             images, masks = pixels[level]
             boxes = facts.loc[facts["level"] == level, "boxes"]
             yield (
-                place,
+                index,
                 Vertebra(images=images, masks=masks, boxes=_to_boxes(boxes)),
             )
 

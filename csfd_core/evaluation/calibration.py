@@ -7,9 +7,8 @@ The order is: ``correct_prior`` undoes the weights of the training loss, the fit
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -55,20 +54,6 @@ class Calibration:
         """Return probabilities of the logits' shape; a NaN logit stays NaN."""
         values = np.asarray(logits, dtype=np.float64)
         return np.asarray(expit(values / self.temperature + self.bias))
-
-    def to_note(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_note(cls, note: Mapping[str, Any]) -> "Calibration":
-        """Return the calibration that ``to_note`` gave."""
-        return cls(
-            temperature=float(note["temperature"]),
-            bias=float(note["bias"]),
-            n=int(note["n"]),
-            is_fitted=bool(note["is_fitted"]),
-        )
 
 
 def correct_prior(logits: npt.ArrayLike, positive_weight: float) -> Array:

@@ -9,9 +9,8 @@ loss alone takes (N, 8). "Positive" is a probability at or above the threshold.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -42,14 +41,6 @@ class OperatingPoint:
     specificity: float  # NaN without negatives
     n: int
     is_default: bool  # the set could not choose a threshold; it is DEFAULT_THRESHOLD
-
-    @classmethod
-    def from_note(cls, note: Mapping[str, Any]) -> "OperatingPoint":
-        """Return the point that a card holds: null where it is undefined."""
-        known: dict[str, Any] = {
-            name: math.nan if value is None else value for name, value in note.items()
-        }
-        return cls(**known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,8 @@
 """The state of a training in one file, replaced in one step after every epoch."""
 
+import hashlib
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +16,20 @@ if TYPE_CHECKING:
 
 _FILE: Final = "last.npz"
 _NOTE: Final = "note"
+_FORMAT: Final = 2  # of the note; a state of another one is not taken up
 
 Weights = Sequence[npt.NDArray[np.floating]]
+
+
+def checkpoint_folder(root: object, inputs: str) -> Path:
+    """Return where a running training keeps its state: on this machine's disk.
+
+    Args:
+        root: Location of the store that the training belongs to.
+        inputs: Identity of all that the training is made from.
+    """
+    name = hashlib.sha256(f"{_FORMAT} {root} {inputs}".encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / "csfd-training" / name
 
 
 @dataclass(frozen=True, slots=True)

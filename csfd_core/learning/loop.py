@@ -1,32 +1,45 @@
-"""The loop that trains every classifier.
+"""The loop that trains every network, classifiers and segmentation alike.
 
 Deterministic for a seed on one machine. After each epoch all that is needed to go on is
 written to disk, so that a killed training that is started again ends with the same
-number of epochs. The weights with the lowest validation loss are what is kept.
+number of epochs. The weights with the best monitored score are what is kept.
+
+What differs between networks is handed in: how an epoch is trained, how it is
+validated, which score says that it was better, and who is told of it.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-import numpy.typing as npt
-
-from csfd_core.evaluation.calibration import fit_temperature
-from csfd_core.evaluation.metrics import auroc, log_loss, operating_point
 from csfd_core.learning.checkpoint import Checkpoint, Weights
+from csfd_core.learning.outcomes import StopReason
 from csfd_core.runtime.executors import ahead
 
 if TYPE_CHECKING:
     import keras
 
-Logits = npt.NDArray[np.float64]
+# ``epoch`` (from 1), ``loss``, the scores of the validation, ``seconds``.
 EpochRow = dict[str, float]
 OnEpoch = Callable[[EpochRow], None]
-STOPPED_BY_NAN: Final = "the loss was not a number"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Monitor:
+    """The validation score that chooses the weights and ends a training early."""
+
+    score: str
+    higher_is_better: bool
+
+    def rank(self, row: Mapping[str, float]) -> float:
+        """Return a number that grows as the score gets better; NaN: undefined."""
+        return row[self.score] if self.higher_is_better else -row[self.score]
+
+
+VALIDATION_LOSS: Final = Monitor(score="val_loss", higher_is_better=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,20 +49,20 @@ class Loop:
     Attributes:
         model: Compiled.
         epochs: To train.
-        run_epoch: Trains the epoch with this number (from 0); returns ``loss`` and
-            ``accuracy`` on what it trained.
-        validate: Returns logits of the validation vertebrae.
-        labels: Of the validation vertebrae, 0 or 1.
+        run_epoch: Trains the epoch with this number (from 0); returns ``loss`` and what
+            else is to be recorded of the training.
+        validate: Returns the scores of the model as it is on the validation studies.
         folder: For the state; another one for another model or other data.
-        patience: Epochs without a lower validation loss before it stops; 0 never.
+        monitor: Which of the scores decides.
+        patience: Epochs without a better score before it stops; 0 never.
     """
 
     model: "keras.Model"
     epochs: int
     run_epoch: Callable[[int], Mapping[str, float]]
-    validate: Callable[[], Logits]
-    labels: npt.NDArray[np.integer]
+    validate: Callable[[], Mapping[str, float]]
     folder: Path
+    monitor: Monitor = VALIDATION_LOSS
     patience: int = 0
 
 
@@ -59,27 +72,36 @@ class Trained:
 
     weights: Weights
     history: list[EpochRow] = field(default_factory=list)
-    best_epoch: int = 0
-    stopped: str = ""  # why it ended before its last epoch
+    best_epoch: int = 0  # from 1; 0: the weights are those that it started from
+    stopped: StopReason = StopReason.ALL_EPOCHS
+
+    def best(self, score: str) -> float:
+        """Return a score of the best epoch, NaN where none was trained."""
+        return self.history[self.best_epoch - 1][score] if self.history else math.nan
 
 
 def train_epochs(loop: Loop, on_epoch: OnEpoch | None = None) -> Trained:
-    """Train, or go on with a training that was cut off; the best weights are set."""
+    """Train, or go on with a training that was cut off; the best weights are set.
+
+    Args:
+        loop: What is trained, and how.
+        on_epoch: Called with the row of each epoch once its state is on disk.
+    """
     checkpoint = Checkpoint(loop.folder)
     state = _restore(checkpoint, loop.model)
     for epoch in range(len(state.history), loop.epochs):
         if _is_over(state, loop.patience):
-            state.stopped = f"no lower validation loss in {loop.patience} epochs"
+            state.stopped = StopReason.NO_IMPROVEMENT
             break
         begun = time.monotonic()
         row = {"epoch": float(epoch + 1), **loop.run_epoch(epoch)}
         if not math.isfinite(row["loss"]):
-            state.stopped = f"{STOPPED_BY_NAN} in epoch {epoch + 1}"
+            state.stopped = StopReason.NOT_A_NUMBER
             break
-        row |= validation_scores(loop.validate(), loop.labels)
+        row |= loop.validate()
         row["seconds"] = time.monotonic() - begun
         state.history.append(row)
-        if _is_best(state):
+        if _is_best(state, loop.monitor):
             state.best_epoch = epoch + 1
             state.weights = loop.model.get_weights()
         checkpoint.write(
@@ -109,42 +131,14 @@ def take_steps(
     return steps
 
 
-def mean_of_steps(
-    logs: Sequence[Mapping[str, Any]], loss: str = "loss", accuracy: str = "accuracy"
-) -> dict[str, float]:
-    """Return ``loss`` and ``accuracy`` of an epoch from what its steps returned."""
-    return {
-        "loss": float(np.mean([float(row[loss]) for row in logs])),
-        "accuracy": float(np.mean([float(row[accuracy]) for row in logs])),
-    }
+def _is_best(state: Trained, monitor: Monitor) -> bool:
+    """Say whether the last epoch is the best, or there is nothing to choose by.
 
-
-def validation_scores(
-    logits: Logits, labels: npt.NDArray[np.integer]
-) -> dict[str, float]:
-    """Return what is watched while a classifier trains.
-
-    ``val_loss`` is the log loss after calibration, so that it tells how well fractured
-    and whole vertebrae are told apart, whatever the balance of the training batches;
-    ``val_accuracy`` is the mean of sensitivity and specificity at the best threshold.
-    Each is NaN where it is undefined, as for one class only.
+    Of equally good epochs the last one is the best.
     """
-    if not np.isfinite(logits).all():
-        return {"val_loss": math.nan, "val_accuracy": math.nan, "val_auc": math.nan}
-    found = fit_temperature(logits, labels).apply(logits)
-    point = operating_point(labels, found)
-    return {
-        "val_loss": log_loss(labels, found),
-        "val_accuracy": (point.sensitivity + point.specificity) / 2,
-        "val_auc": auroc(labels, found),
-    }
-
-
-def _is_best(state: Trained) -> bool:
-    """Say whether the last epoch is the best, or there is nothing to choose by."""
-    losses = [row["val_loss"] for row in state.history]
-    known = [loss for loss in losses if math.isfinite(loss)]
-    return not known or losses[-1] == min(known)
+    ranks = [monitor.rank(row) for row in state.history]
+    defined = [rank for rank in ranks if math.isfinite(rank)]
+    return not defined or ranks[-1] == max(defined)
 
 
 def _is_over(state: Trained, patience: int) -> bool:
@@ -152,9 +146,9 @@ def _is_over(state: Trained, patience: int) -> bool:
 
 
 def _restore(checkpoint: Checkpoint, model: "keras.Model") -> Trained:
-    kept = checkpoint.restore(model)
-    if kept is None:
+    restored = checkpoint.restore(model)
+    if restored is None:
         return Trained(weights=model.get_weights())
-    weights, note = kept
-    history: list[dict[str, Any]] = note["history"]
+    weights, note = restored
+    history: list[EpochRow] = note["history"]
     return Trained(weights=weights, history=history, best_epoch=note["best_epoch"])

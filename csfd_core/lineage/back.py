@@ -13,11 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from csfd_core.classification.card import ClassifierCard
 from csfd_core.errors import IdentifierError, SettingsError, SourceError, StoreError
+from csfd_core.learning.splits import Split
 from csfd_core.lineage.mlflow_records import RecordedRun, RecordedRuns
 from csfd_core.lineage.trained_models import (
-    TRAINING,
-    VALIDATION,
     KeptEnsemble,
     KeptModel,
     kept_classifiers,
@@ -254,17 +254,17 @@ def trace_model(
         model_id=model_id,
         name=kept.name,
         place=kept.place,
-        fold=card.get("fold"),
+        fold=card.fold,
         run=recorded.training_run(card),
-        code_version=card.get("code_version"),
-        lock_sha256=card.get("lock_sha256"),
-        manifest=card.get("manifest"),
-        inputs=card.get("inputs"),
-        start=card.get("weights") or card.get("initial"),
-        settings=dict(card.get("config") or card.get("training") or {}),
-        crop=dict(card.get("crop") or {}),
-        training=now.seen(kept.studies(TRAINING)),
-        validation=now.seen(kept.studies(VALIDATION)),
+        code_version=card.code_version,
+        lock_sha256=card.lock_sha256,
+        manifest=card.manifest if isinstance(card, ClassifierCard) else None,
+        inputs=card.inputs or None,
+        start=card.started_from,
+        settings=card.settings,
+        crop=dict(card.crop) if isinstance(card, ClassifierCard) else {},
+        training=now.seen(card.contents(Split.TRAINING)),
+        validation=now.seen(card.contents(Split.VALIDATION)),
     )
 
 

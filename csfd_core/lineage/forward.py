@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from csfd_core.learning.splits import Split
 from csfd_core.lineage.mlflow_records import RecordedRuns
 from csfd_core.lineage.trained_models import (
-    TRAINING,
-    VALIDATION,
     KeptEnsemble,
     KeptModel,
     kept_classifiers,
@@ -56,7 +55,7 @@ class Use:
     @property
     def has_learnt(self) -> bool:
         """Say whether it is a model that was trained, stopped or calibrated on it."""
-        return bool({TRAINING, VALIDATION} & set(self.how))
+        return bool({Split.TRAINING, Split.VALIDATION} & set(self.how))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,7 +214,7 @@ def _predictions(stores: Stores, uid: str, learnt: list[KeptModel]) -> Iterator[
             for role in roles.get(str(model_id), ())
         }
         how = [PREDICTED] if note.get("study_uid") == uid else []
-        how += [role for role in (TRAINING, VALIDATION) if role in found]
+        how += [role for role in (Split.TRAINING, Split.VALIDATION) if role in found]
         if how:
             name = f"{note.get('study_uid')} by {note.get('model')}"
             yield Use(kind=PREDICTION, name=name, place=entry.path, how=tuple(how))

@@ -4,13 +4,13 @@ Asked only, never written to. MLflow is imported when it is asked, and only wher
 is one: an SQLite database that is absent is not made by looking.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from csfd_core.errors import SettingsError
+from csfd_core.learning.card import ModelCard
 from csfd_core.registry.champion import ChampionRegistry, Version
 from csfd_core.registry.history import ALIASES
 from csfd_core.runtime.tracking import open_client
@@ -52,14 +52,14 @@ class RecordedRuns:
             self.problem = str(error)
             return None
 
-    def training_run(self, card: Mapping[str, Any]) -> RecordedRun:
+    def training_run(self, card: ModelCard) -> RecordedRun:
         """Return the run that trained a model, by its card, or by its inputs."""
-        told = card.get("mlflow_run_id")
+        told = card.mlflow_run_id
         client = self._client
         if client is None:
             return RecordedRun(run_id=told)
         places = [e.experiment_id for e in client.search_experiments()]
-        inputs = str(card.get("inputs", "")).replace("'", "")
+        inputs = card.inputs.replace("'", "")
         query = f"params.inputs = '{inputs}' and attributes.status = 'FINISHED'"
         runs = list(client.search_runs(places, query)) if inputs else []
         own = [run for run in runs if told in (None, run.info.run_id)]

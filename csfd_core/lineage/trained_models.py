@@ -1,20 +1,17 @@
 """Every trained model that a store keeps, by its card: what it was made from."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from csfd_core.classification.classifier_store import ClassifierStore
+from csfd_core.learning.card import ModelCard
+from csfd_core.learning.splits import Split
 from csfd_core.segmentation.bundle import BUILTIN, builtin_location, read_card
 from csfd_core.segmentation.model_store import ModelStore
 from csfd_core.store import paths
 from csfd_core.store.stores import Stores
 
-TRAINING: Final = "training"
-VALIDATION: Final = "validation"
-TEST: Final = "test"
-GROUPS: Final = (TRAINING, VALIDATION, TEST)
 _DIGEST: Final = re.compile("[0-9a-f]{16}")
 
 
@@ -24,20 +21,16 @@ class KeptModel:
 
     name: str  # "basic_cnn, fold 0"
     place: str  # folder below the store's root; BUILTIN: comes with csfd
-    card: Mapping[str, Any]
+    card: ModelCard
 
     @property
     def model_id(self) -> str:
         """Identity of what it was trained from."""
-        return str(self.card["model_id"])
+        return self.card.model_id
 
-    def studies(self, group: str) -> dict[str, Any]:
-        """Return the studies of a group, each with what the model saw of it."""
-        return dict(self.card.get(f"{group}_studies") or {})
-
-    def roles_of(self, study_uid: str) -> list[str]:
+    def roles_of(self, study_uid: str) -> list[Split]:
         """Say what a model used a study for; []: it did not."""
-        return [group for group in GROUPS if study_uid in self.studies(group)]
+        return self.card.splits_of(study_uid)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +53,13 @@ class KeptEnsemble:
     @property
     def title(self) -> str:
         """Name of its classifier, and the digest."""
-        names = sorted({str(member.card["model"]) for member in self.members})
+        names = sorted({member.name.partition(",")[0] for member in self.members})
         return f"{', '.join(names)} {self.digest}"
 
-    def roles_of(self, study_uid: str) -> list[str]:
+    def roles_of(self, study_uid: str) -> list[Split]:
         """Say what its members used a study for; []: none did."""
         found = {role for one in self.members for role in one.roles_of(study_uid)}
-        return [group for group in GROUPS if group in found]
+        return [group for group in Split if group in found]
 
 
 def kept_classifiers(
@@ -78,10 +71,11 @@ def kept_classifiers(
         KeptModel(
             name=f"{name}, fold {fold}",
             place=f"{folder}/{name}/fold_{fold}",
-            card=models.card(name, fold) or {},
+            card=card,
         )
         for name in stores.root.folders(folder)
         for fold in models.folds(name)
+        if (card := models.card(name, fold)) is not None
     ]
 
 
@@ -115,8 +109,8 @@ def kept_segmentations(stores: Stores) -> list[KeptModel]:
         )
         for fold, card in cards.items()
     ]
-    general = read_card(builtin_location()) or {}
-    if "model_id" in general:
+    general = read_card(builtin_location())
+    if general is not None:
         name = "segmentation that comes with csfd"
         found.append(KeptModel(name=name, place=BUILTIN, card=general))
     return found

@@ -1,13 +1,12 @@
 """The title of champion: given and taken by hand, and whether its holder may serve."""
 
 from csfd_core.errors import SettingsError, StoreError
-from csfd_core.evaluation.folds import assign_folds
+from csfd_core.learning.splits import leaks_of
 from csfd_core.registry.champion import ChampionRegistry, Version
 from csfd_core.registry.frozen import (
     FrozenEnsemble,
     damages,
     read_frozen,
-    studies_learnt_from,
 )
 from csfd_core.registry.history import (
     BY_HAND,
@@ -91,9 +90,8 @@ def locked_studies_learnt_from(stores: Stores, frozen: FrozenEnsemble) -> list[s
     """
     if stores.metadata.read_studies_inputs() is None:  # no table yet
         return []
-    places = assign_folds(stores.metadata.read_studies())
-    locked = {str(uid) for uid in places["study_uid"][places["is_test"]]}
-    return sorted(locked & studies_learnt_from(frozen.results(stores)))
+    cards = [result.card for result in frozen.results(stores)]
+    return list(leaks_of(cards, stores.metadata.read_studies()).locked)
 
 
 def require_whole(registry: ChampionRegistry, version: Version) -> FrozenEnsemble:

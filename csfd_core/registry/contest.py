@@ -18,12 +18,16 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
-from csfd_core.classification.classifier_store import TEST, ClassifierStore, FoldResult
+from csfd_core.classification.classifier_store import (
+    ClassifierStore,
+    FoldResult,
+)
 from csfd_core.classification.ensemble_predictions import test_predictions
 from csfd_core.classification.manifest import Manifest, labels_of, read_manifest
 from csfd_core.classification.score_tables import mean_threshold
 from csfd_core.classification.vertebrae import read_vertebrae
 from csfd_core.errors import SettingsError, StoreError
+from csfd_core.learning.splits import Split
 from csfd_core.registry.appointment import locked_studies_learnt_from, require_whole
 from csfd_core.registry.champion import ChampionRegistry, Version
 from csfd_core.registry.decision import (
@@ -139,8 +143,7 @@ def is_settled(stores: Stores, model: str) -> bool:
         return False
     last = json.loads(stores.root.read(paths.LAST_DECISION))
     models = ClassifierStore(stores.root)
-    cards = [models.card(model, fold) or {} for fold in models.folds(model)]
-    return bool(last["inputs"] == [card.get("inputs") for card in cards])
+    return bool(last["inputs"] == [card.inputs for card in models.cards([model])])
 
 
 def read_decision(stores: Stores) -> dict[str, Any] | None:
@@ -168,7 +171,7 @@ def contender_of(
     fresh = [uid for uid in fresh if uid in set(kept["study_uid"])]
     parts = [kept[kept["study_uid"].isin(fresh)]]
     stale = [uid for uid in studies if uid not in set(fresh)]
-    if stale and dict(results[0].card["crop"]) == dict(manifest.crop):
+    if stale and results[0].card.crop == dict(manifest.crop):
         parts.append(_predict_anew(registry, version, rows, stale))
     frame = pd.concat(parts, ignore_index=True)
     return Contender(
@@ -178,9 +181,9 @@ def contender_of(
             "vertebra": mean_threshold(results, "vertebra"),
             "overall": mean_threshold(results, "overall"),
         },
-        ms_per_study=sum(_number(r.card.get("ms_per_study")) for r in results),
+        ms_per_study=sum(r.card.ms_per_study for r in results),
         prevalence={
-            name: float(np.mean([r.card["prevalence"][name] for r in results]))
+            name: float(np.mean([r.card.prevalence[name] for r in results]))
             for name in LABEL_COLUMNS
         },
         learnt_from=frozenset(studies_learnt_from(results)),
@@ -267,14 +270,14 @@ def _still_holds(
     own = rows[rows["study_uid"] == uid]
     levels, content = set(own["level"]), str(own["content_hash"].iloc[0])
     for result in results:
-        hashes = result.card.get("test_studies")
+        hashes = result.card.test_studies
         if hashes is None:  # of an older card
-            if result.card["manifest"] != manifest.inputs:
+            if result.card.manifest != manifest.inputs:
                 return False
         elif hashes.get(uid) != content:
             return False
         said = result.predictions
-        said = said[(said["study_uid"] == uid) & (said["group"] == TEST)]
+        said = said[(said["study_uid"] == uid) & (said["group"] == Split.TEST)]
         if set(said["level"][said["logit"].notna()]) != levels:
             return False
     return True
@@ -342,10 +345,6 @@ def _write_last(
         "decision": dict(note),
     }
     stores.root.write(paths.LAST_DECISION, _to_bytes(last))
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan
 
 
 def _to_bytes(note: Mapping[str, Any]) -> bytes:

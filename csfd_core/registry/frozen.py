@@ -14,16 +14,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from csfd_core.classification.card import ClassifierCard
 from csfd_core.classification.classifier_store import (
     CARD,
     PREDICTIONS,
     WEIGHTS,
     ClassifierStore,
     FoldResult,
-    learnt_from,
 )
 from csfd_core.data_kind import DataKind
 from csfd_core.errors import SourceError, StoreError
+from csfd_core.learning.splits import learnt_from
 from csfd_core.store import paths
 from csfd_core.store.parquet import read_note
 from csfd_core.store.stores import Stores
@@ -94,18 +95,18 @@ def freeze(stores: Stores, model: str) -> FrozenEnsemble:
     cards = []
     for fold in folds:
         found = _read_fold(source, model, fold)
-        cards.append(json.loads(found[CARD]))
+        cards.append(ClassifierCard.from_json(found[CARD]))
         contents |= {f"{model}/fold_{fold}/{name}": c for name, c in found.items()}
     files = {path: _sha256(content) for path, content in sorted(contents.items())}
     frozen = FrozenEnsemble(
         digest=_digest_of(files),
         model=model,
         folds=tuple(folds),
-        model_ids=tuple(str(card["model_id"]) for card in cards),
-        inputs=tuple(str(card["inputs"]) for card in cards),
-        manifests=tuple(sorted({str(card["manifest"]) for card in cards})),
-        data_kind=DataKind.joined(card["data_kind"] for card in cards),
-        code_versions=tuple(sorted({str(card["code_version"]) for card in cards})),
+        model_ids=tuple(card.model_id for card in cards),
+        inputs=tuple(card.inputs for card in cards),
+        manifests=tuple(sorted({card.manifest for card in cards})),
+        data_kind=DataKind.joined(card.data_kind for card in cards),
+        code_versions=tuple(sorted({str(card.code_version) for card in cards})),
         files=files,
     )
     place = stores.root.join(frozen.folder)
@@ -157,19 +158,19 @@ def damages(stores: Stores, digest: str) -> list[str]:
 
 def studies_learnt_from(results: Sequence[FoldResult]) -> set[str]:
     """Return the studies that some fold was trained, stopped or calibrated on."""
-    return {uid for result in results for uid in learnt_from(result.card)}
+    return learnt_from(result.card for result in results)
 
 
 def _read_fold(source: ClassifierStore, model: str, fold: int) -> dict[str, bytes]:
     """Read the files of a fold that belong together."""
     place = source.of_fold(model, fold)
     found = {name: place.read(name) for name in (CARD, WEIGHTS, PREDICTIONS)}
-    card = json.loads(found[CARD])
-    wanted = card.get("weights_sha256")
+    card = ClassifierCard.from_json(found[CARD])
     is_whole = (
         place.read(CARD) == found[CARD]
-        and read_note(place, PREDICTIONS)["model_id"] == card["model_id"]
-        and wanted in (None, _sha256(found[WEIGHTS]))  # older cards do not say
+        and read_note(place, PREDICTIONS)["model_id"] == card.model_id
+        # Older cards do not say.
+        and card.weights_sha256 in (None, _sha256(found[WEIGHTS]))
     )
     if not is_whole:
         raise StoreError(

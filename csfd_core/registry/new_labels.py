@@ -7,21 +7,17 @@ Corrected are studies that the newest candidate has learnt from with other label
 they have today.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
-from csfd_core.classification.classifier_store import (
-    ClassifierStore,
-    age_of,
-    learnt_from,
-)
+from csfd_core.classification.card import ClassifierCard
+from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.classifiers import CLASSIFIERS
 from csfd_core.classification.manifest import read_manifest
 from csfd_core.classification.trained_labels import is_corrected
-from csfd_core.evaluation.folds import assign_folds
+from csfd_core.learning.splits import learnt_from, locked_studies
 from csfd_core.store import paths
 from csfd_core.store.source import Sources
 from csfd_core.store.standing import usable_studies
@@ -81,7 +77,7 @@ def count_arrivals(stores: Stores, sources: Sources) -> Arrivals:
         manifest=manifest,
         offered=with_labels & folders,
         labels=levels,
-        cards=_cards(stores),
+        cards=ClassifierStore(stores.root).cards(list(CLASSIFIERS)),
     )
 
 
@@ -91,7 +87,7 @@ def new_studies(
     manifest: pd.DataFrame | None,
     offered: Set[str],
     labels: pd.DataFrame,
-    cards: list[Mapping[str, Any]],
+    cards: Sequence[ClassifierCard],
 ) -> Arrivals:
     """Count newly labelled and corrected studies, without reading anything.
 
@@ -103,27 +99,27 @@ def new_studies(
             studies with a label.
         cards: Of all trained classifiers.
     """
-    newest = max(cards, key=age_of, default={})
-    trained = learnt_from(newest) if newest else set[str]()
+    newest = max(cards, key=lambda card: card.age, default=None)
+    trained = learnt_from([] if newest is None else [newest])
     usable, corrected, ingested = set[str](), set[str](), set[str]()
     if table is not None:
         ingested = {str(uid) for uid in table["study_uid"]}
         labelled = {str(uid) for uid in labels.index}
         usable = _usable(table, labelled) - _left_out(manifest)
-        corrected = _corrected(newest, labels) & _usable(table, labelled)
+        words = {} if newest is None else newest.label_digests
+        corrected = _corrected(words, labels) & _usable(table, labelled)
     return Arrivals(
         in_store=tuple(sorted(usable - trained)),
         waiting=tuple(sorted(offered - ingested)),
         corrected=tuple(sorted(corrected)),
-        model_id=str(newest["model_id"]) if newest else None,
-        profile=str(newest.get("profile", "demo")),
+        model_id=None if newest is None else newest.model_id,
+        profile="demo" if newest is None else newest.config.profile,
         trained_on=len(trained),
     )
 
 
-def _corrected(card: Mapping[str, Any], labels: pd.DataFrame) -> set[str]:
-    """Return the studies of a card that have other labels now, but have some."""
-    words: Mapping[str, str] = card.get("label_digests", {})
+def _corrected(words: Mapping[str, str], labels: pd.DataFrame) -> set[str]:
+    """Return the studies of ``label_digests`` that have other labels now."""
     own = labels[labels.index.isin(list(words))]
     return {
         str(uid)
@@ -141,12 +137,9 @@ def _corrected(card: Mapping[str, Any], labels: pd.DataFrame) -> set[str]:
 def _usable(table: pd.DataFrame, labelled: Set[str]) -> set[str]:
     """Return the labelled, good studies outside the locked test set."""
     good = usable_studies(table)
-    places = assign_folds(good)
-    known = good[list(LEVEL_NAMES)].notna().any(axis=1)
-    known = known | good["study_uid"].isin(labelled)
-    locked = places["is_test"].to_numpy(dtype=bool)
-    own = places["study_uid"][known.to_numpy(dtype=bool) & ~locked]
-    return {str(uid) for uid in own}
+    has_label = good[list(LEVEL_NAMES)].notna().any(axis=1)
+    has_label = has_label | good["study_uid"].isin(labelled)
+    return {str(uid) for uid in good["study_uid"][has_label]} - locked_studies(good)
 
 
 def _left_out(manifest: pd.DataFrame | None) -> set[str]:
@@ -156,14 +149,6 @@ def _left_out(manifest: pd.DataFrame | None) -> set[str]:
     own = manifest[manifest["label"].notna()]
     is_used = own["left_out"].isna().groupby(own["study_uid"]).any()
     return {str(uid) for uid in is_used.index[~is_used]}
-
-
-def _cards(stores: Stores) -> list[Mapping[str, Any]]:
-    models = ClassifierStore(stores.root)
-    found = [
-        models.card(name, fold) for name in CLASSIFIERS for fold in models.folds(name)
-    ]
-    return [card for card in found if card is not None]
 
 
 def _is_there(stores: Stores) -> bool:

@@ -13,10 +13,9 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from csfd_core.classification.card import WHATS, What
 from csfd_core.classification.ensemble_predictions import (
-    WHATS,
     StudyRows,
-    What,
     labelled_rows,
     to_study_rows,
 )

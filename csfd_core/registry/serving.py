@@ -87,8 +87,8 @@ def _open_folds(
 ) -> Ensemble:
     models = ClassifierStore(stores.root, folder)
     members = [open_trained(stores, name, fold, folder) for fold in folds]
-    cards = [models.card(name, fold) or {} for fold in folds]
-    if any(card["crop"] != cards[0]["crop"] for card in cards):
+    cards = models.cards([name])
+    if any(card.crop != cards[0].crop for card in cards):
         raise StoreError(
             f"The folds of {name} were trained on crops of different sizes. Train all "
             "of them again, with csfd run or a backfill."

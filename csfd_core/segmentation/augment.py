@@ -41,10 +41,10 @@ class Pose:
             row[0] * z[:, None, None] + row[1] * y[:, None] + row[2] * x + centre
             for row, centre in zip(self.matrix, self.centre_mm, strict=True)
         ]
-        found = np.stack(points)
+        positions = np.stack(points)
         if self.bends_mm.any():
-            found += _enlarge(self.bends_mm, shape)
-        return found
+            positions += _enlarge(self.bends_mm, shape)
+        return positions
 
     def moved(self, offset_mm: Float) -> "Pose":
         """Return the same pose seen by a grid whose middle lies elsewhere."""
@@ -232,9 +232,9 @@ def smooth_field(rng: np.random.Generator, shape: tuple[int, ...], knots: int) -
 def _enlarge(values: Float, shape: tuple[int, ...]) -> Float:
     """Interpolate control points (C, a, b, c) linearly to (C, Z, Y, X)."""
     z, y, x = (_weights(n, m) for n, m in zip(values.shape[1:], shape, strict=True))
-    found = np.einsum("cabk,xk->cabx", values, x, optimize=True)
-    found = np.einsum("cajx,yj->cayx", found, y, optimize=True)
-    return np.asarray(np.einsum("ciyx,zi->czyx", found, z, optimize=True))
+    enlarged = np.einsum("cabk,xk->cabx", values, x, optimize=True)
+    enlarged = np.einsum("cajx,yj->cayx", enlarged, y, optimize=True)
+    return np.asarray(np.einsum("ciyx,zi->czyx", enlarged, z, optimize=True))
 
 
 def _weights(knots: int, size: int) -> Float:

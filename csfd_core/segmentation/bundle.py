@@ -5,39 +5,40 @@ the size; nothing in the files is code, so a model from elsewhere can be opened 
 """
 
 import io
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from csfd_core.errors import StoreError
-from csfd_core.segmentation.config import FORMAT, ModelConfig
+from csfd_core.learning.checkpoint import Weights
+from csfd_core.segmentation.card import SegmentationCard
+from csfd_core.segmentation.config import ModelConfig
 from csfd_core.store.locations import Location
 
 CARD: Final = "model.json"
 WEIGHTS: Final = "weights.npz"
 BUILTIN: Final = "builtin"
 
-Weights = Sequence[npt.NDArray[np.floating]]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelBundle:
-    """Configuration, weights in the order of ``keras.Model.get_weights``, and facts."""
+    """A model: its card, and weights in the order of ``keras.Model.get_weights``."""
 
-    config: ModelConfig
+    card: SegmentationCard
     weights: Weights
-    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def config(self) -> ModelConfig:
+        """The networks that the weights belong to."""
+        return self.card.networks
 
     @property
     def name(self) -> str:
         """Identity of the weights, as recorded by who trained them."""
-        return str(self.facts.get("model_id", "unnamed"))
+        return self.card.model_id
 
 
 def write_bundle(location: Location, bundle: ModelBundle) -> int:
@@ -48,8 +49,7 @@ def write_bundle(location: Location, bundle: ModelBundle) -> int:
         for index, value in enumerate(bundle.weights)
     }
     np.savez(sink, **arrays)  # type: ignore[arg-type]  # a savez option is no array
-    card = {"config": bundle.config.to_note(), "facts": dict(bundle.facts)}
-    text = (json.dumps(card, indent=2, sort_keys=True) + "\n").encode()
+    text = bundle.card.to_json()
     location.write(WEIGHTS, sink.getvalue())
     location.write(CARD, text)
     return len(sink.getvalue()) + len(text)
@@ -63,24 +63,29 @@ def read_bundle(location: Location) -> ModelBundle:
         StoreError: If its files are no model of this csfd.
     """
     try:
-        card = json.loads(location.read(CARD))
-        if card["config"]["format"] != FORMAT:
-            raise ValueError(card["config"]["format"])
-        config = ModelConfig.from_note(card["config"])
+        card = SegmentationCard.from_json(location.read(CARD))
         with np.load(io.BytesIO(location.read(WEIGHTS)), allow_pickle=False) as arrays:
             weights = [arrays[key].astype(np.float32) for key in sorted(arrays.files)]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, StoreError) as error:
         raise StoreError(
-            f"{location} holds no segmentation model of this csfd. Train it again."
+            f"{location} holds no segmentation model of this csfd. {error}"
         ) from error
-    return ModelBundle(config=config, weights=weights, facts=card["facts"])
+    return ModelBundle(card=card, weights=weights)
 
 
-def read_card(location: Location) -> dict[str, Any] | None:
-    """Return the facts of a model without its weights, ``None`` where there is none."""
+def read_card(location: Location, **fields: Any) -> SegmentationCard | None:  # noqa: ANN401
+    """Return the card of a model without its weights, ``None`` where there is none.
+
+    Args:
+        location: Where the model lies.
+        fields: That follow from there, for older cards that lack them.
+
+    Raises:
+        StoreError: If it is of a newer csfd, or no card.
+    """
     if not location.exists(CARD):
         return None
-    return dict(json.loads(location.read(CARD))["facts"])
+    return SegmentationCard.from_json(location.read(CARD), **fields)
 
 
 def builtin_location() -> Location:

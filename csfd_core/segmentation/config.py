@@ -3,15 +3,14 @@
 Every setting is recorded with the model. No heavy imports, no file access.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Literal
+from dataclasses import dataclass, field
+from typing import Final, Literal
 
 from csfd_core.vocabulary import LEVELS
 
 Profile = Literal["demo", "full"]
 CLASSES: Final = len(LEVELS) + 1  # background, C1 ... C7
-FORMAT: Final = 1  # of stored models
+FORMAT: Final = 1  # of the networks; part of what a training is made from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,17 +58,6 @@ class ModelConfig:
     locator: NetworkConfig
     segmenter: NetworkConfig
 
-    def to_note(self) -> dict[str, Any]:
-        """Return the settings as JSON values."""
-        return {"format": FORMAT, **asdict(self)}
-
-    @classmethod
-    def from_note(cls, note: Mapping[str, Any]) -> "ModelConfig":
-        """Return the settings that ``to_note`` gave."""
-        return cls(
-            locator=_network(note["locator"]), segmenter=_network(note["segmenter"])
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig:
@@ -96,10 +84,6 @@ class TrainingConfig:
                 raise ValueError(
                     f"`{name}` must be at least 1. Received: {getattr(self, name)}."
                 )
-
-    def to_note(self) -> dict[str, Any]:
-        """Return the settings as JSON values."""
-        return asdict(self)
 
 
 LOCATOR: Final = NetworkConfig(
@@ -132,13 +116,6 @@ LARGE: Final = ModelConfig(
         coordinates=True,
     ),
 )
-
-
-def _network(note: Mapping[str, Any]) -> NetworkConfig:
-    values = dict(note)
-    for name in ("shape_zyx", "filters"):
-        values[name] = tuple(values[name])
-    return NetworkConfig(**values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

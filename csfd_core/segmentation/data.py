@@ -78,8 +78,8 @@ def draw_sample(
 def spine_centre_mm(labels: Labels, spacing_mm: float) -> Float:
     """Return the middle of the box around C1 to C7, mm from the first voxel."""
     cervical = (labels > 0) & (labels <= LAST)
-    found = ndimage.find_objects(cervical.astype(np.uint8))
-    box = found[0] if found else tuple(slice(0, n) for n in labels.shape)
+    boxes = ndimage.find_objects(cervical.astype(np.uint8))
+    box = boxes[0] if boxes else tuple(slice(0, n) for n in labels.shape)
     middle = [(part.start + part.stop - 1) / 2 for part in box]
     return np.asarray(np.array(middle) * spacing_mm, dtype=np.float32)
 
@@ -109,9 +109,9 @@ def _resample(
     at = pose.points_mm(config.shape_zyx, config.spacing_mm) / volume.spacing_mm
     at = at.reshape(3, -1)
     fine = ndimage.map_coordinates(grey, at, order=1, cval=0.0)
-    found = ndimage.map_coordinates(labels, at, order=0, cval=0)
+    sampled = ndimage.map_coordinates(labels, at, order=0, cval=0)
     shape = config.shape_zyx
-    return fine.reshape(shape).astype(np.float32), found.reshape(shape)
+    return fine.reshape(shape).astype(np.float32), sampled.reshape(shape)
 
 
 def _resample_coarse(
@@ -124,10 +124,10 @@ def _resample_coarse(
     at = ((at - (_COARSE - 1) / 2 * volume.spacing_mm) / spacing).reshape(3, -1)
     shape = config.shape_zyx
     coarse = ndimage.map_coordinates(block_mean(grey, _COARSE), at, order=1, cval=0.0)
-    found = ndimage.map_coordinates(share, at, order=1, cval=0.0) > _SPINE_SHARE
+    spine = ndimage.map_coordinates(share, at, order=1, cval=0.0) > _SPINE_SHARE
     return (
         coarse.reshape(shape).astype(np.float32),
-        found.reshape(shape).astype(np.uint8),
+        spine.reshape(shape).astype(np.uint8),
     )
 
 

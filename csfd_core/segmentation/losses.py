@@ -19,15 +19,15 @@ def build_loss(classes: int) -> Loss:
 
     def loss(targets: Any, logits: Any) -> Any:  # noqa: ANN401 - tensors
         logits = ops.cast(logits, "float32")
-        wanted = ops.one_hot(ops.cast(targets, "int32"), classes, dtype="float32")
-        log_found = ops.log_softmax(logits, axis=-1)
-        entropy = -ops.mean(ops.sum(wanted * log_found, axis=-1))
-        found = ops.exp(log_found)[..., 1:]
-        wanted = wanted[..., 1:]
+        given = ops.one_hot(ops.cast(targets, "int32"), classes, dtype="float32")
+        log_probabilities = ops.log_softmax(logits, axis=-1)
+        entropy = -ops.mean(ops.sum(given * log_probabilities, axis=-1))
+        probabilities = ops.exp(log_probabilities)[..., 1:]
+        given = given[..., 1:]
         axes = (0, 1, 2, 3)
-        both = ops.sum(found * wanted, axis=axes)
-        total = ops.sum(found, axis=axes) + ops.sum(wanted, axis=axes)
-        dice = (2 * both + _SMOOTH_VOXELS) / (total + _SMOOTH_VOXELS)
+        overlap = ops.sum(probabilities * given, axis=axes)
+        total = ops.sum(probabilities, axis=axes) + ops.sum(given, axis=axes)
+        dice = (2 * overlap + _SMOOTH_VOXELS) / (total + _SMOOTH_VOXELS)
         return entropy + 1 - ops.mean(dice)
 
     return loss

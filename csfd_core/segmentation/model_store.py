@@ -7,7 +7,7 @@ one; where there is none, its mask is marked as in-sample.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from csfd_core.errors import SettingsError
 from csfd_core.segmentation.bundle import (
@@ -17,6 +17,7 @@ from csfd_core.segmentation.bundle import (
     read_bundle,
     read_card,
 )
+from csfd_core.segmentation.card import SegmentationCard
 from csfd_core.store import paths
 from csfd_core.store.locations import Location
 
@@ -44,15 +45,19 @@ class ModelStore:
         """Return where the model of a fold lies."""
         return self.location.join(f"{paths.SEGMENTATION_MODELS}/fold_{fold}")
 
-    def cards(self) -> dict[int, dict[str, Any]]:
-        """Return the facts of each model that is there, by fold."""
-        found = {}
+    def cards(self) -> dict[int, SegmentationCard]:
+        """Return the card of each model that is there, by fold."""
+        cards = {}
         for name in self.location.folders(paths.SEGMENTATION_MODELS):
             fold = name.removeprefix("fold_")
-            card = read_card(self.of_fold(int(fold))) if fold.isdigit() else None
+            card = self.card(int(fold)) if fold.isdigit() else None
             if card is not None:
-                found[int(fold)] = card
-        return dict(sorted(found.items()))
+                cards[int(fold)] = card
+        return dict(sorted(cards.items()))
+
+    def card(self, fold: int) -> SegmentationCard | None:
+        """Return the card of a fold's model, ``None`` where there is none."""
+        return read_card(self.of_fold(fold), fold=fold)
 
     def read(self, fold: int) -> ModelBundle:
         """Read the model of a fold."""
@@ -60,19 +65,19 @@ class ModelStore:
 
 
 def choose_model(
-    study_uid: str, cards: Mapping[int, Mapping[str, Any]]
+    study_uid: str, cards: Mapping[int, SegmentationCard]
 ) -> ModelChoice | None:
     """Return the model that predicts a study, ``None`` where there is no model."""
     if not cards:
         return None
     ordered = sorted(cards)
     for fold in ordered:
-        if study_uid in cards[fold]["validation_studies"]:
-            return ModelChoice(fold, cards[fold]["model_id"], OUT_OF_FOLD)
+        if study_uid in cards[fold].validation_studies:
+            return ModelChoice(fold, cards[fold].model_id, OUT_OF_FOLD)
     for fold in ordered:
-        if study_uid not in cards[fold]["training_studies"]:
-            return ModelChoice(fold, cards[fold]["model_id"], UNSEEN)
-    return ModelChoice(ordered[0], cards[ordered[0]]["model_id"], IN_SAMPLE)
+        if study_uid not in cards[fold].training_studies:
+            return ModelChoice(fold, cards[fold].model_id, UNSEEN)
+    return ModelChoice(ordered[0], cards[ordered[0]].model_id, IN_SAMPLE)
 
 
 def open_model(alias: str, store: Location | None = None) -> ModelBundle:

@@ -256,6 +256,6 @@ def _to_slices(volume: Reduced, crop: _Crop, labels: Labels) -> Labels:
 def _agree(probability: Float, labels: Labels) -> Float:
     """Return probabilities whose highest class is what cleaning has left."""
     changed = probability.argmax(axis=-1) != labels
-    found = probability.copy()
-    found[changed] = np.eye(CLASSES, dtype=np.float32)[labels[changed]]
-    return found
+    agreed = probability.copy()
+    agreed[changed] = np.eye(CLASSES, dtype=np.float32)[labels[changed]]
+    return agreed

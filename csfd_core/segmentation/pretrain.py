@@ -19,23 +19,24 @@ from typing import Final
 import numpy as np
 
 from csfd_core.dicom.pixels import window_to_uint8
+from csfd_core.learning.loop import EpochRow, Trained
 from csfd_core.phantom.config import GridOverride, PhantomConfig
 from csfd_core.phantom.volume import build_phantom_volume
 from csfd_core.segmentation.bundle import ModelBundle, read_bundle, write_bundle
+from csfd_core.segmentation.card import SegmentationCard
 from csfd_core.segmentation.config import (
     SMALL,
     TrainingConfig,
 )
 from csfd_core.segmentation.data import _PHANTOM_SHAPE, PHANTOM_SPACING_MM, GridVolume
 from csfd_core.segmentation.training import (
-    EpochResult,
+    VALIDATION_DICE,
     Plan,
     TrainingData,
-    TrainingResult,
     train,
 )
 from csfd_core.store.locations import Location
-from csfd_core.vocabulary import BONE_WINDOW
+from csfd_core.vocabulary import BONE_WINDOW, LEVEL_NAMES
 
 TRAINING_SEED: Final = 90_001  # phantom seeds that no other part of csfd uses
 VALIDATION_SEED: Final = 90_002
@@ -69,7 +70,7 @@ class PhantomPool:
         self._workers.shutdown(cancel_futures=True)
 
 
-def pretrain(settings: TrainingConfig, folder: Path, pool: int = 120) -> TrainingResult:
+def pretrain(settings: TrainingConfig, folder: Path, pool: int = 120) -> Trained:
     """Train the small model on phantoms; write it to ``folder`` and return it."""
     phantoms = PhantomPool(TRAINING_SEED + settings.seed * 10, pool, pool // 12)
     started = time.monotonic()
@@ -81,32 +82,33 @@ def pretrain(settings: TrainingConfig, folder: Path, pool: int = 120) -> Trainin
         validation = [phantom_volume(VALIDATION_SEED, i) for i in range(_VALIDATION)]
         data = TrainingData(training=phantoms, validation=validation)
         plan = Plan(model=SMALL, training=settings, initial=start)
-        result = train(plan, data, folder, lambda epoch, _: _report(epoch))
+        result = train(plan, data, folder, lambda row, _: _report(row, settings.epochs))
     finally:
         phantoms.close()
-    facts = {
-        "model_id": f"general-{settings.seed}-{settings.epochs}",
-        "training_data": "procedural phantoms only, domain randomization",
+    card = SegmentationCard(
+        model_id=f"general-{settings.seed}-{settings.epochs}",
+        networks=SMALL,
         # Not the place of an earlier model, which means nothing elsewhere.
-        "training": replace(settings, initial=earlier).to_note(),
-        "best_epoch": result.best_epoch,
-        "validation_dice_on_grid": round(result.best_dice, 4),
-        "seconds": round(time.monotonic() - started),
-    }
-    bundle = ModelBundle(config=SMALL, weights=result.weights, facts=facts)
+        training=replace(settings, initial=earlier),
+        training_data="procedural phantoms only, domain randomization",
+        best_epoch=result.best_epoch,
+        validation_dice_on_grid=round(result.best(VALIDATION_DICE.score), 4),
+        seconds=round(time.monotonic() - started),
+    )
+    bundle = ModelBundle(card=card, weights=result.weights)
     write_bundle(Location(folder), bundle)
     return result
 
 
-def _report(epoch: EpochResult) -> None:
+def _report(row: EpochRow, epochs: int) -> None:
     _log.info(
         "epoch %d: loss %.4f, validation Dice %.4f (%s), %.0f s, %.0f s left",
-        epoch.epoch,
-        epoch.loss,
-        epoch.validation_dice,
-        " ".join(f"{value:.2f}" for value in epoch.level_dice),
-        epoch.seconds,
-        epoch.seconds_left,
+        row["epoch"],
+        row["loss"],
+        row[VALIDATION_DICE.score],
+        " ".join(f"{row[f'dice_{name}']:.2f}" for name in LEVEL_NAMES),
+        row["seconds"],
+        row["seconds"] * (epochs - row["epoch"]),
     )
 
 

@@ -1,33 +1,39 @@
-"""Training: the same loop for a phantom, for real masks and for the built-in model.
+"""Training of the two networks: on phantoms, on real masks and for the built-in model.
 
-Deterministic for a seed on one machine. After every epoch all that is needed to go on
-is written to ``last.npz``; a killed training that is started again ends with the same
-number of epochs. The weights with the best validation Dice are what is kept.
+The loop is that of all networks (``csfd_core.learning.loop``). Here is what it trains:
+samples drawn from volumes, and the validation Dice that chooses the weights.
 """
 
 import math
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from csfd_core.evaluation.segmentation_metrics import dice_score
-from csfd_core.learning.checkpoint import Checkpoint
+from csfd_core.learning.checkpoint import Weights
+from csfd_core.learning.loop import (
+    EpochRow,
+    Loop,
+    Monitor,
+    Trained,
+    take_steps,
+    train_epochs,
+)
 from csfd_core.runtime.compute import computing
-from csfd_core.runtime.executors import ahead
-from csfd_core.segmentation.bundle import Weights
 from csfd_core.segmentation.config import CLASSES, ModelConfig, TrainingConfig
 from csfd_core.segmentation.data import GridVolume, Sample, draw_sample, to_batch
 from csfd_core.segmentation.losses import build_loss
 from csfd_core.segmentation.networks import build_model
+from csfd_core.vocabulary import LEVEL_NAMES
 
 if TYPE_CHECKING:
     import keras
 
+VALIDATION_DICE: Final = Monitor(score="validation_dice", higher_is_better=True)
 _VALIDATED: Final = 8  # volumes at most, each epoch
 
 
@@ -57,35 +63,7 @@ class TrainingData:
     validation: Sequence[GridVolume]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpochResult:
-    """What one epoch came to."""
-
-    epoch: int  # from 1
-    loss: float
-    validation_dice: float  # mean over the levels that are there; NaN: no validation
-    level_dice: tuple[float, ...]  # C1 ... C7; NaN where absent
-    learning_rate: float
-    seconds: float
-    seconds_left: float
-
-
-@dataclass(slots=True, kw_only=True)
-class TrainingResult:
-    """The best weights, and the history of all epochs."""
-
-    weights: Weights
-    history: list[EpochResult] = field(default_factory=list)
-    best_epoch: int = 0
-
-    @property
-    def best_dice(self) -> float:
-        """Validation Dice of the best weights."""
-        found = [e.validation_dice for e in self.history if e.epoch == self.best_epoch]
-        return found[0] if found else math.nan
-
-
-OnEpoch = Callable[[EpochResult, "keras.Model"], None]
+OnEpoch = Callable[[EpochRow, "keras.Model"], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +77,12 @@ class Plan:
 
 def train(
     plan: Plan, data: TrainingData, folder: Path, on_epoch: OnEpoch | None = None
-) -> TrainingResult:
+) -> Trained:
     """Train, or go on with a training that was cut off.
+
+    The row of an epoch holds ``validation_dice`` (mean over the levels that are there;
+    NaN: no validation), ``dice_C1`` to ``dice_C7`` (NaN where absent) and
+    ``learning_rate``.
 
     Args:
         plan: Networks, settings and the weights to start from.
@@ -113,31 +95,37 @@ def train(
 
         keras.utils.set_random_seed(plan.training.seed)
         model = compile_model(plan)
-        state = _restore(folder, model)
-        started, done_before = time.monotonic(), len(state.history)
-        validation = _validation_batches(data.validation, plan)
-        for epoch in range(done_before, plan.training.epochs):
-            if _is_over(state, plan.training):
-                break
-            begun = time.monotonic()
-            loss = _run_epoch(model, plan, data.training.volumes(epoch), epoch)
-            levels = _validate(model, validation)
-            done = epoch + 1 - done_before
-            elapsed = time.monotonic() - started
-            result = EpochResult(
-                epoch=epoch + 1,
-                loss=loss,
-                validation_dice=_mean(levels),
-                level_dice=levels,
-                learning_rate=_learning_rate(model),
-                seconds=time.monotonic() - begun,
-                seconds_left=elapsed / done * (plan.training.epochs - epoch - 1),
-            )
-            _keep(state, result, model)
-            _write(folder, model, state)
-            if on_epoch is not None:
-                on_epoch(result, model)
-        return state
+        batches = _validation_batches(data.validation, plan)
+
+        def run_epoch(epoch: int) -> EpochRow:
+            volumes = data.training.volumes(epoch)
+            return {"loss": _run_epoch(model, plan, volumes, epoch)}
+
+        def validate() -> EpochRow:
+            scores = dice_scores(_validate(model, batches))
+            return {**scores, "learning_rate": _learning_rate(model)}
+
+        loop = Loop(
+            model=model,
+            epochs=plan.training.epochs,
+            run_epoch=run_epoch,
+            validate=validate,
+            folder=folder,
+            monitor=VALIDATION_DICE,
+            patience=plan.training.patience,
+        )
+        if on_epoch is None:
+            return train_epochs(loop)
+        return train_epochs(loop, lambda row: on_epoch(row, model))
+
+
+def dice_scores(levels: Sequence[float]) -> EpochRow:
+    """Return the Dice of C1 ... C7 by name, and their mean over what is not NaN."""
+    present = [value for value in levels if not math.isnan(value)]
+    return {
+        VALIDATION_DICE.score: float(np.mean(present)) if present else math.nan,
+        **{f"dice_{name}": v for name, v in zip(LEVEL_NAMES, levels, strict=True)},
+    }
 
 
 def compile_model(plan: Plan) -> "keras.Model":
@@ -182,15 +170,14 @@ def _run_epoch(
 
     def batch(step: int) -> Sample:
         samples = []
-        for place in range(settings.batch_size):
-            rng = np.random.default_rng([settings.seed, epoch, step, place])
+        for index in range(settings.batch_size):
+            rng = np.random.default_rng([settings.seed, epoch, step, index])
             volume = volumes[int(rng.integers(len(volumes)))]
             samples.append(draw_sample(volume, plan.model, rng, settings.strength))
         return to_batch(samples)
 
     batches = (batch(step) for step in range(settings.steps_per_epoch))
-    losses = [float(model.train_on_batch(*pair)[0]) for pair in ahead(batches)]
-    return float(np.mean(losses))
+    return float(np.mean([float(step["loss"]) for step in take_steps(model, batches)]))
 
 
 def _validation_batches(
@@ -226,59 +213,13 @@ def _validate(
 
 
 def grid_dice(
-    found: npt.NDArray[np.integer], wanted: npt.NDArray[np.integer]
+    predicted: npt.NDArray[np.integer], given: npt.NDArray[np.integer]
 ) -> list[float]:
     """Return the Dice of C1 ... C7 in two label arrays; NaN where both lack it."""
-    return [dice_score(found == level, wanted == level) for level in range(1, CLASSES)]
-
-
-def _is_over(state: TrainingResult, settings: TrainingConfig) -> bool:
-    waited = len(state.history) - state.best_epoch
-    return bool(settings.patience and state.history and waited >= settings.patience)
-
-
-def _keep(state: TrainingResult, result: EpochResult, model: "keras.Model") -> None:
-    best = state.best_dice
-    state.history.append(result)
-    better = math.isnan(best) or not result.validation_dice < best
-    if better or math.isnan(result.validation_dice):
-        state.best_epoch = result.epoch
-        state.weights = model.get_weights()
+    return [
+        dice_score(predicted == level, given == level) for level in range(1, CLASSES)
+    ]
 
 
 def _learning_rate(model: "keras.Model") -> float:
     return float(np.asarray(model.optimizer.learning_rate))
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return float(np.mean(known)) if known else math.nan
-
-
-def _write(folder: Path, model: "keras.Model", state: TrainingResult) -> None:
-    note = {
-        "best_epoch": state.best_epoch,
-        "history": [_to_row(epoch) for epoch in state.history],
-    }
-    Checkpoint(folder).write(model, state.weights, note)
-
-
-def _restore(folder: Path, model: "keras.Model") -> TrainingResult:
-    kept = Checkpoint(folder).restore(model)
-    if kept is None:
-        return TrainingResult(weights=model.get_weights())
-    weights, note = kept
-    return TrainingResult(
-        weights=weights,
-        history=[_to_epoch(row) for row in note["history"]],
-        best_epoch=note["best_epoch"],
-    )
-
-
-def _to_row(epoch: EpochResult) -> dict[str, Any]:
-    row = {name: getattr(epoch, name) for name in EpochResult.__slots__}
-    return {**row, "level_dice": list(epoch.level_dice)}
-
-
-def _to_epoch(row: dict[str, Any]) -> EpochResult:
-    return EpochResult(**{**row, "level_dice": tuple(row["level_dice"])})

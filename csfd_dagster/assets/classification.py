@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from csfd_core.classification.card import ClassifierCard
 from csfd_core.classification.fit import (
     CODE_VERSION,
     plan_classifier,
@@ -19,11 +20,8 @@ from csfd_core.classification.manifest import (
     read_manifest,
     write_manifest,
 )
-from csfd_core.classification.training_run import (
-    UNCHANGED,
-    ClassifierRun,
-    run_classifier,
-)
+from csfd_core.classification.training_run import ClassifierRun, run_classifier
+from csfd_core.learning.outcomes import StopReason, TrainingOutcome
 from csfd_dagster.assets.ingest import metadata_table
 from csfd_dagster.assets.outcomes import OWNERS, not_yet
 from csfd_dagster.assets.segmentation import vertebra_crops
@@ -114,7 +112,7 @@ def _classifier_asset(name: str, description: str) -> dg.AssetsDefinition:
                     fold = fold_number(key)
                     found = run_classifier(stores, name, fold, config, own)
                 context.add_asset_metadata(_describe(found), partition_key=key)
-                trained += found.outcome != UNCHANGED
+                trained += found.outcome is not TrainingOutcome.UNCHANGED
         yield dg.MaterializeResult(metadata={"folds_trained": trained})
 
     return classifier
@@ -142,13 +140,24 @@ def _describe(found: ClassifierRun) -> dict[str, dg.MetadataValue]:
     card = found.result.card
     values = {
         "outcome": dg.MetadataValue.text(found.outcome),
-        "model_id": dg.MetadataValue.text(card["model_id"]),
-        "weights": dg.MetadataValue.text(card["weights"]),
-        "training_studies": dg.MetadataValue.int(len(card["training_studies"])),
-        "train_s": dg.MetadataValue.float(float(card["train_s"])),
-        "best_epoch": dg.MetadataValue.int(card["best_epoch"]),
-        "stopped": dg.MetadataValue.text(card["stopped"] or "after its last epoch"),
-        "data_kind": dg.MetadataValue.text(card["data_kind"]),
+        "model_id": dg.MetadataValue.text(card.model_id),
+        "weights": dg.MetadataValue.text(card.weights),
+        "training_studies": dg.MetadataValue.int(len(card.training_studies)),
+        "train_s": dg.MetadataValue.float(card.train_s),
+        "best_epoch": dg.MetadataValue.int(card.best_epoch),
+        "stopped": dg.MetadataValue.text(_why_stopped(card)),
+        "data_kind": dg.MetadataValue.text(card.data_kind),
     }
     scores = {k: dg.MetadataValue.float(v) for k, v in found.scores.items()}
     return {**values, **scores}
+
+
+def _why_stopped(card: ClassifierCard) -> str:
+    """Say why a training ended."""
+    match card.stopped:
+        case StopReason.NO_IMPROVEMENT:
+            return f"no lower validation loss in {card.config.patience} epochs"
+        case StopReason.NOT_A_NUMBER:
+            return f"the loss was not a number in epoch {len(card.history) + 1}"
+        case _:
+            return "after its last epoch"

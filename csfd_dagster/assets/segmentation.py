@@ -74,7 +74,7 @@ def segmentation_model(
     metadata = _describe_report(found)
     for fold in found.folds:
         metadata |= _describe(fold)
-    models = [str(fold.facts["model_id"]) for fold in found.folds]
+    models = [fold.card.model_id for fold in found.folds]
     return dg.MaterializeResult(
         metadata=metadata, data_version=dg.DataVersion(version_of(models))
     )
@@ -148,7 +148,7 @@ def _describe(found: FoldRun) -> dict[str, dg.MetadataValue]:
     name = f"fold_{found.fit.fold}"
     values: dict[str, dg.MetadataValue] = {
         f"{name}_outcome": dg.MetadataValue.text(found.outcome),
-        f"{name}_model_id": dg.MetadataValue.text(str(found.facts["model_id"])),
+        f"{name}_model_id": dg.MetadataValue.text(found.card.model_id),
         f"{name}_training_studies": dg.MetadataValue.int(len(found.fit.split.training)),
     }
     if found.mlflow_model_id is not None:

@@ -10,7 +10,9 @@ from csfd_core.classification.manifest import (
     read_manifest,
 )
 from csfd_core.evaluation.folds import assign_folds
+from csfd_core.learning.splits import leaks_of
 from csfd_core.store.standing import usable_studies
+from csfd_dagster.checks.leaks import leak_result
 from csfd_dagster.presentation import table_of
 from csfd_dagster.resources.stores import StoreResource
 
@@ -68,24 +70,8 @@ def _leak_check(name: str) -> dg.AssetChecksDefinition:
     def check(store: StoreResource) -> dg.AssetCheckResult:
         """No patient of the locked test set, nor of the held-out fold, was trained."""
         stores = store.open()
-        folds = assign_folds(stores.metadata.read_studies()).set_index("study_uid")
-        locked = set(folds.index[folds["is_test"]])
-        models = ClassifierStore(stores.root)
-        leaked, crossed = [], []
-        for fold in models.folds(name):
-            card = models.card(name, fold) or {}
-            trained = set(card["training_studies"])
-            leaked += sorted((trained | set(card["validation_studies"])) & locked)
-            held_out = set(folds.index[folds["fold"] == fold])
-            crossed += sorted(trained & held_out)
-        return dg.AssetCheckResult(
-            passed=not (leaked or crossed),
-            metadata={
-                "locked": len(locked),
-                "leaked": leaked[:5],
-                "of_the_held_out_fold": crossed[:5],
-            },
-        )
+        cards = ClassifierStore(stores.root).cards([name])
+        return leak_result(leaks_of(cards, stores.metadata.read_studies()))
 
     return check
 

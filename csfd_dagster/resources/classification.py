@@ -5,6 +5,7 @@ how many of the folds are trained, where the configuration does not.
 """
 
 import os
+from dataclasses import asdict
 
 import dagster as dg
 from pydantic import Field
@@ -63,7 +64,7 @@ class ClassificationResource(dg.ConfigurableResource):
 
     def version(self) -> str:
         """Identify the settings; a training with other ones gives another model."""
-        return version_of(self.settings().to_note())
+        return version_of(asdict(self.settings()))
 
     def crops(self) -> CropConfig:
         """Return how the crops to learn from were cut."""

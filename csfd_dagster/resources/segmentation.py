@@ -3,7 +3,7 @@
 Empty values stand for what the profile says.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import dagster as dg
 from pydantic import Field
@@ -53,7 +53,7 @@ class SegmentationResource(dg.ConfigurableResource):
     def version(self) -> str:
         """Identify the settings; a training with other ones gives another model."""
         settings = self.settings()
-        parts = (settings.model.to_note(), settings.training.to_note(), self.folds)
+        parts = (asdict(settings.model), asdict(settings.training), self.folds)
         return version_of(parts)
 
     def crops(self) -> CropConfig:

@@ -6,9 +6,10 @@ from typing import Any, Final
 
 import pandas as pd
 
-from csfd_core.classification.classifier_store import learnt_from
 from csfd_core.classification.classifiers import CLASSIFIERS
 from csfd_core.evaluation.folds import assign_folds
+from csfd_core.learning.card import ModelCard
+from csfd_core.learning.splits import learnt_among
 from csfd_core.store.stores import Stores
 from csfd_core.text import join
 from csfd_dagster.simulation.plan import CORRECTED_AFTER, Week
@@ -91,11 +92,10 @@ class Ledger:
             if self.places.setdefault(uid, place) != place:
                 self.moved.add(uid)
 
-    def note_learnt(self, cards: Sequence[Mapping[str, Any]]) -> None:
+    def note_learnt(self, cards: Sequence[ModelCard]) -> None:
         """Look for locked studies among those that trained, stopped or calibrated."""
         locked = {uid for uid, (_, is_test) in self.places.items() if is_test}
-        for card in cards:
-            self.leaked |= learnt_from(card) & locked
+        self.leaked |= learnt_among(cards, locked)
 
     def table(self) -> pd.DataFrame:
         """Return one row a week."""

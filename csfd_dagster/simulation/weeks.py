@@ -21,12 +21,12 @@ from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.classifiers import CLASSIFIERS
 from csfd_core.errors import SettingsError
 from csfd_core.ingest.outcomes import Outcome
+from csfd_core.learning.outcomes import TrainingOutcome
 from csfd_core.lineage.forward import files_of
 from csfd_core.lineage.withdrawal import withdraw
 from csfd_core.registry.champion import ChampionRegistry
 from csfd_core.registry.contest import read_decision
 from csfd_core.registry.history import this_user
-from csfd_core.reports.segmentation.training_run import TAKEN, TRAINED
 from csfd_core.runtime.executors import default_workers, open_executor
 from csfd_core.settings import PROJECT_ROOT
 from csfd_core.store.standing import is_quarantined
@@ -49,7 +49,7 @@ TABLE: Final = "simulation.csv"
 _HOME: Final = "dagster"
 _TICKS: Final = 6  # until the sensor has taken up everything that is complete
 # Outcomes of what was not there before.
-_ANEW: Final = {Outcome.WRITTEN, TRAINED, TAKEN}
+_ANEW: Final = {Outcome.WRITTEN, TrainingOutcome.TRAINED, TrainingOutcome.TAKEN}
 _NIGHT: Final = time(2, tzinfo=UTC)
 _REASON: Final = "The patient has withdrawn consent."
 # Short trainings: they follow what the data teach, and a simulation stays short.
@@ -192,8 +192,7 @@ class _Simulation:
         is_bad = is_quarantined(table)
         ledger.note_places(stores)
         models = ClassifierStore(stores.root)
-        cards = [models.card(n, k) or {} for n in CLASSIFIERS for k in models.folds(n)]
-        ledger.note_learnt(cards)
+        ledger.note_learnt(models.cards(list(CLASSIFIERS)))
         after = read_decision(stores)
         decided = after if after != before else None
         champion = ChampionRegistry(stores, self.project.mlflow.uri()).champion()

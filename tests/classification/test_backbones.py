@@ -21,7 +21,6 @@ from csfd_core.classification.classifiers import open_classifier
 from csfd_core.classification.config import ClassifierConfig
 from csfd_core.classification.fit import (
     ClassifierFit,
-    checkpoint_folder,
     fit_classifier,
     open_trained,
     plan_classifier,
@@ -31,6 +30,7 @@ from csfd_core.classification.transfer.features import FeatureCache
 from csfd_core.classification.transfer.head import build_head, scale_to
 from csfd_core.classification.vertebrae import read_vertebrae
 from csfd_core.errors import SettingsError, StoreError
+from csfd_core.learning.checkpoint import checkpoint_folder
 from csfd_core.learning.loop import EpochRow
 from csfd_core.runtime.compute import computing
 from csfd_core.store.locations import Location
@@ -94,9 +94,9 @@ def test_a_real_backbone_gives_a_head_that_comes_back(
     calls = count_calls(monkeypatch)
     fit = plan(stores)
     result = fit_classifier(stores, fit)
-    assert [row["epoch"] for row in result.card["history"]] == [1, 2, 3]
-    assert result.card["parameters"] > 23_000_000
-    assert result.card["disk_bytes"] < 1_000_000  # the head alone is kept
+    assert [row["epoch"] for row in result.card.history] == [1, 2, 3]
+    assert result.card.parameters > 23_000_000
+    assert result.card.disk_bytes < 1_000_000  # the head alone is kept
     studies = fit.manifest.usable["study_uid"].nunique()
     assert len(feature_files(stores)) == studies
     timed = 1 + min(3, fit.test["study_uid"].nunique())
@@ -271,8 +271,8 @@ def test_tuning_changes_the_top_blocks_alone_and_comes_back(stores: Stores) -> N
     fit = plan(stores, TUNED)
     before = {w.path: np.array(w) for w in opened(stores)._network.weights}
     result = fit_classifier(stores, fit)
-    assert [row["epoch"] for row in result.card["history"]] == [1, 2]
-    assert 1 <= result.card["best_epoch"] <= 2
+    assert [row["epoch"] for row in result.card.history] == [1, 2]
+    assert 1 <= result.card.best_epoch <= 2
     trained = open_trained(stores, "resnet50", 0)
     assert isinstance(trained, BackboneClassifier)
     changed = {
@@ -296,10 +296,10 @@ def test_tuning_changes_the_top_blocks_alone_and_comes_back(stores: Stores) -> N
 def test_tuning_that_makes_it_worse_is_not_kept(stores: Stores) -> None:
     config = replace(TUNED, epochs=4, fine_tune_rate=3.0)
     result = fit_classifier(stores, plan(stores, config))
-    losses = [row["val_loss"] for row in result.card["history"]]
+    losses = [row["val_loss"] for row in result.card.history]
     assert len(losses) == 5
-    assert result.card["best_epoch"] == 1 + int(np.argmin(losses))
-    assert result.card["best_epoch"] < 5
+    assert result.card.best_epoch == 1 + int(np.argmin(losses))
+    assert result.card.best_epoch < 5
     plain = fit_classifier(stores, plan(stores, replace(config, fine_tune_epochs=0)))
     np.testing.assert_allclose(
         result.predictions["probability"], plain.predictions["probability"], atol=0.01
@@ -331,11 +331,9 @@ def test_a_killed_training_goes_on_through_head_and_tuning(
 
     with pytest.raises(Killed, match="on purpose"):
         fit_classifier(stores, fit, kill)
-    assert checkpoint_folder(stores, fit).exists()
+    assert checkpoint_folder(stores.root, fit.inputs).exists()
     resumed = fit_classifier(stores, fit, kill)
     assert told == [1, 2, 3]
-    for row, expected in zip(
-        resumed.card["history"], whole.card["history"], strict=True
-    ):
+    for row, expected in zip(resumed.card.history, whole.card.history, strict=True):
         assert row["loss"] == pytest.approx(expected["loss"], abs=1e-4)
         assert row["val_loss"] == pytest.approx(expected["val_loss"], abs=1e-4)

@@ -10,12 +10,11 @@ from support.drawn_crops import CROPS, draw_vertebra, manifest_of, write_store
 
 from csfd_core.classification.basic_cnn.network import BasicCnn
 from csfd_core.classification.classifier import CropShape
-from csfd_core.classification.classifier_store import TEST, FoldResult
+from csfd_core.classification.classifier_store import FoldResult
 from csfd_core.classification.classifiers import open_classifier
 from csfd_core.classification.config import ClassifierConfig
 from csfd_core.classification.fit import (
     ClassifierFit,
-    checkpoint_folder,
     fit_classifier,
     is_current,
     open_trained,
@@ -24,7 +23,9 @@ from csfd_core.classification.fit import (
 from csfd_core.classification.vertebrae import read_vertebrae
 from csfd_core.errors import StoreError
 from csfd_core.evaluation.metrics import auroc
+from csfd_core.learning.checkpoint import checkpoint_folder
 from csfd_core.learning.loop import EpochRow
+from csfd_core.learning.splits import Split
 from csfd_core.registry.serving import open_ensemble
 from csfd_core.store.locations import Location
 from csfd_core.store.stores import Stores
@@ -68,10 +69,10 @@ def test_it_tells_bright_crosses_in_studies_that_it_has_not_seen(
     result: FoldResult,
 ) -> None:
     rows = result.predictions
-    rows = rows[(rows["group"] == TEST) & (rows["level"] != OVERALL)]
+    rows = rows[(rows["group"] == Split.TEST) & (rows["level"] != OVERALL)]
     assert rows["label"].sum() > 1
     assert auroc(rows["label"].astype(int), rows["probability"]) > 0.9
-    assert [row["epoch"] for row in result.card["history"]] == [1, 2]
+    assert [row["epoch"] for row in result.card.history] == [1, 2]
 
 
 def test_it_is_the_same_after_it_was_kept(
@@ -141,13 +142,6 @@ def test_a_vertebra_is_judged_as_its_mirror_image_and_as_seen_from_the_feet(
     assert np.ptp(plain.logits([vertebra, from_feet])) > 1e-3
 
 
-def test_a_card_from_before_there_were_views_is_read_as_it_was_calibrated() -> None:
-    note = CONFIG.to_note()
-    assert ClassifierConfig.from_note(note) == CONFIG
-    del note["average_views"]
-    assert ClassifierConfig.from_note(note) == replace(CONFIG, average_views=False)
-
-
 def test_places_away_from_the_vertebra_do_not_count(trained: BasicCnn) -> None:
     whole = draw_vertebra(False, np.random.default_rng(0))
     images = whole.images.copy()
@@ -186,13 +180,11 @@ def test_a_killed_training_ends_like_one_that_was_not(tmp_path: Path) -> None:
 
     with pytest.raises(Killed, match="on purpose"):
         fit_classifier(stores, fit, kill)
-    assert checkpoint_folder(stores, fit).exists()
+    assert checkpoint_folder(stores.root, fit.inputs).exists()
     resumed = fit_classifier(stores, fit, kill)
     assert told == [1, 2, 3]
-    assert not checkpoint_folder(stores, fit).exists()
-    for row, expected in zip(
-        resumed.card["history"], whole.card["history"], strict=True
-    ):
+    assert not checkpoint_folder(stores.root, fit.inputs).exists()
+    for row, expected in zip(resumed.card.history, whole.card.history, strict=True):
         assert row["loss"] == pytest.approx(expected["loss"], abs=1e-4)
         assert row["val_loss"] == pytest.approx(expected["val_loss"], abs=1e-4)
     np.testing.assert_allclose(
@@ -212,8 +204,8 @@ def test_a_seed_gives_the_same_numbers_again_and_another_seed_others(
 
     first, again, other = train(1), train(1), train(2)
     pd.testing.assert_frame_equal(again.predictions, first.predictions)
-    assert again.card["weights_sha256"] == first.card["weights_sha256"]
-    assert other.card["weights_sha256"] != first.card["weights_sha256"]
+    assert again.card.weights_sha256 == first.card.weights_sha256
+    assert other.card.weights_sha256 != first.card.weights_sha256
 
 
 @pytest.mark.slow
@@ -222,7 +214,7 @@ def test_more_vertebrae_than_fit_are_read_anew_and_keep_the_fractured(
 ) -> None:
     few = replace(SHORT, epochs=2, most_vertebrae=20)
     again = fit_classifier(stores, plan_classifier("basic_cnn", 1, few, fit.manifest))
-    assert len(again.card["history"]) == 2
+    assert len(again.card.history) == 2
 
 
 def test_folds_of_one_name_speak_together(
@@ -231,7 +223,7 @@ def test_folds_of_one_name_speak_together(
     ensemble = open_ensemble(stores, "basic_cnn")
     vertebrae = {"C4": draw_vertebra(True, np.random.default_rng(4))}
     found = ensemble.predict(vertebrae)
-    assert found["C4"] > result.card["prevalence"]["C4"]
+    assert found["C4"] > result.card.prevalence["C4"]
     assert found["C1"] == pytest.approx(
-        np.mean([card["prevalence"]["C1"] for card in ensemble.cards])
+        np.mean([card.prevalence["C1"] for card in ensemble.cards])
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from support.cards import classifier_card
 from support.drawn_crops import (
     CROPS,
     BrightClassifier,
@@ -20,7 +21,8 @@ from support.drawn_crops import (
     write_studies,
 )
 
-from csfd_core.classification.classifier_store import TEST, VALIDATION, ClassifierStore
+from csfd_core.classification.card import ClassifierCard
+from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.config import ClassifierConfig, settings_of
 from csfd_core.classification.fit import (
     ClassifierFit,
@@ -33,6 +35,7 @@ from csfd_core.classification.manifest import Manifest
 from csfd_core.classification.training_run import scores_of
 from csfd_core.errors import SettingsError, StoreError
 from csfd_core.evaluation.folds import fold_of, is_test
+from csfd_core.learning.splits import Split
 from csfd_core.store.locations import Location
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
@@ -97,6 +100,17 @@ def test_identity_follows_rows_settings_and_weights(
     assert plan_classifier("resnet50", 0, other, manifest).inputs != backbone
 
 
+def test_identity_is_what_it_was_for_the_same_inputs(tmp_path: Path) -> None:
+    """Digests of the first release: another one would train everything again."""
+    few = manifest_of(write_store(tmp_path, 12))
+    assert plan(few).inputs == (
+        "4c567a3a53ce448dd71a0b789d853c0f16ce2bc96fbd84b849d16726171f30f8"
+    )
+    assert plan_classifier("resnet50", 0, CONFIG, few).inputs == (
+        "e92a1f560ec640c00d6b99c43969408d23c54a5d6e6cdbd0ea467fdc96dc5b07"
+    )
+
+
 def test_identity_does_not_follow_what_a_model_does_not_see(
     manifest: Manifest,
 ) -> None:
@@ -123,10 +137,11 @@ def test_a_model_is_kept_with_what_it_was_made_from(
 ) -> None:
     fit = plan(manifest)
     result = fit_classifier(stores, fit)
-    card = json.loads(
-        stores.root.read("models/classification/basic_cnn/fold_0/card.json")
-    )
-    assert card == result.card
+    text = stores.root.read("models/classification/basic_cnn/fold_0/card.json")
+    assert ClassifierCard.from_json(text) == result.card
+    card = json.loads(text)
+    assert card["schema_version"] == 2
+    assert card["stopped"] == "all_epochs"
     assert is_current(stores, fit)
     assert not is_current(stores, plan(manifest, 1))
     assert set(card["training_studies"]) == set(fit.training["study_uid"])
@@ -143,7 +158,7 @@ def test_a_model_is_kept_with_what_it_was_made_from(
     assert card["crop"] == CROPS.to_note()
     assert card["data_kind"] == "phantom"
     assert card["ms_per_study"] > 0
-    assert ClassifierConfig.from_note(card["config"]) == CONFIG
+    assert result.card.config == CONFIG
     rows = fit.training
     fractured = int(rows["label"].sum())
     trained = open_trained(stores, NAME, 0)
@@ -160,7 +175,7 @@ def test_predictions_have_a_row_for_each_held_out_study_and_level(
     fit = plan(manifest)
     result = fit_classifier(stores, fit)
     rows = result.predictions
-    for group, own in ((VALIDATION, fit.validation), (TEST, fit.test)):
+    for group, own in ((Split.VALIDATION, fit.validation), (Split.TEST, fit.test)):
         found = rows[rows["group"] == group]
         assert set(found["study_uid"]) == set(own["study_uid"])
         assert len(found) == own["study_uid"].nunique() * 8
@@ -185,12 +200,12 @@ def test_the_labels_of_the_test_set_change_no_calibration(
     table.loc[table["is_test"], "label"] = 1 - table.loc[table["is_test"], "label"]
     swapped = fit_classifier(stores, plan(replace(manifest, table=table))).card
     for key in ("calibration", "thresholds", "prevalence"):
-        assert swapped[key] == own[key]
+        assert getattr(swapped, key) == getattr(own, key)
     held_out = ~table["is_test"] & (table["fold"] == 0)
     table = manifest.table.copy()
     table.loc[held_out, "label"] = 1 - table.loc[held_out, "label"]
     other = fit_classifier(stores, plan(replace(manifest, table=table))).card
-    assert other["calibration"] != own["calibration"]
+    assert other.calibration != own.calibration
 
 
 def test_without_anything_to_stop_by_it_is_told(
@@ -215,7 +230,7 @@ def test_a_store_without_test_studies_trains(
 ) -> None:
     table = manifest.table[~manifest.table["is_test"]]
     result = fit_classifier(stores, plan(replace(manifest, table=table)))
-    assert set(result.predictions["group"]) == {VALIDATION}
+    assert set(result.predictions["group"]) == {Split.VALIDATION}
     assert math.isnan(scores_of(result)["test_auc_vertebra"])
 
 
@@ -253,12 +268,12 @@ def test_studies_without_crops_and_levels_without_labels_are_no_obstacle(
     result = fit_classifier(stores, plan(manifest_of(stores)))
     rows = result.predictions.set_index(["study_uid", "level"])
     assert not absent & set(result.predictions["study_uid"])
-    assert not absent & set(result.card["training_studies"])
+    assert not absent & set(result.card.training_studies)
     # C1 was not found: its prevalence stands for it, its label counts all the same.
     first = rows.loc[(held_out[1], "C1")]
     assert first["label"] == 1
     assert math.isnan(first["logit"])
-    assert first["probability"] == pytest.approx(result.card["prevalence"]["C1"])
+    assert first["probability"] == pytest.approx(result.card.prevalence["C1"])
     # One fracture makes a study fractured; one unknown level leaves it open.
     assert rows.loc[(held_out[1], OVERALL), "label"] == 1
     assert pd.isna(rows.loc[(held_out[0], OVERALL), "label"])
@@ -286,7 +301,7 @@ def test_vectors_are_kept_in_full_and_kernels_in_half_precision(
     store = ClassifierStore(Location(tmp_path))
     variances = np.array([3e-9, 1.0, 2e5], dtype=np.float32)  # half: 0, 1, infinite
     kernel = np.random.default_rng(0).normal(0, 1, (3, 4)).astype(np.float32)
-    store.write(NAME, 0, [variances, kernel], [], {"model_id": "x"})
+    store.write(classifier_card(model=NAME), [variances, kernel], [])
     found = store.read_weights(NAME, 0)
     np.testing.assert_array_equal(found[0], variances)
     np.testing.assert_allclose(found[1], kernel, rtol=1e-3)

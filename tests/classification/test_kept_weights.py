@@ -2,22 +2,22 @@
 
 import json
 import math
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from support.cards import classifier_card
 
 from csfd_core.classification.classifier_store import CARD as CARD_FILE
 from csfd_core.classification.classifier_store import ClassifierStore
-from csfd_core.evaluation.metrics import OperatingPoint, operating_point
+from csfd_core.evaluation.metrics import operating_point
 from csfd_core.store.locations import Location
 
-CARD = {"model_id": "m"}
+CARD = classifier_card()
 
 
 def kept(folder: Path, *arrays: np.ndarray) -> list[np.ndarray]:
     store = ClassifierStore(Location(folder))
-    store.write("basic_cnn", 0, arrays, [], CARD)
+    store.write(CARD, arrays, [])
     return store.read_weights("basic_cnn", 0)
 
 
@@ -46,9 +46,9 @@ def test_a_card_is_strict_json_and_undefined_scores_come_back(tmp_path: Path) ->
         {"epoch": 1.0, "val_loss": 0.5, "val_auc": math.nan},
         {"epoch": 2.0, "val_loss": 0.4, "val_auc": math.nan},
     ]
-    card = {**CARD, "history": history, "thresholds": {"vertebra": asdict(one_class)}}
+    card = classifier_card(history=history, thresholds={"vertebra": one_class})
     store = ClassifierStore(Location(tmp_path))
-    store.write("basic_cnn", 0, [], [], card)
+    store.write(card, [], [])
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is no JSON")
@@ -59,5 +59,4 @@ def test_a_card_is_strict_json_and_undefined_scores_come_back(tmp_path: Path) ->
     assert found.epochs["val_auc"].isna().all()
     assert found.epochs["val_auc"].dtype == float
     assert found.epochs["val_loss"].tolist() == [0.5, 0.4]
-    point = OperatingPoint.from_note(found.card["thresholds"]["vertebra"])
-    assert str(point) == str(one_class)
+    assert str(found.card.thresholds["vertebra"]) == str(one_class)

@@ -1,12 +1,13 @@
 """From logits to probabilities of vertebrae and studies."""
 
-import json
 import math
 from dataclasses import asdict
 
 import numpy as np
 import pytest
+from support.cards import classifier_card
 
+from csfd_core.classification.card import ClassifierCard
 from csfd_core.classification.probabilities import (
     Calibrated,
     ensemble_threshold,
@@ -116,12 +117,15 @@ def test_a_validation_without_fractures_changes_no_probability() -> None:
 def test_what_was_fitted_comes_back_from_the_card() -> None:
     logits, labels = drawn()
     fitted = Calibrated.fit(logits, labels, PREVALENCE)
-    card = {
-        "calibration": fitted.calibration_note(),
-        "thresholds": fitted.threshold_note(),
-        "prevalence": fitted.prevalence,
-    }
-    assert Calibrated.of(json.loads(json.dumps(card))) == fitted
+    card = classifier_card(
+        calibration={"vertebra": fitted.vertebra, "overall": fitted.overall},
+        thresholds={
+            "vertebra": fitted.vertebra_point,
+            "overall": fitted.overall_point,
+        },
+        prevalence=fitted.prevalence,
+    )
+    assert Calibrated.of(ClassifierCard.from_json(card.to_json())) == fitted
 
 
 def test_the_prevalence_alone_scores_the_loss_of_the_prior() -> None:

@@ -11,7 +11,8 @@ from support.drawn_crops import manifest_of, put_tiny_backbone, write_store
 
 from csfd_core.classification.config import ClassifierConfig
 from csfd_core.classification.fit import open_trained, plan_classifier
-from csfd_core.classification.training_run import TRAINED, UNCHANGED, run_classifier
+from csfd_core.classification.training_run import run_classifier
+from csfd_core.learning.outcomes import TrainingOutcome
 from csfd_core.runtime.tracking import RunIdentity, TrackedRun, tracked_run
 from csfd_core.store.stores import Stores
 
@@ -69,7 +70,7 @@ def test_a_child_run_holds_what_it_was_made_from_and_its_curve(
     from mlflow import MlflowClient
 
     outcome, run_id = record(stores, parent, "basic_cnn", CONFIG)
-    assert outcome == TRAINED
+    assert outcome == TrainingOutcome.TRAINED
     client = MlflowClient(uri)
     found = client.get_run(run_id)
     assert found.info.status == "FINISHED"
@@ -100,8 +101,8 @@ def test_a_child_run_holds_what_it_was_made_from_and_its_curve(
     assert info.signature.inputs.inputs[0].shape == (-1, 16, 16, 4)
     assert info.saved_input_example_info is not None
     again, other_id = record(stores, parent, "basic_cnn", CONFIG)
-    assert again == UNCHANGED
-    assert client.get_run(other_id).data.params["outcome"] == UNCHANGED
+    assert again == TrainingOutcome.UNCHANGED
+    assert client.get_run(other_id).data.params["outcome"] == TrainingOutcome.UNCHANGED
 
 
 def test_runs_name_no_study_and_no_patient(

@@ -179,7 +179,7 @@ def test_ensemble_of_the_alias_is_the_frozen_one(
         assert (found.version, found.notice) == (number, ""), alias
         assert opened[-1][2] == f"models/champion/{registry.version(number).digest}"
         kept = ClassifierStore(stores.root, opened[-1][2]).card("basic_cnn", 0)
-        assert found.model_ids == [kept and kept["model_id"]]
+        assert found.model_ids == [kept and kept.model_id]
     with pytest.raises(SettingsError, match="There is no version 7"):
         open_ensemble(stores, "v7", uri)
     stores.root.write(f"{opened[-1][2]}/basic_cnn/fold_0/weights.npz", b"")

@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 import pyarrow as pa
 import pytest
+from support.cards import classifier_card
 
 from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.manifest import MANIFEST_COLUMNS
@@ -131,12 +132,13 @@ def test_folds_without_their_share_of_fractures_are_told(tmp_path: Path) -> None
 
 
 def write_card(root: Location, name: str, trained: list[str], held: list[str]) -> None:
-    card = {
-        "model_id": "x",
-        "training_studies": dict.fromkeys(trained, "c"),
-        "validation_studies": dict.fromkeys(held, "c"),
-    }
-    ClassifierStore(root).write(name, 2, [], [], card)
+    card = classifier_card(
+        model=name,
+        fold=2,
+        training_studies=dict.fromkeys(trained, "c"),
+        validation_studies=dict.fromkeys(held, "c"),
+    )
+    ClassifierStore(root).write(card, [], [])
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)

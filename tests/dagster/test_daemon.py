@@ -1,6 +1,5 @@
 """The schedule through the real daemon: it ticks, a run starts and does its work."""
 
-import json
 import os
 import shutil
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import dagster as dg
 import psutil
 import pytest
+from support.cards import classifier_card
 from support.coarse import coarse_phantoms
 
 from csfd_core.classification.classifier_store import CARD, ClassifierStore
@@ -79,14 +79,13 @@ def test_the_daemon_starts_a_run_that_ingests_what_has_come(
     few = PhantomConfig(studies=3, seed=19, masked_share=0.0, compressed_share=0.0)
     write_phantom_source(places / "inbox", few, executor=InlineExecutor())
     stores = Stores(Location(places / "store"))
-    card = {
-        "model_id": "resnet50-fold0-abc",
-        "profile": "demo",
-        "training_studies": {"1.2.3": "a"},
-        "validation_studies": {},
-    }
+    card = classifier_card(
+        model="resnet50",
+        model_id="resnet50-fold0-abc",
+        training_studies={"1.2.3": "a"},
+    )
     newest = ClassifierStore(stores.root).of_fold("resnet50", 0)
-    newest.write(CARD, json.dumps(card).encode())
+    newest.write(CARD, card.to_json())
     shutil.copy(PROJECT_ROOT / "dagster.yaml", places / "dagster" / "dagster.yaml")
     with daemon(places), dg.DagsterInstance.get() as instance:
         end = time.monotonic() + PATIENCE_S

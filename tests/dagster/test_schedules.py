@@ -1,6 +1,5 @@
 """When the nightly retraining starts, and why it does not."""
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,11 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 import pytest
+from support.cards import classifier_card
 from support.ticks import Asked, begin_job, begin_run, tick_of
 
 from csfd_core.classification.classifier_store import CARD, ClassifierStore
+from csfd_core.classification.config import CLASSIFIER_PROFILES
 from csfd_core.errors import SettingsError
 from csfd_core.evaluation.folds import is_test
 from csfd_core.store.locations import Location
@@ -42,14 +43,14 @@ def folder(tmp_path: Path) -> Path:
 
 def write_card(folder: Path, uids: list[str], **facts: Any) -> None:
     place = ClassifierStore(Location(folder / "store")).of_fold("resnet50", 0)
-    card = {
-        "model_id": "resnet50-fold0-abc",
-        "profile": "full",
-        "training_studies": dict.fromkeys(uids, "a"),
-        "validation_studies": {},
+    card = classifier_card(
+        model="resnet50",
+        model_id="resnet50-fold0-abc",
+        config=CLASSIFIER_PROFILES["full"],
+        training_studies=dict.fromkeys(uids, "a"),
         **facts,
-    }
-    place.write(CARD, json.dumps(card).encode())
+    )
+    place.write(CARD, card.to_json())
 
 
 def tick(folder: Path, instance: dg.DagsterInstance) -> Asked:

@@ -5,10 +5,10 @@ from pathlib import Path
 import dagster as dg
 import pandas as pd
 import pytest
+from support.cards import segmentation_card
 
 from csfd_core.evaluation.folds import fold_of, is_test
 from csfd_core.segmentation.bundle import ModelBundle, write_bundle
-from csfd_core.segmentation.config import SMALL
 from csfd_core.segmentation.model_store import ModelStore
 from csfd_core.store.locations import Location
 from csfd_core.store.metadata import STUDIES_COLUMNS, MetadataStore
@@ -23,12 +23,9 @@ UIDS = [f"1.2.826.0.1.3680043.{index}" for index in range(1, 60)]
 
 
 def write_model(root: Location, trained: list[str], fold: int = 0) -> None:
-    facts = {
-        "model_id": "x",
-        "training_studies": {uid: ["c", "m"] for uid in trained},
-        "validation_studies": {},
-    }
-    bundle = ModelBundle(config=SMALL, weights=[], facts=facts)
+    studies = dict.fromkeys(trained, ("c", "m"))
+    card = segmentation_card(fold=fold, training_studies=studies)
+    bundle = ModelBundle(card=card, weights=[])
     write_bundle(ModelStore(root).of_fold(fold), bundle)
 
 

@@ -5,12 +5,12 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
+from support.cards import classifier_card, point_of, segmentation_card
 from support.dicom_studies import STUDY_UID, neck_mask, write_study
 from support.drawn_crops import (
     CROPS,
@@ -21,6 +21,7 @@ from support.drawn_crops import (
     write_store,
 )
 
+from csfd_core.classification.card import ClassifierCard
 from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.config import ClassifierConfig
 from csfd_core.classification.ensemble import Ensemble, read_best, suspicion, write_best
@@ -33,7 +34,6 @@ from csfd_core.ingest.outcomes import Outcome
 from csfd_core.registry.serving import open_ensemble
 from csfd_core.reports.comparison.example_choice import choose_examples
 from csfd_core.segmentation.bundle import ModelBundle
-from csfd_core.segmentation.config import SMALL
 from csfd_core.segmentation.postprocess import LevelFinding, Review
 from csfd_core.segmentation.predict import Prediction, VertebraPredictor
 from csfd_core.store.stores import Stores
@@ -47,7 +47,7 @@ NAME = "basic_cnn"
 class KnownMask:
     """In place of the segmentation: the mask of the builder, with C7 cut short."""
 
-    bundle = ModelBundle(config=SMALL, weights=[], facts={"model_id": "known"})
+    bundle = ModelBundle(card=segmentation_card(model_id="known"), weights=[])
     step_mm = 1.5
 
     def predict(self, volume: object) -> Prediction:
@@ -99,13 +99,13 @@ def source(tmp_path: Path) -> Path:
 def test_folds_of_different_crops_are_no_ensemble(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = ClassifierStore.card
+    written = ClassifierStore.card
 
-    def card(self: ClassifierStore, model: str, fold: int) -> dict[str, Any] | None:
-        found = known(self, model, fold)
-        if found is not None and fold == 3:
-            found["crop"]["pixel_mm"] = 9.0
-        return found
+    def card(self: ClassifierStore, model: str, fold: int) -> ClassifierCard | None:
+        read = written(self, model, fold)
+        if read is None or fold != 3:
+            return read
+        return read.model_copy(update={"crop": {**read.crop, "pixel_mm": 9.0}})
 
     monkeypatch.setattr(ClassifierStore, "card", card)
     with pytest.raises(StoreError, match="crops of different sizes"):
@@ -128,7 +128,7 @@ def test_a_study_becomes_the_json_of_the_contract(
     assert list(note["probabilities"]) == list(LABEL_COLUMNS)
     assert all(0 <= p <= 1 for p in note["probabilities"].values())
     assert note["not_seen"] == ["C1", "C7"]  # not found, and barely in the scan
-    prevalences = [card["prevalence"] for card in ensemble.cards]
+    prevalences = [card.prevalence for card in ensemble.cards]
     for level in ("C1", "C7"):
         expected = np.mean([shares[level] for shares in prevalences])
         assert note["probabilities"][level] == pytest.approx(expected, abs=1e-6)
@@ -204,23 +204,15 @@ def member(shift: float) -> Constant:
     return found
 
 
-def card_of(threshold: float, prevalence: float) -> Mapping[str, Any]:
-    plain = {"temperature": 1.0, "bias": 0.0, "n": 0, "is_fitted": False}
-    point = {
-        "threshold": threshold,
-        "sensitivity": 1.0,
-        "specificity": 1.0,
-        "n": 2,
-        "is_default": False,
-    }
-    return {
-        "model_id": f"m{threshold}",
-        "calibration": {"vertebra": plain, "overall": plain},
-        "thresholds": {"vertebra": point, "overall": point},
-        "prevalence": dict.fromkeys(LABEL_COLUMNS, prevalence),
-        "data_kind": "real",
-        "crop": CROPS.to_note(),
-    }
+def card_of(threshold: float, prevalence: float) -> ClassifierCard:
+    point = point_of(threshold)
+    return classifier_card(
+        model_id=f"m{threshold}",
+        thresholds={"vertebra": point, "overall": point},
+        prevalence=dict.fromkeys(LABEL_COLUMNS, prevalence),
+        data_kind="real",
+        crop=CROPS.to_note(),
+    )
 
 
 def test_an_ensemble_is_the_mean_of_its_folds() -> None:

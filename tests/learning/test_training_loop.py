@@ -8,13 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from csfd_core.learning.loop import (
-    Loop,
-    Trained,
-    mean_of_steps,
-    train_epochs,
-    validation_scores,
-)
+from csfd_core.classification.validation import mean_of_steps, validation_scores
+from csfd_core.learning.loop import Loop, Trained, train_epochs
+from csfd_core.learning.outcomes import StopReason
 from csfd_core.runtime.compute import computing
 
 LABELS = np.array([0, 1] * 20)
@@ -63,8 +59,9 @@ def make_loop(folder: Path, epochs: int = 6, patience: int = 0) -> Loop:
         model=model,
         epochs=epochs,
         run_epoch=run_epoch,
-        validate=lambda: np.asarray(model.predict_on_batch(FEATURES)[:, 0], float),
-        labels=LABELS,
+        validate=lambda: validation_scores(
+            np.asarray(model.predict_on_batch(FEATURES)[:, 0], float), LABELS
+        ),
         folder=folder,
         patience=patience,
     )
@@ -123,8 +120,9 @@ def scripted(
         epochs=len(losses),
         run_epoch=run_epoch,
         # The further apart, the lower the loss.
-        validate=lambda: np.where(labels == 1, 1.0, -1.0) * quality(state[-1]),
-        labels=labels,
+        validate=lambda: validation_scores(
+            np.where(labels == 1, 1.0, -1.0) * quality(state[-1]), labels
+        ),
         folder=folder,
         patience=patience,
     )
@@ -137,7 +135,7 @@ def test_the_weights_of_the_lowest_validation_loss_are_kept(tmp_path: Path) -> N
     losses = [row["val_loss"] for row in found.history]
     assert losses.index(min(losses)) == 2
     assert found.best_epoch == 3
-    assert found.stopped == ""
+    assert found.stopped is StopReason.ALL_EPOCHS
     for weights in (found.weights, loop.model.get_weights()):
         assert {float(v) for w in weights for v in w.ravel()} == {3.0}
 
@@ -147,7 +145,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good(tmp_path: Path) 
     found = train_epochs(loop)
     assert state == [0, 1, 2]
     assert len(found.history) == 2
-    assert found.stopped == "the loss was not a number in epoch 3"
+    assert found.stopped is StopReason.NOT_A_NUMBER
     values = {float(v) for w in loop.model.get_weights() for v in w.ravel()}
     assert values == {float(found.best_epoch)}
     assert found.best_epoch in (1, 2)
@@ -170,7 +168,7 @@ def test_patience_ends_a_training_that_does_not_improve(tmp_path: Path) -> None:
     found = train_epochs(loop)
     assert state == [0, 1, 2, 3]
     assert found.best_epoch == 2
-    assert found.stopped == "no lower validation loss in 2 epochs"
+    assert found.stopped is StopReason.NO_IMPROVEMENT
     patient, state = scripted(tmp_path / "b", [0.5] * 6, lambda e: quality[e])
     assert train_epochs(patient).best_epoch == 6
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.cards import classifier_card
 from support.lineage_store import (
     CLASSIFIERS,
     FIRST,
@@ -33,6 +34,7 @@ from typer.testing import CliRunner
 from csfd_core.cli.main import app
 from csfd_core.errors import CsfdError, IdentifierError, SettingsError, StoreError
 from csfd_core.ingest.convert import StudyTask, convert_study
+from csfd_core.learning.splits import Split
 from csfd_core.lineage.back import (
     CHANGED,
     GONE,
@@ -54,7 +56,6 @@ from csfd_core.lineage.forward import (
 )
 from csfd_core.lineage.forward import SEGMENTATION as SEGMENTING
 from csfd_core.lineage.mlflow_records import RecordedRuns
-from csfd_core.lineage.trained_models import TRAINING, VALIDATION
 from csfd_core.runtime.tracking import RunIdentity, open_client, tracked_run
 from csfd_core.store.locations import Location
 from csfd_core.store.source import Source
@@ -118,7 +119,10 @@ def test_way_back_and_way_forward_agree(stores: Stores, recorded: RecordedRuns) 
     for uid in (NEW, TESTED):
         found = trace_prediction(stores, uid, recorded)
         for member in found.members:
-            groups = {TRAINING: member.training, VALIDATION: member.validation}
+            groups = {
+                Split.TRAINING: member.training,
+                Split.VALIDATION: member.validation,
+            }
             backward |= {
                 (study.study_uid, f"predictions/{uid}.json", member.place, role)
                 for role, studies in groups.items()
@@ -244,11 +248,12 @@ def test_mlflow_tells_the_run_the_model_and_the_version(
             experiment, name="basic_cnn", source_run_id=run.run_id
         )
     recorded = RecordedRuns(stores, uri)
-    found = recorded.training_run({"inputs": "inputs-0"})
+    found = recorded.training_run(classifier_card(inputs="inputs-0"))
     assert (found.run_id, found.model_id) == (run.run_id, model.model_id)
     assert found.code_version == "7"
-    assert recorded.training_run({"inputs": "other"}).run_id is None
-    told = recorded.training_run({"inputs": "inputs-0", "mlflow_run_id": "lost"})
+    assert recorded.training_run(classifier_card(inputs="other")).run_id is None
+    lost = classifier_card(inputs="inputs-0", mlflow_run_id="lost")
+    told = recorded.training_run(lost)
     assert (told.run_id, told.model_id) == ("lost", None)
     from csfd_core.registry.champion import ChampionRegistry
     from csfd_core.registry.history import CHAMPION, PROMOTE, Change
@@ -271,7 +276,7 @@ def test_mlflow_tells_the_run_the_model_and_the_version(
 def test_looking_makes_no_database(
     stores: Stores, recorded: RecordedRuns, tmp_path: Path
 ) -> None:
-    assert recorded.training_run({"inputs": "x"}).run_id is None
+    assert recorded.training_run(classifier_card(inputs="x")).run_id is None
     assert "no MLflow database" in recorded.problem
     assert not (tmp_path / "none").exists()
 

@@ -50,7 +50,7 @@ def test_champion_stays_while_training_writes_anew(
     after = stores.root.read(f"{frozen.folder}/basic_cnn/fold_0/weights.npz")
     assert after == before
     assert damages(stores, frozen.digest) == []
-    assert frozen.results(stores)[0].card["model_id"].endswith("1.5-15")
+    assert frozen.results(stores)[0].card.model_id.endswith("1.5-15")
 
 
 def test_better_takes_over_and_worse_does_not(registry: ChampionRegistry) -> None:

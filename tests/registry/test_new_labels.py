@@ -6,7 +6,10 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.cards import classifier_card
 
+from csfd_core.classification.card import ClassifierCard
+from csfd_core.classification.config import CLASSIFIER_PROFILES
 from csfd_core.classification.manifest import (
     BARELY_VISIBLE,
     NOT_FOUND,
@@ -36,13 +39,16 @@ def manifest_of(uid: str, left_out: str | None, label: int | None = 0) -> pd.Dat
     return pd.DataFrame(rows).astype({"label": "Int8"})
 
 
-def card(*training: str, validation: tuple[str, ...] = ()) -> dict[str, Any]:
-    return {
-        "model_id": f"m{len(training)}",
-        "profile": "full",
-        "training_studies": dict.fromkeys(training, "a"),
-        "validation_studies": dict.fromkeys(validation, "b"),
-    }
+def card(
+    *training: str, validation: tuple[str, ...] = (), **facts: Any
+) -> ClassifierCard:
+    return classifier_card(
+        model_id=f"m{len(training)}",
+        config=CLASSIFIER_PROFILES["full"],
+        training_studies=dict.fromkeys(training, "a"),
+        validation_studies=dict.fromkeys(validation, "b"),
+        **facts,
+    )
 
 
 def labels_of(**words: str) -> pd.DataFrame:
@@ -117,7 +123,7 @@ words = st.text("01?-", min_size=7, max_size=7)
 def test_study_is_corrected_where_a_level_that_was_used_has_changed(
     word: str, labels: str
 ) -> None:
-    own = {**card(UIDS[0]), "label_digests": {UIDS[0]: word}}
+    own = card(UIDS[0], label_digests={UIDS[0]: word})
     found = count(
         table_of(UIDS[0]),
         labels=labels_of(**{UIDS[0]: labels}),
@@ -139,12 +145,12 @@ def test_corrections_that_train_nothing_do_not_count(
 ) -> None:
     both = dict.fromkeys((LOCKED, UIDS[0]), "0000000")
     labels = labels_of(**dict.fromkeys(both, "0000001"))
-    own = {**card(*both), "label_digests": both}
+    own = card(*both, label_digests=both)
     assert count(table, labels=labels, cards=[own]).corrected == ()
 
 
 def test_labels_that_are_gone_altogether_are_no_correction() -> None:
-    own = {**card(UIDS[0]), "label_digests": {UIDS[0]: "0000000"}}
+    own = card(UIDS[0], label_digests={UIDS[0]: "0000000"})
     assert count(table_of(UIDS[0]), cards=[own]).count == 0
 
 
@@ -154,12 +160,12 @@ def test_card_that_says_nothing_of_labels_counts_none_as_corrected() -> None:
 
 
 def test_newest_card_counts_also_where_an_older_one_has_seen_more() -> None:
-    old = {**card(*UIDS[:3]), "label_digests": {UIDS[0]: "0000000"}}
-    new = {**card(*UIDS[:2]), "label_digests": {UIDS[0]: "1000000"}}
+    old = card(*UIDS[:3], label_digests={UIDS[0]: "0000000"})
+    new = card(*UIDS[:2], label_digests={UIDS[0]: "1000000"})
     labels = labels_of(**{UIDS[0]: "1000000"})
     dated = [
-        {**old, "trained_at": "2026-01-05T02:00:00+00:00"},
-        {**new, "trained_at": "2026-01-12T02:00:00+00:00"},
+        old.model_copy(update={"trained_at": "2026-01-05T02:00:00+00:00"}),
+        new.model_copy(update={"trained_at": "2026-01-12T02:00:00+00:00"}),
     ]
     for cards in (dated, dated[::-1], [old, dated[1]]):
         found = count(table_of(*UIDS[:2]), labels=labels, cards=cards)

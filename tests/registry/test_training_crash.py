@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,11 @@ from support.paths import TESTS
 from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.config import ClassifierConfig
 from csfd_core.classification.fit import (
-    checkpoint_folder,
     fit_classifier,
     is_current,
     plan_classifier,
 )
+from csfd_core.learning.checkpoint import checkpoint_folder
 from csfd_core.registry.champion import ChampionRegistry
 from csfd_core.registry.contest import hold_contest
 from csfd_core.registry.decision import PromotionConfig
@@ -43,7 +43,7 @@ from csfd_core.ingest.convert import Stores
 from csfd_core.store.locations import Location
 
 stores = Stores(Location({store!r}))
-config = ClassifierConfig.from_note({config!r})
+config = ClassifierConfig(**{config!r})
 fit = plan_classifier("basic_cnn", 0, config, manifest_of(stores))
 
 def killed(row):
@@ -83,7 +83,7 @@ def test_a_killed_training_leaves_everything_and_the_next_goes_on(
         TRAIN.format(
             tests=str(TESTS),
             store=str(tmp_path / "store"),
-            config=NEW.to_note(),
+            config=asdict(NEW),
         )
     )
     call = [sys.executable, "-W", "ignore", str(script)]
@@ -92,13 +92,13 @@ def test_a_killed_training_leaves_everything_and_the_next_goes_on(
     assert contents(tmp_path / "store") == before
     assert ChampionRegistry(stores, registry.tracking_uri).champion() == holder
     assert not is_current(stores, fit)
-    assert any(checkpoint_folder(stores, fit).iterdir())
+    assert any(checkpoint_folder(stores.root, fit.inputs).iterdir())
 
     epochs: list[float] = []
     fit_classifier(stores, fit, lambda row: epochs.append(row["epoch"]))
     assert epochs == [3]  # the two that were done are not done again
     assert is_current(stores, fit)
-    assert not checkpoint_folder(stores, fit).exists()
+    assert not checkpoint_folder(stores.root, fit.inputs).exists()
     whole = Stores(Location(tmp_path / "other"))
     write_store(tmp_path / "other", 60)
     fit_classifier(whole, plan_classifier(NAME, 0, NEW, manifest_of(whole)))

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from support.cards import segmentation_card
 
 from csfd_core.evaluation.folds import assign_folds
 from csfd_core.segmentation.bundle import ModelBundle, write_bundle
-from csfd_core.segmentation.config import PROFILES, SMALL
+from csfd_core.segmentation.config import PROFILES
 from csfd_core.segmentation.fit import Fit, is_current, plan_fit, split_studies
 from csfd_core.segmentation.model_store import ModelStore
 from csfd_core.store.locations import Location
@@ -78,8 +79,7 @@ def test_a_model_is_current_until_its_studies_or_settings_change(
     studies = table()
     fit = plan(monkeypatch, stores, studies)
     assert not is_current(stores, fit)
-    facts = {"model_id": "x", "inputs": fit.inputs}
-    bundle = ModelBundle(config=SMALL, weights=[], facts=facts)
+    bundle = ModelBundle(card=segmentation_card(inputs=fit.inputs), weights=[])
     write_bundle(ModelStore(stores.root).of_fold(0), bundle)
     assert is_current(stores, plan(monkeypatch, stores, studies))
     assert not is_current(stores, plan(monkeypatch, stores, studies, seed=1))
@@ -91,3 +91,19 @@ def test_a_model_is_current_until_its_studies_or_settings_change(
     without_labels = studies.assign(status="warning")
     split = plan(monkeypatch, stores, without_labels).split
     assert len(split.training) > len(fit.split.training)
+
+
+@pytest.mark.parametrize(
+    ("profile", "inputs"),
+    [
+        ("demo", "84b50df6642d134e88fbcc65cb34a024e132858f5ce1cd53b0f1242ad8c4ffb9"),
+        ("full", "e43761a5a6ace384e0ddcc4edf640f47df41761e07e2784b8fd2f4b1d2caa16d"),
+    ],
+)
+def test_identity_is_what_it_was_for_the_same_inputs(
+    profile: str, inputs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Digests of the first release: another one would train everything again."""
+    monkeypatch.setattr(Stores, "metadata", _Metadata(table()))
+    stores = Stores(Location(tmp_path))
+    assert plan_fit(stores, PROFILES[profile], 0).inputs == inputs

@@ -1,9 +1,11 @@
 """Models as they are kept, and which of them may predict a study."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.cards import segmentation_card
 
 from csfd_core.errors import SettingsError, StoreError
 from csfd_core.segmentation.bundle import (
@@ -13,6 +15,7 @@ from csfd_core.segmentation.bundle import (
     read_card,
     write_bundle,
 )
+from csfd_core.segmentation.card import SegmentationCard
 from csfd_core.segmentation.config import (
     LARGE,
     SMALL,
@@ -23,9 +26,18 @@ from csfd_core.segmentation.config import (
 from csfd_core.segmentation.model_store import ModelStore, choose_model, open_model
 from csfd_core.store.locations import Location
 
+SEEN = ("content", "mask")
 CARDS = {
-    0: {"model_id": "a", "training_studies": ["1", "2"], "validation_studies": ["3"]},
-    1: {"model_id": "b", "training_studies": ["2", "3"], "validation_studies": ["1"]},
+    0: segmentation_card(
+        model_id="a",
+        training_studies=dict.fromkeys("12", SEEN),
+        validation_studies={"3": SEEN},
+    ),
+    1: segmentation_card(
+        model_id="b",
+        training_studies=dict.fromkeys("23", SEEN),
+        validation_studies={"1": SEEN},
+    ),
 }
 
 
@@ -54,10 +66,11 @@ def test_a_bundle_comes_back_as_it_was(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     weights = [rng.normal(size=(3, 4)).astype(np.float32) for _ in range(12)]
     place = Location(tmp_path)
-    write_bundle(place, ModelBundle(config=SMALL, weights=weights, facts={"a": 1}))
+    card = segmentation_card(history=[{"dice_C1": math.nan, "epoch": 1}])
+    write_bundle(place, ModelBundle(card=card, weights=weights))
     found = read_bundle(place)
     assert found.config == SMALL
-    assert found.facts == {"a": 1}
+    assert str(found.card) == str(card)  # as NaN equals nothing
     for value, expected in zip(found.weights, weights, strict=True):
         np.testing.assert_allclose(value, expected, rtol=1e-3)
 
@@ -70,7 +83,7 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
 
 def test_unknown_alias_names_what_is_there(tmp_path: Path) -> None:
     store = Location(tmp_path)
-    bundle = ModelBundle(config=SMALL, weights=[], facts={"model_id": "x"})
+    bundle = ModelBundle(card=segmentation_card(model_id="x"), weights=[])
     write_bundle(ModelStore(store).of_fold(2), bundle)
     assert open_model("store", store).name == "x"
     assert open_model("fold_2", store).name == "x"
@@ -81,7 +94,7 @@ def test_unknown_alias_names_what_is_there(tmp_path: Path) -> None:
 def test_the_model_that_comes_with_csfd_is_small_and_says_what_it_learnt_from() -> None:
     card = read_card(builtin_location())
     assert card is not None
-    assert "phantoms only" in card["training_data"]
+    assert "phantoms only" in str(card.training_data)
     bundle = read_bundle(builtin_location())
     assert bundle.config == SMALL
     size = sum(value.size * 2 for value in bundle.weights)
@@ -89,8 +102,9 @@ def test_the_model_that_comes_with_csfd_is_small_and_says_what_it_learnt_from() 
 
 
 @pytest.mark.parametrize("config", [SMALL, LARGE])
-def test_settings_survive_a_note(config: ModelConfig) -> None:
-    assert ModelConfig.from_note(config.to_note()) == config
+def test_settings_survive_a_card(config: ModelConfig) -> None:
+    card = segmentation_card(networks=config)
+    assert SegmentationCard.from_json(card.to_json()).networks == config
 
 
 def test_a_grid_that_does_not_halve_is_refused() -> None:

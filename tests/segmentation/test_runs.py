@@ -10,13 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from support.coarse import write_converted_phantom
-from support.segmentation_scores import model_facts
+from support.segmentation_scores import card_of_model
 
+from csfd_core.learning.outcomes import TrainingOutcome
 from csfd_core.phantom.config import PhantomConfig
 from csfd_core.reports.segmentation import training_run as runs
 from csfd_core.reports.segmentation.training_run import (
-    TRAINED,
-    UNCHANGED,
     SegmentationRun,
     run_folds,
 )
@@ -93,8 +92,8 @@ class Setting:
             step_mm = 1.5
 
             def __init__(self, bundle: ModelBundle) -> None:
-                self.fold = int(bundle.facts["fold"])
-                self.seen = set(bundle.facts["training_studies"])
+                self.fold = bundle.card.fold
+                self.seen = set(bundle.card.training_studies)
 
             def load(self) -> None:
                 pass
@@ -111,16 +110,17 @@ class Setting:
             stores: Stores, fit: Fit, on_epoch: object
         ) -> tuple[ModelBundle, object]:
             self.trained.append(fit.fold)
-            facts = model_facts(fit.fold, [0.2, 0.4, 0.3 + fit.fold / 10], 3)
-            facts |= {
-                "inputs": fit.inputs,
-                "model_id": f"fold{fit.fold}-{fit.inputs[:12]}",
-                "training_studies": {uid: [c, m] for uid, c, m in fit.split.training},
-                "validation_studies": {
-                    uid: [c, m] for uid, c, m in fit.split.validation
-                },
-            }
-            bundle = ModelBundle(config=TINY, weights=weights(), facts=facts)
+            card = card_of_model(
+                fit.fold,
+                [0.2, 0.4, 0.3 + fit.fold / 10],
+                3,
+                networks=TINY,
+                inputs=fit.inputs,
+                model_id=f"fold{fit.fold}-{fit.inputs[:12]}",
+                training_studies={uid: (c, m) for uid, c, m in fit.split.training},
+                validation_studies={uid: (c, m) for uid, c, m in fit.split.validation},
+            )
+            bundle = ModelBundle(card=card, weights=weights())
             write_bundle(ModelStore(stores.root).of_fold(fit.fold), bundle)
             return bundle, object()
 
@@ -185,7 +185,7 @@ def test_several_folds_make_one_report_of_studies_their_model_has_not_seen(
 ) -> None:
     found, _ = setting.run([0, 1, 2])
     assert setting.trained == [0, 1, 2]
-    assert [one.outcome for one in found.folds] == [TRAINED] * 3
+    assert [one.outcome for one in found.folds] == [TrainingOutcome.TRAINED] * 3
     assert found.evaluation is not None
     uids = setting.uids
     # The stub asserts that its model was not trained on the study.
@@ -215,7 +215,10 @@ def test_a_fold_trained_later_joins_the_report_and_nothing_is_done_twice(
     assert found.evaluation is not None
     assert set(found.evaluation.scores.studies["fold"]) == {0}
     again, _ = setting.run([0])
-    assert (again.folds[0].outcome, again.evaluation) == (UNCHANGED, None)
+    assert (again.folds[0].outcome, again.evaluation) == (
+        TrainingOutcome.UNCHANGED,
+        None,
+    )
     later, _ = setting.run([1])
     assert setting.trained == [0, 1]
     assert later.evaluation is not None

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from csfd_core.learning.loop import Trained
+from csfd_core.learning.outcomes import StopReason
 from csfd_core.segmentation import training
 from csfd_core.segmentation.config import (
     PROFILES,
@@ -21,7 +23,6 @@ from csfd_core.segmentation.training import (
     FixedVolumes,
     Plan,
     TrainingData,
-    TrainingResult,
     train,
 )
 
@@ -60,13 +61,13 @@ class Script:
     def validate(self, model: Any, batches: Any) -> tuple[float, ...]:
         return (self.dice[self.epochs[-1] - 1],) * 7
 
-    def train(self, folder: Path, patience: int) -> TrainingResult:
+    def train(self, folder: Path, patience: int) -> Trained:
         settings = TrainingConfig(epochs=len(self.dice), patience=patience)
         data = TrainingData(training=FixedVolumes([]), validation=[])
         return train(Plan(model=TINY, training=settings), data, folder)
 
 
-def epoch_of(result: TrainingResult) -> float:
+def epoch_of(result: Trained) -> float:
     values = {float(value) for array in result.weights for value in array.flat}
     (epoch,) = values
     return epoch
@@ -80,7 +81,10 @@ def test_training_stops_after_epochs_in_vain_and_keeps_the_best_weights(
     result = script.train(tmp_path, patience)
     assert script.epochs == list(range(1, stops_after + 1))
     best = 5 if stops_after == 7 else 2
+    reason = StopReason.ALL_EPOCHS if stops_after == 7 else StopReason.NO_IMPROVEMENT
+    assert result.stopped is reason
     assert result.best_epoch == best
+    assert result.best("validation_dice") == script.dice[best - 1]
     assert epoch_of(result) == best
 
 
@@ -124,7 +128,7 @@ def test_the_full_profile_takes_a_step_at_its_real_size(tmp_path: Path) -> None:
         training=FixedVolumes([GridVolume("1.2", grey, labels, 2.5)]), validation=[]
     )
     result = train(Plan(model=profile.model, training=settings), data, tmp_path)
-    assert np.isfinite(result.history[0].loss)
+    assert np.isfinite(result.history[0]["loss"])
     keras.utils.set_random_seed(settings.seed)
     model = build_model(profile.model)
     still = [

@@ -1,16 +1,18 @@
 """Builder: results of classifiers that never existed, with known qualities."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from csfd_core.classification.classifier_store import TEST, VALIDATION, FoldResult
+from csfd_core.classification.card import ClassifierCard
+from csfd_core.classification.classifier_store import FoldResult
 from csfd_core.evaluation.calibration import overall_from_levels
-from csfd_core.evaluation.metrics import operating_point
+from csfd_core.evaluation.metrics import OperatingPoint, operating_point
+from csfd_core.learning.splits import Split
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
+from support.cards import classifier_card, point_of
 
 MODELS = ("basic_cnn", "inception_v3", "resnet50", "efficientnet_b5")
 SKILLS = dict(zip(MODELS, (0.7, 1.4, 1.9, 2.6), strict=True))
@@ -29,7 +31,7 @@ def make_frame(
     """Rows of studies whose logits are ``skill`` standard deviations apart."""
     logits = rng.normal(-2.2, 1.0, labels.shape) + skill * labels
     probabilities = expit(logits)
-    offset = 1000 if group == VALIDATION else 0
+    offset = 1000 if group == Split.VALIDATION else 0
     rows = []
     for place, truth in enumerate(labels):
         study = {"study_uid": f"1.2.{offset + place}", "patient": f"p{offset + place}"}
@@ -58,15 +60,17 @@ def make_history(skill: float, epochs: int = 8) -> list[dict[str, float]]:
     ]  # fmt: skip
 
 
-def make_card(model: str, fold: int, thresholds: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "model": model, "model_id": f"{model}-{fold}", "fold": fold, "profile": "demo",
-        "seed": 0, "weights": WEIGHTS.get(model, "none"), "parameters": 1_500_000,
-        "disk_bytes": 3_000_000, "train_s": 60.0 + fold, "ms_per_study": 25.0,
-        "history": make_history(SKILLS.get(model, 1.0)), "thresholds": thresholds,
-        "calibration": {}, "prevalence": PREVALENCE, "data_kind": "phantom",
-        "training_studies": {}, "validation_studies": {}, "code_version": "0.1.0",
-    }  # fmt: skip
+def make_card(
+    model: str, fold: int, thresholds: Mapping[str, OperatingPoint]
+) -> ClassifierCard:
+    weights = WEIGHTS.get(model, "none")
+    return classifier_card(
+        model=model, model_id=f"{model}-{fold}", fold=fold,
+        start={"weights": weights, "digest": "d"}, parameters=1_500_000,
+        disk_bytes=3_000_000, train_s=60.0 + fold, ms_per_study=25.0,
+        history=make_history(SKILLS.get(model, 1.0)), thresholds=thresholds,
+        prevalence=PREVALENCE, code_version="0.1.0",
+    )  # fmt: skip
 
 
 def make_result(
@@ -75,15 +79,15 @@ def make_result(
     """One fold: 30 validation patients of its own, and the test patients given."""
     rng = np.random.default_rng([fold, *model.encode()])
     strength = SKILLS.get(model, 1.0) if skill is None else skill
-    held_out = make_frame(make_labels(30, 100 + fold), VALIDATION, strength, rng)
-    test = make_frame(labels, TEST, strength, rng)
+    held_out = make_frame(make_labels(30, 100 + fold), Split.VALIDATION, strength, rng)
+    test = make_frame(labels, Split.TEST, strength, rng)
     thresholds = {}
     for what, rows in (
         ("vertebra", held_out[held_out["level"] != OVERALL]),
         ("overall", held_out[held_out["level"] == OVERALL]),
     ):
         point = operating_point(rows["label"].astype(int), rows["probability"])
-        thresholds[what] = {"threshold": point.threshold, "is_default": False}
+        thresholds[what] = point_of(point.threshold)
     return FoldResult(
         model=model,
         fold=fold,

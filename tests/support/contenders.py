@@ -10,15 +10,17 @@ import pandas as pd
 import pyarrow as pa
 from scipy.special import expit
 
-from csfd_core.classification.classifier_store import TEST, VALIDATION, ClassifierStore
-from csfd_core.classification.config import ClassifierConfig
+from csfd_core.classification.card import ClassifierCard
+from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.manifest import MANIFEST_COLUMNS
 from csfd_core.evaluation.calibration import overall_from_levels
+from csfd_core.learning.splits import Split
 from csfd_core.registry.decision import Contender
 from csfd_core.store import paths
 from csfd_core.store.parquet import write_parquet
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL
+from support.cards import classifier_card, point_of
 
 SHARE = 0.15
 CROP = {"slices": 8, "neighbours": 1, "side_px": 96}
@@ -109,7 +111,7 @@ def write_classifier(
     model: str = "basic_cnn",
     seed: int = 0,
     **facts: Any,
-) -> dict[str, Any]:
+) -> ClassifierCard:
     """Write fold 0 of a classifier whose predictions have a known skill."""
     probabilities = make_probabilities(labels, skill, seed)
     frame = make_table(labels, probabilities)
@@ -117,27 +119,25 @@ def write_classifier(
         {
             **row,
             "label": int(row["label"]),
-            "group": TEST,
+            "group": Split.TEST,
             "logit": None if row["level"] == OVERALL else 0.0,
         }
         for row in frame.to_dict(orient="records")
     ]
     rows.append(
         {"study_uid": "9.9.2", "patient": "v", "level": "C1", "label": 0,
-         "group": VALIDATION, "logit": 0.0, "probability": 0.1}
+         "group": Split.VALIDATION, "logit": 0.0, "probability": 0.1}
     )  # fmt: skip
-    card = {
-        "model": model, "model_id": f"{model}-fold0-{skill}-{seed}", "fold": 0,
+    values = {
+        "model": model, "model_id": f"{model}-fold0-{skill}-{seed}",
         "inputs": f"inputs-{model}-{skill}-{seed}",
-        "manifest": f"manifest{len(labels)}",
-        "data_kind": "phantom", "code_version": "1", "weights": "none", "crop": CROP,
-        "config": ClassifierConfig().to_note(), "start": {"digest": "of no network"},
-        "thresholds": {k: {"threshold": v} for k, v in THRESHOLDS.items()},
+        "manifest": f"manifest{len(labels)}", "crop": CROP,
+        "thresholds": {k: point_of(v) for k, v in THRESHOLDS.items()},
         "prevalence": {name: PREVALENCE[name] for name in LABEL_COLUMNS},
-        "ms_per_study": 100.0, "parameters": 10, "train_s": 1.0, "profile": "demo",
+        "ms_per_study": 100.0, "parameters": 10, "train_s": 1.0,
         "training_studies": {"9.9.1": "a"}, "validation_studies": {"9.9.2": "b"},
         "test_studies": {uid_of(place): "c" for place in range(len(labels))},
         **facts,
     }  # fmt: skip
     weights = [np.full(3, skill, dtype=np.float32)]
-    return ClassifierStore(stores.root).write(model, 0, weights, rows, card)
+    return ClassifierStore(stores.root).write(classifier_card(**values), weights, rows)

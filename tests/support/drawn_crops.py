@@ -16,10 +16,11 @@ import pytest
 from csfd_core.classification import classifiers
 from csfd_core.classification.classifier import Classifier, TrainingSet
 from csfd_core.classification.manifest import Manifest, write_manifest
+from csfd_core.classification.validation import Logits
 from csfd_core.classification.vertebrae import Vertebra, read_vertebrae
 from csfd_core.crops.cutting import CropConfig
 from csfd_core.learning.checkpoint import Weights
-from csfd_core.learning.loop import Logits, OnEpoch, Trained
+from csfd_core.learning.loop import OnEpoch, Trained
 from csfd_core.runtime.compute import computing
 from csfd_core.store.crops import CropStore
 from csfd_core.store.locations import Location

@@ -11,19 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from csfd_core.classification.classifier_store import TEST, ClassifierStore
-from csfd_core.classification.config import ClassifierConfig
+from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.ingest.convert import StudyTask, convert_study
 from csfd_core.ingest.studies_table import write_studies_table
+from csfd_core.learning.splits import Split
 from csfd_core.registry.frozen import FrozenEnsemble, freeze
 from csfd_core.segmentation.bundle import ModelBundle, write_bundle
-from csfd_core.segmentation.config import SMALL
 from csfd_core.segmentation.model_store import ModelStore
 from csfd_core.store.locations import Location
 from csfd_core.store.notes import PredictedMaskNote
 from csfd_core.store.source import LABELS_FILE, Source, Sources
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS
+from support.cards import classifier_card, segmentation_card
 from support.dicom_studies import SIZE, SLICES, write_study
 from support.drawn_crops import CROPS, crop_rows, manifest_of, write_crops
 
@@ -105,12 +105,12 @@ def write_models(stores: Stores) -> None:
     training, validation = (
         {uid: slices_of(stores, uid) for uid in group} for group in SEGMENTATION
     )
-    facts = {
-        "model_id": SEGMENTATION_ID, "inputs": "segments", "fold": 0,
-        "initial": "general-2", "training_studies": training,
-        "validation_studies": validation, "code_version": "1", "lock_sha256": "d" * 64,
-    }  # fmt: skip
-    bundle = ModelBundle(config=SMALL, weights=[], facts=facts)
+    card = segmentation_card(
+        model_id=SEGMENTATION_ID, inputs="segments", initial="general-2",
+        training_studies=training, validation_studies=validation, code_version="1",
+        lock_sha256="d" * 64,
+    )  # fmt: skip
+    bundle = ModelBundle(card=card, weights=[])
     write_bundle(ModelStore(stores.root).of_fold(0), bundle)
     for fold, groups in CLASSIFIERS.items():
         write_classifier(stores, fold, *groups)
@@ -124,22 +124,20 @@ def write_classifier(
     test: list[str],
 ) -> None:
     rows = [
-        {"study_uid": uid, "patient": uid, "level": "C1", "label": 0, "group": TEST,
-         "logit": 0.0, "probability": 0.5}
+        {"study_uid": uid, "patient": uid, "level": "C1", "label": 0,
+         "group": Split.TEST, "logit": 0.0, "probability": 0.5}
         for uid in test
     ]  # fmt: skip
-    card: dict[str, Any] = {
-        "model": "basic_cnn", "model_id": model_id(fold), "fold": fold,
-        "inputs": f"inputs-{fold}", "manifest": "m" * 64, "data_kind": "phantom",
-        "code_version": "2", "lock_sha256": "e" * 64, "weights": "none",
-        "mlflow_run_id": f"run-{fold}", "config": ClassifierConfig().to_note(),
-        "crop": CROPS.to_note(),
-        "training_studies": {uid: crop_content(uid) for uid in training},
-        "validation_studies": {uid: crop_content(uid) for uid in validation},
-        "test_studies": {uid: crop_content(uid) for uid in test},
-    }  # fmt: skip
+    card = classifier_card(
+        model_id=model_id(fold), fold=fold, inputs=f"inputs-{fold}", manifest="m" * 64,
+        code_version="2", lock_sha256="e" * 64, mlflow_run_id=f"run-{fold}",
+        crop=CROPS.to_note(),
+        training_studies={uid: crop_content(uid) for uid in training},
+        validation_studies={uid: crop_content(uid) for uid in validation},
+        test_studies={uid: crop_content(uid) for uid in test},
+    )  # fmt: skip
     weights = [np.full(3, float(fold))]
-    ClassifierStore(stores.root).write("basic_cnn", fold, weights, rows, card)
+    ClassifierStore(stores.root).write(card, weights, rows)
 
 
 def freeze_champion(stores: Stores) -> FrozenEnsemble:

@@ -5,13 +5,16 @@ from typing import Any
 
 import pandas as pd
 
+from csfd_core.learning.splits import Split
 from csfd_core.reports.segmentation.measure import (
     LEVEL_COLUMNS,
     STUDY_COLUMNS,
-    VALIDATION,
     Scores,
 )
+from csfd_core.segmentation.card import SegmentationCard
+from csfd_core.segmentation.config import TrainingConfig
 from csfd_core.vocabulary import LEVEL_NAMES
+from support.cards import segmentation_card
 
 
 def level_row(study_uid: str, level: str, **values: Any) -> dict[str, Any]:
@@ -22,7 +25,7 @@ def level_row(study_uid: str, level: str, **values: Any) -> dict[str, Any]:
         "hd95_mm": 4.0,
         "surface_distance_mm": 1.0,
         "is_swapped": False,
-        "group": VALIDATION,
+        "group": Split.VALIDATION,
         "fold": 0,
     }
     return row | values
@@ -40,8 +43,10 @@ def study_rows(study_uid: str, **values: Any) -> list[dict[str, Any]]:
     return [level_row(study_uid, level, **values) for level in LEVEL_NAMES]
 
 
-def model_facts(fold: int, dice: Sequence[float], epochs: int) -> dict[str, Any]:
-    """Return the facts of a model with this validation Dice, epoch by epoch."""
+def card_of_model(
+    fold: int, dice: Sequence[float], epochs: int, **changes: Any
+) -> SegmentationCard:
+    """Return the card of a model with this validation Dice, epoch by epoch."""
     history = [
         {
             "epoch": epoch,
@@ -54,14 +59,14 @@ def model_facts(fold: int, dice: Sequence[float], epochs: int) -> dict[str, Any]
         for epoch, value in enumerate(dice, start=1)
     ]
     best = max(range(len(dice)), key=lambda place: dice[place]) + 1 if dice else 0
-    return {
+    values = {
         "model_id": f"fold{fold}-x",
         "initial": "none",
         "fold": fold,
-        "training_studies": {"1.1": ["c", "m"]},
-        "validation_studies": {},
-        "training": {"epochs": epochs},
+        "training_studies": {"1.1": ("c", "m")},
+        "training": TrainingConfig(epochs=epochs),
         "history": history,
         "best_epoch": best,
         "seconds": 10.0,
     }
+    return segmentation_card(**{**values, **changes})

@@ -22,18 +22,15 @@ from csfd_core.classification.classifier import (
     in_batches,
     require_same_shapes,
 )
+from csfd_core.classification.validation import (
+    Logits,
+    mean_of_steps,
+    validation_scores,
+)
 from csfd_core.classification.vertebrae import Grey, Vertebra, read_vertebrae
 from csfd_core.errors import StoreError
 from csfd_core.learning.checkpoint import Weights
-from csfd_core.learning.loop import (
-    Logits,
-    Loop,
-    OnEpoch,
-    Trained,
-    mean_of_steps,
-    take_steps,
-    train_epochs,
-)
+from csfd_core.learning.loop import Loop, OnEpoch, Trained, take_steps, train_epochs
 from csfd_core.runtime.compute import all_devices, computing, predict_in_batches
 from csfd_core.store.crops import CropStore
 from csfd_core.vocabulary import LEVEL_NAMES
@@ -78,10 +75,7 @@ class BasicCnn(Classifier):
                 model=model,
                 epochs=self.config.epochs,
                 run_epoch=lambda epoch: self._run_epoch(model, pools, epoch),
-                validate=lambda: self._stored_logits(
-                    data.crops, data.validation, all_views=False
-                ),
-                labels=data.validation["label"].to_numpy(dtype=int),
+                validate=lambda: self._validate(data),
                 folder=data.folder,
                 patience=self.config.patience,
             )
@@ -91,15 +85,19 @@ class BasicCnn(Classifier):
         """Return the logits of vertebrae in a store."""
         return self._stored_logits(crops, rows, all_views=self.config.average_views)
 
+    def _validate(self, data: TrainingSet) -> Mapping[str, float]:
+        logits = self._stored_logits(data.crops, data.validation, all_views=False)
+        return validation_scores(logits, data.validation_labels)
+
     def _stored_logits(
         self, crops: CropStore, rows: pd.DataFrame, *, all_views: bool
     ) -> Logits:
-        found = pd.Series(np.nan, index=rows.index, dtype=float)
-        places: list[Any] = []
+        by_row = pd.Series(np.nan, index=rows.index, dtype=float)
+        read: list[Any] = []
 
         def vertebrae() -> Any:  # noqa: ANN401 - an iterator that notes the places
-            for place, vertebra in read_vertebrae(crops, rows):
-                places.append(place)
+            for index, vertebra in read_vertebrae(crops, rows):
+                read.append(index)
                 yield vertebra
 
         logits = [
@@ -107,8 +105,8 @@ class BasicCnn(Classifier):
             for batch in in_batches(vertebrae(), _TOGETHER)
         ]
         if logits:
-            found.loc[places] = np.concatenate(logits)
-        return np.asarray(found.to_numpy(), dtype=float)
+            by_row.loc[read] = np.concatenate(logits)
+        return np.asarray(by_row.to_numpy(), dtype=float)
 
     def logits(self, vertebrae: Sequence[Vertebra]) -> Logits:
         """Return the mean of the most suspicious places of each vertebra."""
@@ -127,15 +125,15 @@ class BasicCnn(Classifier):
 
     def suspects(self, vertebrae: Sequence[Vertebra]) -> list[npt.NDArray[np.float64]]:
         """Return the most suspicious places: crop, row and column, shape (n, 3)."""
-        found: list[npt.NDArray[np.float64]] = []
+        suspected: list[npt.NDArray[np.float64]] = []
         for batch in in_batches(vertebrae, _TOGETHER):
             for places in self._places(batch, all_views=False):
                 order = np.argsort(places, axis=None)[::-1][:_PLACES]
                 at = np.stack(np.unravel_index(order, places.shape), axis=1)
                 scaled = at.astype(float)
                 scaled[:, 1:] = (scaled[:, 1:] + 0.5) * _STEP - 0.5
-                found.append(scaled)
-        return found
+                suspected.append(scaled)
+        return suspected
 
     def get_weights(self) -> Weights:
         """Return all weights."""
@@ -230,9 +228,9 @@ class BasicCnn(Classifier):
         def judge(inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
             return predict_in_batches(self._network, inputs, together)[..., 0]
 
-        found = _mean_of_views(inputs, judge) if all_views else judge(inputs)
+        judged = _mean_of_views(inputs, judge) if all_views else judge(inputs)
         near = np.concatenate([_near(vertebra.masks) for vertebra in vertebrae])
-        logits = np.where(near, found, _NOWHERE)
+        logits = np.where(near, judged, _NOWHERE)
         return np.asarray(logits.reshape(len(vertebrae), -1, *logits.shape[1:]))
 
 
@@ -268,8 +266,8 @@ class _Pools:
         chosen = rows.iloc[np.sort(np.concatenate([fractured, whole]))]
         pool = PatchPool(config.patch_px, config.mined_share)
         labels = chosen["label"].astype(int).to_dict()
-        for place, vertebra in read_vertebrae(self._data.crops, chosen):
-            pool.add(vertebra, labels[place])
+        for index, vertebra in read_vertebrae(self._data.crops, chosen):
+            pool.add(vertebra, labels[index])
         if not pool.can_train:
             raise StoreError(
                 f"The training studies hold {len(fractured)} fractured and "

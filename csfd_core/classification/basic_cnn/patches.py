@@ -80,14 +80,14 @@ class PatchPool:
         images, masks = vertebra.images, vertebra.masks
         planes = np.concatenate([images, masks[:, None]], axis=1)
         planes = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
-        own = replace(
+        in_memory = replace(
             vertebra,
             images=planes[..., :-1].transpose(0, 3, 1, 2),
             masks=planes[..., -1],
         )
-        self.vertebrae.append(own)
+        self.vertebrae.append(in_memory)
         self._planes.append(planes)
-        self.boxed += _boxed_places(index, own)
+        self.boxed += _boxed_places(index, in_memory)
         near = np.ones((1, 2 * _NEAR_PX + 1, 2 * _NEAR_PX + 1), dtype=bool)
         bone = np.flatnonzero(ndimage.binary_dilation(masks > 0, near))
         kept = np.random.default_rng(index).permutation(bone)[:_BONE_PLACES]
@@ -141,10 +141,11 @@ class PatchPool:
         ]
 
     def _fractured_places(self, count: int, rng: np.random.Generator) -> list[Place]:
-        known = [*self.boxed, *self.suspected]
-        if not known:  # nobody drew boxes: anywhere in a fractured vertebra, at first
+        fractured = [*self.boxed, *self.suspected]
+        if not fractured:
+            # Nobody drew boxes: anywhere in a fractured vertebra, at first.
             return self._bone_places(self.fractured, count, rng)
-        return [known[index] for index in rng.integers(len(known), size=count)]
+        return [fractured[index] for index in rng.integers(len(fractured), size=count)]
 
     def _whole_places(self, count: int, rng: np.random.Generator) -> list[Place]:
         share = self.mined_share if self.mined else 0.0

@@ -11,7 +11,6 @@ slices learn from that as well.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +24,7 @@ from csfd_core.classification.classifier import (
     TrainingSet,
     require_same_shapes,
 )
+from csfd_core.classification.transfer.applications import Application
 from csfd_core.classification.transfer.features import FeatureCache
 from csfd_core.classification.transfer.head import (
     build_head,
@@ -34,18 +34,22 @@ from csfd_core.classification.transfer.head import (
     slice_marks,
 )
 from csfd_core.classification.transfer.weights import digest_of, load_backbone
+from csfd_core.classification.validation import (
+    Logits,
+    mean_of_steps,
+    validation_scores,
+)
 from csfd_core.classification.vertebrae import Vertebra, read_vertebrae
 from csfd_core.evaluation.calibration import correct_prior
 from csfd_core.learning.checkpoint import Weights
 from csfd_core.learning.loop import (
-    Logits,
     Loop,
     OnEpoch,
     Trained,
-    mean_of_steps,
     take_steps,
     train_epochs,
 )
+from csfd_core.learning.outcomes import StopReason
 from csfd_core.runtime.compute import all_devices, computing, predict_in_batches
 from csfd_core.store.crops import CropStore
 from csfd_core.vocabulary import LEVEL_NAMES
@@ -58,23 +62,6 @@ _HEAD_RATE: Final = 1e-3
 _TUNE_BATCH: Final = 4  # vertebrae, with all their slices
 _OUTSIDE: Final = 0.4  # brightness of what is not the vertebra
 _NEAR_PX: Final = 6
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Application:
-    """One backbone of ``keras.applications``.
-
-    Attributes:
-        name: In the registry.
-        application: Name of the function that builds it.
-        module: Module of ``keras.applications`` with its ``preprocess_input``.
-        top_blocks: Layers from the first whose name begins so on are fine-tuned.
-    """
-
-    name: str
-    application: str
-    module: str
-    top_blocks: str
 
 
 class BackboneClassifier(Classifier):
@@ -97,22 +84,23 @@ class BackboneClassifier(Classifier):
 
             keras.utils.set_random_seed(self.config.seed)
             trained = self._train_head(data, on_epoch)
-            if self.config.fine_tune_epochs and not trained.stopped.startswith("the"):
+            is_broken = trained.stopped is StopReason.NOT_A_NUMBER
+            if self.config.fine_tune_epochs and not is_broken:
                 trained = self._fine_tune(data, trained, on_epoch)
             return trained
 
     def stored_logits(self, crops: CropStore, rows: pd.DataFrame) -> Logits:
         """Return the logits of vertebrae in a store, from cached features if frozen."""
-        found = pd.Series(np.nan, index=rows.index, dtype=float)
+        by_row = pd.Series(np.nan, index=rows.index, dtype=float)
         if self._tuned is None:
-            for places, features in self._cache.read(crops, rows):
-                found.loc[places] = self._head_logits(features)
+            for index, features in self._cache.read(crops, rows):
+                by_row.loc[index] = self._head_logits(features)
         else:
             for study_uid in rows["study_uid"].unique():
-                own = rows[rows["study_uid"] == study_uid]
-                pairs = dict(read_vertebrae(crops, own))
-                found.loc[list(pairs)] = self.logits(list(pairs.values()))
-        return np.asarray(found.to_numpy(), dtype=float)
+                of_study = rows[rows["study_uid"] == study_uid]
+                pairs = dict(read_vertebrae(crops, of_study))
+                by_row.loc[list(pairs)] = self.logits(list(pairs.values()))
+        return np.asarray(by_row.to_numpy(), dtype=float)
 
     def logits(self, vertebrae: Sequence[Vertebra]) -> Logits:
         """Return the logits of vertebrae in memory."""
@@ -131,8 +119,8 @@ class BackboneClassifier(Classifier):
                 tape.watch(maps)
                 pooled = tf.reduce_mean(maps, axis=(1, 2))[None]
                 logit = self._head(tf.cast(pooled, tf.float32), training=False)
-                found = logit["vertebra"][0, 0]
-            gradient = tf.reduce_mean(tape.gradient(found, maps), axis=(1, 2))
+                vertebra_logit = logit["vertebra"][0, 0]
+            gradient = tf.reduce_mean(tape.gradient(vertebra_logit, maps), axis=(1, 2))
             cam = tf.nn.relu(tf.einsum("khwc,kc->khw", maps, gradient)).numpy()
         side = self.shape.side_px
         scale = (1, side / cam.shape[1], side / cam.shape[2])
@@ -146,9 +134,9 @@ class BackboneClassifier(Classifier):
 
     def set_weights(self, weights: Weights) -> None:
         """Use weights that were kept."""
-        own = self._head.get_weights()
-        head, rest = weights[: len(own)], weights[len(own) :]
-        require_same_shapes(own, head, self.spec.name)
+        of_head = self._head.get_weights()
+        head, rest = weights[: len(of_head)], weights[len(of_head) :]
+        require_same_shapes(of_head, head, self.spec.name)
         self._head.set_weights(head)
         if rest:
             require_same_shapes(self._network.get_weights(), rest, self.spec.name)
@@ -199,12 +187,12 @@ class BackboneClassifier(Classifier):
         )
 
     def _train_head(self, data: TrainingSet, on_epoch: OnEpoch | None) -> Trained:
-        features, labels, marks, known = self._training_arrays(data)
+        features, labels, marks, is_marked = self._training_arrays(data)
         head = self._head
         scale_to(head, features)
         weight = positive_weight(labels)
         weights = np.where(labels == 1, weight, 1.0)
-        by_slice = np.repeat((known * weights)[:, None], marks.shape[1], axis=1)
+        by_slice = np.repeat((is_marked * weights)[:, None], marks.shape[1], axis=1)
         model = compile_model(head, _HEAD_RATE)
 
         def batch(at: npt.NDArray[np.integer]) -> tuple[Any, ...]:
@@ -226,25 +214,27 @@ class BackboneClassifier(Classifier):
             model=model,
             epochs=self.config.epochs,
             run_epoch=run_epoch,
-            validate=lambda: correct_prior(
-                self.stored_logits(data.crops, data.validation), weight
-            ),
-            labels=data.validation["label"].to_numpy(dtype=int),
+            validate=lambda: self._validate(data, weight),
             folder=data.folder / "head",
             patience=self.config.patience,
         )
         return train_epochs(loop, on_epoch)
 
+    def _validate(self, data: TrainingSet, weight: float) -> Mapping[str, float]:
+        """Score the validation vertebrae; ``weight`` is that of fractured ones."""
+        logits = self.stored_logits(data.crops, data.validation)
+        return validation_scores(correct_prior(logits, weight), data.validation_labels)
+
     def _training_arrays(self, data: TrainingSet) -> tuple[Any, Any, Any, Any]:
         """Return features (N, K, D), labels (N,), slice labels (N, K), known (N,)."""
         rows = data.training
-        found = list(self._cache.read(data.crops, rows))
-        places = np.concatenate([index.to_numpy() for index, _ in found])
-        features = np.concatenate([part for _, part in found])
-        own = rows.loc[places]
-        marks, known = slice_marks(own, features.shape[1])
-        labels = own["label"].to_numpy(dtype=np.float32)
-        return features, labels, marks, known
+        parts = list(self._cache.read(data.crops, rows))
+        order = np.concatenate([index.to_numpy() for index, _ in parts])
+        features = np.concatenate([part for _, part in parts])
+        read = rows.loc[order]
+        marks, is_marked = slice_marks(read, features.shape[1])
+        labels = read["label"].to_numpy(dtype=np.float32)
+        return features, labels, marks, is_marked
 
     def _fine_tune(
         self, data: TrainingSet, before: Trained, on_epoch: OnEpoch | None
@@ -279,10 +269,7 @@ class BackboneClassifier(Classifier):
             model=compiled,
             epochs=self.config.fine_tune_epochs,
             run_epoch=run_epoch,
-            validate=lambda: correct_prior(
-                self.stored_logits(data.crops, data.validation), weight
-            ),
-            labels=data.validation["label"].to_numpy(dtype=int),
+            validate=lambda: self._validate(data, weight),
             folder=data.folder / "tuned",
             patience=self.config.patience,
         )
@@ -321,13 +308,13 @@ class BackboneClassifier(Classifier):
             pairs = list(read_vertebrae(crops, rows[rows["study_uid"] == study_uid]))
             for start in range(0, len(pairs), _TUNE_BATCH):
                 part = pairs[start : start + _TUNE_BATCH]
-                own = rows.loc[[place for place, _ in part]]
-                labels = own["label"].to_numpy(dtype=np.float32)
+                batch = rows.loc[[index for index, _ in part]]
+                labels = batch["label"].to_numpy(dtype=np.float32)
                 inputs = self._to_inputs([vertebra for _, vertebra in part])
                 shape = (len(part), self.shape.slices)
-                marks, known = slice_marks(own, self.shape.slices)
+                marks, is_marked = slice_marks(batch, self.shape.slices)
                 weights = np.where(labels == 1, weight, 1.0)
-                by_slice = np.repeat((known * weights)[:, None], shape[1], axis=1)
+                by_slice = np.repeat((is_marked * weights)[:, None], shape[1], axis=1)
                 yield (
                     inputs.reshape(*shape, *inputs.shape[1:]),
                     {"vertebra": labels[:, None], "slices": marks[..., None]},
@@ -357,8 +344,8 @@ class BackboneClassifier(Classifier):
         return np.asarray(pooled.reshape(shape))
 
     def _head_logits(self, features: npt.NDArray[np.floating]) -> Logits:
-        found = self._head.predict_on_batch(features.astype(np.float32))
-        return np.asarray(found["vertebra"][:, 0], dtype=float)
+        logits = self._head.predict_on_batch(features.astype(np.float32))
+        return np.asarray(logits["vertebra"][:, 0], dtype=float)
 
     def _to_inputs(self, vertebrae: list[Vertebra]) -> npt.NDArray[np.float32]:
         """Return slices as the backbone demands them, (N * K, side, side, 3).

@@ -47,19 +47,19 @@ class FeatureCache:
         self, crops: CropStore, rows: pd.DataFrame
     ) -> Iterator[tuple[pd.Index, Features]]:
         """Yield each study's rows and their features (n, K, D); compute what is new."""
-        for study_uid, own in rows.groupby("study_uid", sort=False):
-            path = self._path(str(study_uid), own)
+        for study_uid, of_study in rows.groupby("study_uid", sort=False):
+            path = self._path(str(study_uid), of_study)
             if self.root.exists(path):
                 with np.load(io.BytesIO(self.root.read(path))) as kept:
-                    yield own.index, kept["features"]
+                    yield of_study.index, kept["features"]
                 continue
-            pairs = dict(read_vertebrae(crops, own))
-            found = self.extract([pairs[place] for place in own.index])
-            features = _small(found)
+            pairs = dict(read_vertebrae(crops, of_study))
+            extracted = self.extract([pairs[index] for index in of_study.index])
+            features = _small(extracted)
             sink = io.BytesIO()
             np.savez(sink, features=features)
             self.root.write(path, sink.getvalue())
-            yield own.index, features
+            yield of_study.index, features
 
     def _path(self, study_uid: str, rows: pd.DataFrame) -> str:
         facts = [_FORMAT, sorted(set(rows["content_hash"])), rows["level"].tolist()]
@@ -68,9 +68,9 @@ class FeatureCache:
         return paths.of_study(folder, study_uid, f"-{content}.npz")
 
 
-def _small(found: npt.NDArray[np.floating]) -> Features:
+def _small(features: npt.NDArray[np.floating]) -> Features:
     """Return features in half precision, unless that cannot hold them."""
     with np.errstate(over="ignore"):
-        small = found.astype(np.float16)
-    is_close = np.abs(small - found).max() <= _MOST_LOST * np.abs(found).max()
-    return small if is_close else found.astype(np.float32)
+        small = features.astype(np.float16)
+    is_close = np.abs(small - features).max() <= _MOST_LOST * np.abs(features).max()
+    return small if is_close else features.astype(np.float32)

@@ -81,11 +81,11 @@ def slice_marks(
         slices: K, of a vertebra.
     """
     marks = np.zeros((len(rows), slices), dtype=np.float32)
-    known = np.asarray(rows["slice_labels"].notna(), dtype=np.float32)
+    is_marked = np.asarray(rows["slice_labels"].notna(), dtype=np.float32)
     for index, labels in enumerate(rows["slice_labels"]):
-        if known[index]:
+        if is_marked[index]:
             marks[index] = labels
-    return marks, known
+    return marks, is_marked
 
 
 def compile_model(model: "keras.Model", rate: float) -> "keras.Model":

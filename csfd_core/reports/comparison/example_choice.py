@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from csfd_core.classification.classifier_store import TEST, ClassifierStore
+from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.manifest import Manifest
 from csfd_core.classification.vertebrae import Vertebra, read_vertebrae
+from csfd_core.learning.splits import Split
 from csfd_core.registry.serving import open_ensemble
 from csfd_core.reports.comparison.examples import Example
 from csfd_core.store.stores import Stores
@@ -31,7 +32,7 @@ def choose_examples(stores: Stores, manifest: Manifest, model: str) -> list[Exam
     ]
     tables = [r.predictions.assign(fold=r.fold) for r in results]
     rows = pd.concat(tables).dropna(subset=["label", "logit"])
-    rows = rows[(rows["group"] == TEST) & (rows["level"] != OVERALL)]
+    rows = rows[(rows["group"] == Split.TEST) & (rows["level"] != OVERALL)]
     if rows.empty:
         return []
     grouped = rows.groupby(["study_uid", "level"], as_index=False)

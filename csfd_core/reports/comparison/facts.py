@@ -7,7 +7,7 @@ from typing import Final
 
 import pandas as pd
 
-from csfd_core.classification.ensemble_predictions import WHATS
+from csfd_core.classification.card import WHATS
 from csfd_core.classification.score_tables import EVEN, PREVALENCE, mean_threshold
 from csfd_core.reports.comparison.differences import SIGNIFICANT
 from csfd_core.reports.comparison.summary import Comparison
@@ -173,7 +173,7 @@ def score_facts(c: Comparison, bins: pd.DataFrame) -> dict[str, object]:
             f"{model} ({'vertebrae' if what == 'vertebra' else 'studies'})"
             for model, folds in c.results.items()
             for what in WHATS
-            if any(fold.card["thresholds"][what].get("is_default") for fold in folds)
+            if any(fold.card.thresholds[what].is_default for fold in folds)
         ],
     }
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
+from csfd_core.learning.splits import Split
 from csfd_core.reports.comparison.styles import short, starred, styles_of
 from csfd_core.reports.render import INK, MUTED, chart, new_figure
 from csfd_core.text import percent
@@ -113,14 +114,14 @@ def plot_folds(folds: pd.DataFrame, best: str | None) -> "Figure":
     for axes, (score, title) in zip(panels, titles.items(), strict=True):
         for place, model in enumerate(models):
             part, colour = folds[folds["model"] == model], styles[model].colour
-            for shift, group, marker in (
-                (-0.13, "validation", "s"),
-                (0.13, "test", "o"),
+            for shift, group, marker, fill in (
+                (-0.13, Split.VALIDATION, "s", "none"),
+                (0.13, Split.TEST, "o", "full"),
             ):
                 axes.plot(
                     part[f"{group}_{score}"], np.full(len(part), place + shift), marker,
-                    color=colour, fillstyle="none" if group == "validation" else "full",
-                    markersize=5, linestyle="none", alpha=0.85,
+                    color=colour, fillstyle=fill, markersize=5, linestyle="none",
+                    alpha=0.85,
                 )  # fmt: skip
         axes.set_title(title, fontsize=10)
         axes.margins(x=0.12)

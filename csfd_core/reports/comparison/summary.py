@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from csfd_core.classification.card import WHATS
 from csfd_core.classification.classifier_store import FoldResult
 from csfd_core.classification.ensemble_predictions import (
-    WHATS,
     Results,
     Rows,
     leaked_studies,
@@ -112,5 +112,4 @@ def compare(
 def _data_kind(results: Results, facts: Mapping[str, Any]) -> DataKind:
     """Return the kind of all data involved: no phantom passes for real."""
     cards = [fold.card for folds in results.values() for fold in folds]
-    kinds = [card["data_kind"] for card in cards if "data_kind" in card]
-    return DataKind.joined([facts["data_kind"], *kinds])
+    return DataKind.joined([facts["data_kind"], *(card.data_kind for card in cards)])

@@ -7,15 +7,13 @@ from typing import Any, Final
 import pandas as pd
 
 from csfd_core.classification.classifier_store import (
-    TEST,
-    VALIDATION,
     ClassifierStore,
     FoldResult,
-    age_of,
 )
 from csfd_core.classification.classifiers import CLASSIFIERS
 from csfd_core.classification.ensemble import Ensemble, read_best
 from csfd_core.data_kind import DataKind
+from csfd_core.learning.splits import Split
 from csfd_core.registry.champion import ChampionRegistry
 from csfd_core.registry.frozen import read_frozen, studies_learnt_from
 from csfd_core.registry.history import CHAMPION
@@ -39,17 +37,17 @@ class Serving:
     @property
     def model_ids(self) -> list[str]:
         """Identity of each of its folds."""
-        return [str(result.card["model_id"]) for result in self.results]
+        return [result.card.model_id for result in self.results]
 
     @property
     def data_kind(self) -> DataKind:
         """What it was trained on."""
-        return DataKind.joined(result.card["data_kind"] for result in self.results)
+        return DataKind.joined(result.card.data_kind for result in self.results)
 
     @property
     def crop(self) -> Mapping[str, Any]:
         """Settings of the crops that it takes."""
-        return dict(self.results[0].card["crop"])
+        return self.results[0].card.crop
 
     @property
     def learnt_from(self) -> set[str]:
@@ -59,11 +57,11 @@ class Serving:
     @property
     def tested_on(self) -> set[str]:
         """Studies of the locked test set that it was scored on."""
-        carded = {uid for r in self.results for uid in r.card.get("test_studies") or {}}
+        carded = {uid for r in self.results for uid in r.card.studies(Split.TEST)}
         scored = {
             str(uid)
             for result in self.results
-            for uid in result.predictions["study_uid"][_is_of(result, TEST)]
+            for uid in result.predictions["study_uid"][_is_of(result, Split.TEST)]
         }
         return carded | scored
 
@@ -101,7 +99,7 @@ def serving_of(stores: Stores, tracking_uri: str) -> Serving | None:
     best = read_best(stores)
     if best in found:
         return Serving(title=best, alias=best, results=found[best], notice=_BEST)
-    name = max(found, key=lambda model: max(age_of(r.card) for r in found[model]))
+    name = max(found, key=lambda model: max(r.card.age for r in found[model]))
     return Serving(title=name, alias=name, results=found[name], notice=_NEWEST)
 
 
@@ -120,7 +118,7 @@ def unseen_probabilities(serving: Serving) -> pd.DataFrame:
     parts = []
     for result in serving.results:
         rows = result.predictions
-        rows = rows[rows["group"].isin([VALIDATION, TEST])]
+        rows = rows[rows["group"].isin([Split.VALIDATION, Split.TEST])]
         seen = rows[rows["logit"].notna()]
         of_seen_study = rows["study_uid"].isin(seen["study_uid"])
         is_overall = rows["level"] == OVERALL

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from csfd_core.learning.splits import Split, is_in_split
+
 Rows = npt.NDArray[np.intp]
 
 FIRST_ATTEMPT: Final = "first_attempt"
@@ -106,8 +108,10 @@ def random_slice_split(slices: pd.DataFrame, sizes: Sizes, seed: int) -> Protoco
 
 def patient_split(slices: pd.DataFrame) -> ProtocolSplit:
     """Test on the locked patients, validate on one fold, train on the others."""
-    is_test = slices["is_test"].to_numpy(dtype=np.bool_)
-    is_held_out = slices["fold"].to_numpy() == VALIDATION_FOLD
+    rows = {
+        split: np.flatnonzero(is_in_split(slices, split, VALIDATION_FOLD))
+        for split in Split
+    }
     return ProtocolSplit(
         name=BY_PATIENT,
         title="By patient",
@@ -115,9 +119,9 @@ def patient_split(slices: pd.DataFrame) -> ProtocolSplit:
             "A digest of the patient decides: the locked patients are for the test, "
             f"fold {VALIDATION_FOLD} of the others for validation, the rest trains."
         ),
-        training=np.flatnonzero(~is_test & ~is_held_out),
-        validation=np.flatnonzero(~is_test & is_held_out),
-        test=np.flatnonzero(is_test),
+        training=rows[Split.TRAINING],
+        validation=rows[Split.VALIDATION],
+        test=rows[Split.TEST],
     )
 
 

@@ -14,11 +14,10 @@ import pandas as pd
 
 from csfd_core.evaluation.bootstrap import Interval, patient_bootstrap
 from csfd_core.evaluation.segmentation_metrics import level_scores
+from csfd_core.learning.splits import Split
 from csfd_core.segmentation.predict import Prediction
 from csfd_core.vocabulary import LEVEL_NAMES
 
-VALIDATION: Final = "validation"  # of a held-out fold
-TEST: Final = "test"  # locked
 LEVEL_COLUMNS: Final = (
     "study_uid",
     "level",
@@ -41,7 +40,7 @@ class GivenMask:
     """A study with the mask to compare with."""
 
     study_uid: str
-    group: str  # VALIDATION or TEST
+    group: Split  # the test set or, of a held-out fold, validation
     fold: int  # of the model that predicts it
     mask: npt.NDArray[np.uint8]
     spacing_zyx_mm: tuple[float, float, float]

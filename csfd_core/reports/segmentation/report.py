@@ -6,11 +6,13 @@ seen it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+import numpy as np
 import pandas as pd
 
 from csfd_core.data_kind import DataKind
+from csfd_core.learning.splits import Split
 from csfd_core.reports.page import Page, Section, Table, Written, to_csv, write_page
 from csfd_core.reports.segmentation.figures import (
     Example,
@@ -22,10 +24,9 @@ from csfd_core.reports.segmentation.figures import (
 )
 from csfd_core.reports.segmentation.measure import (
     LEVEL_COLUMNS,
-    TEST,
-    VALIDATION,
     Scores,
 )
+from csfd_core.segmentation.card import SegmentationCard
 from csfd_core.store.locations import Location
 from csfd_core.text import Prose, join
 from csfd_core.vocabulary import FOLD_COUNT
@@ -42,7 +43,7 @@ class Reported:
     """What a report is about."""
 
     scores: Scores  # of studies that the models have not seen
-    models: Mapping[int, Mapping[str, Any]]  # facts as kept with each model, by fold
+    models: Mapping[int, SegmentationCard]  # by fold
     data_kind: DataKind
     left_out: int = 0  # unseen studies with a mask that were not scored, to save time
 
@@ -66,16 +67,16 @@ class Training:
         return self.epochs < self.planned
 
     @classmethod
-    def of(cls, fold: int, facts: Mapping[str, Any]) -> "Training":
-        """Read it from the facts that are kept with a model."""
-        history = facts.get("history", [])
-        frame = pd.DataFrame(history, columns=["seconds", "validation_dice"])
+    def of(cls, fold: int, card: SegmentationCard) -> "Training":
+        """Read it from the card of a model."""
+        epochs = len(card.history)
+        frame = pd.DataFrame(list(card.history), columns=["seconds", "validation_dice"])
         return cls(
             fold=fold,
-            epochs=len(history),
-            planned=int(facts.get("training", {}).get("epochs", len(history))),
+            epochs=epochs,
+            planned=epochs if card.training is None else card.training.epochs,
             seconds=float(frame["seconds"].sum()),
-            best_epoch=int(facts.get("best_epoch", 0)),
+            best_epoch=card.best_epoch,
             best_dice=float(frame["validation_dice"].max()),
         )
 
@@ -113,18 +114,18 @@ def build_report(reported: Reported, examples: Sequence[Example]) -> Page:
 
 def _facts(reported: Reported) -> tuple[tuple[str, str], ...]:
     models = reported.models
-    facts = [models[fold] for fold in sorted(models)]
-    counts = [len(card.get("training_studies", {})) for card in facts]
+    cards = [models[fold] for fold in sorted(models)]
+    counts = [len(card.training_studies) for card in cards]
     low, high = min(counts), max(counts)
     scored = str(len(reported.scores.studies))
     if reported.left_out:
         scored += f" of {len(reported.scores.studies) + reported.left_out}"
     numbers = ", ".join(str(fold) for fold in sorted(models))
-    seconds = sum(float(card.get("seconds", 0)) for card in facts)
+    seconds = np.nansum([card.seconds for card in cards])
     return (
-        ("models", join(card.get("model_id") for card in facts)),
+        ("models", join(card.model_id for card in cards)),
         ("folds trained", f"{len(models)} of {FOLD_COUNT}: {numbers}"),
-        ("started from", join(sorted({str(card.get("initial")) for card in facts}))),
+        ("started from", join(sorted({str(card.initial) for card in cards}))),
         ("studies trained on", str(low) if low == high else f"{low} to {high} a fold"),
         ("studies scored, unseen", scored),
         ("seconds of training", f"{seconds:g}"),
@@ -152,8 +153,8 @@ def _overlap(reported: Reported) -> Section:
             worst_dice=scores.interval("dice", worst),
             swaps=scores.swap_rate(),
             folds=sorted(reported.models),
-            held_out=int(groups.get(VALIDATION, 0)),
-            locked=int(groups.get(TEST, 0)),
+            held_out=int(groups.get(Split.VALIDATION, 0)),
+            locked=int(groups.get(Split.TEST, 0)),
         ),
         figure=plot_levels(by_level),
         tables=(
@@ -168,12 +169,12 @@ def _folds(reported: Reported) -> pd.DataFrame:
     frame = reported.scores.by_fold()
     columns = {
         fold: {
-            "model": str(facts.get("model_id")),
-            "training_studies": len(facts.get("training_studies", {})),
-            "epochs": len(facts.get("history", [])),
-            "kept_epoch": int(facts.get("best_epoch", 0)),
+            "model": card.model_id,
+            "training_studies": len(card.training_studies),
+            "epochs": len(card.history),
+            "kept_epoch": card.best_epoch,
         }
-        for fold, facts in reported.models.items()
+        for fold, card in reported.models.items()
     }
     for name in ("kept_epoch", "epochs", "training_studies", "model"):
         frame.insert(1, name, [columns[int(fold)][name] for fold in frame["fold"]])
@@ -236,12 +237,12 @@ def _curves(reported: Reported) -> Section:
     )
 
 
-def _history(models: Mapping[int, Mapping[str, Any]]) -> pd.DataFrame:
+def _history(models: Mapping[int, SegmentationCard]) -> pd.DataFrame:
     """Return the epochs of all trainings, one row each."""
     rows = [
-        {"fold": fold, **row}
-        for fold, facts in sorted(models.items())
-        for row in facts.get("history", [])
+        {"fold": fold, **row, "epoch": int(row["epoch"])}
+        for fold, card in sorted(models.items())
+        for row in card.history
     ]
     return pd.DataFrame(rows)
 

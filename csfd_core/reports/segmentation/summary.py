@@ -6,11 +6,10 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from csfd_core.learning.splits import Split
 from csfd_core.reports.page import INDEX, Written
 from csfd_core.reports.segmentation.figures import Example, side_view
 from csfd_core.reports.segmentation.measure import (
-    TEST,
-    VALIDATION,
     GivenMask,
     Scores,
     score_studies,
@@ -94,17 +93,19 @@ def evaluate_models(stores: Stores, fits: Sequence[Fit]) -> Evaluation:
     written = write_report(location, reported, examples)
     note = {
         "inputs": _inputs(stores, fits),
-        "models": {str(fold): card["model_id"] for fold, card in models.items()},
+        "models": {str(fold): card.model_id for fold, card in models.items()},
     }
     location.write(_NOTE, (json.dumps(note, indent=2) + "\n").encode())
     return Evaluation(scores=scores, written=written, location=location)
 
 
-def _wanted(fits: Sequence[Fit]) -> tuple[list[tuple[str, str]], int]:
+def _wanted(fits: Sequence[Fit]) -> tuple[list[tuple[str, Split]], int]:
     """Return the studies to score with their group, and how many are left out."""
     test = {uid: None for fit in fits for uid, _, _ in fit.split.test}
-    groups = [(VALIDATION, [uid for uid, _, _ in fit.split.validation]) for fit in fits]
-    groups.append((TEST, list(test)))
+    groups = [
+        (Split.VALIDATION, [uid for uid, _, _ in fit.split.validation]) for fit in fits
+    ]
+    groups.append((Split.TEST, list(test)))
     wanted = [(uid, group) for group, uids in groups for uid in uids[:_MOST_SCORED]]
     return wanted, sum(len(uids) for _, uids in groups) - len(wanted)
 
@@ -117,7 +118,7 @@ def _inputs(stores: Stores, fits: Sequence[Fit]) -> str:
 
 
 def _given(
-    stores: Stores, maker: MaskMaker, wanted: Sequence[tuple[str, str]]
+    stores: Stores, maker: MaskMaker, wanted: Sequence[tuple[str, Split]]
 ) -> Iterator[GivenMask]:
     for study_uid, group in wanted:
         note = stores.masks.read_note(study_uid)

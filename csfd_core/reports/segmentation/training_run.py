@@ -5,13 +5,16 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from csfd_core.learning.loop import EpochRow
+from csfd_core.learning.outcomes import TrainingOutcome
+from csfd_core.learning.splits import Split
 from csfd_core.reports.page import INDEX
 from csfd_core.reports.segmentation.figures import sample_overlay
 from csfd_core.reports.segmentation.summary import (
@@ -20,26 +23,24 @@ from csfd_core.reports.segmentation.summary import (
     is_reported,
     reported_fits,
 )
-from csfd_core.segmentation.bundle import CARD, WEIGHTS, read_card
+from csfd_core.segmentation.bundle import CARD, WEIGHTS
+from csfd_core.segmentation.card import SegmentationCard
 from csfd_core.segmentation.config import SegmentationProfile
 from csfd_core.segmentation.data import draw_sample
 from csfd_core.segmentation.fit import Fit, fit_model, is_current, plan_fit
 from csfd_core.segmentation.model_store import ModelStore
 from csfd_core.segmentation.networks import open_keras_model
 from csfd_core.segmentation.reading import read_training_volume
-from csfd_core.segmentation.training import EpochResult, OnEpoch
+from csfd_core.segmentation.training import VALIDATION_DICE, OnEpoch
 from csfd_core.settings import lock_file
 from csfd_core.store.stores import Stores
-from csfd_core.vocabulary import FOLD_COUNT
+from csfd_core.vocabulary import FOLD_COUNT, LEVEL_NAMES
 
 if TYPE_CHECKING:
     import keras
 
     from csfd_core.runtime.tracking import RunIdentity, TrackedRun
 
-TRAINED: Final = "trained"
-UNCHANGED: Final = "unchanged"
-TAKEN: Final = "taken from csfd"  # no study with a mask may be learnt from
 MODEL_NAME: Final = "vertebra_segmentation"  # in MLflow
 _OVERLAYS: Final = 6  # of one training
 
@@ -51,8 +52,8 @@ class FoldRun:
     """What came of one fold."""
 
     fit: Fit
-    outcome: str  # TRAINED, UNCHANGED or TAKEN
-    facts: dict[str, Any]
+    outcome: TrainingOutcome
+    card: SegmentationCard
     run: "TrackedRun"
     mlflow_model_id: str | None = None  # None: unchanged, so logged earlier
 
@@ -126,17 +127,19 @@ def _run_fold(
     """Train the model without one fold, unless it is current, and record it."""
     fit = plan_fit(stores, settings, fold)
     if is_current(stores, fit):
-        card = read_card(ModelStore(stores.root).of_fold(fold)) or {}
-        run.log_params({"outcome": UNCHANGED, "model_id": card["model_id"]})
-        return FoldRun(fit=fit, outcome=UNCHANGED, facts=card, run=run)
+        card = ModelStore(stores.root).card(fold)
+        assert card is not None  # it is current
+        outcome = TrainingOutcome.UNCHANGED
+        run.log_params({"outcome": outcome, "model_id": card.model_id})
+        return FoldRun(fit=fit, outcome=outcome, card=card, run=run)
     run.log_params(_params(fit))
     run.log_datasets(_datasets(fit), source="slice and mask store")
     with _watched(stores, fit, run) as on_epoch:
         bundle, result = fit_model(stores, fit, on_epoch)
     return FoldRun(
         fit=fit,
-        outcome=TAKEN if result is None else TRAINED,
-        facts=dict(bundle.facts),
+        outcome=TrainingOutcome.TAKEN if result is None else TrainingOutcome.TRAINED,
+        card=bundle.card,
         run=run,
         mlflow_model_id=_log_model(stores, fit, run),
     )
@@ -172,14 +175,15 @@ def _watched(stores: Stores, fit: Fit, run: "TrackedRun") -> Iterator[OnEpoch]:
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(f"Segmentation, fold {fit.fold}", total=epochs)
 
-        def on_epoch(epoch: EpochResult, model: "keras.Model") -> None:
-            run.log_metrics(_metrics(epoch), step=epoch.epoch)
-            if sample is not None and epoch.epoch % max(1, epochs // _OVERLAYS) == 0:
-                name = f"overlays/epoch_{epoch.epoch:03d}.png"
+        def on_epoch(row: EpochRow, model: "keras.Model") -> None:
+            epoch = int(row["epoch"])
+            run.log_metrics(_metrics(row), step=epoch)
+            if sample is not None and epoch % max(1, epochs // _OVERLAYS) == 0:
+                name = f"overlays/epoch_{epoch:03d}.png"
                 run.log_files({name: sample_overlay(model, sample)})
-            told = f"epoch {epoch.epoch} of {epochs}: loss {epoch.loss:.3f}, "
-            told += f"validation Dice {epoch.validation_dice:.3f}"
-            progress.update(task, completed=epoch.epoch, description=told)
+            told = f"epoch {epoch} of {epochs}: loss {row['loss']:.3f}, "
+            told += f"validation Dice {row[VALIDATION_DICE.score]:.3f}"
+            progress.update(task, completed=epoch, description=told)
 
         yield on_epoch
 
@@ -195,20 +199,14 @@ def _params(fit: Fit) -> dict[str, object]:
         "shape_zyx": network.shape_zyx,
         "spacing_mm": network.spacing_mm,
         "filters": network.filters,
-        **fit.settings.training.to_note(),
+        **asdict(fit.settings.training),
     }
 
 
-def _metrics(epoch: EpochResult) -> dict[str, float]:
-    values = {
-        "loss": epoch.loss,
-        "validation_dice": epoch.validation_dice,
-        "learning_rate": epoch.learning_rate,
-        "seconds": epoch.seconds,
-    }
-    for level, value in enumerate(epoch.level_dice, start=1):
-        values[f"validation_dice_C{level}"] = value
-    return _known(values)
+def _metrics(row: EpochRow) -> dict[str, float]:
+    """Return the row of an epoch under the names that MLflow knows it by."""
+    of_levels = {f"dice_{name}": f"validation_dice_{name}" for name in LEVEL_NAMES}
+    return _known({of_levels.get(k, k): v for k, v in row.items() if k != "epoch"})
 
 
 def _known(values: Mapping[str, float], prefix: str = "") -> dict[str, float]:
@@ -265,6 +263,6 @@ def _studies(fit: Fit) -> bytes:
     return (json.dumps(groups, indent=2) + "\n").encode()
 
 
-def _groups(fit: Fit) -> tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]:
+def _groups(fit: Fit) -> tuple[tuple[Split, tuple[tuple[str, str, str], ...]], ...]:
     split = fit.split
-    return ("training", split.training), ("validation", split.validation)
+    return (Split.TRAINING, split.training), (Split.VALIDATION, split.validation)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from support.cards import classifier_card
 
 from csfd_core.evaluation.folds import is_test
 from csfd_core.store.locations import Location
@@ -67,7 +68,7 @@ def held(ledger: Ledger, kept: tuple[str, ...] = ()) -> list[bool]:
 def good_ledger(folder: Path) -> Ledger:
     ledger = Ledger(weeks=[facts()])
     ledger.note_places(stores_of(folder, dict.fromkeys(UIDS)))
-    ledger.note_learnt([{"training_studies": {OPEN: "a"}, "validation_studies": {}}])
+    ledger.note_learnt([classifier_card(training_studies={OPEN: "a"})])
     return ledger
 
 
@@ -95,8 +96,7 @@ def test_a_study_that_moves_fails(tmp_path: Path) -> None:
 @pytest.mark.parametrize("part", ["training_studies", "validation_studies"])
 def test_a_locked_study_that_was_learnt_fails(tmp_path: Path, part: str) -> None:
     ledger = good_ledger(tmp_path)
-    card: dict[str, dict[str, str]] = {"training_studies": {}, "validation_studies": {}}
-    ledger.note_learnt([{**card, part: {LOCKED: "a"}}])
+    ledger.note_learnt([classifier_card(**{part: {LOCKED: "a"}})])
     assert held(ledger) == [True, True, False, True, True]
 
 

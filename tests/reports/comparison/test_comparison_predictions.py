@@ -7,7 +7,8 @@ import pandas as pd
 from support.comparison_results import MODELS, make_results
 
 from csfd_core.classification import ensemble_predictions as predictions
-from csfd_core.classification.classifier_store import TEST, FoldResult
+from csfd_core.classification.classifier_store import FoldResult
+from csfd_core.learning.splits import Split
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL
 
 
@@ -28,7 +29,7 @@ def test_ensemble_is_the_mean_of_the_folds_on_test_studies_only() -> None:
         for fold in results[model]:
             rows = fold.predictions
             chosen = (rows["study_uid"] == uid) & (rows["level"] == level)
-            assert (rows.loc[chosen, "group"] == TEST).all()
+            assert (rows.loc[chosen, "group"] == Split.TEST).all()
             said.append(float(rows.loc[chosen, "probability"].iloc[0]))
         np.testing.assert_allclose(part["probability"], np.mean(said), rtol=1e-12)
 
@@ -128,6 +129,7 @@ def test_test_studies_in_training_are_found() -> None:
     results = make_results(MODELS[:1], patients=4)
     fold = results[MODELS[0]][0]
     assert predictions.leaked_studies(results) == []
-    card = {**fold.card, "training_studies": {"1.2.3": "hash", "1.9": "hash"}}
+    used = {"1.2.3": "hash", "1.9": "hash"}
+    card = fold.card.model_copy(update={"training_studies": used})
     leaky = {MODELS[0]: [replace(fold, card=card)]}
     assert predictions.leaked_studies(leaky) == ["1.2.3"]

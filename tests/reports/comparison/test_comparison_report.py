@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from support.cards import point_of
 from support.comparison_results import MODELS, make_labels, make_result, make_results
 
-from csfd_core.classification.classifier_store import TEST, FoldResult
+from csfd_core.classification.classifier_store import FoldResult
 from csfd_core.errors import StoreError
+from csfd_core.learning.splits import Split
 from csfd_core.reports.comparison.examples import Example
 from csfd_core.reports.comparison.report import build_report, write_report
 from csfd_core.reports.comparison.sections import LITERATURE
@@ -53,7 +55,10 @@ def sentences(page: Page) -> dict[str, str]:
 
 def say(results: dict[str, list[FoldResult]], kind: str = "phantom") -> dict[str, str]:
     cards = {
-        model: [replace(f, card={**f.card, "data_kind": kind}) for f in folds]
+        model: [
+            replace(f, card=f.card.model_copy(update={"data_kind": kind}))
+            for f in folds
+        ]
         for model, folds in results.items()
     }
     return sentences(build(cards, {"data_kind": kind}))
@@ -162,7 +167,7 @@ def test_single_class_is_said_and_draws_nothing_wrong() -> None:
 
 def test_page_without_test_studies_says_so() -> None:
     fold = make_results(MODELS[:1])[MODELS[0]][0]
-    rows = fold.predictions[fold.predictions["group"] != TEST]
+    rows = fold.predictions[fold.predictions["group"] != Split.TEST]
     page = build({MODELS[0]: [replace(fold, predictions=rows)]}, PHANTOM)
     assert "There is no test study" in sentences(page)["models"]
     assert "There is no test study to show" in sentences(page)["unseen"]
@@ -229,7 +234,7 @@ def test_banner_follows_reports_and_models() -> None:
 def test_leaked_and_left_out_studies_are_told() -> None:
     results = make_results(MODELS[:2], patients=6)
     fold = results[MODELS[0]][0]
-    card = {**fold.card, "validation_studies": {"1.2.3": "hash"}}
+    card = fold.card.model_copy(update={"validation_studies": {"1.2.3": "hash"}})
     frame = fold.predictions[fold.predictions["study_uid"] != "1.2.5"]
     results[MODELS[0]] = [replace(fold, card=card, predictions=frame)]
     texts = say(results)
@@ -241,8 +246,9 @@ def test_leaked_and_left_out_studies_are_told() -> None:
 def test_default_thresholds_are_told() -> None:
     results = make_results(MODELS[:1], patients=6)
     fold = results[MODELS[0]][0]
-    point = {"threshold": 0.5, "is_default": True}
-    card = {**fold.card, "thresholds": {**fold.card["thresholds"], "overall": point}}
+    point = point_of(0.5, is_default=True)
+    thresholds = {**fold.card.thresholds, "overall": point}
+    card = fold.card.model_copy(update={"thresholds": thresholds})
     text = say({MODELS[0]: [replace(fold, card=card)]})["confusion"]
     assert "it is 0.5, for folds of basic_cnn (studies)." in text
 
@@ -250,7 +256,7 @@ def test_default_thresholds_are_told() -> None:
 def test_models_without_epochs_are_told() -> None:
     results = make_results(MODELS[:1], patients=6)
     fold = results[MODELS[0]][0]
-    card = {**fold.card, "history": []}
+    card = fold.card.model_copy(update={"history": ()})
     page = build({MODELS[0]: [replace(fold, card=card)]}, PHANTOM)
     assert sentences(page)["curves"] == "No model recorded its epochs."
     assert build_page(page).html

@@ -17,7 +17,11 @@ from support.comparison_results import (
 
 from csfd_core.classification import ensemble_predictions as predictions
 from csfd_core.classification import score_tables as tables
-from csfd_core.classification.classifier_store import TEST, ClassifierStore, FoldResult
+from csfd_core.classification.classifier_store import (
+    ClassifierStore,
+    FoldResult,
+)
+from csfd_core.learning.splits import Split
 from csfd_core.reports.comparison.differences import differences_table, holm
 from csfd_core.store.locations import Location
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL
@@ -113,7 +117,7 @@ def test_flipped_labels_turn_every_metric_around() -> None:
     results = make_results(MODELS[3:], patients=30)
     fold = results[MODELS[3]][0]
     frame = fold.predictions.copy()
-    is_test = frame["group"] == TEST
+    is_test = frame["group"] == Split.TEST
     frame.loc[is_test, "label"] = 1 - frame.loc[is_test, "label"]
     flipped = {MODELS[3]: [replace(fold, predictions=frame)]}
     before = tables.models_table(results, FEW).iloc[0]
@@ -152,7 +156,7 @@ def test_one_class_only_leaves_areas_undefined(value: int) -> None:
 
 def test_no_test_study_leaves_everything_undefined() -> None:
     fold = make_results(MODELS[:1])[MODELS[0]][0]
-    rows = fold.predictions[fold.predictions["group"] != TEST]
+    rows = fold.predictions[fold.predictions["group"] != Split.TEST]
     results = {MODELS[0]: [replace(fold, predictions=rows)]}
     table = tables.models_table(results, FEW)
     assert table["test_studies"][0] == 0
@@ -168,7 +172,7 @@ def test_results_from_a_store_score_as_those_in_memory(tmp_path: Path) -> None:
     for fold in results[MODELS[0]]:
         rows = fold.predictions.astype(object)
         rows = rows.where(rows.notna(), None).to_dict("records")
-        store.write(fold.model, fold.fold, [np.zeros(3)], rows, fold.card)
+        store.write(fold.card, [np.zeros(3)], rows)
     read = store.results(MODELS)
     assert list(read) == [MODELS[0]]
     sizes = ["disk_mb"]
@@ -201,7 +205,7 @@ def test_references_come_from_the_prevalences_of_the_cards() -> None:
     assert loss[tables.EVEN] == pytest.approx(np.log(2))
     fold = results[MODELS[0]][0]
     levels = {name: PREVALENCE[name] for name in LEVEL_NAMES}
-    card = {**fold.card, "prevalence": levels}
+    card = fold.card.model_copy(update={"prevalence": levels})
     derived = tables.reference_table({MODELS[0]: [replace(fold, card=card)]})
     assert derived[OVERALL][0] == pytest.approx(1 - (1 - 0.12) ** 7)
 

@@ -19,9 +19,10 @@ from support.drift_store import (
     write_trained_store,
 )
 
-from csfd_core.classification.classifier_store import VALIDATION, ClassifierStore
+from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.manifest import write_manifest
 from csfd_core.evaluation.folds import fold_of, is_test
+from csfd_core.learning.splits import Split
 from csfd_core.reports.drift import predictions
 from csfd_core.reports.drift.features import FEATURES
 from csfd_core.reports.drift.observe import Drift, Finding, observe_drift
@@ -111,7 +112,7 @@ def test_reference_probabilities_are_out_of_sample(tmp_path: Path) -> None:
     assert set(found.index) == held_out
     validated = next(u for u in held_out if not is_test(u) and fold_of(u) == 3)
     told = ClassifierStore(stores.root).result(NAME, 3).predictions
-    told = told[(told["study_uid"] == validated) & (told["group"] == VALIDATION)]
+    told = told[(told["study_uid"] == validated) & (told["group"] == Split.VALIDATION)]
     expected = told.set_index("level")["probability"]
     for level in LABEL_COLUMNS:
         assert found.loc[validated, level] == expected[level]
@@ -126,7 +127,7 @@ def test_reference_probabilities_are_out_of_sample(tmp_path: Path) -> None:
 def test_levels_that_no_fold_saw_are_left_out(tmp_path: Path) -> None:
     stores = write_trained_store(tmp_path / "store")
     models = ClassifierStore(stores.root)
-    result, card = models.result(NAME, 0), models.card(NAME, 0)
+    result = models.result(NAME, 0)
     uid, other = sorted(result.predictions["study_uid"].unique())[:2]
     own = result.predictions
     is_blind = (own["study_uid"] == other) | (
@@ -135,7 +136,7 @@ def test_levels_that_no_fold_saw_are_left_out(tmp_path: Path) -> None:
     own.loc[is_blind, "logit"] = np.nan
     rows = own.astype({"label": object}).where(own.notna(), None)
     weights = models.read_weights(NAME, 0)
-    models.write(NAME, 0, weights, rows.to_dict(orient="records"), card or {})
+    models.write(result.card, weights, rows.to_dict(orient="records"))
     serving = serving_of(stores, NO_MLFLOW)
     assert serving is not None
     found = unseen_probabilities(serving)

@@ -5,17 +5,21 @@ import math
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
-from support.segmentation_scores import level_row, model_facts, scores_of, study_rows
+from support.segmentation_scores import card_of_model, level_row, scores_of, study_rows
 
+from csfd_core.data_kind import DataKind
+from csfd_core.learning.splits import Split
 from csfd_core.reports.page import Page, Section, build_page
-from csfd_core.reports.segmentation.measure import TEST, Scores
+from csfd_core.reports.segmentation.measure import Scores
 from csfd_core.reports.segmentation.report import Reported, build_report
 
-ONE_MODEL = {0: model_facts(0, [0.3, 0.6, 0.5], epochs=3)}
+ONE_MODEL = {0: card_of_model(0, [0.3, 0.6, 0.5], epochs=3)}
 
 
 def report(scores: Scores, models: dict | None = None) -> Page:
-    reported = Reported(scores=scores, models=models or ONE_MODEL, data_kind="phantom")
+    reported = Reported(
+        scores=scores, models=models or ONE_MODEL, data_kind=DataKind.PHANTOM
+    )
     return build_report(reported, [])
 
 
@@ -93,7 +97,7 @@ def test_studies_are_counted_in_whole_numbers(count: int) -> None:
 
 @pytest.mark.parametrize("epochs", [1, 2, 3])
 def test_epochs_are_counted_in_whole_numbers(epochs: int) -> None:
-    models = {0: model_facts(0, [0.5] * epochs, epochs)}
+    models = {0: card_of_model(0, [0.5] * epochs, epochs)}
     page = report(scores_of(study_rows("1.1")), models)
     for axes in axes_of(section(page, "curves")):
         assert all(float(tick).is_integer() for tick in shown_ticks(axes))
@@ -147,7 +151,7 @@ def test_rows_are_sorted() -> None:
 
 
 def test_one_fold_says_that_it_is_one_fold() -> None:
-    rows = [*study_rows("1.1"), *study_rows("1.2", group=TEST)]
+    rows = [*study_rows("1.1"), *study_rows("1.2", group=Split.TEST)]
     page = report(scores_of(rows))
     assert ("folds trained", "1 of 5: 0") in page.facts
     sentence = section(page, "levels").sentence
@@ -160,13 +164,13 @@ def test_one_fold_says_that_it_is_one_fold() -> None:
 
 def test_several_folds_are_one_report_with_a_curve_each() -> None:
     models = {
-        0: model_facts(0, [0.3, 0.6, 0.5], epochs=3),
-        2: model_facts(2, [0.4, 0.7], epochs=3),
+        0: card_of_model(0, [0.3, 0.6, 0.5], epochs=3),
+        2: card_of_model(2, [0.4, 0.7], epochs=3),
     }
     rows = [
         *study_rows("1.1", dice=0.6),
         *study_rows("1.2", dice=0.8, fold=2),
-        *study_rows("1.3", dice=0.7, group=TEST),
+        *study_rows("1.3", dice=0.7, group=Split.TEST),
     ]
     page = report(scores_of(rows), models)
     assert ("folds trained", "2 of 5: 0, 2") in page.facts
@@ -197,5 +201,5 @@ def test_several_folds_are_one_report_with_a_curve_each() -> None:
 
 
 def test_nothing_scored_makes_a_page_too() -> None:
-    page = report(scores_of([]), {0: model_facts(0, [], epochs=3)})
+    page = report(scores_of([]), {0: card_of_model(0, [], epochs=3)})
     assert "Nothing could be scored." in build_page(page).html
