@@ -1,103 +1,126 @@
-"""The schedule through the real daemon: it ticks, a run starts and does its work."""
+"""The graph through the real daemon: what arrives is made, whatever is killed."""
 
+import hashlib
 import os
 import shutil
+import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import dagster as dg
 import psutil
 import pytest
-from support.cards import classifier_card
 from support.coarse import coarse_phantoms
 
-from csfd_core.classification.classifier_store import CARD, ClassifierStore
 from csfd_core.phantom.config import PhantomConfig
 from csfd_core.phantom.source import write_phantom_source
 from csfd_core.runtime.executors import InlineExecutor
 from csfd_core.settings import PROJECT_ROOT
-from csfd_core.store import paths
 from csfd_core.store.locations import Location
 from csfd_core.store.stores import Stores
-from csfd_dagster.schedules import NAME
+from csfd_dagster import launch
+from csfd_dagster.conditions import ASKED_BY, CONDITIONS
 
-PATIENCE_S = 300
-WAITS = "trains already; retraining waits for the next tick"
+PATIENCE_S = 600
+STUDIES = 3
+MADE = ("slices", "masks", "predicted_masks", "crops")
+UNTRAINABLE = "cannot be trained"
 
 
 @contextmanager
-def daemon(folder: Path) -> Iterator[None]:
-    """Run Dagster's daemon on the project; the schedule is due every minute."""
-    environment = {
-        **os.environ,
-        "CSFD_RETRAIN_CRON": "* * * * *",
-        "CSFD_RETRAIN_STUDIES": "2",
-    }
+def daemon(folder: Path) -> Iterator[psutil.Popen]:
+    """Run Dagster's daemon on the project; the sensor looks every five seconds."""
+    environment = {**os.environ, "CSFD_LOOK_EVERY_S": "5"}
     workspace = str(PROJECT_ROOT / "workspace.yaml")
     call = [sys.executable, "-m", "dagster._daemon", "run", "--workspace", workspace]
-    with (folder / "daemon.log").open("wb") as log:
+    with (folder / "daemon.log").open("ab") as log:
         process = psutil.Popen(
             call, cwd=PROJECT_ROOT, env=environment, stdout=log, stderr=log
         )
         try:
-            yield
-        finally:  # with the runs that it has started
-            family = [*process.children(recursive=True), process]
-            for member in family:
-                with suppress(psutil.NoSuchProcess):
-                    member.kill()
-            psutil.wait_procs(family, 60)
+            yield process
+        finally:
+            kill(process)
 
 
-def run_of_the_schedule(instance: dg.DagsterInstance) -> dg.DagsterRun | None:
-    filters = dg.RunsFilter(tags={"dagster/schedule_name": NAME})
-    records = instance.get_run_records(filters, ascending=True, limit=1)
-    return records[0].dagster_run if records else None
+def kill(process: psutil.Popen) -> None:
+    """Kill the daemon, its code server and the runs at once, as a power cut does."""
+    family = [process, *process.children(recursive=True)]
+    for member in family:
+        with suppress(psutil.NoSuchProcess):
+            member.send_signal(signal.SIGKILL)
+    psutil.wait_procs(family, 60)
 
 
-def told(folder: Path) -> str:
-    return (folder / "daemon.log").read_text(errors="replace")
+def wait_until(holds: Callable[[], bool], folder: Path) -> float:
+    """Wait, and return for how long, in seconds."""
+    begun = time.monotonic()
+    while not holds():
+        if time.monotonic() - begun > PATIENCE_S:
+            text = (folder / "daemon.log").read_text(errors="replace")
+            pytest.fail(f"Nothing has come of it: {text[-3000:]}")
+        time.sleep(0.5)
+    return time.monotonic() - begun
 
 
-def has_happened(instance: dg.DagsterInstance, folder: Path) -> bool:
-    """Say whether the run has made the table, and a tick has found it running."""
-    run = run_of_the_schedule(instance)
-    table = folder / "store" / paths.STUDIES
-    ends = run is not None and run.status is dg.DagsterRunStatus.FAILURE
-    return ends or (table.exists() and WAITS in told(folder))
+def files_of(store: Path) -> dict[str, str]:
+    """The content of everything that was made of studies."""
+    return {
+        str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for folder in MADE
+        for path in sorted((store / folder).glob("*.parquet"))
+    }
+
+
+def is_idle(instance: dg.DagsterInstance, stores: Stores) -> bool:
+    """Say whether all studies have crops, and classifiers have said why not yet."""
+    if len(stores.root.entries("crops")) < STUDIES:
+        return False
+    wanted = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS])
+    return any(
+        UNTRAINABLE in entry.user_message
+        for run in instance.get_runs(wanted)
+        for entry in instance.all_logs(run.run_id)
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_the_daemon_starts_a_run_that_ingests_what_has_come(
+@pytest.mark.timeout(1200)
+def test_what_arrives_is_made_though_all_is_killed_and_as_csfd_run_makes_it(
     places: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     coarse_phantoms(monkeypatch)
-    few = PhantomConfig(studies=3, seed=19, masked_share=0.0, compressed_share=0.0)
+    few = PhantomConfig(studies=STUDIES, seed=19, masked_share=0, compressed_share=0)
     write_phantom_source(places / "inbox", few, executor=InlineExecutor())
     stores = Stores(Location(places / "store"))
-    card = classifier_card(
-        model="resnet50",
-        model_id="resnet50-fold0-abc",
-        training_studies={"1.2.3": "a"},
-    )
-    newest = ClassifierStore(stores.root).of_fold("resnet50", 0)
-    newest.write(CARD, card.to_json())
     shutil.copy(PROJECT_ROOT / "dagster.yaml", places / "dagster" / "dagster.yaml")
-    with daemon(places), dg.DagsterInstance.get() as instance:
-        end = time.monotonic() + PATIENCE_S
-        while time.monotonic() < end and not has_happened(instance, places):
-            time.sleep(2)
-        run, said = run_of_the_schedule(instance), told(places)
-    assert run is not None, said[-2000:]
-    assert run.job_name == "everything"
-    assert run.tags["csfd/new_studies"] == "3"
-    assert run.status is not dg.DagsterRunStatus.FAILURE
-    assert WAITS in said  # the next tick has seen that it runs
-    table = stores.metadata.read_studies()
-    assert table["status"].tolist() == ["good"] * 3
-    assert table["label_version"].tolist() == [1] * 3
-    assert len(stores.root.entries("slices")) == 3
+    with dg.DagsterInstance.get() as instance:
+        with daemon(places) as process:
+            wait_until(lambda: len(stores.root.entries("slices")) > 0, places)
+            kill(process)
+        begun = {
+            path: path.stat().st_mtime_ns
+            for path in (places / "store" / "slices").glob("*.parquet")
+        }
+        with daemon(places):
+            wait_until(lambda: is_idle(instance, stores), places)
+        runs = instance.get_runs()
+    assert {run.tags[ASKED_BY] for run in runs} == {CONDITIONS}
+    failed = [run for run in runs if run.status is dg.DagsterRunStatus.FAILURE]
+    started_again = {run.parent_run_id for run in runs}
+    assert all(run.run_id in started_again for run in failed)
+    for path, written in begun.items():
+        assert path.stat().st_mtime_ns == written  # nothing done twice
+    by_daemon = files_of(places / "store")
+    assert len(by_daemon) == 3 * STUDIES  # no study has a mask of its own
+
+    (places / "other").mkdir()
+    monkeypatch.setenv("CSFD_STORE", str(places / "alone"))
+    monkeypatch.setenv("DAGSTER_HOME", str(places / "other"))
+    assert launch.run("demo") == 0
+    assert files_of(places / "alone") == by_daemon
+    alone = Stores(Location(places / "alone")).metadata.read_studies()
+    assert alone.equals(stores.metadata.read_studies())
