@@ -20,6 +20,7 @@ from csfd_core.reports.comparison.report import MODELS_CSV
 from csfd_core.reports.page import INDEX
 from csfd_core.settings import PROJECT_ROOT
 from csfd_core.store.paths import COMPARISON_REPORT as COMPARISON
+from csfd_core.store.paths import EVERY_REPORT
 from csfd_dagster.engine import (
     Project,
     open_project,
@@ -29,11 +30,6 @@ from csfd_dagster.engine import (
 from csfd_dagster.resources.mlflow import MlflowResource
 from csfd_dagster.simulation.plan import SimulationConfig
 from csfd_dagster.simulation.weeks import simulate
-
-REPORTS = tuple(
-    f"reports/{name}"
-    for name in ("eda", "segmentation", "comparison", "leakage", "drift")
-)
 
 
 def run(profile: str, resources: Mapping[str, Any] | None = None) -> int:
@@ -65,7 +61,7 @@ def _close(project: Project) -> None:
         frame = pd.read_csv(io.BytesIO(root.read(models)))
         print_models(frame, project.stores.metadata.read_data_kind())
     _say(f"Store: {root}")
-    for page in REPORTS:
+    for page in EVERY_REPORT:
         if root.exists(f"{page}/{INDEX}"):
             _say(f"Report: {root}/{page}/{INDEX}")
     _say("Dagster's UI: make ui. MLflow's UI: make mlflow. Reports: make serve.")

@@ -165,7 +165,7 @@ def test_ensemble_of_the_alias_is_the_frozen_one(
         opened.append((name, fold, folder))
         return "a network"
 
-    monkeypatch.setattr("csfd_core.classification.ensemble.open_trained", note)
+    monkeypatch.setattr("csfd_core.registry.serving.open_trained", note)
     train(stores, 1.5)
     before = open_ensemble(stores, "champion", uri)
     assert "There is no champion yet" in before.notice

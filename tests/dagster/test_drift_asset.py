@@ -9,7 +9,6 @@ import pytest
 from support.drift_store import NAME, add_new, new_uids
 
 from csfd_core.classification.config import ClassifierConfig
-from csfd_core.classification.ensemble import write_best
 from csfd_core.classification.fit import fit_classifier, plan_classifier
 from csfd_core.classification.manifest import read_manifest
 from csfd_core.registry.champion import ChampionRegistry
@@ -24,7 +23,6 @@ from csfd_core.runtime.tracking import (
 )
 from csfd_core.store.locations import Location
 from csfd_core.store.stores import Stores
-from csfd_dagster import phases
 from csfd_dagster.assets.drift import data_drift
 from csfd_dagster.definitions import build_defs
 from csfd_dagster.resources.mlflow import MlflowResource
@@ -165,29 +163,6 @@ def test_another_champion_makes_the_report_stale(stores: Stores, uri: str) -> No
     assert is_current(stores, uri)
     make_champion(stores, uri)
     assert not is_current(stores, uri)
-
-
-@pytest.mark.slow
-def test_run_of_everything_has_work_until_drift_was_measured(
-    stores: Stores, uri: str
-) -> None:
-    """Whatever else is current: the report on drift is part of what csfd run makes."""
-    make_champion(stores, uri)
-    project = phases.open_project(
-        "demo",
-        {
-            "store": StoreResource(store_url=str(stores.root)),
-            "mlflow": MlflowResource(tracking_uri=uri),
-        },
-    )
-    write_best(stores, NAME)
-    for page in phases.REPORTS:
-        stores.root.write(f"{page}/index.html", b"a page")
-    assert not phases._are_compared(project)
-    materialize(stores, uri)
-    assert phases._are_compared(project)
-    add_new(stores, 1)
-    assert not phases._are_compared(project)
 
 
 def make_champion(stores: Stores, uri: str) -> None:
