@@ -14,7 +14,7 @@ help:
 	@echo "make test-fast  the tests that are not slow"
 	@echo "make check  linters, types and import rules"
 	@echo "make ui     Dagster's web UI on this project"
-	@echo "make serve  the reports in data/store, in a browser"
+	@echo "make serve  the reports in the store, in a browser (csfd ui does it too)"
 	@echo "make mlflow MLflow's UI on what the runs have recorded"
 	@echo "make bench  benchmarks, printed with the machine"
 	@echo "make lock   resolve requirements.lock anew from pyproject.toml"
@@ -59,8 +59,7 @@ ui: setup
 	$(BIN)/csfd ui
 
 serve: setup
-	@echo "Reports: http://127.0.0.1:8000 (stop with Ctrl+C)"
-	$(BIN)/python -m http.server --bind 127.0.0.1 --directory data/store/reports 8000
+	$(BIN)/python -m csfd_core.web
 
 mlflow: setup
 	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///data/mlflow.db

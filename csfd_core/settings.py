@@ -23,6 +23,7 @@ class Settings:
     store: str  # CSFD_STORE: everything that csfd writes
     dagster_home: str  # DAGSTER_HOME: Dagster's own state
     mlflow_tracking_uri: str  # MLFLOW_TRACKING_URI: sqlite:///file or a server's URL
+    files_port: int  # CSFD_FILES_PORT: where `csfd ui` serves reports and pictures
 
     @classmethod
     def from_environment(
@@ -37,6 +38,7 @@ class Settings:
             dagster_home=values.get("DAGSTER_HOME") or str(PROJECT_ROOT / ".dagster"),
             mlflow_tracking_uri=values.get("MLFLOW_TRACKING_URI")
             or f"sqlite:///{_DATA / 'mlflow.db'}",
+            files_port=int(values.get("CSFD_FILES_PORT") or 3001),
         )
 
 

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import dagster as dg
 import pandas as pd
@@ -18,7 +18,7 @@ from csfd_core.cli.console import print_models
 from csfd_core.errors import CsfdError
 from csfd_core.reports.comparison.report import MODELS_CSV
 from csfd_core.reports.page import INDEX
-from csfd_core.settings import PROJECT_ROOT
+from csfd_core.settings import PROJECT_ROOT, Settings
 from csfd_core.store.paths import COMPARISON_REPORT as COMPARISON
 from csfd_core.store.paths import EVERY_REPORT
 from csfd_dagster.engine import (
@@ -30,6 +30,7 @@ from csfd_dagster.engine import (
 from csfd_dagster.resources.mlflow import MlflowResource
 from csfd_dagster.simulation.plan import SimulationConfig
 from csfd_dagster.simulation.weeks import simulate
+from csfd_dagster.supervisor import dagster_services, private_folder, supervise
 
 
 def run(profile: str, resources: Mapping[str, Any] | None = None) -> int:
@@ -67,14 +68,13 @@ def _close(project: Project) -> None:
     _say("Dagster's UI: make ui. MLflow's UI: make mlflow. Reports: make serve.")
 
 
-def ui(port: int) -> NoReturn:
-    """Become Dagster's web UI and daemon, until interrupted."""
-    MlflowResource().prepare()
-    _say(f"Dagster's UI is at http://127.0.0.1:{port} (stop it with Ctrl+C).")
-    program = str(Path(sys.executable).parent / "dagster")
-    workspace = ["--workspace", str(PROJECT_ROOT / "workspace.yaml")]
-    place = ["--host", "127.0.0.1", "--port", str(port)]
-    os.execv(program, [program, "dev", *place, *workspace])
+def ui(port: int) -> int:
+    """Run Dagster's web UI, its daemon and the server of files, until interrupted."""
+    files_port = Settings.from_environment().files_port
+    with private_folder() as folder:
+        services = dagster_services(port, files_port, folder)
+        MlflowResource().prepare()
+        return supervise(services, folder, _say)
 
 
 def main() -> int:
@@ -105,7 +105,7 @@ def main() -> int:
                 ),
                 _say,
             )
-        ui(arguments.port)
+        return ui(arguments.port)
     except CsfdError as error:
         return _fail(str(error))
     except KeyboardInterrupt:

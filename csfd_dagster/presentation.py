@@ -1,13 +1,21 @@
-"""Metadata values for Dagster's UI: pictures and small tables."""
+"""Metadata values for Dagster's UI: links, pictures and small tables.
 
-import base64
+Pictures and reports lie in the store; Dagster's history holds their addresses on the
+server of files that runs beside its UI (``csfd_core.web.files``).
+"""
+
 from collections.abc import Mapping
-from typing import Literal
+from pathlib import PurePosixPath
 
 import dagster as dg
 import pandas as pd
 
+from csfd_core.reports.page import INDEX, Written
+from csfd_core.settings import Settings
+from csfd_core.store.locations import Location
+from csfd_core.store.paths import REPORTS
 from csfd_core.store.stamp import stamp
+from csfd_core.web.addresses import file_url
 
 _PREVIEW_ROWS = 10
 _PREVIEW_COLUMNS = [
@@ -24,12 +32,27 @@ _PREVIEW_COLUMNS = [
 ]
 
 
-def picture(
-    content: bytes, kind: Literal["jpeg", "png", "webp"] = "jpeg"
-) -> dg.MetadataValue:
-    """Show a picture in the UI."""
-    text = base64.b64encode(content).decode("ascii")
-    return dg.MetadataValue.md(f"![](data:image/{kind};base64,{text})")
+def link(path: str) -> dg.MetadataValue:
+    """Link to a file of the store."""
+    return dg.MetadataValue.url(_url(path))
+
+
+def picture(path: str) -> dg.MetadataValue:
+    """Show a picture of the store in the UI."""
+    return dg.MetadataValue.md(f"![{PurePosixPath(path).name}]({_url(path)})")
+
+
+def report_link(report: Location) -> dg.MetadataValue:
+    """Link to the page of a report."""
+    return link(f"{_report_path(report)}/{INDEX}")
+
+
+def figures_of(report: Location, written: Written) -> dict[str, dg.MetadataValue]:
+    """Show the figures of a report, by the keys of its sections."""
+    return {
+        f"figure_{PurePosixPath(path).stem}": picture(f"{_report_path(report)}/{path}")
+        for path in written.figures
+    }
 
 
 def table_of_counts(name: str, counts: Mapping[str, int]) -> dg.MetadataValue:
@@ -58,6 +81,14 @@ def table_preview(studies: pd.DataFrame) -> dg.MetadataValue:
 def version_of(facts: object) -> str:
     """Identify JSON values, short enough to be shown as a data version."""
     return stamp(facts)[:16]
+
+
+def _report_path(report: Location) -> str:
+    return f"{REPORTS}/{PurePosixPath(report.url).name}"
+
+
+def _url(path: str) -> str:
+    return file_url(Settings.from_environment().files_port, path)
 
 
 def _plain(value: object) -> str | int | float | bool:

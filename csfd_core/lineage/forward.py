@@ -125,7 +125,11 @@ def files_of(stores: Stores, study_uid: str) -> list[str]:
         stores.metadata.listing_path(uid),
         stores.metadata.path(uid),
     )
-    return [*features, *(path for path in fixed if stores.root.exists(path))]
+    return [
+        *features,
+        *stores.pictures.paths_of(uid),
+        *(path for path in fixed if stores.root.exists(path)),
+    ]
 
 
 def _use_of(kind: str, model: KeptModel, uid: str) -> Use:

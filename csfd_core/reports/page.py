@@ -11,7 +11,7 @@ import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
@@ -26,8 +26,6 @@ from csfd_core.store.locations import Location
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Preview: TypeAlias = tuple[Literal["png", "jpeg"], bytes]
 
 INDEX: Final = "index.html"
 FIGURES: Final = "figures"
@@ -86,16 +84,11 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """What was written, by path relative to the page.
-
-    ``previews`` holds each figure as it stands in the page: PNG of charts, JPEG of
-    pictures, by the key of its section.
-    """
+    """What was written, by path relative to the page."""
 
     html: str
     figures: Mapping[str, bytes] = field(default_factory=dict)
     tables: Mapping[str, bytes] = field(default_factory=dict)
-    previews: Mapping[str, Preview] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +97,6 @@ class _Drawn:
 
     png: bytes
     markup: str  # trusted HTML
-    preview: Preview
 
 
 def write_page(location: Location, page: Page) -> Written:
@@ -141,7 +133,6 @@ def build_page(page: Page) -> Written:
         html=_to_html(page, drawn),
         figures={f"{FIGURES}/{key}.png": figure.png for key, figure in drawn.items()},
         tables=tables,
-        previews={key: figure.preview for key, figure in drawn.items()},
     )
 
 
@@ -167,12 +158,9 @@ def _draw(section: Section) -> _Drawn:
     assert section.figure is not None
     if section.is_picture:
         png = picture_png(section.figure)
-        jpeg = to_jpeg(png)
-        source = data_uri(jpeg, "image/jpeg")
-        markup = f'<img src="{source}" alt="">'
-        return _Drawn(png=png, markup=markup, preview=("jpeg", jpeg))
-    png = chart_png(section.figure)
-    return _Drawn(png=png, markup=chart_svg(section.figure), preview=("png", png))
+        source = data_uri(to_jpeg(png), "image/jpeg")
+        return _Drawn(png=png, markup=f'<img src="{source}" alt="">')
+    return _Drawn(png=chart_png(section.figure), markup=chart_svg(section.figure))
 
 
 def _to_html(page: Page, drawn: Mapping[str, _Drawn]) -> str:

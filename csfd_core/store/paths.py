@@ -32,6 +32,8 @@ LAST_DECISION: Final = f"{FROZEN_ENSEMBLES}/decision.json"
 
 PREDICTIONS: Final = "predictions"
 
+PICTURES: Final = "pictures"  # by asset: of each study, and charts of all
+
 REPORTS: Final = "reports"
 EDA_REPORT: Final = f"{REPORTS}/eda"
 SEGMENTATION_REPORT: Final = f"{REPORTS}/segmentation"

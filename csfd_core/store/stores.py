@@ -8,6 +8,7 @@ from csfd_core.store.label_history import LabelHistory
 from csfd_core.store.locations import Location
 from csfd_core.store.masks import GivenMaskStore, PredictedMaskStore
 from csfd_core.store.metadata import MetadataStore
+from csfd_core.store.pictures import PictureStore
 from csfd_core.store.slices import SliceStore
 from csfd_core.store.withdrawn import WithdrawnStore
 
@@ -42,6 +43,11 @@ class Stores:
     def crops(self) -> CropStore:
         """Crops of the vertebrae."""
         return CropStore(self.root)
+
+    @property
+    def pictures(self) -> PictureStore:
+        """What the steps show of each study."""
+        return PictureStore(self.root)
 
     @property
     def label_history(self) -> LabelHistory:

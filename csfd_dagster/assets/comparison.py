@@ -28,7 +28,7 @@ from csfd_dagster.assets.ingest import slice_store
 from csfd_dagster.assets.outcomes import OWNERS, not_yet
 from csfd_dagster.conditions import follows
 from csfd_dagster.partitions import TRAININGS
-from csfd_dagster.presentation import picture, table_of
+from csfd_dagster.presentation import figures_of, report_link, table_of
 from csfd_dagster.resources.classification import ClassificationResource
 from csfd_dagster.resources.mlflow import MlflowResource
 from csfd_dagster.resources.stores import StoreResource
@@ -69,7 +69,7 @@ def leakage_audit(
     if read_manifest(stores.root).usable.empty:
         return dg.MaterializeResult(metadata={"outcome": "no labelled study"})
     location = report_location(stores)
-    page = dg.MetadataValue.path(f"{location}/{INDEX}")
+    page = report_link(location)
     if is_current(stores, config):
         return dg.MaterializeResult(
             metadata={"outcome": Outcome.UNCHANGED.value, "page": page}
@@ -89,7 +89,7 @@ def leakage_audit(
             "page": page,
             "data_kind": audit.data_kind.value,
             "protocols": table_of(frame[["protocol", "auc", "f1", "loss"]]),
-            **figures_of(written),
+            **figures_of(location, written),
         }
     )
 
@@ -141,9 +141,9 @@ def comparison_report(
         metadata={
             "best": best,
             "data_kind": comparison.data_kind.value,
-            "page": dg.MetadataValue.path(f"{location}/{INDEX}"),
+            "page": report_link(location),
             "models": table_of(comparison.models[["model", "weights", *_LOGGED]]),
-            **figures_of(written),
+            **figures_of(location, written),
         }
     )
 
@@ -154,12 +154,4 @@ def report_files(written: Written) -> dict[str, bytes]:
         f"report/{INDEX}": written.html.encode(),
         **{f"report/{path}": content for path, content in written.figures.items()},
         **{f"report/{path}": content for path, content in written.tables.items()},
-    }
-
-
-def figures_of(written: Written) -> dict[str, dg.MetadataValue]:
-    """Return the charts of a report as they are shown in Dagster."""
-    return {
-        f"figure_{key}": picture(content, kind=kind)
-        for key, (kind, content) in written.previews.items()
     }

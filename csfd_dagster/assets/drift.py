@@ -13,15 +13,14 @@ from csfd_core.reports.drift.report import (
     to_frame,
     write_report,
 )
-from csfd_core.reports.page import INDEX
 from csfd_dagster.assets.champion import champion_model
 from csfd_dagster.assets.classification import GROUP
-from csfd_dagster.assets.comparison import figures_of, report_files
+from csfd_dagster.assets.comparison import report_files
 from csfd_dagster.assets.ingest import metadata_table, slice_store
 from csfd_dagster.assets.outcomes import FRESH_FOR_A_WEEK, OWNERS
 from csfd_dagster.assets.segmentation import vertebra_crops
 from csfd_dagster.conditions import follows
-from csfd_dagster.presentation import table_of
+from csfd_dagster.presentation import figures_of, report_link, table_of
 from csfd_dagster.resources.mlflow import MlflowResource
 from csfd_dagster.resources.stores import StoreResource
 
@@ -75,9 +74,9 @@ def data_drift(
             "drifted_features": len(drift.drifted),
             "judged_features": len(drift.judged),
             "data_kind": drift.groups.data_kind.value,
-            "page": dg.MetadataValue.path(f"{location}/{INDEX}"),
+            "page": report_link(location),
             "features": table_of(table[_SHOWN]),
-            **figures_of(written),
+            **figures_of(location, written),
             "mlflow_run_id": run.run_id,
         }
     )

@@ -12,12 +12,17 @@ import dagster as dg
 from csfd_core.ingest.outcomes import Outcome
 from csfd_core.reports.eda.film import OVERLAY, PLAIN, PREVIEW
 from csfd_core.reports.eda.inputs import read_inputs
-from csfd_core.reports.eda.report import make_film, report_location, write_eda_report
+from csfd_core.reports.eda.report import (
+    make_film,
+    report_location,
+    write_eda_report,
+)
 from csfd_core.reports.page import INDEX
+from csfd_core.store.paths import EDA_REPORT
 from csfd_dagster.assets.ingest import mask_store, metadata_table, slice_store
 from csfd_dagster.assets.outcomes import OWNERS, RETRIES
 from csfd_dagster.conditions import follows
-from csfd_dagster.presentation import picture
+from csfd_dagster.presentation import figures_of, link, picture, report_link
 from csfd_dagster.resources.mlflow import MlflowResource
 from csfd_dagster.resources.stores import SourceResource, StoreResource
 
@@ -51,8 +56,7 @@ def mask_overlay_video(
     """
     stores = store.open()
     inputs = read_inputs(source.open(), stores, with_headers=False)
-    out = report_location(stores)
-    films, is_new = make_film(inputs, out)
+    films, is_new = make_film(inputs, report_location(stores))
     if films is None:
         return dg.MaterializeResult(metadata={"outcome": "no study has images"})
     with mlflow.run(context) as run:
@@ -63,14 +67,9 @@ def mask_overlay_video(
             "outcome": (Outcome.WRITTEN if is_new else Outcome.UNCHANGED).value,
             "study_uid": films.note.study_uid,
             "frames": films.note.frame_count,
-            "preview": picture(films.preview, kind="webp"),
-            "preview_path": dg.MetadataValue.path(f"{out}/{PREVIEW}"),
-            "plain_path": dg.MetadataValue.path(f"{out}/{PLAIN}"),
-            **(
-                {"overlay_path": dg.MetadataValue.path(f"{out}/{OVERLAY}")}
-                if films.has_mask
-                else {}
-            ),
+            "preview": picture(f"{EDA_REPORT}/{PREVIEW}"),
+            "plain": link(f"{EDA_REPORT}/{PLAIN}"),
+            **({"overlay": link(f"{EDA_REPORT}/{OVERLAY}")} if films.has_mask else {}),
             "mlflow_run_id": run.run_id,
         }
     )
@@ -105,17 +104,14 @@ def eda_report(
         )
     return dg.MaterializeResult(
         metadata={
-            "page": dg.MetadataValue.path(report.page_path),
+            "page": report_link(report.location),
             "since": report.since,
             **{f"{name}_count": number for name, number in numbers.items()},
             **{
                 section.key: dg.MetadataValue.text(section.sentence)
                 for section in report.sections
             },
-            **{
-                f"figure_{key}": picture(content, kind=kind)
-                for key, (kind, content) in report.written.previews.items()
-            },
+            **figures_of(report.location, report.written),
             "mlflow_run_id": run.run_id,
         }
     )

@@ -112,7 +112,7 @@ def slice_store(
     """JPEG slices of each study in the bone window, one row per slice, head to feet."""
     tasks, kept = _tasks(context, source, store)
     outcomes = [*executor.run(convert_slices, tasks), *kept]
-    slices = store.open().slices
+    stores = store.open()
     stored = {
         o.study_uid
         for o in outcomes
@@ -125,7 +125,10 @@ def slice_store(
     def facts(outcome: StudyOutcome) -> dict[str, Any]:
         told = _facts(outcome)
         if outcome.study_uid in stored:
-            told["montage"] = picture(study_montage(slices, outcome.study_uid))
+            montage = study_montage(stores.slices, outcome.study_uid)
+            told["montage"] = picture(
+                stores.pictures.write("slice_store", outcome.study_uid, montage)
+            )
         return told
 
     yield from record_outcomes(context, outcomes, facts, _version, check)
@@ -152,12 +155,16 @@ def mask_store(
     """Vertebra masks in the grid of the slices, lossless, for studies that have one."""
     tasks, kept = _tasks(context, source, store)
     outcomes = [*executor.run(convert_mask, tasks), *kept]
-    masks = store.open().masks
+    stores = store.open()
+    masks = stores.masks
 
     def facts(outcome: StudyOutcome) -> dict[str, Any]:
         told = _facts(outcome)
         if masks.read_note(outcome.study_uid):
-            told["montage"] = picture(mask_montage(masks, outcome.study_uid))
+            montage = mask_montage(masks, outcome.study_uid)
+            told["montage"] = picture(
+                stores.pictures.write("mask_store", outcome.study_uid, montage)
+            )
         return told
 
     yield from record_outcomes(
@@ -192,7 +199,8 @@ def metadata_table(
     stores, sources = store.open(), source.open()
     table, notes = write_studies_table(stores, sources)
     notes += presence_notes(stores, sources)
-    good = usable_studies(table)
+    good = plot_histograms(usable_studies(table))
+    chart = stores.pictures.write_chart("metadata_table", "distributions", good)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": len(table),
@@ -200,7 +208,7 @@ def metadata_table(
             "quarantined": table_of_counts(
                 "code", Counter(table["quarantine_code"].dropna())
             ),
-            "distributions": picture(plot_histograms(good), kind="png"),
+            "distributions": picture(chart),
             "preview": table_preview(table),
             "notes": dg.MetadataValue.md("\n".join(f"- {note}" for note in notes)),
         },

@@ -31,7 +31,7 @@ from csfd_dagster.assets.sources import segmentation_settings, source_studies
 from csfd_dagster.checks.masks import check_masks, mask_check_specs
 from csfd_dagster.conditions import follows
 from csfd_dagster.partitions import MANY_STUDIES, TRAININGS, studies
-from csfd_dagster.presentation import picture, version_of
+from csfd_dagster.presentation import figures_of, report_link, version_of
 from csfd_dagster.resources.mlflow import MlflowResource
 from csfd_dagster.resources.segmentation import SegmentationResource
 from csfd_dagster.resources.stores import SourceResource, StoreResource
@@ -161,13 +161,11 @@ def _describe_report(found: SegmentationRun) -> dict[str, dg.MetadataValue]:
     if found.evaluation is None:
         return {}
     values: dict[str, dg.MetadataValue] = {
-        "page": dg.MetadataValue.path(f"{found.evaluation.location}/index.html")
+        "page": report_link(found.evaluation.location),
     }
     for key, number in found.evaluation.scores.summary().items():
         values[key] = dg.MetadataValue.float(number)
-    for key, (kind, content) in found.evaluation.written.previews.items():
-        values[f"figure_{key}"] = picture(content, kind=kind)
-    return values
+    return values | figures_of(found.evaluation.location, found.evaluation.written)
 
 
 def _facts(outcome: StudyOutcome) -> dict[str, Any]:

@@ -80,8 +80,11 @@ def test_drift_warns_and_holds_nothing_back(stores: Stores, uri: str) -> None:
     assert "pixel spacing" in facts["summary"]
     assert (facts["new_studies"], facts["predicted_now"]) == (12, 12)
     assert len(facts["features"].records) == 23
-    assert facts["figure_geometry"].startswith("![](data:image/png;base64,")
-    assert Path(facts["page"]).is_file()
+    report = "http://127.0.0.1:3001/reports/drift"
+    assert f"({report}/figures/geometry.png)" in facts["figure_geometry"]
+    assert facts["page"] == f"{report}/index.html"
+    for path in ("figures/geometry.png", "index.html"):
+        assert stores.root.exists(f"reports/drift/{path}")
     assert not any(uid in str(facts) for uid in new_uids(12))
     (check,) = result.get_asset_check_evaluations()
     assert (check.check_name, check.passed) == ("data_has_not_drifted", False)

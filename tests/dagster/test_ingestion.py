@@ -1,10 +1,13 @@
 """Ingestion through Dagster: partitions, quarantine, checks, the sensor."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from PIL import Image
 from support.dicom_studies import (
     STUDY_UID,
     neck_mask,
@@ -93,6 +96,27 @@ def materialization(
     return found
 
 
+def shown_in(store: Path, markdown: str, picture: str) -> None:
+    """Check that a picture lies in the store, and only its address in the metadata."""
+    assert f"![{Path(picture).name}](http://127.0.0.1:3001/pictures/{picture})" in (
+        markdown
+    )
+    with Image.open(store / "pictures" / picture) as found:
+        assert found.width > 100
+
+
+def event_bytes(instance: dg.DagsterInstance, asset: str, partition: str) -> int:
+    """Return how much Dagster's history holds of a study and asset."""
+    index = Path(instance.root_directory) / "history" / "runs" / "index.db"
+    with closing(sqlite3.connect(index)) as history:
+        (size,) = history.execute(
+            "SELECT SUM(LENGTH(event)) FROM event_logs"
+            " WHERE asset_key = ? AND partition = ?",
+            (f'["{asset}"]', partition),
+        ).fetchone()
+    return int(size)
+
+
 def checks_of(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
     return {
         evaluation.check_name: evaluation.passed
@@ -110,7 +134,9 @@ def test_one_run_ingests_a_range_and_tells_of_each_study(
         assert done == set(UIDS), step
     good = materialization(instance, "slice_store", UIDS[0]).metadata
     assert good["outcome"].value == "written"
-    assert "data:image/jpeg;base64" in good["montage"].value
+    shown_in(tmp_path / "store", good["montage"].value, f"slice_store/{UIDS[0]}.jpg")
+    for step in STEPS:
+        assert 1000 < event_bytes(instance, step, UIDS[0]) < 5000
     bad = materialization(instance, "slice_store", UIDS[1]).metadata
     assert (bad["outcome"].value, bad["findings"].value) == (
         "quarantined",
@@ -118,7 +144,7 @@ def test_one_run_ingests_a_range_and_tells_of_each_study(
     )
     assert "montage" not in bad
     mask = materialization(instance, "mask_store", UIDS[0]).metadata
-    assert "data:image/jpeg;base64" in mask["montage"].value
+    shown_in(tmp_path / "store", mask["montage"].value, f"mask_store/{UIDS[0]}.jpg")
     without = materialization(instance, "mask_store", UIDS[2]).metadata
     assert "montage" not in without
     stores = Stores(Location(tmp_path / "store"))

@@ -85,7 +85,9 @@ def own_files(found: dict[str, bytes], uid: str) -> set[str]:
     return {
         path
         for path in found
-        if Path(path).name.startswith((f"{uid}.parquet", f"{uid}.json", f"{uid}-"))
+        if Path(path).name.startswith(
+            (f"{uid}.parquet", f"{uid}.json", f"{uid}.jpg", f"{uid}-")
+        )
     }
 
 
@@ -103,7 +105,8 @@ def test_a_withdrawn_study_is_gone_and_all_else_is_byte_identical(
     record = f"store/withdrawn/{FIRST}.json"
     removed = own_files(before, FIRST)
     assert {Path(path).parts[1] for path in removed} == {
-        "crops", "features", "metadata", "predicted_masks", "predictions", "slices",
+        "crops", "features", "metadata", "pictures", "predicted_masks", "predictions",
+        "slices",
     }  # fmt: skip
     assert set(before) - set(after) == removed
     assert set(after) - set(before) == {record}

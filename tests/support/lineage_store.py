@@ -67,6 +67,8 @@ def write_lineage_store(folder: Path) -> Stores:
     write_studies_table(stores, sources_of(folder))
     for uid in UIDS:
         write_vertebrae(stores, uid)
+        stores.pictures.write("slice_store", uid, b"a montage")
+    stores.pictures.write_chart("metadata_table", "distributions", b"a chart")
     manifest_of(stores)
     write_models(stores)
     write_reports(stores)

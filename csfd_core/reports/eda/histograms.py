@@ -7,7 +7,6 @@ import pandas as pd
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _PANELS: Final = (
     ("slice_count", "Slices per study", "slices"),
@@ -34,18 +33,9 @@ def plot_histograms(studies: pd.DataFrame) -> bytes:
     for axis, (column, title, unit) in zip(axes, _PANELS, strict=True):
         _draw(axis, studies[column].dropna(), title, unit)
     axes[0].set_ylabel("studies")
-    return _to_png(figure)
-
-
-def plot_counts(values: "pd.Series[int]", title: str, unit: str) -> bytes:
-    """Plot how one number is distributed over the studies; a PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4, 2.6), layout="constrained")
-    axis = figure.subplots()
-    _draw(axis, values, title, unit)
-    axis.set_ylabel("studies")
-    return _to_png(figure)
+    sink = io.BytesIO()
+    figure.savefig(sink, format="png", dpi=100)
+    return sink.getvalue()
 
 
 def _draw(
@@ -63,9 +53,3 @@ def _draw(
         xycoords=("data", "axes fraction"),
         fontsize=8,
     )
-
-
-def _to_png(figure: "Figure") -> bytes:
-    sink = io.BytesIO()
-    figure.savefig(sink, format="png", dpi=100)
-    return sink.getvalue()

@@ -273,4 +273,6 @@ def test_examples_of_any_size_are_drawn_on_black() -> None:
     section = next(s for s in page.sections if s.key == "examples")
     assert section.is_picture
     assert "2 misses, 1 false alarm and 1 hit." in section.sentence
-    assert build_page(page).previews["examples"][0] == "jpeg"
+    built = build_page(page)
+    assert built.html.count("data:image/jpeg") == 1  # pictures; charts are SVG
+    assert built.figures["figures/examples.png"].startswith(b"\x89PNG")

@@ -13,6 +13,8 @@ from csfd_dagster.definitions import build_defs
 from csfd_dagster.resources.mlflow import MlflowResource
 from csfd_dagster.resources.stores import SourceResource, StoreResource
 
+FILES = "http://127.0.0.1:3001"
+
 
 @pytest.fixture
 def defs(tmp_path: Path, source: Path, uri: str) -> dg.Definitions:
@@ -49,11 +51,17 @@ def test_figures_and_film_are_in_dagster_and_mlflow(
     figures = {name for name in report if name.startswith("figure_")}
     assert len(figures) == 12
     for name in figures:
-        assert "data:image/" in str(report[name].value)
-    assert "data:image/webp" in str(film["preview"].value)
-    for name in ("preview_path", "plain_path", "overlay_path"):
-        assert Path(str(film[name].value)).is_file()
-    assert Path(str(report["page"].value)).is_file()
+        path = f"reports/eda/figures/{name.removeprefix('figure_')}.png"
+        assert f"({FILES}/{path})" in str(report[name].value)
+        assert stores.root.exists(path)
+    assert f"({FILES}/reports/eda/film/preview.webp)" in str(film["preview"].value)
+    for name in ("plain", "overlay"):
+        assert film[name] == dg.MetadataValue.url(
+            f"{FILES}/reports/eda/film/{name}.mp4"
+        )
+        assert stores.root.exists(f"reports/eda/film/{name}.mp4")
+    assert report["page"].value == f"{FILES}/reports/eda/index.html"
+    assert stores.root.exists("reports/eda/index.html")
     assert report["studies_count"].value == 4
     assert "of 2 studies" in str(report["fracture_share"].value)
 
