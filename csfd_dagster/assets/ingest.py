@@ -261,7 +261,6 @@ def _facts(outcome: StudyOutcome) -> dict[str, Any]:
         "slices": outcome.slice_count,
         "source_bytes": outcome.source_bytes,
         "written_bytes": outcome.stored_bytes,
-        "content_hash": outcome.content_hash,
         "findings": ", ".join(outcome.codes) or "none",
     }
 
