@@ -1,7 +1,7 @@
 """``csfd champion``: who serves, who challenges, and changing that by hand."""
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -39,13 +39,13 @@ def show() -> None:
     Example: `csfd champion show`
     """
     from csfd_core.registry.appointment import standing_of
-    from csfd_core.registry.history import ALIASES
+    from csfd_core.registry.history import Alias
 
     registry = _open()
     if not registry.is_begun:
         typer.echo("There is no champion yet. Materialize champion_model: csfd run.")
         return
-    for alias in ALIASES:
+    for alias in Alias:
         version = registry.holder(alias)
         typer.echo(f"{alias}: {'none' if version is None else version.title}")
         if version is not None:
@@ -114,18 +114,19 @@ def _open_begun() -> "ChampionRegistry":
 def _show_decision(version: "Version") -> None:
     """Print what was decided when the version was the challenger."""
     from csfd_core.registry.contest import DECISION_TAG
+    from csfd_core.registry.decision import DecisionNote
 
     text = version.tags.get(DECISION_TAG)
     if text is None:
         return
-    note: dict[str, Any] = json.loads(text)
-    for name, scores in note["scores"].items():
+    note = DecisionNote.read(json.loads(text), f"The tag of {version.title}")
+    for name, scores in note.scores.items():
         told = ", ".join(f"{key} {_number(scores[key])}" for key in _SCORES)
-        typer.echo(f"  {name} on {note['studies']} test studies: {told}")
-    typer.echo(f"  decided: {note['verdict']}")
-    for condition in note["conditions"]:
-        mark = "met" if condition["is_met"] else "NOT MET"
-        typer.echo(f"  {mark}: {condition['sentence']}")
+        typer.echo(f"  {name} on {note.studies} test studies: {told}")
+    typer.echo(f"  decided: {note.verdict}")
+    for condition in note.conditions:
+        mark = "met" if condition.is_met else "NOT MET"
+        typer.echo(f"  {mark}: {condition.sentence}")
 
 
 def _number(value: float | None) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from csfd_core.errors import SettingsError
 from csfd_core.learning.card import ModelCard
 from csfd_core.registry.champion import ChampionRegistry, Version
-from csfd_core.registry.history import ALIASES
+from csfd_core.registry.history import Alias
 from csfd_core.runtime.tracking import open_client
 from csfd_core.store.stores import Stores
 
@@ -88,7 +88,7 @@ class RecordedRuns:
         found: dict[int, list[str]] = {}
         if not self.versions:
             return found
-        for alias in ALIASES:
+        for alias in Alias:
             holder = self._registry.holder(alias)
             if holder is not None:
                 found.setdefault(holder.number, []).append(alias)

@@ -9,13 +9,10 @@ from csfd_core.registry.frozen import (
     read_frozen,
 )
 from csfd_core.registry.history import (
-    BY_HAND,
-    CHAMPION,
-    DECISION,
-    OUTSIDE,
-    PROMOTE,
-    ROLLBACK,
+    Action,
+    Alias,
     Change,
+    ChangeKind,
     changes_of,
     predecessor,
 )
@@ -34,7 +31,7 @@ def promote_by_hand(
             learnt from the locked test set.
         StoreError: If its files are damaged.
     """
-    return _give_title(registry, number, PROMOTE, by, reason)
+    return _give_title(registry, number, Action.PROMOTE, by, reason)
 
 
 def roll_back(registry: ChampionRegistry, by: str, reason: str) -> Change:
@@ -50,7 +47,7 @@ def roll_back(registry: ChampionRegistry, by: str, reason: str) -> Change:
             "There is no champion before the present one to go back to. See csfd "
             "champion show, and csfd champion promote."
         )
-    return _give_title(registry, number, ROLLBACK, by, reason)
+    return _give_title(registry, number, Action.ROLLBACK, by, reason)
 
 
 def standing_of(registry: ChampionRegistry) -> tuple[Version | None, list[str]]:
@@ -66,16 +63,15 @@ def standing_of(registry: ChampionRegistry) -> tuple[Version | None, list[str]]:
         frozen = read_frozen(registry.stores, version.digest)
         if leaked := locked_studies_learnt_from(registry.stores, frozen):
             found.append(_tell_leaked(version, leaked))
-    last = changes_of(registry.history(), CHAMPION)[-1]
-    if last.kind == OUTSIDE:
+    last = changes_of(registry.history(), Alias.CHAMPION)[-1]
+    if last.kind is ChangeKind.OUTSIDE:
         found.append(
             f"{capital(version.title)} got the title by other means than csfd. Look "
             "at it, then use csfd champion promote or csfd champion rollback."
         )
-    if last.kind == DECISION:
-        conditions = (last.decision or {}).get("conditions") or []
-        unmet = [c["sentence"] for c in conditions if not c["is_met"]]
-        if unmet or not conditions:
+    if last.kind is ChangeKind.DECISION:
+        unmet = [] if last.decision is None else last.decision.unmet
+        if unmet or last.decision is None or not last.decision.conditions:
             found.append(
                 f"{capital(version.title)} got the title by a decision whose "
                 f"conditions were not met. {' '.join(unmet)}".rstrip()
@@ -116,24 +112,24 @@ def _tell_leaked(version: Version, leaked: list[str]) -> str:
 
 
 def _give_title(
-    registry: ChampionRegistry, number: int, action: str, by: str, reason: str
+    registry: ChampionRegistry, number: int, action: Action, by: str, reason: str
 ) -> Change:
     if not reason.strip():
         raise SettingsError("A change by hand needs a reason. Say it with --reason.")
     version = registry.version(number)
-    last = changes_of(registry.history(), CHAMPION)[-1:]
-    if last and last[0].after == number and last[0].kind != OUTSIDE:
+    last = changes_of(registry.history(), Alias.CHAMPION)[-1:]
+    if last and last[0].after == number and last[0].kind is not ChangeKind.OUTSIDE:
         raise SettingsError(f"{capital(version.title)} is the champion already.")
     frozen = require_whole(registry, version)
     if leaked := locked_studies_learnt_from(registry.stores, frozen):
         raise SettingsError(f"{_tell_leaked(version, leaked)} It must not serve.")
     change = Change(
-        alias=CHAMPION,
+        alias=Alias.CHAMPION,
         after=number,
         model=version.model,
         action=action,
-        kind=BY_HAND,
+        kind=ChangeKind.BY_HAND,
         by=by,
         reason=reason.strip(),
     )
-    return registry.move(CHAMPION, version, change)
+    return registry.move(Alias.CHAMPION, version, change)

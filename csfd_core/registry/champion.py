@@ -17,22 +17,22 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from csfd_core.errors import SettingsError
 from csfd_core.registry.frozen import FrozenEnsemble
 from csfd_core.registry.history import (
-    ALIASES,
-    CHAMPION,
-    OUTSIDE,
-    PROMOTE,
+    Action,
+    Alias,
     Change,
+    ChangeKind,
     append_change,
     changes_of,
     read_history,
 )
 from csfd_core.runtime.tracking import open_client
 from csfd_core.store import paths
+from csfd_core.store.notes import Note
 from csfd_core.store.stores import Stores
 
 if TYPE_CHECKING:
@@ -62,6 +62,13 @@ class Version:
         return f"version {self.number} ({self.model})"
 
 
+class RegistryNote(Note):
+    """Which registered model is this store's."""
+
+    store_id: str
+    registered_model: str
+
+
 class ChampionRegistry:
     """Versions and aliases of one store. Opens nothing until it is used."""
 
@@ -75,7 +82,7 @@ class ChampionRegistry:
         """Say whether the store has ever registered a version; asks the store only."""
         return self.stores.root.exists(paths.CHAMPION_REGISTRY)
 
-    def holder(self, alias: str) -> Version | None:
+    def holder(self, alias: Alias) -> Version | None:
         """Return the version that has an alias, ``None`` where none has it.
 
         Raises:
@@ -91,8 +98,8 @@ class ChampionRegistry:
             SettingsError: If MLflow cannot be used, or does not know the champion that
                 the store's record names.
         """
-        found = self.holder(CHAMPION)
-        recorded = changes_of(read_history(self.stores.root), CHAMPION)
+        found = self.holder(Alias.CHAMPION)
+        recorded = changes_of(read_history(self.stores.root), Alias.CHAMPION)
         if found is None and recorded:
             number = recorded[-1].after
             raise SettingsError(
@@ -162,7 +169,7 @@ class ChampionRegistry:
             self._require_registered(), str(version.number), key, value
         )
 
-    def move(self, alias: str, version: Version, change: Change) -> Change:
+    def move(self, alias: Alias, version: Version, change: Change) -> Change:
         """Give an alias to a version, and record it; ``change`` says who and why.
 
         Raises:
@@ -170,7 +177,7 @@ class ChampionRegistry:
         """
         self.settle()
         done = change.since(self._number_of(alias))
-        self.tag(version, f"{_CHANGE_TAG}.{alias}", json.dumps(done.to_note()))
+        self.tag(version, f"{_CHANGE_TAG}.{alias}", json.dumps(done.to_json()))
         self._client.set_registered_model_alias(
             self._require_registered(), alias, str(version.number)
         )
@@ -191,7 +198,7 @@ class ChampionRegistry:
 
     def _unrecorded(self, known: Sequence[Change]) -> list[Change]:
         found = []
-        for alias in ALIASES:
+        for alias in Alias:
             own = [change for change in known if change.alias == alias]
             before = own[-1].after if own else None
             after = self._number_of(alias)
@@ -200,26 +207,27 @@ class ChampionRegistry:
                 ids = {change.id for change in known}
                 if told is None or told.id in ids or told.before != before:
                     told = Change(
-                        id=f"{OUTSIDE}-{alias}-{len(known)}-{after}",
+                        id=f"{ChangeKind.OUTSIDE}-{alias}-{len(known)}-{after}",
                         alias=alias,
                         before=before,
                         after=after,
-                        action=PROMOTE,
-                        kind=OUTSIDE,
+                        action=Action.PROMOTE,
+                        kind=ChangeKind.OUTSIDE,
                         by="unknown",
                         reason="The alias was moved by other means than csfd.",
                     )
                 found.append(told)
         return found
 
-    def _told_change(self, alias: str, number: int) -> Change | None:
+    def _told_change(self, alias: Alias, number: int) -> Change | None:
         """Return what the version's tag says of how it got the alias."""
         model = self._registered()
         version = None if model is None else self._get_version(str(model.name), number)
         text = "" if version is None else version.tags.get(f"{_CHANGE_TAG}.{alias}", "")
-        return Change.from_note(json.loads(text)) if text else None
+        place = f"The tag of version {number}"
+        return Change.read(json.loads(text), place) if text else None
 
-    def _number_of(self, alias: str) -> int | None:
+    def _number_of(self, alias: Alias) -> int | None:
         model = self._registered()
         number = None if model is None else model.aliases.get(alias)
         return None if number is None else int(number)
@@ -243,22 +251,22 @@ class ChampionRegistry:
         if not self.is_begun:
             return None
         note = self._read_note()
-        found = self._get_model(note["registered_model"])
-        return found if _belongs(found, note["store_id"]) else None
+        found = self._get_model(note.registered_model)
+        return found if _belongs(found, note.store_id) else None
 
     def _require_registered(self) -> str:
         """Return the name of this store's registered model, made if it has none."""
         from mlflow.exceptions import MlflowException
 
-        note = self._read_note() if self.is_begun else {"store_id": uuid.uuid4().hex}
-        own = str(note["store_id"])
-        for name in (note.get("registered_model", NAME), f"{NAME}-{own[:8]}"):
+        kept = self._read_note() if self.is_begun else None
+        own = uuid.uuid4().hex if kept is None else kept.store_id
+        for name in (NAME if kept is None else kept.registered_model, _suffixed(own)):
             found = self._get_model(name)
             if found is not None and not _belongs(found, own):
                 continue  # of another store
-            if note.get("registered_model") != name:
-                note["registered_model"] = name
-                content = json.dumps(note, indent=2) + "\n"
+            if kept is None or kept.registered_model != name:
+                note = RegistryNote(store_id=own, registered_model=name)
+                content = json.dumps(note.to_json(), indent=2) + "\n"
                 self.stores.root.write(paths.CHAMPION_REGISTRY, content.encode())
             if found is None:
                 try:
@@ -266,9 +274,9 @@ class ChampionRegistry:
                 except MlflowException as error:
                     if error.error_code != _THERE:
                         raise
-            return str(name)
+            return name
         raise SettingsError(
-            f"MLflow has registered models {NAME} and {NAME}-{own[:8]}, but neither "
+            f"MLflow has registered models {NAME} and {_suffixed(own)}, but neither "
             "belongs to this store. Use another MLFLOW_TRACKING_URI."
         )
 
@@ -282,8 +290,9 @@ class ChampionRegistry:
                 return None
             raise
 
-    def _read_note(self) -> dict[str, Any]:
-        return dict(json.loads(self.stores.root.read(paths.CHAMPION_REGISTRY)))
+    def _read_note(self) -> RegistryNote:
+        path = paths.CHAMPION_REGISTRY
+        return RegistryNote.read(json.loads(self.stores.root.read(path)), path)
 
     def _training_runs(self, frozen: FrozenEnsemble) -> list[str]:
         """Return the MLflow runs that trained the folds, as far as they are there."""
@@ -294,6 +303,10 @@ class ChampionRegistry:
             runs = self._client.search_runs(places, query, max_results=1)
             found += [str(run.info.run_id) for run in runs]
         return found
+
+
+def _suffixed(store_id: str) -> str:
+    return f"{NAME}-{store_id[:8]}"
 
 
 def _to_version(found: "ModelVersion") -> Version:

@@ -10,10 +10,9 @@ next call takes up what is there.
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import numpy as np
 import pandas as pd
@@ -34,6 +33,7 @@ from csfd_core.registry.decision import (
     Condition,
     Contender,
     Decision,
+    DecisionNote,
     PromotionConfig,
     refuse,
 )
@@ -45,17 +45,17 @@ from csfd_core.registry.frozen import (
     studies_learnt_from,
 )
 from csfd_core.registry.history import (
-    CHALLENGER,
-    CHAMPION,
-    CONSIDER,
-    DECISION,
-    PROMOTE,
+    Action,
+    Alias,
     Change,
+    ChangeKind,
     taken_back,
 )
 from csfd_core.registry.promotion import decide
 from csfd_core.registry.serving import open_version
 from csfd_core.store import paths
+from csfd_core.store.notes import Note, named
+from csfd_core.store.stamp import is_current
 from csfd_core.store.stores import Stores
 from csfd_core.text import capital, count
 from csfd_core.vocabulary import LABEL_COLUMNS
@@ -75,6 +75,16 @@ class Contest:
     challenger: Version
     champion: Version | None  # afterwards
     decision: Decision
+
+
+class LastDecision(Note):
+    """The last decision of a store, for whoever cannot ask MLflow."""
+
+    at: Annotated[str, named("when")]
+    version: int
+    digest: str  # of the challenger's frozen ensemble
+    inputs: tuple[str, ...]  # what each of its folds was trained from
+    decision: DecisionNote
 
 
 def hold_contest(
@@ -101,19 +111,19 @@ def hold_contest(
     holder = registry.champion()
     registry.settle()
     frozen = freeze(stores, model)
-    run.log_files({f"ensemble/{NOTE}": _to_bytes(frozen.to_note())})
+    run.log_files({f"ensemble/{NOTE}": _to_bytes(frozen)})
     version = registry.register(frozen, run.run_id)
-    before = registry.holder(CHALLENGER)
+    before = registry.holder(Alias.CHALLENGER)
     if before is None or before.number != version.number:
         registry.move(
-            CHALLENGER,
+            Alias.CHALLENGER,
             version,
             Change(
-                alias=CHALLENGER,
+                alias=Alias.CHALLENGER,
                 after=version.number,
                 model=model,
-                action=CONSIDER,
-                kind=DECISION,
+                action=Action.CONSIDER,
+                kind=ChangeKind.DECISION,
                 by=by,
                 reason=f"{capital(version.title)} is the best of the comparison.",
             ),
@@ -121,9 +131,9 @@ def hold_contest(
     decision = _decide(registry, holder, version, config)
     note = decision.to_note()
     if holder is None or holder.number != version.number:
-        registry.tag(version, DECISION_TAG, json.dumps(note))
+        registry.tag(version, DECISION_TAG, json.dumps(note.to_json()))
     if decision.promoted:
-        registry.move(CHAMPION, version, _promotion(version, decision, by))
+        registry.move(Alias.CHAMPION, version, _promotion(version, decision, by))
     run.log_files({"decision.json": _to_bytes(note)})
     _write_last(stores, frozen, version, note)
     return Contest(
@@ -139,18 +149,18 @@ def is_settled(stores: Stores, model: str) -> bool:
     Asks the store only. New test studies and corrected labels are part of what the
     folds were made from, so they bring on a new contest.
     """
-    if not stores.root.exists(paths.LAST_DECISION):
-        return False
-    last = json.loads(stores.root.read(paths.LAST_DECISION))
+    last = read_decision(stores)
     models = ClassifierStore(stores.root)
-    return bool(last["inputs"] == [card.inputs for card in models.cards([model])])
+    found = tuple(card.inputs for card in models.cards([model]))
+    return is_current(last, inputs=found)
 
 
-def read_decision(stores: Stores) -> dict[str, Any] | None:
-    """Return the last decision as JSON values, ``None`` where there was none."""
-    if not stores.root.exists(paths.LAST_DECISION):
+def read_decision(stores: Stores) -> LastDecision | None:
+    """Return the last decision, ``None`` where there was none."""
+    path = paths.LAST_DECISION
+    if not stores.root.exists(path):
         return None
-    return dict(json.loads(stores.root.read(paths.LAST_DECISION)))
+    return LastDecision.read(json.loads(stores.root.read(path)), path)
 
 
 def contender_of(
@@ -322,11 +332,11 @@ def _relabelled(frame: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
 
 def _promotion(version: Version, decision: Decision, by: str) -> Change:
     return Change(
-        alias=CHAMPION,
+        alias=Alias.CHAMPION,
         after=version.number,
         model=version.model,
-        action=PROMOTE,
-        kind=DECISION,
+        action=Action.PROMOTE,
+        kind=ChangeKind.DECISION,
         by=by,
         reason=" ".join([decision.verdict, *decision.reasons]),
         decision=decision.to_note(),
@@ -334,18 +344,17 @@ def _promotion(version: Version, decision: Decision, by: str) -> Change:
 
 
 def _write_last(
-    stores: Stores, frozen: FrozenEnsemble, version: Version, note: Mapping[str, Any]
+    stores: Stores, frozen: FrozenEnsemble, version: Version, note: DecisionNote
 ) -> None:
-    """Note the last decision in the store, for whoever cannot ask MLflow."""
-    last = {
-        "when": datetime.now(UTC).isoformat("T", "seconds"),
-        "version": version.number,
-        "digest": frozen.digest,
-        "inputs": list(frozen.inputs),
-        "decision": dict(note),
-    }
+    last = LastDecision(
+        at=datetime.now(UTC).isoformat("T", "seconds"),
+        version=version.number,
+        digest=frozen.digest,
+        inputs=frozen.inputs,
+        decision=note,
+    )
     stores.root.write(paths.LAST_DECISION, _to_bytes(last))
 
 
-def _to_bytes(note: Mapping[str, Any]) -> bytes:
-    return (json.dumps(note, indent=2) + "\n").encode()
+def _to_bytes(note: Note) -> bytes:
+    return (json.dumps(note.to_json(), indent=2) + "\n").encode()

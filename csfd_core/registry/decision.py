@@ -12,6 +12,7 @@ import pandas as pd
 
 from csfd_core.errors import SettingsError
 from csfd_core.evaluation.bootstrap import REPEATS
+from csfd_core.store.notes import Note
 from csfd_core.text import Prose
 
 say: Final = Prose("csfd_core.registry", "decision")
@@ -85,6 +86,25 @@ class Condition:
     sentence: str
 
 
+class DecisionNote(Note):
+    """What is kept of a decision."""
+
+    promoted: bool
+    verdict: str
+    challenger: str
+    champion: str | None
+    studies: int
+    subjects: int
+    conditions: tuple[Condition, ...]
+    scores: dict[str, dict[str, float | None]]
+    config: dict[str, Any]
+
+    @property
+    def unmet(self) -> list[str]:
+        """Sentences on what was not met."""
+        return [c.sentence for c in self.conditions if not c.is_met]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """Whether the challenger takes over, and why.
@@ -129,23 +149,23 @@ class Decision:
         rows = [{"model": name, **own} for name, own in self.scores.items()]
         return pd.DataFrame(rows)
 
-    def to_note(self) -> dict[str, Any]:
-        """Return everything as JSON values; ``None`` where a score is undefined."""
+    def to_note(self) -> DecisionNote:
+        """Return what is kept of it; ``None`` where a score is undefined."""
         scores = {
             name: {key: None if math.isnan(v) else v for key, v in own.items()}
             for name, own in self.scores.items()
         }
-        return {
-            "promoted": self.promoted,
-            "verdict": self.verdict,
-            "challenger": self.challenger,
-            "champion": self.champion,
-            "studies": self.studies,
-            "subjects": self.subjects,
-            "conditions": [asdict(condition) for condition in self.conditions],
-            "scores": scores,
-            "config": self.config.to_note(),
-        }
+        return DecisionNote(
+            promoted=self.promoted,
+            verdict=self.verdict,
+            challenger=self.challenger,
+            champion=self.champion,
+            studies=self.studies,
+            subjects=self.subjects,
+            conditions=self.conditions,
+            scores=scores,
+            config=self.config.to_note(),
+        )
 
 
 def refuse(

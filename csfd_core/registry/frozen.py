@@ -11,8 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Final
 
 from csfd_core.classification.card import ClassifierCard
 from csfd_core.classification.classifier_store import (
@@ -26,6 +25,7 @@ from csfd_core.data_kind import DataKind
 from csfd_core.errors import SourceError, StoreError
 from csfd_core.learning.splits import learnt_from
 from csfd_core.store import paths
+from csfd_core.store.notes import Note
 from csfd_core.store.parquet import read_note
 from csfd_core.store.stores import Stores
 
@@ -33,8 +33,7 @@ NOTE: Final = "ensemble.json"
 _DIGEST: Final = re.compile("[0-9a-f]{16}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FrozenEnsemble:
+class FrozenEnsemble(Note):
     """The trained folds of a classifier as they were when they were frozen."""
 
     digest: str  # of the list of files
@@ -60,10 +59,6 @@ class FrozenEnsemble:
         """
         models = ClassifierStore(stores.root, self.folder)
         return [models.result(self.model, fold) for fold in self.folds]
-
-    def to_note(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return {**asdict(self), "files": dict(self.files)}
 
 
 def folder_of(digest: str) -> str:
@@ -113,7 +108,7 @@ def freeze(stores: Stores, model: str) -> FrozenEnsemble:
     if damages(stores, frozen.digest):
         for path, content in contents.items():
             place.write(path, content)
-        note = json.dumps(frozen.to_note(), indent=2, sort_keys=True) + "\n"
+        note = json.dumps(frozen.to_json(), indent=2, sort_keys=True) + "\n"
         place.write(NOTE, note.encode())
     return frozen
 
@@ -130,10 +125,7 @@ def read_frozen(stores: Stores, digest: str) -> FrozenEnsemble:
             f"The store {stores.root} has no frozen ensemble {digest}. Bring "
             f"{folder_of(digest)} back from a copy of the store."
         )
-    note = json.loads(stores.root.read(path))
-    lists = ("folds", "model_ids", "inputs", "manifests", "code_versions")
-    typed = {name: tuple(note[name]) for name in lists}
-    return FrozenEnsemble(**{**note, **typed, "data_kind": DataKind(note["data_kind"])})
+    return FrozenEnsemble.read(json.loads(stores.root.read(path)), path)
 
 
 def damages(stores: Stores, digest: str) -> list[str]:

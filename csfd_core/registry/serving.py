@@ -12,7 +12,7 @@ from csfd_core.classification.fit import open_trained
 from csfd_core.errors import SettingsError, StoreError
 from csfd_core.registry.appointment import require_whole
 from csfd_core.registry.champion import ChampionRegistry, Version
-from csfd_core.registry.history import ALIASES, CHAMPION
+from csfd_core.registry.history import Alias
 from csfd_core.settings import Settings
 from csfd_core.store import paths
 from csfd_core.store.stores import Stores
@@ -35,7 +35,7 @@ def open_ensemble(stores: Stores, alias: str, tracking_uri: str = "") -> Ensembl
         StoreError: If the files of a version are damaged.
     """
     number = _VERSION.fullmatch(alias)
-    if number is None and alias not in ALIASES:
+    if number is None and alias not in set(Alias):
         return _open_newest(stores, alias)
     uri = tracking_uri or Settings.from_environment().mlflow_tracking_uri
     registry = ChampionRegistry(stores, uri)
@@ -43,13 +43,13 @@ def open_ensemble(stores: Stores, alias: str, tracking_uri: str = "") -> Ensembl
         return open_version(registry, registry.version(int(number[1])))
     if not registry.is_begun:  # so that MLflow is not needed where it says nothing
         version = None
-    elif alias == CHAMPION:
+    elif alias == Alias.CHAMPION:
         version = registry.champion()
     else:
-        version = registry.holder(alias)
+        version = registry.holder(Alias(alias))
     if version is not None:
         return open_version(registry, version)
-    if alias != CHAMPION:
+    if alias != Alias.CHAMPION:
         raise SettingsError(
             f"There is no {alias} yet. Materialize champion_model, or use {BEST}."
         )

@@ -14,10 +14,20 @@ from csfd_core.errors import StoreError
 from csfd_core.vocabulary import Window
 
 
+def named(name: str) -> Any:  # noqa: ANN401 - as pydantic's own
+    """Give a field another name in JSON, as part of its ``Annotated`` type."""
+    return pydantic.Field(validation_alias=name, serialization_alias=name)
+
+
 class Note(pydantic.BaseModel):
     """Base of all notes; unknown entries are left alone."""
 
-    model_config = pydantic.ConfigDict(frozen=True, protected_namespaces=())
+    model_config = pydantic.ConfigDict(
+        frozen=True,
+        protected_namespaces=(),
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
     newest: ClassVar[int] = 1
 
     schema_version: int = 1
@@ -51,7 +61,7 @@ class Note(pydantic.BaseModel):
 
     def to_json(self) -> dict[str, Any]:
         """Return the note as JSON values."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", by_alias=True)
 
 
 class StudyNote(Note):

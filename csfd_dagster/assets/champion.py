@@ -13,7 +13,7 @@ from csfd_core.inference.predict import StoredPredictor, predict_stored, read_pr
 from csfd_core.ingest.outcomes import StudyOutcome, make_all
 from csfd_core.registry.champion import ChampionRegistry
 from csfd_core.registry.contest import hold_contest
-from csfd_core.registry.history import CHAMPION
+from csfd_core.registry.history import Alias
 from csfd_core.registry.serving import open_ensemble
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS
@@ -118,7 +118,7 @@ def unseen_predictions(
     if read_best(stores) is None:
         not_yet(context, NO_MODEL)
         return
-    ensemble = open_ensemble(stores, CHAMPION, mlflow.uri())
+    ensemble = open_ensemble(stores, Alias.CHAMPION, mlflow.uri())
     manifest = read_manifest(stores.root)
     test = manifest.visible[manifest.visible["is_test"]]
     drawn = unseen_studies(test["study_uid"].unique())
@@ -170,7 +170,7 @@ def study_predictions(
         not_yet(context, NO_MODEL)
         return
     predictor = StoredPredictor(
-        stores, lambda: open_ensemble(stores, CHAMPION, mlflow.uri())
+        stores, lambda: open_ensemble(stores, Alias.CHAMPION, mlflow.uri())
     )
     outcomes = list(make_all(predictor.make, context.partition_keys))
     yield from record_outcomes(

@@ -25,7 +25,7 @@ from csfd_core.learning.outcomes import TrainingOutcome
 from csfd_core.lineage.forward import files_of
 from csfd_core.lineage.withdrawal import withdraw
 from csfd_core.registry.champion import ChampionRegistry
-from csfd_core.registry.contest import read_decision
+from csfd_core.registry.contest import LastDecision, read_decision
 from csfd_core.registry.history import this_user
 from csfd_core.runtime.executors import default_workers, open_executor
 from csfd_core.settings import PROJECT_ROOT
@@ -184,7 +184,7 @@ class _Simulation:
         instance: dg.DagsterInstance,
         begun: datetime,
         skipped: str | None,
-        before: Mapping[str, Any] | None,
+        before: LastDecision | None,
     ) -> None:
         stores, ledger = self.project.stores, self.ledger
         made = list(_made_since(instance, begun))
@@ -205,7 +205,7 @@ class _Simulation:
                 studies=int((~is_bad).sum()),
                 quarantined=int(is_bad.sum()),
                 retraining=skipped,
-                decision=decided["decision"] if decided else None,
+                decision=decided.decision.to_json() if decided else None,
                 champion=None if champion is None else champion.title,
             )
         )

@@ -256,18 +256,23 @@ def test_mlflow_tells_the_run_the_model_and_the_version(
     told = recorded.training_run(lost)
     assert (told.run_id, told.model_id) == ("lost", None)
     from csfd_core.registry.champion import ChampionRegistry
-    from csfd_core.registry.history import CHAMPION, PROMOTE, Change
+    from csfd_core.registry.history import Action, Alias, Change
 
     frozen = freeze_champion(stores)
     registry = ChampionRegistry(stores, uri)
     version = registry.register(frozen, run.run_id)
     change = Change(
-        alias=CHAMPION, after=1, action=PROMOTE, kind="by hand", by="t", reason="r"
+        alias=Alias.CHAMPION,
+        after=1,
+        action=Action.PROMOTE,
+        kind="by hand",
+        by="t",
+        reason="r",
     )
-    registry.move(CHAMPION, version, change)
+    registry.move(Alias.CHAMPION, version, change)
     write_prediction(stores, NEW, version=version.number)
     lineage = trace_prediction(stores, NEW, RecordedRuns(stores, uri))
-    assert (lineage.aliases, lineage.digest) == ((CHAMPION,), frozen.digest)
+    assert (lineage.aliases, lineage.digest) == ((Alias.CHAMPION,), frozen.digest)
     usage = trace_usage(stores, FIRST, RecordedRuns(stores, uri))
     (use,) = usage.of_kind(VERSION)
     assert use.name.startswith("version 1 champion: ")

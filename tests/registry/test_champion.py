@@ -24,14 +24,7 @@ from csfd_core.registry.appointment import promote_by_hand, roll_back, standing_
 from csfd_core.registry.champion import ChampionRegistry
 from csfd_core.registry.contest import is_settled, read_decision
 from csfd_core.registry.frozen import damages, freeze, read_frozen
-from csfd_core.registry.history import (
-    BY_HAND,
-    CHALLENGER,
-    CHAMPION,
-    DECISION,
-    OUTSIDE,
-    read_history,
-)
+from csfd_core.registry.history import Alias, ChangeKind, read_history
 from csfd_core.store.locations import Location
 from csfd_core.store.paths import CLASSIFIERS as NEWEST
 from csfd_core.store.stores import Stores
@@ -57,12 +50,18 @@ def test_better_takes_over_and_worse_does_not(registry: ChampionRegistry) -> Non
     train_and_challenge(registry, 1.5)
     worse = train_and_challenge(registry, 0.3)
     assert not worse.decision.promoted
-    assert (number_of(registry, CHAMPION), number_of(registry, CHALLENGER)) == (1, 2)
+    assert (
+        number_of(registry, Alias.CHAMPION),
+        number_of(registry, Alias.CHALLENGER),
+    ) == (1, 2)
     better = train_and_challenge(registry, 3.0)
     assert better.decision.promoted, better.decision.reasons
     assert better.champion is not None
     assert better.champion.number == 3
-    assert (number_of(registry, CHAMPION), number_of(registry, CHALLENGER)) == (3, 3)
+    assert (
+        number_of(registry, Alias.CHAMPION),
+        number_of(registry, Alias.CHALLENGER),
+    ) == (3, 3)
 
 
 def test_every_change_is_recorded_in_store_and_mlflow(
@@ -73,10 +72,10 @@ def test_every_change_is_recorded_in_store_and_mlflow(
     lines = (Path(str(stores.root)) / "models/champion/history.jsonl").read_text()
     told = [json.loads(line) for line in lines.splitlines()]
     assert [(c["alias"], c["from"], c["to"], c["kind"]) for c in told] == [
-        (CHALLENGER, None, 1, DECISION),
-        (CHAMPION, None, 1, DECISION),
-        (CHALLENGER, 1, 2, DECISION),
-        (CHAMPION, 1, 2, DECISION),
+        (Alias.CHALLENGER, None, 1, ChangeKind.DECISION),
+        (Alias.CHAMPION, None, 1, ChangeKind.DECISION),
+        (Alias.CHALLENGER, 1, 2, ChangeKind.DECISION),
+        (Alias.CHAMPION, 1, 2, ChangeKind.DECISION),
     ]
     assert all(c["who"] == "a test" and c["when"] and c["why"] for c in told)
     assert "takes over from version 1" in told[3]["why"]
@@ -86,7 +85,7 @@ def test_every_change_is_recorded_in_store_and_mlflow(
     assert json.loads(version.tags["csfd.decision"])["promoted"] is True
     last = read_decision(stores)
     assert last is not None
-    assert last["version"] == 2
+    assert last.version == 2
 
 
 def test_tags_say_what_it_is_and_nothing_of_a_patient(
@@ -184,7 +183,7 @@ def test_challenger_that_cannot_be_opened_is_refused(
     monkeypatch.undo()  # the builder's classifiers start from weights of no network
     found = train_and_challenge(registry, 3.0)
     assert "The frozen challenger cannot speak" in found.decision.reasons[0]
-    assert number_of(registry, CHAMPION) is None
+    assert number_of(registry, Alias.CHAMPION) is None
 
 
 def test_model_trained_on_a_test_study_is_refused(
@@ -194,7 +193,7 @@ def test_model_trained_on_a_test_study_is_refused(
     found = challenge(registry)
     assert not found.decision.promoted
     assert "on 1 study of the locked test set" in " ".join(found.decision.reasons)
-    assert number_of(registry, CHAMPION) is None
+    assert number_of(registry, Alias.CHAMPION) is None
 
 
 def test_damaged_file_is_found_and_not_served(
@@ -208,7 +207,7 @@ def test_damaged_file_is_found_and_not_served(
     train(stores, 3.0)
     refused = challenge(registry)
     assert "cannot be compared with" in refused.decision.reasons[0]
-    assert number_of(registry, CHAMPION) == 1
+    assert number_of(registry, Alias.CHAMPION) == 1
     stores.root.remove(path)
     assert standing_of(registry)[1] == [f"{path} is missing or cannot be read."]
 
@@ -233,11 +232,11 @@ def test_promotion_and_rollback_by_hand(registry: ChampionRegistry) -> None:
     train_and_challenge(registry, 1.5)
     train_and_challenge(registry, 0.3)
     promote_by_hand(registry, 2, by="Dr. A", reason="It reads C7.")
-    assert number_of(registry, CHAMPION) == 2
+    assert number_of(registry, Alias.CHAMPION) == 2
     assert standing_of(registry)[1] == []
     done = roll_back(registry, by="Dr. B", reason="It does not.")
-    assert (done.before, done.after, done.kind) == (2, 1, BY_HAND)
-    assert number_of(registry, CHAMPION) == 1
+    assert (done.before, done.after, done.kind) == (2, 1, ChangeKind.BY_HAND)
+    assert number_of(registry, Alias.CHAMPION) == 1
     with pytest.raises(SettingsError, match="no champion before"):
         roll_back(registry, by="Dr. B", reason="Once more.")
 
@@ -246,10 +245,10 @@ def test_rollbacks_go_back_step_by_step(registry: ChampionRegistry) -> None:
     for skill in (1.5, 3.0, 0.3):
         train_and_challenge(registry, skill)
     promote_by_hand(registry, 3, by="x", reason="y")
-    assert number_of(registry, CHAMPION) == 3
+    assert number_of(registry, Alias.CHAMPION) == 3
     for expected in (2, 1):
         roll_back(registry, by="x", reason="y")
-        assert number_of(registry, CHAMPION) == expected
+        assert number_of(registry, Alias.CHAMPION) == expected
 
 
 def test_title_that_a_person_took_back_is_not_given_again(
@@ -263,7 +262,7 @@ def test_title_that_a_person_took_back_is_not_given_again(
     assert "Dr. B took the title back" in again.decision.reasons[0]
     assert "(Misses C7)" in again.decision.reasons[0]
     promote_by_hand(registry, 2, by="Dr. B", reason="I was wrong.")
-    assert number_of(registry, CHAMPION) == 2
+    assert number_of(registry, Alias.CHAMPION) == 2
 
 
 @pytest.mark.parametrize(
@@ -290,15 +289,15 @@ def test_alias_moved_outside_is_noticed_and_may_not_serve(
     train_and_challenge(registry, 0.3)
     client = registry._client
     name = registry._require_registered()
-    client.set_registered_model_alias(name, CHAMPION, "2")
-    assert registry.history()[-1].kind == OUTSIDE
+    client.set_registered_model_alias(name, Alias.CHAMPION, "2")
+    assert registry.history()[-1].kind == ChangeKind.OUTSIDE
     version, problems = standing_of(registry)
     assert version is not None
     assert "by other means than csfd" in problems[0]
     promote_by_hand(registry, 2, by="x", reason="It was me.")
     assert standing_of(registry)[1] == []
-    kinds = [c.kind for c in registry.history() if c.alias == CHAMPION]
-    assert kinds == [DECISION, OUTSIDE, BY_HAND]
+    kinds = [c.kind for c in registry.history() if c.alias == Alias.CHAMPION]
+    assert kinds == [ChangeKind.DECISION, ChangeKind.OUTSIDE, ChangeKind.BY_HAND]
 
 
 def test_champion_that_mlflow_lost_is_told(
@@ -329,5 +328,5 @@ def test_stores_do_not_share_a_champion(
     assert other.champion() is None
     found = train_and_challenge(other, 3.0)
     assert found.challenger.number == 1
-    assert number_of(registry, CHAMPION) == 1
+    assert number_of(registry, Alias.CHAMPION) == 1
     assert registry.champion() != other.champion()

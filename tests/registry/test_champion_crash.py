@@ -13,12 +13,7 @@ from csfd_core.registry import champion as registry_module
 from csfd_core.registry import contest as contest_module
 from csfd_core.registry.appointment import standing_of
 from csfd_core.registry.champion import ChampionRegistry
-from csfd_core.registry.history import (
-    CHALLENGER,
-    CHAMPION,
-    DECISION,
-    read_history,
-)
+from csfd_core.registry.history import Alias, ChangeKind, read_history
 from csfd_core.store.locations import Location
 from csfd_core.store.stores import Stores
 
@@ -76,17 +71,17 @@ def test_crash_leaves_the_champion_and_the_next_call_recovers(
         with pytest.raises(Killed):
             challenge(registry)
     afterwards = ChampionRegistry(stores, uri)
-    assert number_of(afterwards, CHAMPION) == 1
+    assert number_of(afterwards, Alias.CHAMPION) == 1
     assert standing_of(afterwards)[1] == []
     found = challenge(afterwards)
     assert found.decision.promoted
     assert [v.number for v in afterwards.versions()] == [1, 2]
     own = [(c.alias, c.before, c.after, c.kind) for c in read_history(stores.root)]
     assert own == [
-        (CHALLENGER, None, 1, DECISION),
-        (CHAMPION, None, 1, DECISION),
-        (CHALLENGER, 1, 2, DECISION),
-        (CHAMPION, 1, 2, DECISION),
+        (Alias.CHALLENGER, None, 1, ChangeKind.DECISION),
+        (Alias.CHAMPION, None, 1, ChangeKind.DECISION),
+        (Alias.CHALLENGER, 1, 2, ChangeKind.DECISION),
+        (Alias.CHAMPION, 1, 2, ChangeKind.DECISION),
     ]
 
 
@@ -97,7 +92,7 @@ def test_crash_after_the_move_loses_no_record(
     train(stores, 3.0)
 
     def killed(root: Location, change: Any) -> None:
-        if change.alias == CHAMPION:
+        if change.alias == Alias.CHAMPION:
             raise Killed
         append(root, change)
 
@@ -107,13 +102,13 @@ def test_crash_after_the_move_loses_no_record(
         with pytest.raises(Killed):
             challenge(registry)
     afterwards = ChampionRegistry(stores, uri)
-    assert number_of(afterwards, CHAMPION) == 2
+    assert number_of(afterwards, Alias.CHAMPION) == 2
     assert len(read_history(stores.root)) == 3
     version, problems = standing_of(afterwards)
     assert problems == []
     challenge(afterwards)
-    last = [c for c in read_history(stores.root) if c.alias == CHAMPION][-1]
-    assert (last.before, last.after, last.kind) == (1, 2, DECISION)
+    last = [c for c in read_history(stores.root) if c.alias == Alias.CHAMPION][-1]
+    assert (last.before, last.after, last.kind) == (1, 2, ChangeKind.DECISION)
     assert "takes over" in last.reason
 
 
@@ -150,8 +145,8 @@ with tracked_run({uri!r}, "classification", identity) as run:
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False)
     assert done.returncode == -signal.SIGKILL
     afterwards = ChampionRegistry(stores, uri)
-    assert number_of(afterwards, CHAMPION) == 1
-    assert number_of(afterwards, CHALLENGER) == 2
+    assert number_of(afterwards, Alias.CHAMPION) == 1
+    assert number_of(afterwards, Alias.CHALLENGER) == 2
     assert standing_of(afterwards)[1] == []
     assert challenge(afterwards).decision.promoted
-    assert number_of(afterwards, CHAMPION) == 2
+    assert number_of(afterwards, Alias.CHAMPION) == 2

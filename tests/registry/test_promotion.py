@@ -189,7 +189,8 @@ def test_decision_can_be_written_and_read() -> None:
     one = make_contender("version 1", 1.0, labels)
     note = json.loads(
         json.dumps(
-            decide(one, make_contender("v2", 1.0, labels)).to_note(), allow_nan=False
+            decide(one, make_contender("v2", 1.0, labels)).to_note().to_json(),
+            allow_nan=False,
         )
     )
     assert note["scores"]["v2"]["sensitivity_vertebra"] is None

@@ -81,9 +81,7 @@ def test_a_note_of_a_newer_csfd_is_refused() -> None:
 
 def test_a_note_that_lacks_something_names_it() -> None:
     lacking = {k: v for k, v in FIRST[CropNote].items() if k != "inputs"}
-    with pytest.raises(
-        StoreError, match=r"crops/1\.2\.3\.parquet cannot be used: inputs"
-    ):
+    with pytest.raises(StoreError, match=r"1\.2\.3\.parquet cannot be used: inputs"):
         CropNote.read(lacking, "crops/1.2.3.parquet")
 
 

@@ -16,7 +16,7 @@ from csfd_core.data_kind import DataKind
 from csfd_core.learning.splits import Split
 from csfd_core.registry.champion import ChampionRegistry
 from csfd_core.registry.frozen import read_frozen, studies_learnt_from
-from csfd_core.registry.history import CHAMPION
+from csfd_core.registry.history import Alias
 from csfd_core.registry.serving import open_ensemble
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import OVERALL
@@ -90,7 +90,7 @@ def serving_of(stores: Stores, tracking_uri: str) -> Serving | None:
         frozen = read_frozen(stores, champion.digest)
         return Serving(
             title=f"champion {champion.title}",
-            alias=CHAMPION,
+            alias=Alias.CHAMPION,
             results=frozen.results(stores),
         )
     found = ClassifierStore(stores.root).results(list(CLASSIFIERS))
