@@ -55,7 +55,7 @@ class StudyRows:
     probabilities: Vector  # (N, 8)
 
 
-def test_predictions(results: Results) -> pd.DataFrame:
+def predictions_on_test_set(results: Results) -> pd.DataFrame:
     """Return the mean calibrated probability of each model's folds.
 
     Args:
@@ -138,7 +138,7 @@ def to_study_rows(frame: pd.DataFrame) -> StudyRows:
 
 def predictions_table(results: Results) -> pd.DataFrame:
     """Return ``predictions.csv``: what is scored, and test studies without a label."""
-    frame = test_predictions(results)[list(_COLUMNS[:5])]
+    frame = predictions_on_test_set(results)[list(_COLUMNS[:5])]
     labels = frame["label"].astype("Int64")
     return frame.assign(label=labels).sort_values(
         ["study_uid", "model"], kind="stable", ignore_index=True

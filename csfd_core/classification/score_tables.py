@@ -18,9 +18,9 @@ from csfd_core.classification.ensemble_predictions import (
     Rows,
     StudyRows,
     labelled_rows,
+    predictions_on_test_set,
     rows_of,
     studies_of,
-    test_predictions,
     to_study_rows,
 )
 from csfd_core.classification.probabilities import ensemble_threshold
@@ -66,7 +66,7 @@ def models_table(results: Results, repeats: int = REPEATS) -> pd.DataFrame:
     ``parameters``, ``disk_mb``, ``train_s`` and ``ms_per_study`` are of one fold's
     network, the mean over folds; using the ensemble costs ``folds`` times as much.
     """
-    predictions = test_predictions(results)
+    predictions = predictions_on_test_set(results)
     rows = [
         _model_row(model, folds, predictions, repeats)
         for model, folds in results.items()
@@ -102,7 +102,7 @@ def reference_table(results: Results) -> pd.DataFrame:
     ``prevalence`` says for every study how often each label was 1 among the training
     studies (mean over all models and folds); ``even odds`` says 0.5.
     """
-    predictions = test_predictions(results)
+    predictions = predictions_on_test_set(results)
     models = predictions["model"].unique()
     prevalences = _prevalences(results)
     values = {
@@ -123,7 +123,7 @@ def reference_table(results: Results) -> pd.DataFrame:
 
 def levels_table(results: Results) -> pd.DataFrame:
     """Return how well each model does on each level, at its threshold for vertebrae."""
-    predictions = test_predictions(results)
+    predictions = predictions_on_test_set(results)
     rows = []
     for model, folds in results.items():
         threshold = mean_threshold(folds, "vertebra")
@@ -148,7 +148,7 @@ def levels_table(results: Results) -> pd.DataFrame:
 
 def confusion_table(results: Results) -> pd.DataFrame:
     """Return the four counts of each model, of vertebrae and of whole studies."""
-    predictions = test_predictions(results)
+    predictions = predictions_on_test_set(results)
     rows = []
     for model, folds in results.items():
         for what in WHATS if folds else ():

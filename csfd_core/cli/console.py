@@ -144,22 +144,22 @@ def _name(study: InspectedStudy) -> str:
 
 
 def print_predictions(
-    found: Mapping[str, Mapping[str, float]], thresholds: Mapping[str, float]
+    by_study: Mapping[str, Mapping[str, float]], thresholds: Mapping[str, float]
 ) -> None:
     """Print probabilities as a table; those above the operating point are marked.
 
     Args:
-        found: Of each study, by ``patient_overall`` and level.
+        by_study: Probabilities of each study, by ``patient_overall`` and level.
         thresholds: Operating points, ``overall`` and ``vertebra``.
     """
-    if not found:
+    if not by_study:
         return
     console = _console()
     table = Table(box=SIMPLE, caption="* above the operating point of validation")
     table.add_column("study", overflow="fold")
     for name in LABEL_COLUMNS:
         table.add_column("any" if name == OVERALL else name, justify="right")
-    for study_uid, probabilities in found.items():
+    for study_uid, probabilities in by_study.items():
         cells = []
         for name in LABEL_COLUMNS:
             value = probabilities[name]

@@ -135,19 +135,19 @@ def withdraw(
     typer.echo(f"Withdrawn {done.at} by {done.by}: {done.reason}")
 
 
-def _tell(found: "Consequences") -> None:
+def _tell(consequences: "Consequences") -> None:
     """Print what a withdrawal removes, what it does not, and what it makes stale."""
-    uid = found.usage.study_uid
-    if (known := found.usage.withdrawal) is not None:
+    uid = consequences.usage.study_uid
+    if (known := consequences.usage.withdrawal) is not None:
         typer.echo(f"It was withdrawn {known.at} by {known.by}: {known.reason}")
-    _list(f"Files of study {uid} to remove from the store", found.usage.holds)
-    _list("Files in the source, which csfd never deletes", found.in_sources)
-    _list("Models to train again", [_line(use) for use in found.to_train_again])
+    _list(f"Files of study {uid} to remove from the store", consequences.usage.holds)
+    _list("Files in the source, which csfd never deletes", consequences.in_sources)
+    _list("Models to train again", [_line(use) for use in consequences.to_train_again])
     _list(
         "Reports and predictions to make again",
-        [_line(use) for use in found.to_make_again],
+        [_line(use) for use in consequences.to_make_again],
     )
-    _list("Other studies of the same patient, which stay", found.siblings)
+    _list("Other studies of the same patient, which stay", consequences.siblings)
     typer.echo(
         "csfd run makes again what is stale; frozen versions stay until others take "
         "their place. Copies elsewhere, as MLflow's artifacts, are not touched."
@@ -186,11 +186,11 @@ def _show(tree: "Tree") -> None:
     console.print(tree)
 
 
-def _write(path: Path | None, found: dict[str, Any]) -> None:
+def _write(path: Path | None, values: dict[str, Any]) -> None:
     if path is None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise SettingsError(f"Cannot write {path}: {error.strerror}.") from error

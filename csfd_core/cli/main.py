@@ -350,8 +350,8 @@ def _run_dagster(
     os.execve(sys.executable, call, environment)
 
 
-def _absolute(place: str) -> str:
-    return place if "://" in place else str(Path(place).expanduser().absolute())
+def _absolute(path: str) -> str:
+    return path if "://" in path else str(Path(path).expanduser().absolute())
 
 
 def _write_json(path: Path, report: dict[str, object]) -> None:

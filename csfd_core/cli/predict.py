@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 
 def segment(
-    place: InputArgument,
+    source: InputArgument,
     out: Annotated[Path, typer.Option(help="Folder for masks and reports.")],
     model: SegmentationOption = "builtin",
 ) -> None:
@@ -54,7 +54,7 @@ def segment(
     store = Location(Settings.from_environment().store)
     predictor = VertebraPredictor(open_model(model, store))
     done = refused = 0
-    for study in segment_input(place, out, predictor):
+    for study in segment_input(source, out, predictor):
         if study.action == Outcome.SEGMENTED:
             done += 1
             found = ", ".join(study.levels) or "no vertebra"
@@ -70,7 +70,7 @@ def segment(
 
 
 def predict(
-    place: InputArgument,
+    source: InputArgument,
     out: Annotated[Path, typer.Option(help="Folder for one JSON per study.")],
     model: Annotated[
         str,
@@ -107,7 +107,7 @@ def predict(
     predictor = VertebraPredictor(open_model(segmentation, stores.root))
     done: list[PredictedStudy] = []
     refused = 0
-    for study in predict_input(place, out, predictor, ensemble):
+    for study in predict_input(source, out, predictor, ensemble):
         if study.action == Outcome.PREDICTED:
             done.append(study)
             typer.echo(f"{study.study_uid}: done in {study.seconds:.1f} s")

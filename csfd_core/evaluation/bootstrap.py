@@ -165,10 +165,10 @@ def _values(
     return estimate, np.array([statistic(rows) for rows in draws], dtype=np.float64)
 
 
-def _interval(known: npt.NDArray[np.float64]) -> tuple[float, float]:
-    if not known.size:
+def _interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    if not values.size:
         return math.nan, math.nan
-    low, high = np.percentile(known, _PERCENTILES)
+    low, high = np.percentile(values, _PERCENTILES)
     return float(low), float(high)
 
 

@@ -295,9 +295,9 @@ def score_binary(
     )
 
 
-def _youden_threshold(truth: Codes, found: Vector) -> float | None:
+def _youden_threshold(truth: Codes, probabilities: Vector) -> float | None:
     """Return the best threshold of two classes, or None where none is any good."""
-    _, false, _, true, scores = sk.confusion_matrix_at_thresholds(truth, found)
+    _, false, _, true, scores = sk.confusion_matrix_at_thresholds(truth, probabilities)
     positives = int(truth.sum())
     index = true * (truth.size - positives) - false * positives  # J, times P * N
     best = index.size - 1 - int(np.argmax(index[::-1]))  # scores descend
@@ -363,11 +363,11 @@ def _require_binary(truth: Vector) -> None:
         )
 
 
-def _require_probabilities(found: Vector) -> None:
-    wrong = found[~((found >= 0) & (found <= 1))]
+def _require_probabilities(probabilities: Vector) -> None:
+    wrong = probabilities[~((probabilities >= 0) & (probabilities <= 1))]
     if wrong.size:
         raise ValueError(
             "`probabilities` must be within 0..1, without NaN (are they logits?). "
-            f"Received {wrong.size} others of {found.size}, first: "
+            f"Received {wrong.size} others of {probabilities.size}, first: "
             f"{wrong[:3].tolist()}."
         )

@@ -67,12 +67,12 @@ def surface_scores_mm(
 
 
 def level_scores(
-    found: Labels, given: Labels, spacing_mm: tuple[float, float, float]
+    predicted: Labels, given: Labels, spacing_mm: tuple[float, float, float]
 ) -> list[LevelScore]:
     """Score each level that one of two masks of the same grid has."""
     scores = []
     for level in LEVELS:
-        a, b = found == level, given == level
+        a, b = predicted == level, given == level
         if not (a.any() or b.any()):
             continue
         average, hd95 = surface_scores_mm(a, b, spacing_mm)
@@ -82,7 +82,7 @@ def level_scores(
                 dice_score=dice_score(a, b),
                 surface_distance_mm=average,
                 hd95_mm=hd95,
-                is_swapped=_is_swapped(found, b, int(level)),
+                is_swapped=_is_swapped(predicted, b, int(level)),
             )
         )
     return scores
@@ -93,11 +93,11 @@ def swap_rate(scores: Sequence[LevelScore]) -> float:
     return float(np.mean([s.is_swapped for s in scores])) if scores else math.nan
 
 
-def _is_swapped(found: Labels, given: Mask, level: int) -> bool:
+def _is_swapped(predicted: Labels, given: Mask, level: int) -> bool:
     """Say whether another level covers more of a given vertebra than its own."""
     if int(given.sum()) < _SWAP_VOXELS:
         return False
-    labels = found[given]
+    labels = predicted[given]
     counts = np.bincount(labels[labels <= len(LEVEL_NAMES)], minlength=2)[1:]
     return bool(counts.any() and int(counts.argmax()) + 1 != level)
 

@@ -18,14 +18,14 @@ _MOST_FILES: Final = 100_000
 
 
 @contextmanager
-def opened(place: str) -> Iterator[Source]:
+def opened(location: str) -> Iterator[Source]:
     """Open a folder or source; unpack a zip file for as long as it is used."""
-    if not place.lower().endswith(".zip"):
-        yield Source(place).require()
+    if not location.lower().endswith(".zip"):
+        yield Source(location).require()
         return
     folder = Path(tempfile.mkdtemp(prefix="csfd-zip-"))
     try:
-        _unpack(Path(place), folder)
+        _unpack(Path(location), folder)
         yield Source(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

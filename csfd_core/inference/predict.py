@@ -43,7 +43,7 @@ class PredictedStudy:
 
 
 def predict_input(
-    place: str, out: Path, predictor: VertebraPredictor, ensemble: Ensemble
+    source: str, out: Path, predictor: VertebraPredictor, ensemble: Ensemble
 ) -> Iterator[PredictedStudy]:
     """Predict every study of a DICOM folder, zip file or source.
 
@@ -51,8 +51,8 @@ def predict_input(
         SourceError: If the input cannot be read, or holds no files.
         SettingsError: If the results cannot be written.
     """
-    for found in segment_scans(place, predictor):
-        yield _predict_scan(found, out, predictor, ensemble)
+    for segmented in segment_scans(source, predictor):
+        yield _predict_scan(segmented, out, predictor, ensemble)
 
 
 def predict_stored(
@@ -165,18 +165,23 @@ def _stored_vertebrae(
 
 
 def _predict_scan(
-    found: SegmentedScan, out: Path, predictor: VertebraPredictor, ensemble: Ensemble
+    segmented: SegmentedScan,
+    out: Path,
+    predictor: VertebraPredictor,
+    ensemble: Ensemble,
 ) -> PredictedStudy:
-    scan, prediction = found.scan, found.prediction
-    if prediction is None or scan.geometry is None or found.grey is None:
+    scan, prediction = segmented.scan, segmented.prediction
+    if prediction is None or scan.geometry is None or segmented.grey is None:
         return PredictedStudy(
-            study_uid=found.study_uid, action=Outcome.REFUSED, message=found.refusal
+            study_uid=segmented.study_uid,
+            action=Outcome.REFUSED,
+            message=segmented.refusal,
         )
     started = time.perf_counter()
     levels = prediction.review.notes()
     shares = visible_shares(levels)
     study = MaskedStudy(
-        grey=found.grey, mask=prediction.mask, geometry=scan.geometry, levels=levels
+        grey=segmented.grey, mask=prediction.mask, geometry=scan.geometry, levels=levels
     )
     vertebrae = {
         crop.level: Vertebra(images=crop.images, masks=crop.masks, boxes=None)
@@ -186,7 +191,7 @@ def _predict_scan(
     probabilities = ensemble.predict(vertebrae)
     not_seen = [name for name in LEVEL_NAMES if name not in vertebrae]
     seconds = {
-        "read": round(found.read_s, 3),
+        "read": round(segmented.read_s, 3),
         **prediction.seconds,
         "classify": round(time.perf_counter() - started, 3),
     }

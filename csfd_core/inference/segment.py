@@ -47,7 +47,7 @@ class SegmentedStudy:
 
 
 def segment_input(
-    place: str, out: Path, predictor: VertebraPredictor
+    source: str, out: Path, predictor: VertebraPredictor
 ) -> Iterator[SegmentedStudy]:
     """Segment every study of a folder, zip file or source.
 
@@ -55,22 +55,22 @@ def segment_input(
         SourceError: If the input cannot be read, or holds no files.
         SettingsError: If the results cannot be written.
     """
-    for found in segment_scans(place, predictor):
-        yield _write_scan(found, out, predictor)
+    for segmented in segment_scans(source, predictor):
+        yield _write_scan(segmented, out, predictor)
 
 
 def segment_scans(
-    place: str, predictor: VertebraPredictor
+    location: str, predictor: VertebraPredictor
 ) -> Iterator["SegmentedScan"]:
     """Read and segment every study of a folder, zip file or source; write nothing.
 
     Raises:
         SourceError: If the input cannot be read, or holds no files.
     """
-    with opened(place) as source:
+    with opened(location) as source:
         folders = source.studies()
         if not folders:
-            raise SourceError(f"There are no files in {place}.")
+            raise SourceError(f"There are no files in {location}.")
         for folder in folders:
             yield from segment_folder(folder, predictor)
 
@@ -149,18 +149,18 @@ def segment_folder(
 
 
 def _write_scan(
-    found: SegmentedScan, out: Path, predictor: VertebraPredictor
+    segmented: SegmentedScan, out: Path, predictor: VertebraPredictor
 ) -> SegmentedStudy:
-    scan, prediction = found.scan, found.prediction
+    scan, prediction = segmented.scan, segmented.prediction
     if prediction is None or scan.geometry is None:
         return SegmentedStudy(
-            study_uid=found.study_uid,
+            study_uid=segmented.study_uid,
             action=Outcome.REFUSED,
             slice_count=len(scan.headers),
-            message=found.refusal,
+            message=segmented.refusal,
         )
     write_nifti(out / f"{scan.study_uid}.nii.gz", prediction.mask, scan.geometry)
-    report = _to_json(scan, prediction, predictor, found.read_s)
+    report = _to_json(scan, prediction, predictor, segmented.read_s)
     text = json.dumps(report, indent=2) + "\n"
     write_file(out / f"{scan.study_uid}.json", text.encode())
     return SegmentedStudy(
@@ -169,7 +169,7 @@ def _write_scan(
         slice_count=len(scan.headers),
         flags=prediction.review.flags,
         levels=tuple(level.level for level in prediction.review.levels),
-        seconds=found.read_s + sum(prediction.seconds.values()),
+        seconds=segmented.read_s + sum(prediction.seconds.values()),
     )
 
 

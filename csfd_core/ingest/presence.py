@@ -29,28 +29,28 @@ class Double:
     differs: bool
 
 
-def doubles_of(found: Mapping[str, Sequence[StudyFolder]]) -> list[Double]:
+def doubles_of(by_name: Mapping[str, Sequence[StudyFolder]]) -> list[Double]:
     """Return the studies that lie in more than one source, sorted.
 
     Args:
-        found: As ``Sources.by_name`` returns.
+        by_name: As ``Sources.by_name`` returns.
     """
     return [
         Double(name, differs=len({_listing(folder) for folder in folders}) > 1)
-        for name, folders in sorted(found.items())
+        for name, folders in sorted(by_name.items())
         if len(folders) > 1
     ]
 
 
 def vanished_studies(
-    stores: Stores, found: Mapping[str, Sequence[StudyFolder]]
+    stores: Stores, by_name: Mapping[str, Sequence[StudyFolder]]
 ) -> list[str]:
     """Return the stored studies that no source has images of any more, sorted.
 
     None where a source has folders that are not named by their studies: which study
     such a folder holds is not known before it is read.
     """
-    folders = [folder for own in found.values() for folder in own]
+    folders = [folder for own in by_name.values() for folder in own]
     if any(not f.must_match_uid and not is_uid(f.name) for f in folders):
         return []
     there = {folder.name for folder in folders if folder.files}

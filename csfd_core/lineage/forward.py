@@ -177,10 +177,10 @@ def _reported_models(stores: Stores) -> set[str]:
     return {str(model_id) for model_id in note.get("models", {}).values()}
 
 
-def _names(stores: Stores, place: str, uid: str) -> bool:
+def _names(stores: Stores, report: str, uid: str) -> bool:
     """Say whether a text of a report names a study, and not one that begins alike."""
     name = re.compile(rb"(?<![0-9.])" + re.escape(uid).encode() + rb"(?!\.?[0-9])")
-    files, _ = stores.root.find(place)
+    files, _ = stores.root.find(report)
     return any(
         name.search(stores.root.read(file.path))
         for file in files

@@ -37,44 +37,44 @@ _TITLES: Final = {
 _ORIGINS: Final = {"table": "a table", "file": "a label file"}
 
 
-def prediction_tree(found: PredictionLineage) -> Tree:
+def prediction_tree(lineage: PredictionLineage) -> Tree:
     """Draw the way back from a prediction."""
-    tree = Tree(escape(f"prediction of {found.study.study_uid}: {found.place}"))
-    _draw_study(tree, found.study)
-    version = f"version {found.version}" if found.version else "the newest training"
-    titles = ", ".join([version, *found.aliases])
-    branch = tree.add(escape(f"classifier {found.model}, {titles}"))
-    branch.add(escape(f"frozen ensemble: {found.digest or 'none'}"))
-    branch.add(escape(f"trained on {found.trained_on} data"))
-    for member in found.members:
+    tree = Tree(escape(f"prediction of {lineage.study.study_uid}: {lineage.place}"))
+    _draw_study(tree, lineage.study)
+    version = f"version {lineage.version}" if lineage.version else "the newest training"
+    titles = ", ".join([version, *lineage.aliases])
+    branch = tree.add(escape(f"classifier {lineage.model}, {titles}"))
+    branch.add(escape(f"frozen ensemble: {lineage.digest or 'none'}"))
+    branch.add(escape(f"trained on {lineage.trained_on} data"))
+    for member in lineage.members:
         _draw_model(branch, member)
-    if found.segmentation is None:
+    if lineage.segmentation is None:
         tree.add(f"segmentation: {NOT_RECORDED}")
     else:
         _draw_model(
-            tree.add("segmentation that found the vertebrae"), found.segmentation
+            tree.add("segmentation that found the vertebrae"), lineage.segmentation
         )
-    if found.problem:
-        tree.add(escape(f"MLflow was not asked: {found.problem}"))
+    if lineage.problem:
+        tree.add(escape(f"MLflow was not asked: {lineage.problem}"))
     return tree
 
 
-def usage_tree(found: StudyUsage) -> Tree:
+def usage_tree(usage: StudyUsage) -> Tree:
     """Draw the way forward from a study."""
-    tree = Tree(f"study {found.study_uid}")
-    if (withdrawal := found.withdrawal) is not None:
+    tree = Tree(f"study {usage.study_uid}")
+    if (withdrawal := usage.withdrawal) is not None:
         told = f"withdrawn {withdrawal.at} by {withdrawal.by}: {withdrawal.reason}"
         tree.add(escape(told))
-    _list(tree, "in the store", list(found.holds))
-    _list(tree, "labels", _label_lines(found.labels))
+    _list(tree, "in the store", list(usage.holds))
+    _list(tree, "labels", _label_lines(usage.labels))
     for kind, title in _TITLES.items():
         lines = [
             f"{use.name}: {', '.join(use.how)}  {use.place}"
-            for use in found.of_kind(kind)
+            for use in usage.of_kind(kind)
         ]
         _list(tree, title, lines)
-    if found.problem:
-        tree.add(escape(f"MLflow was not asked: {found.problem}"))
+    if usage.problem:
+        tree.add(escape(f"MLflow was not asked: {usage.problem}"))
     return tree
 
 

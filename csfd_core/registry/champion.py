@@ -196,18 +196,18 @@ class ChampionRegistry:
             append_change(self.stores.root, change)
         return missing
 
-    def _unrecorded(self, known: Sequence[Change]) -> list[Change]:
+    def _unrecorded(self, recorded: Sequence[Change]) -> list[Change]:
         found = []
         for alias in Alias:
-            own = [change for change in known if change.alias == alias]
+            own = [change for change in recorded if change.alias == alias]
             before = own[-1].after if own else None
             after = self._number_of(alias)
             if after != before:
                 told = None if after is None else self._told_change(alias, after)
-                ids = {change.id for change in known}
+                ids = {change.id for change in recorded}
                 if told is None or told.id in ids or told.before != before:
                     told = Change(
-                        id=f"{ChangeKind.OUTSIDE}-{alias}-{len(known)}-{after}",
+                        id=f"{ChangeKind.OUTSIDE}-{alias}-{len(recorded)}-{after}",
                         alias=alias,
                         before=before,
                         after=after,
@@ -309,10 +309,10 @@ def _suffixed(store_id: str) -> str:
     return f"{NAME}-{store_id[:8]}"
 
 
-def _to_version(found: "ModelVersion") -> Version:
-    tags = dict(found.tags)
+def _to_version(version: "ModelVersion") -> Version:
+    tags = dict(version.tags)
     return Version(
-        number=int(found.version),
+        number=int(version.version),
         digest=tags.get(_DIGEST_TAG, ""),
         model=tags.get("csfd.model", "unknown"),
         tags=tags,

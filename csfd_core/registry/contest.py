@@ -21,7 +21,7 @@ from csfd_core.classification.classifier_store import (
     ClassifierStore,
     FoldResult,
 )
-from csfd_core.classification.ensemble_predictions import test_predictions
+from csfd_core.classification.ensemble_predictions import predictions_on_test_set
 from csfd_core.classification.manifest import Manifest, labels_of, read_manifest
 from csfd_core.classification.score_tables import mean_threshold
 from csfd_core.classification.vertebrae import read_vertebrae
@@ -176,7 +176,7 @@ def contender_of(
     results = frozen.results(registry.stores)
     rows = manifest.usable[manifest.usable["is_test"]]
     studies = sorted(str(uid) for uid in rows["study_uid"].unique())
-    kept = test_predictions({version.model: results})
+    kept = predictions_on_test_set({version.model: results})
     fresh = [uid for uid in studies if _still_holds(uid, rows, results, manifest)]
     fresh = [uid for uid in fresh if uid in set(kept["study_uid"])]
     parts = [kept[kept["study_uid"].isin(fresh)]]

@@ -33,12 +33,12 @@ class Note(pydantic.BaseModel):
     schema_version: int = 1
 
     @classmethod
-    def read(cls, note: Mapping[str, Any], place: str) -> Self:
+    def read(cls, note: Mapping[str, Any], path: str) -> Self:
         """Return the note that ``to_json`` gave.
 
         Args:
             note: As it stands in the file.
-            place: The file, for messages.
+            path: The file, for messages.
 
         Raises:
             StoreError: If it is of a newer csfd, or lacks what it must hold.
@@ -46,7 +46,7 @@ class Note(pydantic.BaseModel):
         version = note.get("schema_version", 1)
         if version > cls.newest:
             raise StoreError(
-                f"{place} has a note of version {version}, this csfd reads up to "
+                f"{path} has a note of version {version}, this csfd reads up to "
                 f"{cls.newest}. Use the csfd that wrote it, or a newer one."
             )
         try:
@@ -55,7 +55,7 @@ class Note(pydantic.BaseModel):
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"])
             raise StoreError(
-                f"The note of {place} cannot be used: {where}: {first['msg']}. Remove "
+                f"The note of {path} cannot be used: {where}: {first['msg']}. Remove "
                 "the file and make it again."
             ) from error
 

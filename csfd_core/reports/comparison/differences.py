@@ -7,9 +7,9 @@ import pandas as pd
 
 from csfd_core.classification.ensemble_predictions import (
     Results,
+    predictions_on_test_set,
     rows_of,
     studies_of,
-    test_predictions,
 )
 from csfd_core.classification.score_tables import (
     Statistic,
@@ -40,7 +40,7 @@ def differences_table(results: Results, repeats: int = REPEATS) -> pd.DataFrame:
 
     Source: Holm, Scand J Stat 1979;6:65.
     """
-    predictions = test_predictions(results)
+    predictions = predictions_on_test_set(results)
     models = [str(model) for model in predictions["model"].unique()]
     rows: list[dict[str, Any]] = []
     for metric, is_down_good in _DOWN_IS_GOOD.items():

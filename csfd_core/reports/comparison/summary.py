@@ -13,8 +13,8 @@ from csfd_core.classification.ensemble_predictions import (
     Rows,
     leaked_studies,
     left_out_studies,
+    predictions_on_test_set,
     rows_of,
-    test_predictions,
 )
 from csfd_core.classification.score_tables import (
     best_model,
@@ -38,7 +38,7 @@ class Comparison:
     Attributes:
         data_kind: ``mixed`` also where models and report rest on different kinds.
         results: The folds of each model that has any.
-        predictions: As ``test_predictions`` returns.
+        predictions: As ``predictions_on_test_set`` returns.
         best: Lowest competition log loss; ``None`` where none is defined.
         left_out: Test studies that cannot be compared.
         leaked: Test studies that some fold was trained or calibrated on.
@@ -95,7 +95,7 @@ def compare(
     return Comparison(
         data_kind=_data_kind(known, facts),
         results=known,
-        predictions=test_predictions(known),
+        predictions=predictions_on_test_set(known),
         models=models,
         references=reference_table(known),
         differences=differences_table(known, repeats),

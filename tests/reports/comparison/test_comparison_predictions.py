@@ -22,7 +22,7 @@ def change(fold: FoldResult, uid: str, **values: object) -> FoldResult:
 
 def test_ensemble_is_the_mean_of_the_folds_on_test_studies_only() -> None:
     results = make_results(MODELS[:2], folds=3, patients=5)
-    frame = predictions.test_predictions(results)
+    frame = predictions.predictions_on_test_set(results)
     assert len(frame) == 2 * 5 * 8
     for (model, uid, level), part in frame.groupby(["model", "study_uid", "level"]):
         said = []
@@ -44,7 +44,8 @@ def test_order_of_rows_does_not_matter() -> None:
         for model, folds in results.items()
     }
     pd.testing.assert_frame_equal(
-        predictions.test_predictions(results), predictions.test_predictions(shuffled)
+        predictions.predictions_on_test_set(results),
+        predictions.predictions_on_test_set(shuffled),
     )
 
 
@@ -57,7 +58,7 @@ def test_studies_that_models_know_differently_are_left_out() -> None:
     changed = {MODELS[0]: [relabelled], MODELS[1]: [lacking]}
     assert predictions.left_out_studies(results) == []
     assert predictions.left_out_studies(changed) == ["1.2.0", "1.2.1"]
-    kept = set(predictions.test_predictions(changed)["study_uid"])
+    kept = set(predictions.predictions_on_test_set(changed)["study_uid"])
     assert kept == {"1.2.2", "1.2.3", "1.2.4", "1.2.5"}
 
 
@@ -69,7 +70,7 @@ def test_unlabelled_studies_are_predicted_but_not_scored() -> None:
     assert unlabelled["label"].isna().all()
     assert unlabelled["probability"].notna().all()
     rows = predictions.rows_of(
-        predictions.test_predictions(results), MODELS[0], "vertebra"
+        predictions.predictions_on_test_set(results), MODELS[0], "vertebra"
     )
     assert rows.labels.size == 3 * 7
     assert "p2" not in rows.patients
@@ -83,7 +84,7 @@ def test_levels_that_no_fold_saw_are_told_from_the_rest() -> None:
         np.nan
     )
     hidden = {MODELS[0]: [replace(fold, predictions=frame)]}
-    seen = predictions.test_predictions(hidden)
+    seen = predictions.predictions_on_test_set(hidden)
     levels = seen[(seen["level"] != OVERALL) & ~seen["is_seen"].astype(bool)]
     assert levels[["study_uid", "level"]].to_numpy().tolist() == [["1.2.1", "C7"]]
 
@@ -108,7 +109,7 @@ def test_shown_studies_depend_on_their_uids_only() -> None:
 
 
 def test_shown_tables_agree_with_the_predictions() -> None:
-    frame = predictions.test_predictions(make_results(MODELS[:2], patients=8))
+    frame = predictions.predictions_on_test_set(make_results(MODELS[:2], patients=8))
     chosen = predictions.unseen_studies(frame["study_uid"])
     true = predictions.true_table(frame, chosen)
     said = predictions.predicted_table(frame, chosen)

@@ -61,7 +61,7 @@ def test_columns_of_the_contract_come_in_its_order() -> None:
 def test_scores_agree_with_scikit_learn() -> None:
     results = make_results(MODELS, folds=3)
     table = tables.models_table(results, FEW).set_index("model")
-    frame = predictions.test_predictions(results)
+    frame = predictions.predictions_on_test_set(results)
     for model, folds in results.items():
         mine, row = frame[frame["model"] == model], table.loc[model]
         for what, tail in (("vertebra", ""), ("overall", "_overall")):
@@ -88,7 +88,7 @@ def test_scores_agree_with_scikit_learn() -> None:
 
 def test_competition_loss_agrees_with_weighted_log_losses_of_scikit_learn() -> None:
     results = make_results(MODELS[:1], folds=2, patients=12)
-    frame = predictions.test_predictions(results)
+    frame = predictions.predictions_on_test_set(results)
     losses = []
     for _, study in frame.groupby("study_uid"):
         ordered = study.set_index("level").loc[list(LABEL_COLUMNS)]
@@ -193,7 +193,7 @@ def test_costs_are_of_one_network() -> None:
 def test_references_come_from_the_prevalences_of_the_cards() -> None:
     results = make_results(MODELS[:2], patients=15)
     table = tables.reference_table(results).set_index("reference")
-    frame = predictions.test_predictions(results)
+    frame = predictions.predictions_on_test_set(results)
     studies = predictions.studies_of(frame, MODELS[0])
     losses = []
     for labels in studies.labels:
@@ -213,7 +213,7 @@ def test_references_come_from_the_prevalences_of_the_cards() -> None:
 def test_levels_are_scored_one_by_one() -> None:
     results = make_results(MODELS[2:3])
     table = tables.levels_table(results).set_index("level")
-    frame = predictions.test_predictions(results)
+    frame = predictions.predictions_on_test_set(results)
     assert table.index.tolist() == list(LEVEL_NAMES)
     for level, row in table.iterrows():
         mine = frame[frame["level"] == level]
@@ -226,7 +226,7 @@ def test_levels_are_scored_one_by_one() -> None:
 
 def test_confusion_agrees_with_scikit_learn() -> None:
     results = make_results(MODELS, folds=2)
-    frame = predictions.test_predictions(results)
+    frame = predictions.predictions_on_test_set(results)
     for _, row in tables.confusion_table(results).iterrows():
         rows = predictions.rows_of(frame, row["model"], row["of"])
         decided = rows.probabilities >= row["threshold"]
