@@ -6,9 +6,11 @@ zyx. Distances are in mm from the middle of the first voxel of the turned volume
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from nibabel.orientations import io_orientation
 
 from csfd_core.dicom.geometry import VolumeGeometry
 
@@ -30,15 +32,11 @@ class Axes:
         Args:
             affine_lps: Maps (slice, row, column, 1) to LPS mm, shape (4, 4).
         """
-        directions = affine_lps[:3, :3] / np.linalg.norm(affine_lps[:3, :3], axis=0)
-        wanted = np.stack([-directions[2], directions[1], directions[0]])
-        best, found = -1.0, (0, 1, 2)
-        for order in _ORDERS:
-            along = sum(abs(float(wanted[i, axis])) for i, axis in enumerate(order))
-            if along > best + 1e-9:
-                best, found = along, order
-        flipped = [bool(wanted[i, axis] < 0) for i, axis in enumerate(found)]
-        return cls(found, (flipped[0], flipped[1], flipped[2]))
+        turned = _TO_FEET_BACK_LEFT @ affine_lps
+        orientation = io_orientation(turned)  # type: ignore[no-untyped-call]  # no types
+        axes = [int(axis) for axis in np.argsort(orientation[:, 0])]
+        flipped = [bool(orientation[axis, 1] < 0) for axis in axes]
+        return cls((axes[0], axes[1], axes[2]), (flipped[0], flipped[1], flipped[2]))
 
     def turn(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """Return a view (slice, row, column) as (feet, back, left)."""
@@ -61,7 +59,10 @@ class Axes:
         return any(self.flipped)
 
 
-_ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+# From LPS: z rises to the head, y to the back, x to the left.
+_TO_FEET_BACK_LEFT: Final = np.array(
+    [[0, 0, -1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

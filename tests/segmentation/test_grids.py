@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from csfd_core.dicom.geometry import VolumeGeometry
 from csfd_core.dicom.grids import Axes, resample, resampling_weights
@@ -30,6 +31,32 @@ def geometry(affine: np.ndarray, shape: tuple[int, int, int]) -> VolumeGeometry:
         z_extent_mm=float((shape[0] - 1) * spacing[0]),
         z_descending=True,
     )
+
+
+def exhaustive_axes(affine: np.ndarray) -> Axes:
+    """Of all ways to turn, the one whose axes run most along feet, back and left."""
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    wanted = np.stack([-directions[2], directions[1], directions[0]])
+    best = max(
+        permutations(range(3)),
+        key=lambda order: sum(abs(wanted[i, axis]) for i, axis in enumerate(order)),
+    )
+    flipped = tuple(bool(wanted[i, axis] < 0) for i, axis in enumerate(best))
+    return Axes(best, flipped)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_tilted_scan_turns_as_it_would_without_the_tilt(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    signed = np.eye(3)[rng.permutation(3)] * rng.choice([-1, 1], 3)
+    direction = rng.normal(size=3)
+    tilt = np.deg2rad(rng.uniform(0, 35)) * direction / np.linalg.norm(direction)
+    affine = np.eye(4)
+    spacing = np.diag(rng.uniform(0.3, 3, 3))
+    affine[:3, :3] = Rotation.from_rotvec(tilt).as_matrix() @ signed @ spacing
+    untilted = np.eye(4)
+    untilted[:3, :3] = signed @ spacing
+    assert Axes.of(affine) == exhaustive_axes(affine) == Axes.of(untilted)
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))
