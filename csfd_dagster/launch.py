@@ -34,7 +34,7 @@ from csfd_dagster.supervisor import dagster_services, private_folder, supervise
 
 
 def run(profile: str, resources: Mapping[str, Any] | None = None) -> int:
-    """Materialize the graph: what is new or has changed, phase by phase.
+    """Materialize the graph: what is new or has changed, and what follows from it.
 
     Args:
         profile: Sizes of the models.

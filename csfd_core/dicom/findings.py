@@ -2,8 +2,7 @@
 
 A study that cannot be trusted is data, not a failure: it carries findings. Each kind of
 finding has a code, a severity and a remedy here, once; the sentence that says what was
-seen in a certain study is written where it is seen (``checks``, ``alignment``). Codes
-are
+seen in a certain study is written where it is seen (``checks``, ``nifti``). Codes are
 stable: they are stored and counted.
 """
 
