@@ -144,6 +144,17 @@ def events_of(home: Path, run_id: str) -> dict[str, Any]:
     return found
 
 
+def test_one_run_of_a_pool_goes_on_at_a_time_and_a_killed_one_holds_nothing(
+    home: Path,
+) -> None:
+    """A slot that a step has taken stays taken when its process is killed."""
+    with dg.DagsterInstance.get() as instance:
+        pools = instance.get_concurrency_config().pool_config
+    assert pools.default_pool_limit == 1
+    assert pools.pool_granularity is not None
+    assert pools.pool_granularity.value == "run"
+
+
 def test_project_uses_it_where_dagster_keeps_its_history(home: Path) -> None:
     with dg.DagsterInstance.get() as instance:
         assert isinstance(instance.event_log_storage, BatchedEventLogStorage)
