@@ -20,6 +20,7 @@ NAMES = (
     "memory",
     "increment",
     "orchestration",
+    "conditions",
     "phantom",
     "features",
 )
