@@ -39,11 +39,19 @@ _WAITING_TYPES: Final = {
 }
 
 
+_STAMP_OF_PARTITIONS: Final = sa.text(
+    "SELECT count(*), sum(id), (SELECT partition FROM dynamic_partitions "
+    "WHERE partitions_def_name = :name ORDER BY id DESC LIMIT 1) "
+    "FROM dynamic_partitions WHERE partitions_def_name = :name"
+)
+
+
 class BatchedEventLogStorage(SqliteEventLogStorage):
     """Stores the events of a batch in one transaction per database, not one each."""
 
     def __init__(self, base_dir: str) -> None:
         """Open or make the databases in ``base_dir``."""
+        self._partitions: dict[str, tuple[tuple[Any, ...], Sequence[str]]] = {}
         self._tables_seen: set[str] = set()
         self._engines: dict[str, sa.Engine] = {}
         self._waiting: list[dg.EventLogEntry] = []
@@ -103,6 +111,24 @@ class BatchedEventLogStorage(SqliteEventLogStorage):
                 self._initialized_dbs.add(shard)
             with engine.begin() as connection:
                 yield connection
+
+    def get_dynamic_partitions(self, partitions_def_name: str) -> Sequence[str]:
+        """Return the partitions; all of them are read only when they have changed.
+
+        A round of conditions asks for them hundreds of times. What is compared is how
+        many there are, the sum of their numbers and the last one, as SQLite may give
+        the number of a partition that was deleted to the next one.
+        """
+        self._check_partitions_table()
+        with self.index_connection() as connection:
+            stamp = connection.execute(
+                _STAMP_OF_PARTITIONS, {"name": partitions_def_name}
+            ).one()
+        known = self._partitions.get(partitions_def_name)
+        if known is None or known[0] != tuple(stamp):
+            keys = super().get_dynamic_partitions(partitions_def_name)
+            known = self._partitions[partitions_def_name] = (tuple(stamp), keys)
+        return list(known[1])
 
     def has_table(self, table_name: str) -> bool:
         """Return whether the index has a table; one that is there stays there.

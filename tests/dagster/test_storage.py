@@ -320,3 +320,39 @@ def test_batch_that_fails_is_stored_one_by_one_and_once(
         assets = {row: count for row, count in counts.items() if row[2] is not None}
         assert len(assets) >= 4 * len(UIDS)
         assert set(assets.values()) == {1}
+
+
+def test_partitions_are_read_anew_whenever_they_have_changed(tmp_path: Path) -> None:
+    """Also by another process, and where one takes the number of a deleted one."""
+    first, second = (BatchedEventLogStorage(str(tmp_path)) for _ in range(2))
+    try:
+        first.add_dynamic_partitions("studies", ["a", "b", "c"])
+        assert second.get_dynamic_partitions("studies") == ["a", "b", "c"]
+        first.delete_dynamic_partition("studies", "c")
+        first.add_dynamic_partitions("studies", ["d"])
+        assert second.get_dynamic_partitions("studies") == ["a", "b", "d"]
+        first.delete_dynamic_partition("studies", "a")
+        assert second.get_dynamic_partitions("studies") == ["b", "d"]
+        assert second.get_dynamic_partitions("others") == []
+    finally:
+        first.dispose()
+        second.dispose()
+
+
+def test_unchanged_partitions_are_read_once(tmp_path: Path) -> None:
+    storage = BatchedEventLogStorage(str(tmp_path))
+    try:
+        storage.add_dynamic_partitions("studies", [str(n) for n in range(500)])
+        read: list[int] = []
+
+        def note(cursor: Any, *_: Any) -> None:
+            read.append(1)
+
+        assert len(storage.get_dynamic_partitions("studies")) == 500
+        engine = next(iter(storage._engines.values()))
+        sa.event.listen(engine, "after_cursor_execute", lambda *a: note(*a))
+        for _ in range(3):
+            assert len(storage.get_dynamic_partitions("studies")) == 500
+        assert len(read) == 3  # the stamps alone
+    finally:
+        storage.dispose()
