@@ -6,7 +6,6 @@ and the figures of the table.
 """
 
 import os
-import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -19,11 +18,11 @@ from benchmarks.studies import tasks_of, tiny_volume, write_copy
 from csfd_core.ingest.convert import convert_study, run_studies
 from csfd_core.ingest.studies_table import write_studies_table
 from csfd_core.runtime.executors import InlineExecutor
-from csfd_core.settings import PROJECT_ROOT
 from csfd_core.store.locations import Location
 from csfd_core.store.source import Source, Sources
 from csfd_core.store.stores import Stores
 from csfd_dagster.definitions import build_defs
+from csfd_dagster.instance.files import lay_instance
 from csfd_dagster.partitions import partition_ranges, range_tags, studies
 from csfd_dagster.resources.stores import (
     ExecutorResource,
@@ -69,8 +68,7 @@ def run() -> Result:
         source, home = Path(name) / "source", Path(name) / "home"
         volume = tiny_volume()
         uids = [write_copy(source, volume, number) for number in range(STUDIES)]
-        home.mkdir()
-        shutil.copy(PROJECT_ROOT / "dagster.yaml", home)
+        lay_instance(home)
         with mock.patch.dict(os.environ, {"DAGSTER_HOME": str(home)}):
             runs: list[int] = []
             plain, store = Path(name) / "plain", Path(name) / "store"

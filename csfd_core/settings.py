@@ -1,53 +1,366 @@
-"""Settings of one deployment, from environment variables, read on use.
+"""Every setting of csfd: one environment variable each, read on use.
 
-Nothing is read when this module is imported.
+Nothing is read when this module is imported; nothing else reads ``CSFD_*``. What a
+command or a resource was given by name comes first, then the environment, then the
+default. ``python -m csfd_core.settings`` prints the tables of the documentation.
 """
 
-import hashlib
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Any, Final, Literal, Self
 
-PROJECT_ROOT: Final = Path(__file__).resolve().parent.parent
-_DATA: Final = PROJECT_ROOT / "data"
+from pydantic import AfterValidator, Field, ValidationError, WithJsonSchema
+from pydantic.config import JsonDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from csfd_core.cron import is_cron
+from csfd_core.errors import SettingsError
+from csfd_core.vocabulary import FOLD_COUNT, JPEG_QUALITY, Profile
+
+_PREFIX: Final = "CSFD_"
+_NUMBERS: Final = {"integer": "a whole number", "number": "a number"}
+_OF_PROFILE: Final[JsonDict] = {"shown": "the profile's"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """Where data come from and go to; each a folder or an ``s3://`` URL."""
+def _absolute(place: str) -> str:
+    return place if "://" in place else str(Path(place).expanduser().absolute())
 
-    source: str  # CSFD_SOURCE: studies in the RSNA layout
-    inbox: str  # CSFD_INBOX: newly read studies, in the same layout
-    store: str  # CSFD_STORE: everything that csfd writes
-    dagster_home: str  # DAGSTER_HOME: Dagster's own state
-    mlflow_tracking_uri: str  # MLFLOW_TRACKING_URI: sqlite:///file or a server's URL
-    files_port: int  # CSFD_FILES_PORT: where `csfd ui` serves reports and pictures
+
+def _require_cron(text: str) -> str:
+    if not is_cron(text):
+        raise ValueError(text)
+    return text
+
+
+def _below_home(path: str) -> Callable[[dict[str, Any]], str]:
+    return lambda values: str(values["home"] / path)
+
+
+Place = Annotated[
+    str,
+    AfterValidator(_absolute),
+    WithJsonSchema({"allowed": "a folder or an s3:// URL"}),
+]
+Folder = Annotated[
+    Path,
+    AfterValidator(lambda path: path.expanduser().absolute()),
+    WithJsonSchema({"allowed": "a folder"}),
+]
+Cron = Annotated[
+    str,
+    AfterValidator(_require_cron),
+    WithJsonSchema({"allowed": "a cron string like '0 2 * * *'"}),
+]
+Count = Annotated[int, Field(ge=1)]
+Margin = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Environment(BaseSettings):
+    """What all groups of settings have in common: how they are read."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX,
+        env_ignore_empty=True,
+        populate_by_name=True,
+        validate_default=True,
+        extra="ignore",
+        frozen=True,
+    )
 
     @classmethod
-    def from_environment(
-        cls, environment: Mapping[str, str] | None = None
-    ) -> "Settings":
-        """Read the settings; each has a default below the project's folder."""
-        values = os.environ if environment is None else environment
-        return cls(
-            source=values.get("CSFD_SOURCE") or str(_DATA / "source"),
-            inbox=values.get("CSFD_INBOX") or str(_DATA / "inbox"),
-            store=values.get("CSFD_STORE") or str(_DATA / "store"),
-            dagster_home=values.get("DAGSTER_HOME") or str(PROJECT_ROOT / ".dagster"),
-            mlflow_tracking_uri=values.get("MLFLOW_TRACKING_URI")
-            or f"sqlite:///{_DATA / 'mlflow.db'}",
-            files_port=int(values.get("CSFD_FILES_PORT") or 3001),
-        )
+    def read(cls, **given: object) -> Self:
+        """Read the settings of this group.
+
+        Args:
+            given: Values that come before those of the environment; ``None``: not
+                given.
+
+        Raises:
+            SettingsError: If one of them cannot be used.
+        """
+        try:
+            return cls(**{name: v for name, v in given.items() if v is not None})
+        except ValidationError as error:
+            raise SettingsError(_tell(cls, error)) from None
+
+    def export(self, *names: str) -> None:
+        """Set the variables of what is not left to its default, and of ``names``.
+
+        For this process and those that it starts.
+        """
+        for name in self.model_fields_set | set(names):
+            os.environ[variable_of(type(self), name)] = str(getattr(self, name))
 
 
-def lock_file() -> Path:
-    """Return where the versions of everything that csfd uses are pinned."""
-    return PROJECT_ROOT / "requirements.lock"
+class Settings(Environment):
+    """Where data come from and go to, and who does the work."""
+
+    home: Folder = Field(
+        default_factory=Path.cwd,
+        description="Folder that all other places are in by default.",
+        json_schema_extra={"shown": "the current folder"},
+    )
+    source: Place = Field(
+        default_factory=_below_home("data/source"),
+        description="Studies in the RSNA layout.",
+    )
+    inbox: Place = Field(
+        default_factory=_below_home("data/inbox"),
+        description="Studies that arrive later, in the same layout.",
+    )
+    store: Place = Field(
+        default_factory=_below_home("data/store"),
+        description="Everything that csfd writes.",
+    )
+    profile: Profile = Field(
+        default="demo",
+        description="Sizes of models and crops: for two processors, or for a GPU. "
+        "Recorded in the store; another one is refused.",
+        json_schema_extra={"shown": "the store's, else `demo`"},
+    )
+    workers: int = Field(
+        default=0,
+        ge=0,
+        description="Processes for the work on many studies; 0: one per processor.",
+    )
+    dask: str | None = Field(
+        default=None,
+        description="Dask scheduler whose workers do that work instead.",
+        pattern=r"^[a-z]+://[^/\s]+$",
+        json_schema_extra={"shown": "none", "allowed": "tcp://host:port"},
+    )
+    jpeg_quality: int = Field(
+        default=JPEG_QUALITY,
+        ge=1,
+        le=100,
+        description="Of the slices in the store.",
+    )
+    mlflow_tracking_uri: str = Field(
+        default_factory=lambda values: f"sqlite:///{values['home']}/data/mlflow.db",
+        validation_alias="MLFLOW_TRACKING_URI",
+        description="What the runs have recorded.",
+        json_schema_extra={
+            "shown": "`sqlite:///data/mlflow.db`",
+            "allowed": "sqlite:///file or a server's URL",
+        },
+    )
+    dagster_home: Folder = Field(
+        default_factory=lambda values: values["home"],
+        validation_alias="DAGSTER_HOME",
+        description="Folder of Dagster's own state and of its `dagster.yaml`, which is "
+        "put there if it is missing.",
+        json_schema_extra={"shown": "`CSFD_HOME`"},
+    )
+    files_port: int = Field(
+        default=3001,
+        ge=1,
+        le=65535,
+        description="Port on this machine where `csfd ui` serves the store's reports "
+        "and pictures.",
+    )
 
 
-def lock_digest() -> str | None:
-    """Return the SHA-256 of the lock file; ``None`` where csfd runs without one."""
-    lock = lock_file()
-    return hashlib.sha256(lock.read_bytes()).hexdigest() if lock.exists() else None
+class ScheduleSettings(Environment):
+    """What happens by itself, and when."""
+
+    retrain_cron: Cron = Field(
+        default="0 2 * * *",  # when nobody reads studies, and before the drift watch
+        description="When the retraining looks for new labels.",
+    )
+    retrain_studies: Count = Field(
+        default=20,  # two to four weeks of a department
+        description="Newly labelled or corrected studies that start a training.",
+    )
+    drift_cron: Cron = Field(
+        default="0 3 * * 1",  # an hour after the retraining looks
+        description="When the data are looked at for drift.",
+    )
+    audit_cron: Cron = Field(
+        default="0 4 * * 0", description="When everything in the store is looked at."
+    )
+
+
+class SegmentationSettings(Environment):
+    """How the segmentation is trained."""
+
+    model_config = SettingsConfigDict(env_prefix=f"{_PREFIX}SEGMENTATION_")
+
+    seed: int = Field(default=0, ge=0, description="Same seed, same model.")
+    folds: int = Field(
+        default=1,
+        ge=1,
+        le=FOLD_COUNT,
+        description="Of how many folds a model is trained.",
+    )
+    epochs: Count | None = Field(
+        default=None, description="Epochs at most.", json_schema_extra=_OF_PROFILE
+    )
+    steps_per_epoch: Count | None = Field(
+        default=None, description="Steps of an epoch.", json_schema_extra=_OF_PROFILE
+    )
+    patience: Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="Epochs without a better validation Dice before a training stops; "
+        "0: never.",
+        json_schema_extra=_OF_PROFILE,
+    )
+    initial: Literal["builtin", "none"] | None = Field(
+        default=None,
+        description="Weights to start from.",
+        json_schema_extra=_OF_PROFILE,
+    )
+
+
+class ClassificationSettings(Environment):
+    """How the classifiers are trained."""
+
+    model_config = SettingsConfigDict(env_prefix=f"{_PREFIX}CLASSIFICATION_")
+
+    weights: str | None = Field(
+        default=None,
+        validation_alias=f"{_PREFIX}WEIGHTS",
+        description="What backbones start from.",
+        json_schema_extra={
+            **_OF_PROFILE,
+            "allowed": "none, imagenet or a file of Keras weights without top layers",
+        },
+    )
+    folds: int = Field(
+        default=1,
+        ge=1,
+        le=FOLD_COUNT,
+        validation_alias=f"{_PREFIX}FOLDS",
+        description="Of how many folds classifiers are trained: 1 is quick, "
+        f"{FOLD_COUNT} is cross-validation.",
+    )
+    seed: int = Field(default=0, ge=0, description="Same seed, same model.")
+    epochs: Count | None = Field(
+        default=None, description="Epochs.", json_schema_extra=_OF_PROFILE
+    )
+    steps_per_epoch: Count | None = Field(
+        default=None,
+        description="Steps of an epoch of the basic CNN.",
+        json_schema_extra=_OF_PROFILE,
+    )
+
+
+class PromotionSettings(Environment):
+    """What a challenger must reach to become champion."""
+
+    model_config = SettingsConfigDict(env_prefix=f"{_PREFIX}PROMOTION_")
+
+    least_subjects: int = Field(
+        default=10,  # an interval of fewer means nothing
+        ge=2,
+        description="Fewest patients of the locked test set that can decide.",
+    )
+    loss_margin: float = Field(
+        default=0.0,
+        allow_inf_nan=False,
+        description="Upper end of the 95 % interval of challenger minus champion must "
+        "lie below it, competition log loss in nats; 0: better by more than chance.",
+    )
+    sensitivity_margin: Margin = Field(
+        default=0.05, description="Sensitivity that may be lost at the operating point."
+    )
+    calibration_margin: Margin = Field(
+        default=0.02, description="By which the calibration error may grow."
+    )
+    latency_factor: float = Field(
+        default=3.0,
+        ge=1,
+        allow_inf_nan=False,
+        description="Times the champion's milliseconds per study.",
+    )
+    unhurried_ms: Margin = Field(
+        default=2000.0,
+        description="Per study; no challenger below this is too slow.",
+    )
+
+
+class DiagnosticSettings(Environment):
+    """What helps to find a fault."""
+
+    debug: bool = Field(
+        default=False,
+        description="Show where an unexpected failure happened.",
+    )
+
+
+GROUPS: Final[tuple[type[Environment], ...]] = (
+    Settings,
+    ScheduleSettings,
+    ClassificationSettings,
+    SegmentationSettings,
+    PromotionSettings,
+    DiagnosticSettings,
+)
+
+
+def variable_of(group: type[Environment], name: str) -> str:
+    """Return the environment variable of a field."""
+    alias = group.model_fields[name].validation_alias
+    return str(alias or f"{group.model_config['env_prefix']}{name}".upper())
+
+
+def allowed_values(group: type[Environment], name: str) -> str:
+    """Say what a setting may be."""
+    schema = group.model_json_schema(by_alias=False)["properties"][name]
+    if "allowed" in schema:
+        return str(schema["allowed"])
+    schema = schema.get("anyOf", [schema])[0]  # the other one is null
+    if "enum" in schema:
+        return " or ".join(schema["enum"])
+    if schema["type"] not in _NUMBERS:
+        return "1 or 0" if schema["type"] == "boolean" else "text"
+    words = _NUMBERS[schema["type"]]
+    if "maximum" in schema:
+        return f"{words} from {schema['minimum']} to {schema['maximum']}"
+    if "minimum" in schema:
+        return f"{words} of at least {schema['minimum']:g}"
+    return words
+
+
+def markdown_table(groups: Iterable[type[Environment]]) -> str:
+    """Return the settings of some groups as the documentation shows them."""
+    lines = ["| variable | default | may be | what it is |", "|---|---|---|---|"]
+    for group in groups:
+        for name, field in group.model_fields.items():
+            cells = (
+                f"`{variable_of(group, name)}`",
+                _shown_default(field),
+                allowed_values(group, name),
+                str(field.description),
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _shown_default(field: FieldInfo) -> str:
+    extra = field.json_schema_extra
+    if isinstance(extra, Mapping) and "shown" in extra:
+        return str(extra["shown"])
+    # Below the current folder, whichever that is.
+    value = field.get_default(
+        call_default_factory=True, validated_data={"home": Path()}
+    )
+    return f"`{int(value) if isinstance(value, bool) else value}`"
+
+
+def _tell(group: type[Environment], error: ValidationError) -> str:
+    """Say which setting is wrong first, what it was, and what it may be."""
+    first = error.errors()[0]
+    names = {variable_of(group, name): name for name in group.model_fields}
+    place = str(first["loc"][0])
+    name = names.get(place, place)
+    return (
+        f"{variable_of(group, name)} must be {allowed_values(group, name)}. Received: "
+        f"{first['input']}."
+    )
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{markdown_table(GROUPS)}\n")

@@ -1,14 +1,14 @@
 """Words and constants of the field, each defined once.
 
 Holds the vertebra levels, their colours, the names of label columns, the number of
-folds, the bone window and the rule for study identifiers. No file access, no heavy
-imports.
+folds, the profiles, the window and quality of stored slices, and the rule for study
+identifiers. No file access, no heavy imports.
 """
 
 import re
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, Literal
 
 from csfd_core.errors import IdentifierError
 
@@ -28,6 +28,7 @@ class VertebraLevel(IntEnum):
 LEVELS: Final = tuple(VertebraLevel)
 LEVEL_NAMES: Final = tuple(level.name for level in LEVELS)
 OVERALL: Final = "patient_overall"
+Profile = Literal["demo", "full"]  # sizes of models and crops: two processors, a GPU
 FOLD_COUNT: Final = 5  # of the patients outside of the locked test set
 LABEL_COLUMNS: Final = (OVERALL, *LEVEL_NAMES)
 
@@ -69,6 +70,7 @@ class Window:
 
 
 BONE_WINDOW: Final = Window(center_hu=400.0, width_hu=1800.0)
+JPEG_QUALITY: Final = 96  # 95 falls below 42 dB inside bone on the noisiest kernels
 
 # DICOM PS3.5 section 9.1: digits and dots, at most 64 characters, no empty component,
 # no leading zero in a component.

@@ -71,20 +71,17 @@ class Settled:
     failed_studies: dict[str, str] = field(default_factory=dict)
 
 
-def open_project(
-    profile: str | None = None, resources: Mapping[str, Any] | None = None
-) -> Project:
+def open_project(resources: Mapping[str, Any] | None = None) -> Project:
     """Build the definitions and what a run of everything asks of them.
 
     Args:
-        profile: Sizes of the models, where ``resources`` do not say otherwise.
         resources: Used in place of those that read the environment.
     """
     used = {
         "source": SourceResource(),
         "store": StoreResource(),
-        "segmentation": SegmentationResource(profile=profile or "demo"),
-        "classification": ClassificationResource(profile=profile or "demo"),
+        "segmentation": SegmentationResource(),
+        "classification": ClassificationResource(),
         "mlflow": MlflowResource(),
         **(resources or {}),
     }
@@ -146,7 +143,7 @@ def due_roots(project: Project) -> list[str]:
     roots: list[str] = []
     if stores.metadata.read_studies_inputs() is None:
         return roots
-    fits = reported_fits(stores, segmentation.settings(), segmentation.folds)
+    fits = reported_fits(stores, segmentation.settings(), segmentation.trained_folds())
     if not all(model_is_current(stores, fit) for fit in fits):
         roots.append("segmentation_model")
     if not manifest_is_current(stores, project.classification.crops().to_note()):

@@ -88,7 +88,7 @@ def _report_path(report: Location) -> str:
 
 
 def _url(path: str) -> str:
-    return file_url(Settings.from_environment().files_port, path)
+    return file_url(Settings.read().files_port, path)
 
 
 def _plain(value: object) -> str | int | float | bool:

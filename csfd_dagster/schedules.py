@@ -5,15 +5,13 @@ of the assets. Times are read when the definitions are built, never when this mo
 imported.
 """
 
-import os
 from typing import Final
 
 import dagster as dg
-from dagster._utils.schedules import is_valid_cron_string
 
-from csfd_core.errors import SettingsError
 from csfd_core.registry.new_labels import Arrivals, count_arrivals
 from csfd_core.reports.drift.report import Arrived, studies_since_report
+from csfd_core.settings import ScheduleSettings, variable_of
 from csfd_core.text import count
 from csfd_dagster.jobs import TRAINED, audit, drift, retraining
 from csfd_dagster.resources.stores import SourceResource, StoreResource
@@ -22,14 +20,6 @@ from csfd_dagster.runs import run_that_makes
 RETRAINING: Final = "nightly_retraining"
 DRIFT_WATCH: Final = "drift_watch"
 AUDIT: Final = "weekly_audit"
-DEFAULT_CRON: Final = "0 2 * * *"  # when nobody reads studies
-DEFAULT_DRIFT_CRON: Final = "0 3 * * 1"  # Mondays, an hour after the retraining looks
-DEFAULT_AUDIT_CRON: Final = "0 4 * * 0"  # Sundays
-DEFAULT_STUDIES: Final = 20  # two to four weeks of a department
-_CRON: Final = "CSFD_RETRAIN_CRON"
-_DRIFT_CRON: Final = "CSFD_DRIFT_CRON"
-_AUDIT_CRON: Final = "CSFD_AUDIT_CRON"
-RETRAIN_STUDIES: Final = "CSFD_RETRAIN_STUDIES"
 
 
 def build_schedules() -> list[dg.ScheduleDefinition]:
@@ -38,19 +28,20 @@ def build_schedules() -> list[dg.ScheduleDefinition]:
     All run from the start: where there is nothing to do they do nothing but say so.
 
     Raises:
-        SettingsError: If a time is no cron string.
+        SettingsError: If one of them cannot be used.
     """
-    return [_retraining(), _drift_watch(), _weekly_audit()]
+    settings = ScheduleSettings.read()
+    return [_retraining(settings), _drift_watch(settings), _weekly_audit(settings)]
 
 
-def _retraining() -> dg.ScheduleDefinition:
+def _retraining(settings: ScheduleSettings) -> dg.ScheduleDefinition:
     @dg.schedule(
         name=RETRAINING,
         job=retraining,
-        cron_schedule=read_cron(_CRON, DEFAULT_CRON),
+        cron_schedule=settings.retrain_cron,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Begins a training once enough studies were newly labelled or "
-        f"corrected ({RETRAIN_STUDIES}, {DEFAULT_STUDIES} by default). Classifiers, "
+        f"corrected ({variable_of(ScheduleSettings, 'retrain_studies')}). Classifiers, "
         "comparison and champion follow.",
     )
     def nightly_retraining(
@@ -63,7 +54,7 @@ def _retraining() -> dg.ScheduleDefinition:
                 f"Run {running.run_id[:8]} trains already; retraining waits for the "
                 "next tick."
             )
-        wanted = wanted_studies()
+        wanted = ScheduleSettings.read().retrain_studies
         arrivals = count_arrivals(store.open(), source.open())
         if arrivals.count < wanted:
             return dg.SkipReason(f"{_told(arrivals)} {wanted} are needed.")
@@ -80,11 +71,11 @@ def _retraining() -> dg.ScheduleDefinition:
     return nightly_retraining
 
 
-def _drift_watch() -> dg.ScheduleDefinition:
+def _drift_watch(settings: ScheduleSettings) -> dg.ScheduleDefinition:
     @dg.schedule(
         name=DRIFT_WATCH,
         job=drift,
-        cron_schedule=read_cron(_DRIFT_CRON, DEFAULT_DRIFT_CRON),
+        cron_schedule=settings.drift_cron,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Compares studies that have come since the last report with those "
         "that the serving model was trained on, and warns where they differ.",
@@ -114,43 +105,14 @@ def _drift_watch() -> dg.ScheduleDefinition:
     return drift_watch
 
 
-def _weekly_audit() -> dg.ScheduleDefinition:
+def _weekly_audit(settings: ScheduleSettings) -> dg.ScheduleDefinition:
     return dg.ScheduleDefinition(
         name=AUDIT,
         job=audit,
-        cron_schedule=read_cron(_AUDIT_CRON, DEFAULT_AUDIT_CRON),
+        cron_schedule=settings.audit_cron,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Looks at everything that the store holds.",
     )
-
-
-def read_cron(variable: str, default: str) -> str:
-    """Return the time that a variable of the environment gives.
-
-    Raises:
-        SettingsError: If it is no cron string.
-    """
-    cron = os.environ.get(variable) or default
-    if not is_valid_cron_string(cron):
-        raise SettingsError(
-            f"{variable} must be a cron string like {default!r}. Received: {cron!r}."
-        )
-    return cron
-
-
-def wanted_studies() -> int:
-    """Return how many newly labelled or corrected studies are worth a training.
-
-    Raises:
-        SettingsError: If the setting is no number of at least 1.
-    """
-    text = os.environ.get(RETRAIN_STUDIES) or str(DEFAULT_STUDIES)
-    if not text.isdecimal() or int(text) < 1:
-        raise SettingsError(
-            f"{RETRAIN_STUDIES} must be a whole number of at least 1. Received: "
-            f"{text!r}."
-        )
-    return int(text)
 
 
 def _told(arrivals: Arrivals) -> str:

@@ -26,7 +26,7 @@ from dagster._core.storage.sqlite_storage import (
 )
 from dagster._serdes import ConfigurableClassData
 
-from csfd_core.settings import PROJECT_ROOT
+from csfd_core.settings import Settings
 
 # Dagster hands over events in batches only where this is set in the environment.
 _BATCH_VARIABLE: Final = "DAGSTER_EVENT_BATCH_SIZE"
@@ -187,7 +187,7 @@ class BatchedSqliteStorage(DagsterSqliteStorage):
 
     @classmethod
     def config_type(cls) -> UserConfigSchema:
-        """Nothing needs to be set: the place is ``DAGSTER_HOME`` or the project."""
+        """Nothing needs to be set: the place is ``DAGSTER_HOME``."""
         return {}
 
     @classmethod
@@ -199,8 +199,7 @@ class BatchedSqliteStorage(DagsterSqliteStorage):
         The variable also reaches the processes that Dagster starts from this one.
         """
         os.environ.setdefault(_BATCH_VARIABLE, str(_EVENTS_PER_BATCH))
-        base_dir = os.environ.get("DAGSTER_HOME") or str(PROJECT_ROOT)
-        return cls.from_local(base_dir, inst_data)
+        return cls.from_local(str(Settings.read().dagster_home), inst_data)
 
 
 def _may_wait(event: dg.EventLogEntry) -> bool:

@@ -26,13 +26,13 @@ def run_probe(statement: str) -> subprocess.CompletedProcess[str]:
     "statement",
     [
         "import csfd_dagster.definitions",
-        "import csfd_dagster.launch",
+        "import csfd_dagster.commands",
         "import csfd_dagster.storage",
         "import csfd_core.cli.main\n"
         "from typer.testing import CliRunner\n"
         "assert CliRunner().invoke(csfd_core.cli.main.app, ['--help']).exit_code == 0",
     ],
-    ids=["definitions", "launch", "storage", "help"],
+    ids=["definitions", "commands", "storage", "help"],
 )
 def test_nothing_heavy_is_imported(statement: str) -> None:
     result = run_probe(statement)
@@ -47,6 +47,7 @@ def test_probe_finds_a_planted_import() -> None:
 def test_help_does_not_import_dagster_or_pandas() -> None:
     code = (
         "import sys, csfd_core.cli.main\n"
+        "assert 'csfd_dagster.commands' in sys.modules\n"
         "sys.exit(bool({'dagster', 'pandas'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

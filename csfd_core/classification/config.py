@@ -4,11 +4,11 @@ No heavy imports, no file access.
 """
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from csfd_core.errors import SettingsError
+from csfd_core.vocabulary import Profile
 
-Profile = Literal["demo", "full"]
 NONE: Final = "none"  # random weights
 IMAGENET: Final = "imagenet"  # downloaded by Keras
 

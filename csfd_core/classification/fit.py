@@ -38,7 +38,7 @@ from csfd_core.errors import StoreError
 from csfd_core.learning.checkpoint import checkpoint_folder
 from csfd_core.learning.loop import OnEpoch, Trained
 from csfd_core.learning.splits import Split, is_in_split
-from csfd_core.settings import lock_digest
+from csfd_core.runtime.versions import lock_digest
 from csfd_core.store import paths
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL

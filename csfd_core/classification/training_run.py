@@ -28,7 +28,7 @@ from csfd_core.evaluation.metrics import auroc, log_loss
 from csfd_core.learning.loop import EpochRow
 from csfd_core.learning.outcomes import TrainingOutcome
 from csfd_core.learning.splits import Split
-from csfd_core.settings import lock_file
+from csfd_core.runtime.versions import LOCK_FILE, lock_text
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import OVERALL
 
@@ -69,9 +69,7 @@ def run_classifier(
     scores = scores_of(result)
     run.log_metrics({k: v for k, v in scores.items() if math.isfinite(v)})
     model, example = open_trained(stores, name, fold).keras_model()
-    files = {CARD: result.card.to_json()}
-    if (lock := lock_file()).exists():
-        files["requirements.lock"] = lock.read_bytes()
+    files = {CARD: result.card.to_json(), LOCK_FILE: lock_text().encode()}
     run.log_model(name, model, example, files)
     return ClassifierRun(result=result, outcome=TrainingOutcome.TRAINED, scores=scores)
 

@@ -96,7 +96,7 @@ def _open() -> "ChampionRegistry":
     from csfd_core.store.locations import Location
     from csfd_core.store.stores import Stores
 
-    settings = Settings.from_environment()
+    settings = Settings.read()
     stores = Stores(Location(settings.store))
     return ChampionRegistry(stores, settings.mlflow_tracking_uri)
 

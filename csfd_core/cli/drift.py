@@ -61,7 +61,7 @@ def drift(
     from csfd_core.store.locations import Location
     from csfd_core.store.stores import Stores
 
-    settings = Settings.from_environment()
+    settings = Settings.read()
     stores = Stores(Location(store or settings.store))
     waiting = _not_ingested(stores, source, settings.source, settings.inbox)
     found = observe_drift(stores, settings.mlflow_tracking_uri)

@@ -119,7 +119,7 @@ def withdraw(
 
     if not reason.strip():
         raise SettingsError("A withdrawal needs a reason. Say it with --reason.")
-    settings = Settings.from_environment()
+    settings = Settings.read()
     stores, recorded = _open()
     sources = Sources([Source(settings.source), Source(settings.inbox)])
     found = foresee(stores, sources, uid, recorded)
@@ -172,7 +172,7 @@ def _open() -> "tuple[Stores, RecordedRuns]":
     from csfd_core.store.locations import Location
     from csfd_core.store.stores import Stores
 
-    settings = Settings.from_environment()
+    settings = Settings.read()
     stores = Stores(Location(settings.store))
     return stores, RecordedRuns(stores, settings.mlflow_tracking_uri)
 

@@ -1,16 +1,19 @@
 """The ``csfd`` command.
 
 Each command parses its arguments, calls the core and prints what came of it. What a
-command needs is imported when it runs, so that ``csfd --help`` answers at once.
+command needs is imported when it runs, so that ``csfd --help`` answers at once. Other
+packages add commands through the entry point ``csfd.commands``, as ``csfd_dagster``
+does: each names a function that takes the application.
 """
 
 import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from contextlib import contextmanager
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -18,10 +21,15 @@ from csfd_core.cli import champion as cli_champion
 from csfd_core.cli import drift as cli_drift
 from csfd_core.cli import lineage as cli_lineage
 from csfd_core.cli import predict as cli_models
+from csfd_core.cli.options import DaskOption, SourceOption, StoreOption, WorkersOption
 from csfd_core.errors import CsfdError, SettingsError, SourceError
 from csfd_core.ingest.outcomes import Outcome
 from csfd_core.text import count
-from csfd_core.vocabulary import FOLD_COUNT
+from csfd_core.vocabulary import Profile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from concurrent.futures import Executor
 
 app = typer.Typer(
     name="csfd",
@@ -29,25 +37,13 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    epilog="Settings come from CSFD_SOURCE, CSFD_INBOX, CSFD_STORE (folders or s3:// "
-    "URLs), DAGSTER_HOME and, for S3, the AWS_* variables.",
+    epilog="Settings come from environment variables (CSFD_SOURCE, CSFD_STORE, "
+    "CSFD_PROFILE and others: see the README) and, for S3, from the AWS_* variables. "
+    "Everything lies below the current folder, or CSFD_HOME.",
 )
 
 SourceArgument = Annotated[
     str, typer.Argument(metavar="SOURCE", help="Folder or s3:// URL with studies.")
-]
-SourceOption = Annotated[
-    str | None, typer.Option(help="Source; else CSFD_SOURCE or data/source.")
-]
-StoreOption = Annotated[
-    str | None, typer.Option(help="Store; else CSFD_STORE or data/store.")
-]
-WorkersOption = Annotated[
-    int, typer.Option(min=0, help="Processes to use; 0 takes one per processor.")
-]
-DaskOption = Annotated[
-    str | None,
-    typer.Option(metavar="tcp://HOST:PORT", help="Dask scheduler to use instead."),
 ]
 
 
@@ -57,10 +53,10 @@ def phantom(
     studies: Annotated[int, typer.Option(min=1, help="Studies in the folder.")] = 12,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
     profile: Annotated[
-        Literal["demo", "full"],
+        Profile,
         typer.Option(help="demo: small and fast; full: 512x512, 69-1082 slices."),
     ] = "demo",
-    workers: WorkersOption = 0,
+    workers: WorkersOption = None,
 ) -> None:
     """Write synthetic CT studies of the neck, in the layout of the RSNA data set.
 
@@ -71,11 +67,10 @@ def phantom(
     from csfd_core.cli.console import study_progress
     from csfd_core.phantom.config import PhantomConfig
     from csfd_core.phantom.source import PhantomStudy, write_phantom_source
-    from csfd_core.runtime.executors import default_workers, open_executor
 
     config = PhantomConfig(studies=studies, seed=seed, profile=profile)
     with (
-        open_executor(workers or default_workers(studies)) as executor,
+        _open_executor(studies, workers) as executor,
         study_progress("Phantom", studies) as progress,
     ):
 
@@ -97,7 +92,7 @@ def inspect(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write the report as JSON.")
     ] = None,
-    workers: WorkersOption = 0,
+    workers: WorkersOption = None,
     dask: DaskOption = None,
 ) -> None:
     """Read the headers of every study, order and check them; write nothing.
@@ -109,7 +104,6 @@ def inspect(
     """
     from csfd_core.cli.console import print_studies, study_progress
     from csfd_core.ingest.inspect import InspectedStudy, add_labels, inspect_folders
-    from csfd_core.runtime.executors import default_workers, open_executor
     from csfd_core.store.source import Source
 
     place = Source(source).require()
@@ -118,7 +112,7 @@ def inspect(
         raise SourceError(f"There are no files in {source}.")
     studies: list[InspectedStudy] = []
     with (
-        open_executor(workers or default_workers(len(folders)), dask) as executor,
+        _open_executor(len(folders), workers, dask) as executor,
         study_progress("Inspect", len(folders)) as progress,
     ):
         for found in inspect_folders(folders, executor):
@@ -139,9 +133,12 @@ def convert(
     store: Annotated[
         str, typer.Argument(metavar="STORE", help="Folder or s3:// URL to fill.")
     ],
-    workers: WorkersOption = 0,
+    workers: WorkersOption = None,
     dask: DaskOption = None,
-    jpeg_quality: Annotated[int, typer.Option(min=1, max=100)] = 96,
+    jpeg_quality: Annotated[
+        int | None,
+        typer.Option(min=1, max=100, show_default="CSFD_JPEG_QUALITY, else 96"),
+    ] = None,
 ) -> None:
     """Fill the slice and mask stores without Dagster.
 
@@ -155,7 +152,7 @@ def convert(
     from csfd_core.ingest.outcomes import StudyOutcome
     from csfd_core.ingest.presence import presence_notes
     from csfd_core.ingest.studies_table import write_studies_table
-    from csfd_core.runtime.executors import default_workers, open_executor
+    from csfd_core.settings import Settings
     from csfd_core.store.locations import Location
     from csfd_core.store.slices import ConversionSettings
     from csfd_core.store.source import Source, Sources
@@ -163,14 +160,15 @@ def convert(
 
     place = Source(source).require()
     stores = Stores(Location(store))
-    settings = ConversionSettings(jpeg_quality=jpeg_quality)
+    quality = Settings.read(jpeg_quality=jpeg_quality).jpeg_quality
+    settings = ConversionSettings(jpeg_quality=quality)
     folders = place.studies()
     tasks = study_tasks(folders, stores, settings)
     if not folders:
         raise SourceError(f"There are no files in {source}.")
     outcomes: list[StudyOutcome] = []
     with (
-        open_executor(workers or default_workers(len(tasks)), dask) as executor,
+        _open_executor(len(tasks), workers, dask) as executor,
         study_progress("Convert", len(tasks)) as progress,
     ):
         for outcome in convert_studies(tasks, executor):
@@ -227,7 +225,7 @@ def eda(
     from csfd_core.store.source import Source, Sources
     from csfd_core.store.stores import Stores
 
-    settings = Settings.from_environment()
+    settings = Settings.read()
     places = [Source(source or settings.source).require()]
     if source is None:
         places.append(Source(settings.inbox))
@@ -240,73 +238,12 @@ def eda(
     typer.echo(f"Report: {report.page_path}")
 
 
-@app.command()
-def run(
-    source: SourceOption = None,
-    store: StoreOption = None,
-    profile: Annotated[
-        Literal["demo", "full"],
-        typer.Option(help="demo: models for two processors; full: for a GPU."),
-    ] = "demo",
-    folds: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=FOLD_COUNT,
-            show_default="CSFD_FOLDS, else 1",
-            help="Folds to train classifiers of: 1 is quick, 5 is cross-validation, "
-            "with mean and spread in the report.",
-        ),
-    ] = None,
-) -> None:
-    """Materialize the whole asset graph with Dagster: what is new or has changed.
-
-    Example: `csfd run --source data/source --store data/store --folds 5`
-    """
-    wanted = {} if folds is None else {"CSFD_FOLDS": str(folds)}
-    _run_dagster("run", source, store, ["--profile", profile], wanted)
-
-
-@app.command()
-def ui(
-    port: Annotated[int, typer.Option(help="Port on this machine.")] = 3000,
-    source: SourceOption = None,
-    store: StoreOption = None,
-) -> None:
-    """Open Dagster's web UI on this project, with the daemon that runs its sensors."""
-    _run_dagster("ui", source, store, ["--port", str(port)])
-
-
-@app.command()
-def simulate(
-    out: Annotated[
-        Path, typer.Argument(help="New folder for everything; data/simulation if none.")
-    ] = Path("data/simulation"),
-    weeks: Annotated[int, typer.Option(min=6, help="Weeks after the start.")] = 13,
-    start: Annotated[int, typer.Option(min=1, help="Studies at the start.")] = 80,
-    retrain: Annotated[
-        int, typer.Option(min=1, help="New labelled studies that start a training.")
-    ] = 15,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same weeks.")] = 0,
-) -> None:
-    """Live through three months of a department on phantoms, in minutes.
-
-    Studies arrive every week, some broken, half-copied or misread; labels are
-    corrected, a patient withdraws consent, and in one week every label is wrong. The
-    sensor, the retraining schedule and the decision on the champion are the real ones.
-    Prints a table of the weeks; exits with 1 where something that must hold does not.
-
-    Example: `csfd simulate data/simulation --weeks 13`
-    """
-    numbers = {"weeks": weeks, "start": start, "retrain": retrain, "seed": seed}
-    arguments = [f"--{name}={value}" for name, value in numbers.items()]
-    _run_dagster("simulate", None, None, [_absolute(str(out)), *arguments])
-
-
 cli_models.register(app)
 cli_champion.register(app)
 cli_lineage.register(app)
 cli_drift.register(app)
+for _entry_point in entry_points(group="csfd.commands"):
+    _entry_point.load()(app)
 
 
 def main() -> NoReturn:
@@ -318,7 +255,7 @@ def main() -> NoReturn:
     except CsfdError as error:
         _fail(str(error))
     except Exception as error:
-        if os.environ.get("CSFD_DEBUG"):
+        if _is_debugged():
             raise
         _fail(
             f"Unexpected {type(error).__name__}. Set CSFD_DEBUG=1 to see where it "
@@ -327,31 +264,31 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
+def _is_debugged() -> bool:
+    from csfd_core.settings import DiagnosticSettings
+
+    try:
+        return DiagnosticSettings.read().debug
+    except SettingsError:
+        return True
+
+
 def _fail(message: str) -> NoReturn:
     typer.echo(f"csfd: {' '.join(message.split())}", err=True)
     sys.exit(1)
 
 
-def _run_dagster(
-    command: str,
-    source: str | None,
-    store: str | None,
-    arguments: list[str],
-    settings: Mapping[str, str] | None = None,
-) -> None:
-    """Become the Dagster side: the core never imports it, and signals reach it."""
-    environment = {**os.environ, **(settings or {})}
-    if source is not None:
-        environment["CSFD_SOURCE"] = _absolute(source)
-    if store is not None:
-        environment["CSFD_STORE"] = _absolute(store)
-    call = [sys.executable, "-m", "csfd_dagster.launch", command, *arguments]
-    sys.stdout.flush()
-    os.execve(sys.executable, call, environment)
+@contextmanager
+def _open_executor(
+    tasks: int, workers: int | None, dask: str | None = None
+) -> "Iterator[Executor]":
+    """Open what the work on studies is done by, as options or settings say."""
+    from csfd_core.runtime.executors import default_workers, open_executor
+    from csfd_core.settings import Settings
 
-
-def _absolute(path: str) -> str:
-    return path if "://" in path else str(Path(path).expanduser().absolute())
+    wanted = Settings.read(workers=workers, dask=dask)
+    with open_executor(wanted.workers or default_workers(tasks), wanted.dask) as found:
+        yield found
 
 
 def _write_json(path: Path, report: dict[str, object]) -> None:

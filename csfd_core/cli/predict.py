@@ -51,7 +51,7 @@ def segment(
     from csfd_core.settings import Settings
     from csfd_core.store.locations import Location
 
-    store = Location(Settings.from_environment().store)
+    store = Location(Settings.read().store)
     predictor = VertebraPredictor(open_model(model, store))
     done = refused = 0
     for study in segment_input(source, out, predictor):
@@ -100,7 +100,7 @@ def predict(
     from csfd_core.store.locations import Location
     from csfd_core.store.stores import Stores
 
-    stores = Stores(Location(Settings.from_environment().store))
+    stores = Stores(Location(Settings.read().store))
     ensemble = open_ensemble(stores, model)
     if ensemble.notice:
         typer.echo(ensemble.notice, err=True)

@@ -4,9 +4,8 @@ No anatomy, no files: only what a caller may choose.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
-Profile = Literal["demo", "full"]
+from csfd_core.vocabulary import Profile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

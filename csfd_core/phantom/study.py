@@ -7,11 +7,12 @@ from typing import Final
 
 import numpy as np
 
-from csfd_core.phantom.config import GridOverride, PhantomConfig, Profile
+from csfd_core.phantom.config import GridOverride, PhantomConfig
 from csfd_core.phantom.grid import Grid, Vector
 from csfd_core.phantom.labels import draw_labels
 from csfd_core.phantom.spine import C1, C7, Spine, draw_spine
 from csfd_core.phantom.streams import open_stream
+from csfd_core.vocabulary import Profile
 
 # Quantiles of the slices per study of the real data set.
 _SLICE_QUANTILES: Final = (

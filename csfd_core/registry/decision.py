@@ -12,24 +12,30 @@ import pandas as pd
 
 from csfd_core.errors import SettingsError
 from csfd_core.evaluation.bootstrap import REPEATS
+from csfd_core.settings import PromotionSettings
 from csfd_core.store.notes import Note
 from csfd_core.text import Prose
 
 say: Final = Prose("csfd_core.registry", "decision")
+_DEFAULT: Final = PromotionSettings.model_construct()  # without the environment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromotionConfig:
     """What a challenger must reach. Recorded with every decision."""
 
-    least_subjects: int = 10  # of the test set; an interval of fewer means nothing
+    least_subjects: int = _DEFAULT.least_subjects  # of the test set
     # Of the upper end of the 95 % interval of the difference in competition log loss,
     # challenger minus champion, in nats. 0: better by more than chance.
-    loss_margin: float = 0.0
-    sensitivity_margin: float = 0.05  # that may be lost at the operating point
-    calibration_margin: float = 0.02  # by which the calibration error may grow
-    latency_factor: float = 3.0  # times the champion's milliseconds per study
-    unhurried_ms: float = 2000.0  # per study; no challenger below this is too slow
+    loss_margin: float = _DEFAULT.loss_margin
+    # That may be lost at the operating point.
+    sensitivity_margin: float = _DEFAULT.sensitivity_margin
+    # By which the calibration error may grow.
+    calibration_margin: float = _DEFAULT.calibration_margin
+    # Times the champion's milliseconds per study.
+    latency_factor: float = _DEFAULT.latency_factor
+    # Per study; no challenger below this is too slow.
+    unhurried_ms: float = _DEFAULT.unhurried_ms
     repeats: int = REPEATS  # draws of the bootstrap
     seed: int = 0  # of the draws
 

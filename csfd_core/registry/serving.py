@@ -37,7 +37,7 @@ def open_ensemble(stores: Stores, alias: str, tracking_uri: str = "") -> Ensembl
     number = _VERSION.fullmatch(alias)
     if number is None and alias not in set(Alias):
         return _open_newest(stores, alias)
-    uri = tracking_uri or Settings.from_environment().mlflow_tracking_uri
+    uri = tracking_uri or Settings.read().mlflow_tracking_uri
     registry = ChampionRegistry(stores, uri)
     if number is not None:
         return open_version(registry, registry.version(int(number[1])))

@@ -4,11 +4,10 @@ Every setting is recorded with the model. No heavy imports, no file access.
 """
 
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
-from csfd_core.vocabulary import LEVELS
+from csfd_core.vocabulary import LEVELS, Profile
 
-Profile = Literal["demo", "full"]
 CLASSES: Final = len(LEVELS) + 1  # background, C1 ... C7
 FORMAT: Final = 1  # of the networks; part of what a training is made from
 

@@ -19,6 +19,7 @@ from csfd_core.evaluation.folds import assign_folds
 from csfd_core.learning.checkpoint import checkpoint_folder
 from csfd_core.learning.loop import EpochRow, Trained
 from csfd_core.learning.splits import Split, is_in_split
+from csfd_core.runtime.versions import lock_digest
 from csfd_core.segmentation.bundle import (
     BUILTIN,
     ModelBundle,
@@ -38,7 +39,6 @@ from csfd_core.segmentation.training import (
     TrainingData,
     train,
 )
-from csfd_core.settings import lock_digest
 from csfd_core.store.standing import usable_studies
 from csfd_core.store.stores import Stores
 

@@ -28,9 +28,8 @@ from csfd_core.store.parquet import (
     read_rows,
     write_parquet,
 )
-from csfd_core.vocabulary import BONE_WINDOW, Window
+from csfd_core.vocabulary import BONE_WINDOW, JPEG_QUALITY, Window
 
-JPEG_QUALITY: Final = 96  # 95 falls below 42 dB inside bone on the noisiest kernels
 _FORMAT: Final = 1  # raised when files of an older csfd must be written anew
 _SCHEMA: Final = pa.schema(
     [

@@ -12,7 +12,7 @@ from csfd_core.web.files import serve_files
 def main() -> int:
     """Serve until interrupted; return the exit status."""
     try:
-        settings = Settings.from_environment()
+        settings = Settings.read()
         require_free_port(settings.files_port, "Give another with CSFD_FILES_PORT.")
     except CsfdError as error:
         sys.stderr.write(f"csfd: {error}\n")

@@ -69,7 +69,11 @@ def segmentation_model(
 
     with mlflow.run(context) as run:
         found = run_folds(
-            store.open(), segmentation.settings(), segmentation.folds, run, identify
+            store.open(),
+            segmentation.settings(),
+            segmentation.trained_folds(),
+            run,
+            identify,
         )
     metadata = _describe_report(found)
     for fold in found.folds:

@@ -53,7 +53,7 @@ class MlflowResource(dg.ConfigurableResource):
 
     def uri(self) -> str:
         """Return where MLflow is."""
-        return self.tracking_uri or Settings.from_environment().mlflow_tracking_uri
+        return self.tracking_uri or Settings.read().mlflow_tracking_uri
 
 
 def _partition(context: dg.AssetExecutionContext) -> str | None:

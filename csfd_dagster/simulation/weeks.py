@@ -5,8 +5,6 @@ what is complete; then the schedule ticks, and what it asks for is done. Nothing
 taken from the plan but what arrives.
 """
 
-import os
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -28,16 +26,16 @@ from csfd_core.registry.champion import ChampionRegistry
 from csfd_core.registry.contest import LastDecision, read_decision
 from csfd_core.registry.history import this_user
 from csfd_core.runtime.executors import default_workers, open_executor
-from csfd_core.settings import PROJECT_ROOT
+from csfd_core.settings import ScheduleSettings, Settings
 from csfd_core.store.standing import is_quarantined
 from csfd_core.text import count
 from csfd_dagster.engine import Engine, Project, open_project, run_everything
+from csfd_dagster.instance.files import lay_instance
 from csfd_dagster.jobs import RETRAINING_ROOTS
 from csfd_dagster.resources.classification import ClassificationResource
 from csfd_dagster.resources.mlflow import MlflowResource
 from csfd_dagster.resources.segmentation import SegmentationResource
 from csfd_dagster.resources.stores import SourceResource, StoreResource
-from csfd_dagster.schedules import RETRAIN_STUDIES
 from csfd_dagster.schedules import RETRAINING as SCHEDULE
 from csfd_dagster.sensors import new_studies
 from csfd_dagster.simulation.console import print_weeks
@@ -220,10 +218,9 @@ def _open(
 ) -> _Simulation:
     """Make the folders and build the project on them."""
     home = root / _HOME
-    home.mkdir(parents=True)
-    shutil.copy(PROJECT_ROOT / "dagster.yaml", home / "dagster.yaml")
-    os.environ["DAGSTER_HOME"] = str(home)
-    os.environ[RETRAIN_STUDIES] = str(config.retrain)
+    lay_instance(home)
+    Settings.read(dagster_home=home, profile="demo").export()
+    ScheduleSettings.read(retrain_studies=config.retrain).export()
     department = Department(root, config)
     resources = {
         "source": SourceResource(
@@ -235,7 +232,7 @@ def _open(
     }
     return _Simulation(
         department=department,
-        project=open_project("demo", resources),
+        project=open_project(resources),
         resources={
             name: resources[name]
             for name in ("source", "store", "segmentation", "classification")

@@ -188,9 +188,11 @@ def test_resource_overrides_its_profile(monkeypatch: pytest.MonkeyPatch) -> None
     plain = ClassificationResource().settings()
     assert (plain.profile, plain.weights) == ("demo", "none")
     assert ClassificationResource(epochs=3, seed=5).settings().epochs == 3
-    full = ClassificationResource(profile="full")
+    small = ClassificationResource().crops()
+    monkeypatch.setenv("CSFD_PROFILE", "full")
+    full = ClassificationResource()
     assert full.settings().weights == "imagenet"
-    assert full.crops().side_px > ClassificationResource().crops().side_px
+    assert full.crops().side_px > small.side_px
     monkeypatch.setenv("CSFD_WEIGHTS", "some.h5")
     assert full.settings().weights == "some.h5"
     assert ClassificationResource(weights="none").settings().weights == "none"

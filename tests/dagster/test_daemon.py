@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 import signal
 import sys
 import time
@@ -18,11 +17,11 @@ from support.coarse import coarse_phantoms
 from csfd_core.phantom.config import PhantomConfig
 from csfd_core.phantom.source import write_phantom_source
 from csfd_core.runtime.executors import InlineExecutor
-from csfd_core.settings import PROJECT_ROOT
 from csfd_core.store.locations import Location
 from csfd_core.store.stores import Stores
-from csfd_dagster import launch
+from csfd_dagster import commands
 from csfd_dagster.conditions import ASKED_BY, CONDITIONS
+from csfd_dagster.instance.files import lay_instance, workspace_file
 
 PATIENCE_S = 600
 STUDIES = 3
@@ -34,11 +33,11 @@ UNTRAINABLE = "cannot be trained"
 def daemon(folder: Path) -> Iterator[psutil.Popen]:
     """Run Dagster's daemon on the project; the sensor looks every five seconds."""
     environment = {**os.environ, "CSFD_LOOK_EVERY_S": "5"}
-    workspace = str(PROJECT_ROOT / "workspace.yaml")
+    workspace = str(workspace_file())
     call = [sys.executable, "-m", "dagster._daemon", "run", "--workspace", workspace]
     with (folder / "daemon.log").open("ab") as log:
         process = psutil.Popen(
-            call, cwd=PROJECT_ROOT, env=environment, stdout=log, stderr=log
+            call, cwd=folder, env=environment, stdout=log, stderr=log
         )
         try:
             yield process
@@ -96,7 +95,7 @@ def test_what_arrives_is_made_though_all_is_killed_and_as_csfd_run_makes_it(
     few = PhantomConfig(studies=STUDIES, seed=19, masked_share=0, compressed_share=0)
     write_phantom_source(places / "inbox", few, executor=InlineExecutor())
     stores = Stores(Location(places / "store"))
-    shutil.copy(PROJECT_ROOT / "dagster.yaml", places / "dagster" / "dagster.yaml")
+    lay_instance(places / "dagster")
     with dg.DagsterInstance.get() as instance:
         with daemon(places) as process:
             wait_until(lambda: len(stores.root.entries("slices")) > 0, places)
@@ -120,7 +119,7 @@ def test_what_arrives_is_made_though_all_is_killed_and_as_csfd_run_makes_it(
     (places / "other").mkdir()
     monkeypatch.setenv("CSFD_STORE", str(places / "alone"))
     monkeypatch.setenv("DAGSTER_HOME", str(places / "other"))
-    assert launch.run("demo") == 0
+    commands.run_graph()
     assert files_of(places / "alone") == by_daemon
     alone = Stores(Location(places / "alone")).metadata.read_studies()
     assert alone.equals(stores.metadata.read_studies())

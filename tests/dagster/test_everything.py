@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import dagster as dg
@@ -13,14 +14,14 @@ from typer.testing import CliRunner
 
 from csfd_core.classification import classifiers as registry
 from csfd_core.cli.main import app
-from csfd_core.errors import StoreError
+from csfd_core.errors import CsfdError, StoreError
 from csfd_core.phantom.config import PhantomConfig
 from csfd_core.phantom.source import write_phantom_source
 from csfd_core.runtime.executors import InlineExecutor
 from csfd_core.store.locations import Location
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES
-from csfd_dagster import engine, launch
+from csfd_dagster import commands, engine
 from csfd_dagster.resources.classification import ClassificationResource
 from csfd_dagster.resources.segmentation import SegmentationResource
 
@@ -57,7 +58,7 @@ def test_everything_is_made_once_and_again_where_a_label_changed(
     places: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_phantom_source(places / "source", PHANTOM, executor=InlineExecutor())
-    assert launch.run("demo", FAST) == 0
+    commands.run_graph(FAST)
     said = capsys.readouterr().out
     assert "9 studies, 9 new or changed" in said
     store = places / "store"
@@ -73,14 +74,14 @@ def test_everything_is_made_once_and_again_where_a_label_changed(
     assert set(locked) < set(predicted)
     assert len(predicted) == PHANTOM.studies
 
-    assert launch.run("demo", FAST) == 0
+    commands.run_graph(FAST)
     said = capsys.readouterr().out
     assert "9 studies, 0 new or changed" in said
     assert runs_of(said) == []
 
     before = written(store)
     touch_all(places / "source")
-    assert launch.run("demo", FAST) == 0
+    commands.run_graph(FAST)
     said = capsys.readouterr().out
     assert "9 studies, 9 new or changed" in said
     assert len(runs_of(said)) == 1  # which finds everything unchanged
@@ -90,7 +91,7 @@ def test_everything_is_made_once_and_again_where_a_label_changed(
 
     uid = change_label(places / "source" / "train.csv", locked)
     before = written(store)
-    assert launch.run("demo", FAST) == 0
+    commands.run_graph(FAST)
     said = capsys.readouterr().out
     assert "9 studies, 1 new or changed" in said
     changed = {
@@ -158,7 +159,7 @@ def predict_one(places: Path, uid: str) -> None:
 
 
 def test_a_run_that_fails_says_why(
-    places: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    places: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     coarse_phantoms(monkeypatch)
     few = PhantomConfig(studies=1, seed=19, compressed_share=0.0)
@@ -168,14 +169,13 @@ def test_a_run_that_fails_says_why(
         raise StoreError("There is nothing to learn from. Add labelled studies.")
 
     monkeypatch.setattr("csfd_dagster.assets.segmentation.run_folds", fail)
-    assert launch.run("demo", FAST) == 1
-    told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert told.startswith("csfd: Run ")
-    assert "There is nothing to learn from. Add labelled studies." in told
+    why = "There is nothing to learn from. Add labelled studies."
+    with pytest.raises(CsfdError, match=f"^Run .*{re.escape(why)}"):
+        commands.run_graph(FAST)
 
 
 def test_resources_that_are_given_are_those_that_run(places: Path) -> None:
-    project = engine.open_project("demo", FAST)
+    project = engine.open_project(FAST)
     assert project.classification.settings().epochs == 1
     assert str(project.stores.root) == str(Location(places / "store"))
     assert isinstance(project.stores, Stores)

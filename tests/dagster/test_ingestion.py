@@ -23,7 +23,7 @@ from csfd_core.ingest.outcomes import StudyOutcome
 from csfd_core.lineage.withdrawal import withdraw
 from csfd_core.store.locations import Location
 from csfd_core.store.stores import Stores
-from csfd_dagster import launch
+from csfd_dagster import commands
 from csfd_dagster.assets import ingest as ingest_assets
 from csfd_dagster.definitions import build_defs
 from csfd_dagster.partitions import range_tags
@@ -386,13 +386,12 @@ def test_study_that_is_not_done_is_taken_up_again_the_next_day(
 def test_run_without_studies_is_told(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "dagster").mkdir()
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setenv("CSFD_SOURCE", str(tmp_path / "nowhere"))
     monkeypatch.setenv("CSFD_INBOX", str(tmp_path / "inbox"))
     monkeypatch.setenv("CSFD_STORE", str(tmp_path / "store"))
-    assert launch.run("demo") == 1
-    assert "There are no studies in" in capsys.readouterr().err
+    with pytest.raises(SourceError, match="There are no studies in"):
+        commands.run_graph()
+    assert not (tmp_path / "dagster").exists()

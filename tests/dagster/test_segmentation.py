@@ -104,13 +104,15 @@ def test_checks_of_masks_fail_for_what_contradicts_anatomy(
     }
 
 
-def test_resource_overrides_its_profile() -> None:
+def test_resource_overrides_its_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = SegmentationResource().settings()
     assert SegmentationResource(epochs=3, seed=5).settings().training.epochs == 3
     assert plain.training.profile == "demo"
-    full = SegmentationResource(profile="full")
+    small = SegmentationResource().crops()
+    monkeypatch.setenv("CSFD_PROFILE", "full")
+    full = SegmentationResource()
     assert full.settings().model.segmenter.shape_zyx == (128, 128, 128)
-    assert full.crops().side_px > SegmentationResource().crops().side_px
+    assert full.crops().side_px > small.side_px
 
 
 def test_stores_know_where_masks_and_crops_go(tmp_path: Path) -> None:

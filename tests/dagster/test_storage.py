@@ -19,7 +19,7 @@ from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
     SqliteEventLogStorage,
 )
 
-from csfd_core.settings import PROJECT_ROOT
+from csfd_dagster.instance.files import lay_instance
 from csfd_dagster.partitions import range_tags, studies
 from csfd_dagster.storage import BatchedEventLogStorage
 
@@ -37,8 +37,7 @@ test_storage.ingest(lambda: os.kill(os.getpid(), signal.SIGKILL))
 def home(tmp_path: Path) -> Iterator[Path]:
     """A Dagster instance configured as the project's is."""
     folder = tmp_path / "home"
-    folder.mkdir()
-    shutil.copy(PROJECT_ROOT / "dagster.yaml", folder)
+    lay_instance(folder)
     with mock.patch.dict(os.environ, {"DAGSTER_HOME": str(folder)}):
         os.environ.pop("DAGSTER_EVENT_BATCH_SIZE", None)
         yield folder

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,8 +17,8 @@ import pytest
 from support.supervised import Supervised, supervised, survivors
 
 from csfd_core.errors import SettingsError
-from csfd_core.settings import PROJECT_ROOT
 from csfd_core.web.addresses import HOST, require_free_port
+from csfd_dagster.instance.files import lay_instance
 
 ENDS_WITHIN_S = 10
 
@@ -161,7 +160,7 @@ def launch(port: int, asset: str) -> str:
 def test_a_killed_service_comes_back_and_its_runs_live_until_all_are_ended(
     places: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copy(PROJECT_ROOT / "dagster.yaml", places / "dagster" / "dagster.yaml")
+    lay_instance(places / "dagster")
     monkeypatch.chdir(places)
     port, files_port = free_port(), free_port()
     monkeypatch.setenv("CSFD_FILES_PORT", str(files_port))

@@ -82,9 +82,10 @@ def test_place_that_cannot_be_used_is_told(tmp_path: Path) -> None:
         prepare_tracking(f"sqlite:///{tmp_path}/file/mlflow.db")
 
 
-def test_settings_tell_where_runs_go() -> None:
-    chosen = Settings.from_environment({"MLFLOW_TRACKING_URI": "http://server:5000"})
-    assert chosen.mlflow_tracking_uri == "http://server:5000"
-    default = Settings.from_environment({}).mlflow_tracking_uri
+def test_settings_tell_where_runs_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000")
+    assert Settings.read().mlflow_tracking_uri == "http://server:5000"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    default = Settings.read().mlflow_tracking_uri
     assert default.startswith("sqlite:///")
     assert default.endswith("/data/mlflow.db")

@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 import time
 from pathlib import Path
 
@@ -14,8 +13,7 @@ from support.s3_runs import STUDIES, convert, rows_of
 
 from csfd_core.ingest.outcomes import Outcome
 from csfd_core.runtime.executors import open_executor
-from csfd_core.settings import PROJECT_ROOT
-from csfd_dagster import launch
+from csfd_dagster import commands
 from csfd_dagster.resources.segmentation import SegmentationResource
 
 CLOCK_TICK_S = 1.1  # S3 tells when an object was written in whole seconds
@@ -121,17 +119,14 @@ def test_csfd_run_ingests_through_dagster(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    shutil.copy(PROJECT_ROOT / "dagster.yaml", home)
-    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.setenv("CSFD_SOURCE", s3_source)
     monkeypatch.setenv("CSFD_INBOX", bucket.url("inbox"))
     monkeypatch.setenv("CSFD_STORE", bucket.url("store"))
     # As ``csfd run`` does, but for one step of training instead of minutes.
-    brief = SegmentationResource(profile="demo", epochs=1, steps_per_epoch=1)
-    assert launch.run("demo", {"segmentation": brief}) == 0
+    brief = SegmentationResource(epochs=1, steps_per_epoch=1)
+    commands.run_graph({"segmentation": brief})
     stored = {key for key in bucket.objects("store") if "/slices/" in key}
     assert {f"store/slices/{uid}.parquet" for uid in STUDIES} <= stored
     for uid in STUDIES:

@@ -23,6 +23,7 @@ from csfd_core.reports.segmentation.summary import (
     is_reported,
     reported_fits,
 )
+from csfd_core.runtime.versions import LOCK_FILE, lock_text
 from csfd_core.segmentation.bundle import CARD, WEIGHTS
 from csfd_core.segmentation.card import SegmentationCard
 from csfd_core.segmentation.config import SegmentationProfile
@@ -32,7 +33,6 @@ from csfd_core.segmentation.model_store import ModelStore
 from csfd_core.segmentation.networks import open_keras_model
 from csfd_core.segmentation.reading import read_training_volume
 from csfd_core.segmentation.training import VALIDATION_DICE, OnEpoch
-from csfd_core.settings import lock_file
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import FOLD_COUNT, LEVEL_NAMES
 
@@ -148,11 +148,11 @@ def _run_fold(
 def _log_model(stores: Stores, fit: Fit, run: "TrackedRun") -> str:
     """Record the model as csfd reads it, and as a Keras model with its signature."""
     models = ModelStore(stores.root)
-    place, lock = models.of_fold(fit.fold), lock_file()
+    place = models.of_fold(fit.fold)
     beside = {
         "signature.json": _signature(fit.settings),
         "studies.json": _studies(fit),
-        **({"requirements.lock": lock.read_bytes()} if lock.exists() else {}),
+        LOCK_FILE: lock_text().encode(),
     }
     files = {CARD: place.read(CARD), WEIGHTS: place.read(WEIGHTS), **beside}
     run.log_files({f"model/{name}": content for name, content in files.items()})

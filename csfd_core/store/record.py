@@ -1,0 +1,44 @@
+"""What a store says of itself: ``store.json`` at its root.
+
+Written once, at the first write of a run.
+"""
+
+from typing import Final, Literal
+
+import pydantic
+
+from csfd_core.errors import StoreError
+from csfd_core.store.locations import Location
+from csfd_core.vocabulary import Profile
+
+RECORD: Final = "store.json"
+
+
+class StoreRecord(pydantic.BaseModel):
+    """The record of a store."""
+
+    schema_version: Literal[1] = 1
+    profile: Profile
+
+
+def read_record(root: Location) -> StoreRecord | None:
+    """Return the record of a store, ``None`` where it has none.
+
+    Raises:
+        StoreError: If it cannot be read, as when a newer csfd has written it.
+    """
+    if not root.exists(RECORD):
+        return None
+    try:
+        return StoreRecord.model_validate_json(root.read(RECORD))
+    except pydantic.ValidationError as error:
+        raise StoreError(
+            f"{root}/{RECORD} is not a record of a store as csfd writes it (schema "
+            "version 1, profile demo or full). Has a newer csfd written it? Restore "
+            "it, or use another store."
+        ) from error
+
+
+def write_record(root: Location, record: StoreRecord) -> None:
+    """Write the record of a store."""
+    root.write(RECORD, f"{record.model_dump_json(indent=2)}\n".encode())

@@ -1,0 +1,191 @@
+"""The commands of ``csfd`` that Dagster does: ``run``, ``ui`` and ``simulate``.
+
+They join the others through the entry point ``csfd.commands``, as the core never
+imports Dagster. What a command needs is imported when it runs, so that ``csfd --help``
+answers at once.
+"""
+
+import io
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from csfd_core.cli.options import SourceOption, StoreOption
+from csfd_core.vocabulary import FOLD_COUNT, Profile
+
+if TYPE_CHECKING:
+    from csfd_dagster.engine import Project
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``csfd``."""
+    app.command()(run)
+    app.command()(ui)
+    app.command()(simulate)
+
+
+def run(
+    source: SourceOption = None,
+    store: StoreOption = None,
+    profile: Annotated[
+        Profile | None,
+        typer.Option(
+            show_default="CSFD_PROFILE, else the store's, else demo",
+            help="demo: models for two processors; full: for a GPU.",
+        ),
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=FOLD_COUNT,
+            show_default="CSFD_FOLDS, else 1",
+            help="Folds to train classifiers of: 1 is quick, 5 is cross-validation, "
+            "with mean and spread in the report.",
+        ),
+    ] = None,
+) -> None:
+    """Materialize the whole asset graph with Dagster: what is new or has changed.
+
+    Example: `csfd run --source data/source --store data/store --folds 5`
+    """
+    prepare_environment(source, store, profile, folds)
+    run_graph()
+
+
+def ui(
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 3000,
+    source: SourceOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Open Dagster's web UI on this project, with the daemon that runs its sensors."""
+    prepare_environment(source, store)
+
+    from csfd_core.settings import Settings
+    from csfd_dagster.instance.files import lay_instance, workspace_file
+    from csfd_dagster.resources.mlflow import MlflowResource
+
+    lay_instance(Settings.read().dagster_home)
+    MlflowResource().prepare()
+    _say(f"Dagster's UI is at http://127.0.0.1:{port} (stop it with Ctrl+C).")
+    program = str(Path(sys.executable).parent / "dagster")
+    place = ["--host", "127.0.0.1", "--port", str(port)]
+    workspace = ["--workspace", str(workspace_file())]
+    os.execv(program, [program, "dev", *place, *workspace])
+
+
+def simulate(
+    out: Annotated[
+        Path, typer.Argument(help="New folder for everything; data/simulation if none.")
+    ] = Path("data/simulation"),
+    weeks: Annotated[int, typer.Option(min=6, help="Weeks after the start.")] = 13,
+    start: Annotated[int, typer.Option(min=1, help="Studies at the start.")] = 80,
+    retrain: Annotated[
+        int, typer.Option(min=1, help="New labelled studies that start a training.")
+    ] = 15,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same weeks.")] = 0,
+) -> None:
+    """Live through three months of a department on phantoms, in minutes.
+
+    Studies arrive every week, some broken, half-copied or misread; labels are
+    corrected, a patient withdraws consent, and in one week every label is wrong. The
+    sensor, the retraining schedule and the decision on the champion are the real ones.
+    Prints a table of the weeks; exits with 1 where something that must hold does not.
+
+    Example: `csfd simulate data/simulation --weeks 13`
+    """
+    from csfd_dagster.simulation import weeks as simulation
+    from csfd_dagster.simulation.plan import SimulationConfig
+
+    config = SimulationConfig(weeks=weeks, start=start, retrain=retrain, seed=seed)
+    root = out.expanduser().absolute()
+    raise typer.Exit(simulation.simulate(root, config, _say))
+
+
+def prepare_environment(
+    source: str | None = None,
+    store: str | None = None,
+    profile: Profile | None = None,
+    folds: int | None = None,
+) -> None:
+    """Settle where everything is, for this process and those that Dagster starts.
+
+    Args:
+        source: As ``CSFD_SOURCE``.
+        store: As ``CSFD_STORE``.
+        profile: As ``CSFD_PROFILE``; without either, the store's.
+        folds: As ``CSFD_FOLDS``.
+
+    Raises:
+        SettingsError: If a setting cannot be used, or the store is of another profile.
+    """
+    from csfd_core.registry.profile import profile_of
+    from csfd_core.settings import GROUPS, ClassificationSettings, Settings
+    from csfd_core.store.locations import Location
+    from csfd_core.store.stores import Stores
+
+    settings = Settings.read(source=source, store=store, profile=profile)
+    if "profile" not in settings.model_fields_set:
+        found = profile_of(Stores(Location(settings.store)))
+        settings = Settings.read(source=source, store=store, profile=found)
+    settings.export("home", "dagster_home")
+    for group in GROUPS:  # told at once, and not when a run has come as far
+        group.read()
+    ClassificationSettings.read(folds=folds).export()
+
+
+def run_graph(resources: Mapping[str, Any] | None = None) -> None:
+    """Materialize the graph: what is new or has changed; say what came of it.
+
+    Args:
+        resources: Used in place of those that read the environment.
+
+    Raises:
+        SourceError: If there are no studies.
+        CsfdError: If a run failed.
+    """
+    import dagster as dg
+
+    from csfd_core.registry.profile import require_profile
+    from csfd_core.settings import Settings
+    from csfd_dagster.engine import open_project, require_studies, run_everything
+    from csfd_dagster.instance.files import lay_instance
+
+    project = open_project(resources)
+    require_studies(project.sources)
+    settings = Settings.read()
+    require_profile(project.stores, settings.profile)
+    lay_instance(settings.dagster_home)
+    with dg.DagsterInstance.get() as instance:
+        run_everything(project, instance, _say)
+    _close(project)
+
+
+def _close(project: "Project") -> None:
+    """Say what came of a run, and where to look."""
+    import pandas as pd
+
+    from csfd_core.cli.console import print_models
+    from csfd_core.reports.comparison.report import MODELS_CSV
+    from csfd_core.reports.page import INDEX
+    from csfd_core.store.paths import COMPARISON_REPORT, EVERY_REPORT
+
+    root = project.stores.root
+    models = f"{COMPARISON_REPORT}/{MODELS_CSV}"
+    if root.exists(models):
+        frame = pd.read_csv(io.BytesIO(root.read(models)))
+        print_models(frame, project.stores.metadata.read_data_kind())
+    _say(f"Store: {root}")
+    for page in EVERY_REPORT:
+        if root.exists(f"{page}/{INDEX}"):
+            _say(f"Report: {root}/{page}/{INDEX}")
+    _say("Dagster's UI: csfd ui. What the runs have recorded: make mlflow.")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
