@@ -8,7 +8,6 @@ import pytest
 from support.paths import ROOT
 
 from csfd_core.dicom.findings import CATALOGUE
-from csfd_core.settings import Settings
 from csfd_core.store.metadata import STUDIES_COLUMNS
 from csfd_dagster.definitions import defs
 
@@ -31,12 +30,6 @@ def test_every_column_of_the_studies_is_documented() -> None:
     for name, _, _ in STUDIES_COLUMNS:
         levels_are_a_range = re.fullmatch("C[2-6]", name)
         assert f"`{name}`" in page or levels_are_a_range, name
-
-
-def test_every_setting_is_documented() -> None:
-    names = {"source": "CSFD_SOURCE", "inbox": "CSFD_INBOX", "store": "CSFD_STORE"}
-    for field in Settings.__dataclass_fields__:
-        assert names.get(field, field.upper()) in README
 
 
 def test_every_link_of_the_documentation_leads_somewhere() -> None:
