@@ -23,7 +23,7 @@ def lock_text() -> str:
     found: dict[str, str] = {}
     for package in distributions():
         found.setdefault(package.name.lower().replace("_", "-"), package.version)
-    return "".join(f"{name}=={found[name]}\n" for name in sorted(found))
+    return "".join(sorted(f"{name}=={version}\n" for name, version in found.items()))
 
 
 def lock_digest() -> str:
