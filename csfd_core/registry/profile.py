@@ -8,7 +8,7 @@ from csfd_core.classification.classifiers import CLASSIFIERS
 from csfd_core.crops.cutting import CROP_PROFILES, CropConfig
 from csfd_core.errors import SettingsError
 from csfd_core.segmentation.model_store import ModelStore
-from csfd_core.store.crops import FOLDER as CROPS
+from csfd_core.store.paths import CROPS
 from csfd_core.store.record import StoreRecord, read_record, write_record
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import Profile

@@ -8,6 +8,7 @@ from typing import Final
 
 from csfd_core.vocabulary import require_uid
 
+STORE_RECORD: Final = "store.json"
 HEADERS: Final = "metadata/slices"
 LISTINGS: Final = "metadata/listings"
 STUDIES: Final = "metadata/studies.parquet"

@@ -3,15 +3,14 @@
 Written once, at the first write of a run.
 """
 
-from typing import Final, Literal
+from typing import Literal
 
 import pydantic
 
 from csfd_core.errors import StoreError
 from csfd_core.store.locations import Location
+from csfd_core.store.paths import STORE_RECORD
 from csfd_core.vocabulary import Profile
-
-RECORD: Final = "store.json"
 
 
 class StoreRecord(pydantic.BaseModel):
@@ -27,18 +26,18 @@ def read_record(root: Location) -> StoreRecord | None:
     Raises:
         StoreError: If it cannot be read, as when a newer csfd has written it.
     """
-    if not root.exists(RECORD):
+    if not root.exists(STORE_RECORD):
         return None
     try:
-        return StoreRecord.model_validate_json(root.read(RECORD))
+        return StoreRecord.model_validate_json(root.read(STORE_RECORD))
     except pydantic.ValidationError as error:
         raise StoreError(
-            f"{root}/{RECORD} is not a record of a store as csfd writes it (schema "
-            "version 1, profile demo or full). Has a newer csfd written it? Restore "
-            "it, or use another store."
+            f"{root}/{STORE_RECORD} is not a record of a store as csfd writes it "
+            "(schema version 1, profile demo or full). Has a newer csfd written it? "
+            "Restore it, or use another store."
         ) from error
 
 
 def write_record(root: Location, record: StoreRecord) -> None:
     """Write the record of a store."""
-    root.write(RECORD, f"{record.model_dump_json(indent=2)}\n".encode())
+    root.write(STORE_RECORD, f"{record.model_dump_json(indent=2)}\n".encode())
