@@ -90,3 +90,13 @@ def test_resources_describe_their_settings() -> None:
         assert isinstance(resource, dg.ConfigurableResource)
         for name, field in type(resource).model_fields.items():
             assert field.description, name
+
+
+def test_the_changelog_says_what_this_version_holds() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    headings = re.findall(
+        r"^## (.*)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
+    versions = [heading for heading in headings if heading != "Unreleased"]
+    assert re.fullmatch(rf"\[{re.escape(project['version'])}\] - [\d-]+", versions[0])
+    assert versions[-1].startswith("[0.1.0]")

@@ -55,8 +55,8 @@ def _profile_of_content(stores: Stores) -> Profile | None:
     for card in ModelStore(stores.root).cards().values():
         return _named(card["training"])
     for entry in stores.root.entries(CROPS):
-        note = stores.crops.read_note(entry.name.removesuffix(".parquet")) or {}
-        config = CropConfig.from_note(note["crop"])
+        note = stores.crops.read_note(entry.name.removesuffix(".parquet"))
+        config = None if note is None else CropConfig.from_note(note.crop)
         return next((p for p in _PROFILES if CROP_PROFILES[p] == config), None)
     return None
 

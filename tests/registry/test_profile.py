@@ -10,6 +10,7 @@ from csfd_core.crops.cutting import CROP_PROFILES
 from csfd_core.errors import CsfdError, SettingsError, StoreError
 from csfd_core.registry.profile import profile_of, require_profile
 from csfd_core.store.locations import Location
+from csfd_core.store.notes import CropNote
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import Profile
 from csfd_dagster import commands
@@ -119,7 +120,15 @@ def test_a_store_without_classifiers_has_the_profile_of_its_segmentation(
 def test_a_store_without_models_has_the_profile_of_its_crops(
     stores: Stores, profile: Profile
 ) -> None:
-    stores.crops.write(UID, [], {"crop": CROP_PROFILES[profile].to_note()})
+    note = CropNote(
+        study_uid=UID,
+        inputs="",
+        crop=CROP_PROFILES[profile].to_note(),
+        model_id="",
+        standing="unseen",
+        levels=(),
+    )
+    stores.crops.write(UID, [], note)
     assert profile_of(stores) == profile
 
 
