@@ -1,9 +1,8 @@
 """One profile per store: models and crops of two sizes do not fit each other."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
-from csfd_core.classification.classifier_store import ClassifierStore, age_of
+from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.classifiers import CLASSIFIERS
 from csfd_core.crops.cutting import CROP_PROFILES, CropConfig
 from csfd_core.errors import SettingsError
@@ -48,18 +47,13 @@ def require_profile(stores: Stores, asked: Profile) -> None:
 
 
 def _profile_of_content(stores: Stores) -> Profile | None:
-    models = ClassifierStore(stores.root)
-    cards = [models.card(name, k) for name in CLASSIFIERS for k in models.folds(name)]
-    if trained := [card for card in cards if card is not None]:
-        return _named(max(trained, key=age_of))
+    if cards := ClassifierStore(stores.root).cards(list(CLASSIFIERS)):
+        return max(cards, key=lambda card: card.age).config.profile
     for card in ModelStore(stores.root).cards().values():
-        return _named(card["training"])
+        if card.training is not None:
+            return card.training.profile
     for entry in stores.root.entries(CROPS):
         note = stores.crops.read_note(entry.name.removesuffix(".parquet"))
         config = None if note is None else CropConfig.from_note(note.crop)
         return next((p for p in _PROFILES if CROP_PROFILES[p] == config), None)
     return None
-
-
-def _named(note: Mapping[str, Any]) -> Profile:
-    return "full" if note.get("profile") == "full" else "demo"

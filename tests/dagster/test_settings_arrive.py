@@ -85,7 +85,8 @@ def test_settings_of_the_segmentation_arrive(
 def test_settings_of_the_classifiers_arrive(
     noted: Notes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(classification, "run_classifier", noted)
+    monkeypatch.setattr(classification, "read_manifest", lambda _: None)
+    monkeypatch.setattr(classification, "plan_classifier", noted)
     run(
         monkeypatch,
         "resnet50",
@@ -95,7 +96,7 @@ def test_settings_of_the_classifiers_arrive(
         CLASSIFICATION_EPOCHS="12",
         CLASSIFICATION_STEPS_PER_EPOCH="13",
     )
-    _, name, fold, config, *_ = noted.arguments
+    name, fold, config, _ = noted.arguments
     assert (name, fold, config.profile) == ("resnet50", 3, "full")
     assert (config.weights, config.seed) == ("some.h5", 11)
     assert (config.epochs, config.steps_per_epoch) == (12, 13)

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from support.cards import classifier_card, segmentation_card
 
+from csfd_core.classification.config import ClassifierConfig
 from csfd_core.crops.cutting import CROP_PROFILES
 from csfd_core.errors import CsfdError, SettingsError, StoreError
 from csfd_core.registry.profile import profile_of, require_profile
+from csfd_core.segmentation.config import TrainingConfig
 from csfd_core.store.locations import Location
 from csfd_core.store.notes import CropNote
 from csfd_core.store.stores import Stores
@@ -24,22 +27,18 @@ def stores(tmp_path: Path) -> Stores:
     return Stores(Location(tmp_path / "store"))
 
 
-def write_classifier(stores: Stores, name: str, profile: str, trained_at: str) -> None:
-    nobody: dict[str, str] = {}
-    card = {
-        "profile": profile,
-        "trained_at": trained_at,
-        "training_studies": nobody,
-        "validation_studies": nobody,
-    }
-    path = f"models/classification/{name}/card.json"
-    stores.root.write(path, json.dumps(card).encode())
+def write_classifier(
+    stores: Stores, name: str, profile: Profile, trained_at: str
+) -> None:
+    card = classifier_card(
+        config=ClassifierConfig(profile=profile), trained_at=trained_at
+    )
+    stores.root.write(f"models/classification/{name}/card.json", card.to_json())
 
 
-def write_segmentation(stores: Stores, name: str, profile: str) -> None:
-    card = {"facts": {"training": {"profile": profile}}}
-    path = f"models/segmentation/{name}/model.json"
-    stores.root.write(path, json.dumps(card).encode())
+def write_segmentation(stores: Stores, name: str, profile: Profile) -> None:
+    card = segmentation_card(training=TrainingConfig(profile=profile))
+    stores.root.write(f"models/segmentation/{name}/model.json", card.to_json())
 
 
 @dg.asset
@@ -96,7 +95,7 @@ def test_an_empty_store_takes_the_profile_that_is_asked_for(stores: Stores) -> N
 
 @pytest.mark.parametrize(("first", "second"), [("demo", "full"), ("full", "demo")])
 def test_a_store_without_a_record_has_the_profile_of_its_newest_classifier(
-    stores: Stores, first: str, second: str
+    stores: Stores, first: Profile, second: Profile
 ) -> None:
     older, newer = "2026-01-01T00:00:00+00:00", "2026-02-01T00:00:00+00:00"
     write_classifier(stores, "resnet50/fold_0", first, older)
@@ -110,7 +109,7 @@ def test_a_store_without_a_record_has_the_profile_of_its_newest_classifier(
 
 @pytest.mark.parametrize("profile", ["demo", "full"])
 def test_a_store_without_classifiers_has_the_profile_of_its_segmentation(
-    stores: Stores, profile: str
+    stores: Stores, profile: Profile
 ) -> None:
     write_segmentation(stores, "fold_2", profile)
     assert profile_of(stores) == profile
