@@ -6,7 +6,6 @@ answers at once.
 """
 
 import io
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,16 +65,16 @@ def ui(
     prepare_environment(source, store)
 
     from csfd_core.settings import Settings
-    from csfd_dagster.instance.files import lay_instance, workspace_file
+    from csfd_dagster.instance.files import lay_instance
     from csfd_dagster.resources.mlflow import MlflowResource
+    from csfd_dagster.supervisor import dagster_services, private_folder, supervise
 
-    lay_instance(Settings.read().dagster_home)
-    MlflowResource().prepare()
-    _say(f"Dagster's UI is at http://127.0.0.1:{port} (stop it with Ctrl+C).")
-    program = str(Path(sys.executable).parent / "dagster")
-    place = ["--host", "127.0.0.1", "--port", str(port)]
-    workspace = ["--workspace", str(workspace_file())]
-    os.execv(program, [program, "dev", *place, *workspace])
+    settings = Settings.read()
+    with private_folder() as folder:
+        services = dagster_services(port, settings.files_port, folder)
+        lay_instance(settings.dagster_home)
+        MlflowResource().prepare()
+        raise typer.Exit(supervise(services, folder, _say))
 
 
 def simulate(
