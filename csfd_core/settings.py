@@ -166,6 +166,11 @@ class Settings(Environment):
 class ScheduleSettings(Environment):
     """What happens by itself, and when."""
 
+    look_every_s: Count = Field(
+        default=60,
+        description="How often the sources are looked at, and for how many seconds a "
+        "study must stay as it is before it is taken up.",
+    )
     retrain_cron: Cron = Field(
         default="0 2 * * *",  # when nobody reads studies, and before the drift watch
         description="When the retraining looks for new labels.",

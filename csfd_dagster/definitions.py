@@ -32,7 +32,7 @@ from csfd_dagster.resources.stores import (
     StoreResource,
 )
 from csfd_dagster.schedules import build_schedules
-from csfd_dagster.sensors import SENSORS
+from csfd_dagster.sensors import build_sensors
 
 
 def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -63,7 +63,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
             *DRIFT_CHECKS,
         ],
         jobs=JOBS,
-        sensors=SENSORS,
+        sensors=build_sensors(),
         schedules=build_schedules(),
         # One process for all steps of a run: each spreads its studies over a pool of
         # its own, and networks are loaded once.

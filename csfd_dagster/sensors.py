@@ -14,6 +14,7 @@ import pydantic
 from csfd_core.ingest.completeness import read_notes, tell_incomplete
 from csfd_core.ingest.plan import Plan, Survey, listing_digest, plan_arrivals, survey
 from csfd_core.lineage.withdrawal import withdraw_noted
+from csfd_core.settings import ScheduleSettings
 from csfd_core.text import count
 from csfd_dagster.conditions import ASKED_BY, CONDITIONS
 from csfd_dagster.observing import (
@@ -28,7 +29,7 @@ from csfd_dagster.resources.segmentation import SegmentationResource
 from csfd_dagster.resources.stores import SourceResource, StoreResource
 from csfd_dagster.runs import fail_dead_runs
 
-_LOOK_EVERY_S: Final = 60  # for so long a study must stay as it is
+NEW_STUDIES: Final = "new_studies"
 _FOLLOW_EVERY_S: Final = 10
 _COUNT_EVERY_S: Final = 30
 
@@ -37,7 +38,7 @@ Change = dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest
 
 
 class Seen(pydantic.BaseModel):
-    """What ``new_studies`` remembers from tick to tick: its cursor.
+    """What the sensor remembers from tick to tick: its cursor.
 
     Attributes:
         listing: Of the sources, where nothing in it waits for another tick.
@@ -60,12 +61,7 @@ class Seen(pydantic.BaseModel):
     lacking: str = ""
 
 
-@dg.sensor(
-    asset_selection=dg.AssetSelection.assets("source_studies"),
-    minimum_interval_seconds=_LOOK_EVERY_S,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-)
-def new_studies(
+def look_for_studies(
     context: dg.SensorEvaluationContext,
     source: SourceResource,
     store: StoreResource,
@@ -175,6 +171,21 @@ def _tell(
     )
 
 
+def build_sensors() -> list[dg.SensorDefinition]:
+    """Build the sensors with the settings of the environment.
+
+    Raises:
+        SettingsError: If one of them cannot be used.
+    """
+    new_studies = dg.sensor(
+        name=NEW_STUDIES,
+        asset_selection=dg.AssetSelection.assets("source_studies"),
+        minimum_interval_seconds=ScheduleSettings.read().look_every_s,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )(look_for_studies)
+    return [new_studies, followers, dead_runs]
+
+
 @dg.sensor(
     minimum_interval_seconds=_COUNT_EVERY_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
@@ -196,5 +207,3 @@ followers = dg.AutomationConditionSensorDefinition(
     minimum_interval_seconds=_FOLLOW_EVERY_S,
     run_tags={ASKED_BY: CONDITIONS},
 )
-
-SENSORS: Final = [new_studies, followers, dead_runs]

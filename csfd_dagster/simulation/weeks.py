@@ -37,7 +37,7 @@ from csfd_dagster.resources.mlflow import MlflowResource
 from csfd_dagster.resources.segmentation import SegmentationResource
 from csfd_dagster.resources.stores import SourceResource, StoreResource
 from csfd_dagster.schedules import RETRAINING as SCHEDULE
-from csfd_dagster.sensors import new_studies
+from csfd_dagster.sensors import look_for_studies
 from csfd_dagster.simulation.console import print_weeks
 from csfd_dagster.simulation.inbox import MONDAY, Department
 from csfd_dagster.simulation.ledger import Ledger, WeekFacts
@@ -147,7 +147,7 @@ class _Simulation:
         engine = Engine(self.project, instance, self._whisper)
         for _ in range(_TICKS):
             with dg.build_sensor_context(instance=instance, cursor=self.cursor) as tick:
-                result = new_studies(tick, **self.resources)
+                result = look_for_studies(tick, **self.resources)
             assert isinstance(result, dg.SensorResult)
             self.cursor = result.cursor
             for change in result.dynamic_partitions_requests or []:

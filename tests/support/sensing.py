@@ -10,7 +10,7 @@ from csfd_dagster.engine import QUIET
 from csfd_dagster.partitions import partition_ranges, range_tags
 from csfd_dagster.resources.classification import ClassificationResource
 from csfd_dagster.resources.segmentation import SegmentationResource
-from csfd_dagster.sensors import new_studies
+from csfd_dagster.sensors import look_for_studies
 
 INGESTION = dg.AssetSelection.groups("ingest") - dg.AssetSelection.assets("store_audit")
 
@@ -36,7 +36,7 @@ class Sensing:
         with dg.build_sensor_context(
             instance=self.instance, cursor=self.cursor
         ) as context:
-            result = new_studies(context, **used)
+            result = look_for_studies(context, **used)
         assert isinstance(result, dg.SensorResult)
         assert not result.run_requests  # it tells, and asks for nothing
         self.cursor = result.cursor
