@@ -4,6 +4,7 @@ The sensor and ``csfd run`` both do what is here; what follows is said by condit
 """
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Final
 
 import dagster as dg
@@ -56,6 +57,9 @@ def settings_version(
 def take_up(instance: dg.DagsterInstance, name: str, plan: Plan) -> None:
     """Add and delete partitions as a plan says, and observe what it takes up.
 
+    A study that had a partition may be due because it failed: an observation of the
+    version that is known would start nothing, so its version gets the time.
+
     Args:
         instance: Where partitions and observations are kept.
         name: Of the partitions.
@@ -64,7 +68,12 @@ def take_up(instance: dg.DagsterInstance, name: str, plan: Plan) -> None:
     for study_uid in plan.withdrawn:
         instance.delete_dynamic_partition(name, study_uid)
     instance.add_dynamic_partitions(name, plan.new)
-    for observation in observe_studies(plan.take_up):
+    now, new = datetime.now(UTC).isoformat(), set(plan.new)
+    versions = {
+        study_uid: version if study_uid in new else f"{version}-{now}"
+        for study_uid, version in plan.take_up.items()
+    }
+    for observation in observe_studies(versions):
         instance.report_runless_asset_event(observation)
 
 

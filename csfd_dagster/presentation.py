@@ -70,7 +70,10 @@ def table_of(frame: pd.DataFrame) -> dg.MetadataValue:
         dg.TableRecord({str(name): _plain(value) for name, value in row.items()})
         for row in frame.to_dict(orient="records")
     ]
-    return dg.MetadataValue.table(records)
+    columns = [dg.TableColumn(str(name)) for name in frame.columns]
+    # Dagster takes the columns from the rows, where there are any.
+    schema = None if records else dg.TableSchema(columns=columns)
+    return dg.MetadataValue.table(records, schema=schema)
 
 
 def table_preview(studies: pd.DataFrame) -> dg.MetadataValue:

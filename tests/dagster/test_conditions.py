@@ -8,9 +8,11 @@ import dagster as dg
 import pytest
 
 from csfd_core.classification.classifiers import CLASSIFIERS
+from csfd_core.ingest.plan import Plan
 from csfd_dagster.conditions import ASKED_BY, CONDITIONS, is_asked_by_conditions
 from csfd_dagster.definitions import defs
 from csfd_dagster.engine import QUIET
+from csfd_dagster.observing import take_up
 from csfd_dagster.partitions import folds, partition_ranges, range_tags, studies
 
 VERSION = "dagster/data_version"
@@ -171,6 +173,14 @@ def test_observation_of_the_same_version_starts_nothing(graph: Graph) -> None:
     graph.observe("source_labels", "1")
     graph.observe("classification_settings", "1", "fold_0")
     assert graph.settle() == []
+
+
+def test_study_that_is_due_again_as_it_was_is_asked_for_again(graph: Graph) -> None:
+    """One that failed has partitions, and files of the version that is known."""
+    begin(graph, "a", "b")
+    due = Plan(take_up={"a": "1"}, new=(), unsettled={}, incomplete=(), withdrawn=())
+    take_up(graph.instance, "studies", due)
+    assert [asked.get("study_headers") for asked in graph.settle()][:1] == [{"a"}]
 
 
 def test_changed_labels_concern_their_study_and_the_tables(graph: Graph) -> None:
