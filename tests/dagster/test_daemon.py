@@ -47,6 +47,8 @@ def daemon(folder: Path) -> Iterator[psutil.Popen]:
 
 def kill(process: psutil.Popen) -> None:
     """Kill the daemon, its code server and the runs at once, as a power cut does."""
+    if not process.is_running():
+        return
     family = [process, *process.children(recursive=True)]
     for member in family:
         with suppress(psutil.NoSuchProcess):
