@@ -29,13 +29,13 @@ class PictureStore:
     def write(self, asset: str, study_uid: str, jpeg: bytes) -> str:
         """Replace the picture of a study; return its path, relative to the store."""
         path = self.path(asset, study_uid)
-        self.location.write(path, jpeg)
+        self._write(path, jpeg)
         return path
 
     def write_chart(self, asset: str, name: str, png: bytes) -> str:
         """Replace a chart of all studies; return its path, relative to the store."""
         path = f"{PICTURES}/{asset}/{name}.png"
-        self.location.write(path, png)
+        self._write(path, png)
         return path
 
     def paths_of(self, study_uid: str) -> list[str]:
@@ -46,3 +46,8 @@ class PictureStore:
         """
         paths = (self.path(a, study_uid) for a in self.location.folders(PICTURES))
         return [path for path in paths if self.location.exists(path)]
+
+    def _write(self, path: str, content: bytes) -> None:
+        """Write what has changed: a step that finds all unchanged changes nothing."""
+        if not self.location.exists(path) or self.location.read(path) != content:
+            self.location.write(path, content)

@@ -186,11 +186,13 @@ def test_what_the_store_holds_of_a_study_is_all_that_has_its_name(
     named = {
         str(path.relative_to(root))
         for path in root.rglob("*")
-        if path.name.startswith((f"{FIRST}.parquet", f"{FIRST}.json", f"{FIRST}-"))
+        if path.name.startswith(
+            (f"{FIRST}.parquet", f"{FIRST}.json", f"{FIRST}.jpg", f"{FIRST}-")
+        )
     }
     holds = trace_usage(stores, FIRST, recorded).holds
     assert set(holds) == named
-    assert len(named) == 6  # no given mask
+    assert len(named) == 7  # no given mask
     assert holds[-1] == stores.metadata.path(FIRST)
 
 
