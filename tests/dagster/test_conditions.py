@@ -15,6 +15,7 @@ from csfd_dagster.engine import QUIET
 from csfd_dagster.observing import take_up
 from csfd_dagster.partitions import folds, partition_ranges, range_tags, studies
 
+pytestmark = pytest.mark.slow
 VERSION = "dagster/data_version"
 STUDY = {"study_headers", "slice_store", "mask_store"}
 OF_MASKS = {"vertebra_masks", "vertebra_crops"}
