@@ -25,6 +25,7 @@ from csfd_dagster.assets.outcomes import (
     Event,
     failure_check,
     not_yet,
+    nothing_failed,
     record_outcomes,
 )
 from csfd_dagster.assets.segmentation import vertebra_crops
@@ -168,6 +169,7 @@ def study_predictions(
     stores = store.open()
     if read_best(stores) is None:
         not_yet(context, NO_MODEL)
+        yield nothing_failed(NO_MODEL)
         return
     predictor = StoredPredictor(
         stores, lambda: open_ensemble(stores, Alias.CHAMPION, mlflow.uri())

@@ -111,7 +111,6 @@ def comparison_report(
     Notes which of them is the best; that one challenges the champion.
     """
     stores = store.open()
-    manifest = read_manifest(stores.root)
     results = ClassifierStore(stores.root).results(list(CLASSIFIERS))
     if not results:
         not_yet(
@@ -120,6 +119,7 @@ def comparison_report(
             "Materialize a fold of basic_cnn first, or wait for its run.",
         )
         return
+    manifest = read_manifest(stores.root)
     facts = {"data_kind": manifest.data_kind}
     comparison = compare(results, facts)
     best = comparison.best or next(iter(comparison.results))

@@ -21,7 +21,7 @@ _NAMED: Final = 5  # studies, as examples
 _DATA_VERSION: Final = "dagster/data_version"
 _IS_OURS: Final = "dagster/data_version_is_user_provided"
 
-Event = dg.MaterializeResult | dg.AssetMaterialization
+Event = dg.MaterializeResult | dg.AssetMaterialization | dg.AssetCheckResult
 
 
 def failure_check(asset: str) -> dg.AssetCheckSpec:
@@ -101,6 +101,13 @@ def not_yet(context: dg.AssetExecutionContext, why: str) -> None:
     if not is_asked_by_conditions(context.run):
         raise dg.Failure(why, allow_retries=False)
     context.log.warning(why)
+
+
+def nothing_failed(why: str) -> dg.AssetCheckResult:
+    """Return the result of ``failure_check`` where no study was worked on."""
+    return dg.AssetCheckResult(
+        check_name=_CHECK, passed=True, metadata={"studies": 0, "why": why}
+    )
 
 
 def _provenance(context: dg.AssetExecutionContext) -> Mapping[str, str]:
