@@ -139,14 +139,14 @@ def _describe(found: ClassifierRun) -> dict[str, dg.MetadataValue]:
     """Return what Dagster shows of one fold's classifier."""
     card = found.result.card
     values = {
-        "outcome": dg.MetadataValue.text(found.outcome),
+        "outcome": dg.MetadataValue.text(found.outcome.value),
         "model_id": dg.MetadataValue.text(card.model_id),
         "weights": dg.MetadataValue.text(card.weights),
         "training_studies": dg.MetadataValue.int(len(card.training_studies)),
         "train_s": dg.MetadataValue.float(card.train_s),
         "best_epoch": dg.MetadataValue.int(card.best_epoch),
         "stopped": dg.MetadataValue.text(_why_stopped(card)),
-        "data_kind": dg.MetadataValue.text(card.data_kind),
+        "data_kind": dg.MetadataValue.text(card.data_kind.value),
     }
     scores = {k: dg.MetadataValue.float(v) for k, v in found.scores.items()}
     return {**values, **scores}

@@ -151,7 +151,7 @@ def _describe(found: FoldRun) -> dict[str, dg.MetadataValue]:
     """Return what Dagster shows of one fold's model."""
     name = f"fold_{found.fit.fold}"
     values: dict[str, dg.MetadataValue] = {
-        f"{name}_outcome": dg.MetadataValue.text(found.outcome),
+        f"{name}_outcome": dg.MetadataValue.text(found.outcome.value),
         f"{name}_model_id": dg.MetadataValue.text(found.card.model_id),
         f"{name}_training_studies": dg.MetadataValue.int(len(found.fit.split.training)),
     }
