@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 from support.once import made_once
 from support.ordering import deal_slow
@@ -96,3 +97,8 @@ def copy_best_store(
         return Stores(Location(folder))
 
     return copy
+
+
+# A busy machine makes an example slow, not wrong.
+hypothesis.settings.register_profile("csfd", deadline=None)
+hypothesis.settings.load_profile("csfd")
