@@ -4,8 +4,6 @@
 takes up studies, the sensor or ``csfd run``, does what the plan says.
 """
 
-import hashlib
-import json
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from csfd_core.store.label_notes import LabelNote, label_entries
 from csfd_core.store.labels import digest_labels, read_all_boxes
 from csfd_core.store.slices import ConversionSettings
 from csfd_core.store.source import BOXES_FILE, LABELS_FILE, Sources
+from csfd_core.store.stamp import stamp
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import is_uid
 
@@ -182,11 +181,10 @@ def listing_digest(stores: Stores, sources: Sources) -> str:
         if folder.files
     }
     gone = sorted(stores.withdrawn.study_uids())
-    text = json.dumps([listings, files, gone], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return stamp([listings, files, gone])
 
 
 def _version_of(task: StudyTask, labels_digest: str) -> str:
     folder = task.folder
     parts = [folder.fingerprint, folder.mask_fingerprint, labels_digest]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    return stamp(parts)[:16]

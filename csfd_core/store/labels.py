@@ -10,9 +10,7 @@ label file with nulls takes them back.
 """
 
 import datetime as dt
-import hashlib
 import io
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -23,6 +21,7 @@ from csfd_core.errors import SourceError
 from csfd_core.store.label_notes import read_label_notes
 from csfd_core.store.locations import Location
 from csfd_core.store.source import BOXES_FILE, LABELS_FILE
+from csfd_core.store.stamp import stamp
 from csfd_core.text import count
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL, is_uid
 
@@ -225,10 +224,7 @@ def digest_labels(labels: pd.DataFrame, boxes: pd.DataFrame) -> dict[str, str]:
     for uid, own in boxes.groupby("study_uid"):
         values = own[list(_BOX_NUMBERS)].to_numpy(dtype=float)
         rows.setdefault(str(uid), []).append(sorted(values.tolist()))
-    return {
-        uid: hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
-        for uid, values in rows.items()
-    }
+    return {uid: stamp(values)[:16] for uid, values in rows.items()}
 
 
 def _read_csv(
