@@ -1,7 +1,9 @@
 """What tests of several rooms share. Heavy things are imported by what needs them."""
 
+import contextlib
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +12,12 @@ import hypothesis
 import pytest
 from support.once import made_once
 from support.ordering import deal_slow
+
+# TensorFlow's logging keeps the stderr that it finds when it is imported, and closes it
+# when Dagster sets up the log of a run, unless that is the process's own. It would find
+# pytest's, and no later test of the process could be captured.
+with contextlib.redirect_stderr(sys.__stderr__):
+    import absl.logging  # noqa: F401 - imported here for what it keeps
 
 if TYPE_CHECKING:
     from csfd_core.store.stores import Stores
