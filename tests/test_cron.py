@@ -40,10 +40,11 @@ def test_times_that_come_are_taken(text: str) -> None:
     [
         "", "at night", "0 2 * *", "0 2 * * * *", "60 * * * *", "0 24 * * *",
         "0 2 0 * *", "0 2 * 13 *", "0 2 * * 8", "0 0 30 2 *", "*/0 * * * *", "@reboot",
-        "0 2 * mon *",
+        "0 2 * mon *", "*/90 * * * *", "0 2 * * */8",
+        "0-0 2 * * *",
     ],
 )  # fmt: skip
-def test_what_never_comes_is_refused(text: str) -> None:
+def test_what_never_comes_or_not_as_it_says_is_refused(text: str) -> None:
     assert not is_cron(text)
 
 
