@@ -52,3 +52,10 @@ class MaskError(CsfdError):
 
 class StoreError(CsfdError):
     """A stored file lacks what its contract promises."""
+
+
+def tell_error(error: BaseException) -> str:
+    """Say what went wrong, in a sentence without a text from outside."""
+    if isinstance(error, CsfdError):
+        return str(error)
+    return f"{type(error).__name__}."

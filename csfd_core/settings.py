@@ -286,6 +286,31 @@ class PromotionSettings(Environment):
     )
 
 
+class LimitSettings(Environment):
+    """What is refused unread, as no study of a neck needs it."""
+
+    max_pixels: Count = Field(
+        default=4096 * 4096,  # CT has 512 x 512, or 1024 x 1024
+        description="Pixels of one slice.",
+    )
+    max_file_mb: Count = Field(
+        default=256,  # a slice has half a megabyte
+        description="Megabytes of one DICOM file, inflated if it is deflated.",
+    )
+    max_zip_mb: Count = Field(
+        default=8192,  # a study has 200 to 600
+        description="Megabytes that a zip file may unpack to.",
+    )
+    max_zip_files: Count = Field(
+        default=100_000,
+        description="Files in a zip file.",
+    )
+    max_zip_ratio: Count = Field(
+        default=200,  # CT shrinks to a third, empty slices to a hundredth
+        description="Times that a file in a zip file may grow when it is unpacked.",
+    )
+
+
 class DiagnosticSettings(Environment):
     """What helps to find a fault."""
 
@@ -301,6 +326,7 @@ GROUPS: Final[tuple[type[Environment], ...]] = (
     ClassificationSettings,
     SegmentationSettings,
     PromotionSettings,
+    LimitSettings,
     DiagnosticSettings,
 )
 

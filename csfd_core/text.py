@@ -6,6 +6,7 @@ hands over typed facts; what says it is the block.
 """
 
 import functools
+import hashlib
 import math
 import re
 from collections.abc import Iterable
@@ -15,6 +16,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     import jinja2
 
+_PLAIN_NAME: Final = re.compile(
+    r"[0-9./\-]{1,80}(dcm|nii|nii\.gz|json|csv|zip)?", re.ASCII | re.IGNORECASE
+)
 _SMALLEST_P: Final = 1e-4  # that is written out
 _SINGULARS: Final = (("y", "ies"), ("a", "ae"), ("x", "xes"), ("ss", "sses"))
 
@@ -67,6 +71,16 @@ def join(names: Iterable[object]) -> str:
     """Return names as a list in a sentence: ``C1, C2 and C3``; empty for none."""
     *first, last = [str(name) for name in names] or [""]
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def safe_name(name: str) -> str:
+    """Return a name from outside that may be shown: it can hold the name of a patient.
+
+    Digits stay as they are, as in ``17.dcm`` and UIDs; anything else becomes a digest.
+    """
+    if _PLAIN_NAME.fullmatch(name):
+        return name
+    return f"file-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
 
 
 def number(value: float, form: str = ".3f", unknown: str = "not defined") -> str:

@@ -5,6 +5,7 @@ folds, the profiles, the window and quality of stored slices, and the rule for s
 identifiers. No file access, no heavy imports.
 """
 
+import hashlib
 import re
 from dataclasses import dataclass
 from enum import IntEnum
@@ -76,11 +77,27 @@ JPEG_QUALITY: Final = 96  # 95 falls below 42 dB inside bone on the noisiest ker
 # no leading zero in a component.
 _UID: Final = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+", re.ASCII)
 _UID_LENGTH: Final = 64
+OWN_ROOT: Final = "2.25."  # of identifiers that stand for odd ones
+_LIKE_A_UID: Final = re.compile(r"[0-9]+(\.[0-9]+){2,}", re.ASCII)
 
 
 def is_uid(text: str) -> bool:
     """Say whether ``text`` is a valid DICOM UID (PS3.5 section 9.1)."""
     return len(text) <= _UID_LENGTH and _UID.fullmatch(text) is not None
+
+
+def own_uid(text: str) -> str:
+    """Return an identifier that is a valid UID.
+
+    Valid UIDs are returned as they are. Digits and dots that are too long or have
+    leading zeros, as some devices write them and archives accept them, are stood for by
+    a UID of their digest (2.25 and 128 bits, as PS3.5 section B.2 has it for a UUID).
+    Anything else is returned as it is: it is no identifier of a study.
+    """
+    if is_uid(text) or _LIKE_A_UID.fullmatch(text) is None:
+        return text
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"{OWN_ROOT}{int.from_bytes(digest[:16], 'big')}"
 
 
 def require_uid(text: str) -> str:

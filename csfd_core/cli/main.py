@@ -103,13 +103,14 @@ def inspect(
     Example: `csfd inspect data/source --json report.json`
     """
     from csfd_core.cli.console import print_studies, study_progress
+    from csfd_core.ingest.gather import gather_studies, require_some
     from csfd_core.ingest.inspect import InspectedStudy, add_labels, inspect_folders
     from csfd_core.store.source import Source
 
     place = Source(source).require()
-    folders = place.studies()
-    if not folders:
-        raise SourceError(f"There are no files in {source}.")
+    folders, notes = gather_studies(place)
+    if not place.has_labels():
+        require_some(folders, place)
     studies: list[InspectedStudy] = []
     with (
         _open_executor(len(folders), workers, dask) as executor,
@@ -120,7 +121,8 @@ def inspect(
             slices = sum(study.slice_count for study in found)
             progress.advance(1, slices, 0)
     studies.sort(key=lambda study: (study.folder, study.study_uid))
-    studies, notes = add_labels(studies, place)
+    studies, others = add_labels(studies, place)
+    notes += others
     print_studies(studies, notes)
     if json_file is not None:
         report = {"studies": [study.to_dict() for study in studies], "notes": notes}
@@ -149,6 +151,7 @@ def convert(
     """
     from csfd_core.cli.console import study_progress
     from csfd_core.ingest.convert import convert_studies, study_tasks
+    from csfd_core.ingest.gather import gather_studies, require_some
     from csfd_core.ingest.outcomes import StudyOutcome
     from csfd_core.ingest.presence import presence_notes
     from csfd_core.ingest.studies_table import write_studies_table
@@ -162,10 +165,9 @@ def convert(
     stores = Stores(Location(store))
     quality = Settings.read(jpeg_quality=jpeg_quality).jpeg_quality
     settings = ConversionSettings(jpeg_quality=quality)
-    folders = place.studies()
+    folders, notes = gather_studies(place)
+    require_some(folders, place)
     tasks = study_tasks(folders, stores, settings)
-    if not folders:
-        raise SourceError(f"There are no files in {source}.")
     outcomes: list[StudyOutcome] = []
     with (
         _open_executor(len(tasks), workers, dask) as executor,
@@ -177,7 +179,8 @@ def convert(
             slices = outcome.slice_count if is_new else 0
             progress.advance(1, slices, outcome.source_bytes if is_new else 0)
     sources = Sources([place])
-    _, notes = write_studies_table(stores, sources)
+    _, others = write_studies_table(stores, sources)
+    notes += others
     notes += presence_notes(stores, sources)
     for outcome in sorted(outcomes, key=lambda outcome: outcome.study_uid):
         if outcome.action == Outcome.QUARANTINED:

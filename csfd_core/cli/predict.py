@@ -53,8 +53,8 @@ def segment(
 
     store = Location(Settings.read().store)
     predictor = VertebraPredictor(open_model(model, store))
-    done = refused = 0
-    for study in segment_input(source, out, predictor):
+    done = refused = failed = 0
+    for study in segment_input(source, out, predictor, typer.echo):
         if study.action == Outcome.SEGMENTED:
             done += 1
             found = ", ".join(study.levels) or "no vertebra"
@@ -63,10 +63,14 @@ def segment(
                 typer.echo(f"  look at it: {flag}")
         else:
             refused += 1
+            failed += study.action == Outcome.FAILED
             typer.echo(f"{study.study_uid}: left out. {study.message}")
+        for note in study.notes:
+            typer.echo(f"  note: {note}")
     typer.echo(f"{count(done, 'study')} segmented, {refused} left out, in {out}.")
     if refused and not done:
         raise SourceError("No study could be segmented.")
+    _require_none_failed(failed)
 
 
 def predict(
@@ -106,8 +110,8 @@ def predict(
         typer.echo(ensemble.notice, err=True)
     predictor = VertebraPredictor(open_model(segmentation, stores.root))
     done: list[PredictedStudy] = []
-    refused = 0
-    for study in predict_input(source, out, predictor, ensemble):
+    refused = failed = 0
+    for study in predict_input(source, out, predictor, ensemble, typer.echo):
         if study.action == Outcome.PREDICTED:
             done.append(study)
             typer.echo(f"{study.study_uid}: done in {study.seconds:.1f} s")
@@ -115,7 +119,10 @@ def predict(
                 typer.echo(f"  look at it: {flag}")
         else:
             refused += 1
+            failed += study.action == Outcome.FAILED
             typer.echo(f"{study.study_uid}: left out. {study.message}")
+        for note in study.notes:
+            typer.echo(f"  note: {note}")
     print_predictions(
         {study.study_uid: study.probabilities for study in done}, ensemble.thresholds
     )
@@ -126,3 +133,11 @@ def predict(
     )
     if refused and not done:
         raise SourceError("No study could be predicted.")
+    _require_none_failed(failed)
+
+
+def _require_none_failed(failed: int) -> None:
+    """End with status 1 where a study could not be read at all; the others are done."""
+    if failed:
+        told = count(failed, "study")
+        raise SourceError(f"{told} could not be read; the others are done.")

@@ -14,20 +14,27 @@ import numpy.typing as npt
 from csfd_core.dicom.elements import is_native
 from csfd_core.dicom.findings import Finding
 from csfd_core.dicom.geometry import (
+    is_even,
+    off_line_mm,
     order_head_to_feet,
     positions_along_normal_mm,
     slice_normal,
 )
-from csfd_core.dicom.headers import SliceHeader, safe_file_name
+from csfd_core.dicom.headers import SliceHeader
 from csfd_core.dicom.pixels import READABLE_BITS, expected_pixel_bytes
+from csfd_core.text import safe_name
 
 # A neck of 50 mm at the coarsest spacing in use, 5 mm, has ten slices.
 MIN_SLICES: Final = 10
 _TILT_TOLERANCE_DEG: Final = 1.0  # below the smallest tilt that scanners offer in steps
-_PARALLEL_TOLERANCE: Final = 1e-3  # of the direction cosines; 0.06 degrees
+# Directions that tremble move the corner of a slice by less than a pixel or half a
+# millimetre, and never by more than a whole one.
+_CORNER_MM: Final = (0.5, 1.0)
+# Closer or wider pixels are no CT of a neck, whatever a header says.
+_PIXEL_MM: Final = (0.05, 10.0)
 _SAME_POSITION_MM: Final = 1e-2  # positions are written with at least two decimals
 _SPACING_TOLERANCE: Final = 0.1  # of the median spacing; positions are often rounded
-_AXIAL_COSINE: Final = 0.7  # the normal is within 45 degrees of the body's axis
+AXIAL_COSINE: Final = 0.7  # the normal is within 45 degrees of the body's axis
 _MAX_NAMED: Final = 3
 # Only these are repeated in a message: any other text of a header could be anything.
 _MODALITIES: Final = frozenset(
@@ -58,7 +65,7 @@ def check_slices(headers: Sequence[SliceHeader]) -> list[Finding]:
     """
     findings = [*_check_series(headers), *_check_pixel_data(headers)]
     findings += _check_modality(headers)
-    if missing := [header for header in headers if not _has_geometry(header)]:
+    if missing := [header for header in headers if not has_geometry(header)]:
         detail = f"{_share(missing, headers)} lack position, orientation or spacing"
         return [*findings, Finding("no_geometry", f"{detail}: {_names(missing)}.")]
     findings += _check_grid(headers)
@@ -102,7 +109,7 @@ def _check_pixel_data(headers: Sequence[SliceHeader]) -> Iterator[Finding]:
     if without:
         detail = f"{_share(without, headers)} have no pixel data: {_names(without)}."
         yield Finding("no_pixel_data", detail)
-    unsupported = [header for header in headers if not _is_one_grey_image(header)]
+    unsupported = [header for header in headers if not is_one_grey_image(header)]
     if unsupported:
         detail = f"{_share(unsupported, headers)} have several frames or colours, or "
         detail += f"not 8, 16 or 32 bits a pixel: {_names(unsupported)}."
@@ -118,13 +125,14 @@ def _check_pixel_data(headers: Sequence[SliceHeader]) -> Iterator[Finding]:
         yield Finding(
             "pixel_data_length",
             f"{_share(wrong, headers)} have pixel data of the wrong length; "
-            f"{safe_file_name(first.file_name)} has {first.pixel_length} bytes, its "
+            f"{safe_name(first.file_name)} has {first.pixel_length} bytes, its "
             "size demands "
             f"{expected_pixel_bytes(first)}.",
         )
 
 
-def _is_one_grey_image(header: SliceHeader) -> bool:
+def is_one_grey_image(header: SliceHeader) -> bool:
+    """Say whether a file holds one grey-scale image of a width that can be read."""
     is_single = (header.frame_count or 1) == 1 and (header.samples_per_pixel or 1) == 1
     return is_single and (header.bits_allocated or 16) in READABLE_BITS
 
@@ -141,13 +149,18 @@ def _has_wrong_length(header: SliceHeader) -> bool:
     expected = expected_pixel_bytes(header)
     if expected is None:
         return True
-    return header.pixel_length not in (expected, expected + expected % 2)
+    # PS3.5 section 8.1.1: what follows the pixels is padding, to be ignored.
+    return header.pixel_length is None or header.pixel_length < expected
 
 
-def _has_geometry(header: SliceHeader) -> bool:
+def has_geometry(header: SliceHeader) -> bool:
+    """Say whether position, orientation and spacing are there and can be true."""
     if header.position_mm is None or header.pixel_spacing_mm is None:
         return False
-    if header.orientation is None or min(header.pixel_spacing_mm) <= 0:
+    if header.orientation is None:
+        return False
+    low, high = min(header.pixel_spacing_mm), max(header.pixel_spacing_mm)
+    if not _PIXEL_MM[0] <= low <= high <= _PIXEL_MM[1]:
         return False
     row, column = np.reshape(header.orientation, (2, 3))
     # PS3.3 C.7.6.2.1.1: unit vectors, orthogonal; files round the cosines.
@@ -167,15 +180,26 @@ def _check_grid(headers: Sequence[SliceHeader]) -> Iterator[Finding]:
         low, high = spacings.min(), spacings.max()
         detail = f"The pixel spacing ranges from {low:.4f} to {high:.4f} mm."
         yield Finding("mixed_pixel_spacing", detail)
-    orientations = np.array([header.orientation for header in headers])
-    if np.ptp(orientations, axis=0).max() > _PARALLEL_TOLERANCE:
+    if not _are_parallel(headers):
         detail = "The slices have more than one orientation."
         yield Finding("mixed_orientation", detail)
         return
-    if abs(slice_normal(headers[0])[2]) < _AXIAL_COSINE:
+    if abs(slice_normal(headers[0])[2]) < AXIAL_COSINE:
         detail = "The slice normal is more than 45 degrees off the body's axis."
         yield Finding("not_axial", detail)
     yield from _check_spacing(order_head_to_feet(headers))
+
+
+def _are_parallel(headers: Sequence[SliceHeader]) -> bool:
+    """Judge directions by what they do at the corner of a slice, in mm."""
+    cosines = np.array([header.orientation for header in headers]).reshape(-1, 2, 3)
+    first = headers[0]
+    row_mm, column_mm = first.pixel_spacing_mm or (1.0, 1.0)
+    half = np.array([(first.columns or 0) * column_mm, (first.rows or 0) * row_mm]) / 2
+    turned = np.linalg.norm(cosines - np.median(cosines, axis=0), axis=2)
+    least, most = _CORNER_MM
+    allowed = min(max(row_mm, column_mm, least), most)
+    return bool((turned @ half).max() <= allowed)
 
 
 def _check_spacing(ordered: Sequence[SliceHeader]) -> Iterator[Finding]:
@@ -192,10 +216,11 @@ def _check_spacing(ordered: Sequence[SliceHeader]) -> Iterator[Finding]:
     if tilt_deg > _TILT_TOLERANCE_DEG:
         detail = f"The stack is sheared by {tilt_deg:.1f} degrees."
         yield Finding("gantry_tilt", detail)
+    yield from _check_line(ordered)
+    if is_even(positions_along_normal_mm(ordered)):
+        return
     median_mm = float(np.median(gaps_mm))
     odd = np.abs(gaps_mm - median_mm) > _SPACING_TOLERANCE * median_mm
-    if not odd.any():
-        return
     lost = _count_lost(ordered, gaps_mm, median_mm)
     if lost:
         yield Finding(
@@ -208,6 +233,19 @@ def _check_spacing(ordered: Sequence[SliceHeader]) -> Iterator[Finding]:
             "uneven_spacing",
             f"The distance between slices ranges from {gaps_mm.min():.3g} to "
             f"{gaps_mm.max():.3g} mm (median {median_mm:.3g} mm).",
+        )
+
+
+def _check_line(ordered: Sequence[SliceHeader]) -> Iterator[Finding]:
+    """Require that every slice lies on one line, not only the first and the last."""
+    off_mm = off_line_mm(ordered)
+    pixel_mm = min(ordered[0].pixel_spacing_mm or (1.0,))
+    aside = int((off_mm > pixel_mm).sum())
+    if aside:
+        yield Finding(
+            "shifted_slices",
+            f"{aside} of {len(ordered)} slices lie up to {off_mm.max():.1f} mm beside "
+            "the line of the stack.",
         )
 
 
@@ -246,5 +284,5 @@ def _share(some: Sequence[SliceHeader], headers: Sequence[SliceHeader]) -> str:
 
 
 def _names(some: Sequence[SliceHeader]) -> str:
-    named = ", ".join(safe_file_name(header.file_name) for header in some[:_MAX_NAMED])
+    named = ", ".join(safe_name(header.file_name) for header in some[:_MAX_NAMED])
     return named + (", ..." if len(some) > _MAX_NAMED else "")

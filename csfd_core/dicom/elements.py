@@ -30,7 +30,9 @@ from pydicom.uid import (
 )
 
 from csfd_core.dicom import tags
+from csfd_core.dicom.limits import require_inflatable
 from csfd_core.errors import DicomError, NotDicomError
+from csfd_core.vocabulary import is_uid
 
 PREAMBLE_LENGTH: Final = 128
 _MAGIC: Final = b"DICM"
@@ -39,6 +41,7 @@ _UNDEFINED_LENGTH: Final = 0xFFFFFFFF
 _LONG_VRS: Final = frozenset(
     [b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"UC", b"UN", b"UR", b"UT"]
 )
+_PIXEL_VRS: Final = frozenset([b"OB", b"OW"])
 _NATIVE: Final = frozenset(
     [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian]
 )
@@ -62,6 +65,11 @@ class RawElements:
     pixel_offset: int | None
     pixel_length: int | None
     complete: bool
+
+
+def syntax_name(transfer_syntax_uid: str) -> str:
+    """Return a transfer syntax as it may be shown: any other text could be anything."""
+    return transfer_syntax_uid if is_uid(transfer_syntax_uid) else "unknown"
 
 
 def is_native(transfer_syntax_uid: str) -> bool:
@@ -116,6 +124,8 @@ def _read_plain(raw: bytes) -> RawElements | None:
         if group > 2 and not _is_explicit_little_endian(values):
             return None
         if tag == tags.PIXEL_DATA:
+            if vr not in _PIXEL_VRS:  # implicit, whatever the file meta says
+                return None
             return RawElements(
                 values=values,
                 transfer_syntax_uid=_text(values[tags.TRANSFER_SYNTAX_UID]),
@@ -148,6 +158,8 @@ def _is_explicit_little_endian(values: Mapping[int, bytes]) -> bool:
 def _read_with_pydicom(raw: bytes) -> RawElements:
     stream = io.BytesIO(raw)
     has_preamble = raw[PREAMBLE_LENGTH : PREAMBLE_LENGTH + 4] == _MAGIC
+    if has_preamble:
+        _require_inflatable(raw)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -188,6 +200,18 @@ def _read_with_pydicom(raw: bytes) -> RawElements:
     )
 
 
+def _require_inflatable(raw: bytes) -> None:
+    """Inflate a deflated file piece by piece before pydicom does it at once."""
+    start = PREAMBLE_LENGTH + 4
+    # PS3.10 section 7.1: the meta header begins with its own length.
+    if raw[start : start + 8] != b"\x02\x00\x00\x00UL\x04\x00":
+        return
+    (length,) = struct.unpack_from("<I", raw, start + 8)
+    end = start + 12 + length
+    if str(DeflatedExplicitVRLittleEndian).encode() in raw[start:end]:
+        require_inflatable(raw[end:])
+
+
 def _raw_values(dataset: Dataset) -> dict[int, bytes]:
     """Return undecoded values; little or big endian, as they stand in the file."""
     values: dict[int, bytes] = {}
@@ -222,14 +246,14 @@ def _find_pixel_data(
 
     Where the data set ended or was cut off before the pixel data, nothing is found.
     """
-    implicit, little_endian = encoding
+    _, little_endian = encoding
     order = "<" if little_endian else ">"
     if offset + 12 > len(raw):
         return False, None, None
-    group, element = struct.unpack_from(f"{order}HH", raw, offset)
+    group, element, vr = struct.unpack_from(f"{order}HH2s", raw, offset)
     if group << 16 | element != tags.PIXEL_DATA:
         return False, None, None
-    if implicit:
+    if vr not in _PIXEL_VRS:  # implicit; the transfer syntax need not say so
         (length,) = struct.unpack_from(f"{order}I", raw, offset + 4)
         start = offset + 8
     else:

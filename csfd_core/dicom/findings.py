@@ -49,9 +49,21 @@ CATALOGUE: Final[dict[str, FindingKind]] = {
             "A StudyInstanceUID is no valid DICOM UID.",
             "Name the folder by the StudyInstanceUID: digits and dots only.",
         ),
+        (
+            "unreadable",
+            "quarantine",
+            "The study could not be read to its end.",
+            "Fetch it again from the archive; if that does not help, report it.",
+        ),
         ("no_dicom", "quarantine", "The folder holds no DICOM file.", _REFETCH),
         ("empty_file", "quarantine", "A slice file has no content.", _REFETCH),
         ("not_dicom", "quarantine", "A slice file is no DICOM file.", _REFETCH),
+        (
+            "file_too_large",
+            "quarantine",
+            "A file is larger than any slice.",
+            "Remove it if it is none; otherwise raise the limit.",
+        ),
         ("truncated_file", "quarantine", "A slice file is cut off.", _REFETCH),
         (
             "study_uid_mismatch",
@@ -133,6 +145,12 @@ CATALOGUE: Final[dict[str, FindingKind]] = {
             "Resample the series to an untilted one on the workstation.",
         ),
         (
+            "shifted_slices",
+            "quarantine",
+            "Slices lie beside the line of the others.",
+            "Reconstruct the series with one centre and field of view.",
+        ),
+        (
             "missing_slices",
             "quarantine",
             "Slices are missing between others.",
@@ -160,8 +178,8 @@ CATALOGUE: Final[dict[str, FindingKind]] = {
         (
             "no_hounsfield",
             "quarantine",
-            "The rescale is missing and the values are no Hounsfield units.",
-            "Export the series with RescaleSlope and RescaleIntercept.",
+            "The values are no Hounsfield units.",
+            "Export the original CT images with RescaleSlope and RescaleIntercept.",
         ),
         (
             "mask_unreadable",
@@ -178,14 +196,21 @@ CATALOGUE: Final[dict[str, FindingKind]] = {
         (
             "mask_labels",
             "quarantine",
-            "The mask has labels that stand for no vertebra.",
-            "Use 1-7 for C1-C7 and 8-19 for T1-T12.",
+            "The labels of the mask are not those of vertebrae.",
+            "Use 1-7 for C1-C7 and 8-19 for T1-T12, one for each vertebra; or remove "
+            "the mask to use the study without.",
         ),
         (
             "mask_misaligned",
             "quarantine",
             "The mask's affine contradicts its content.",
             "Correct the affine, or remove the mask to use the study without.",
+        ),
+        (
+            "odd_uid",
+            "warning",
+            "The StudyInstanceUID has leading zeros or more than 64 characters.",
+            "Nothing to do: csfd calls the study by a valid UID of its own.",
         ),
         (
             "no_rescale",

@@ -7,11 +7,18 @@ row, column).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from csfd_core.dicom.headers import SliceHeader
+
+# By how much a slice may lie off an even grid. A tenth of the spacing is what scanners
+# do; positions with one decimal are off by up to 0.05 mm.
+_OFF_GRID: Final = 0.1
+_OFF_GRID_MM: Final = 0.06
+_ROUNDED: Final = 1e-5  # of a step; less is the arithmetic's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +81,59 @@ def order_head_to_feet(headers: Sequence[SliceHeader]) -> list[SliceHeader]:
     return [headers[index] for index in order]
 
 
+def is_even(positions_mm: npt.NDArray[np.float64]) -> bool:
+    """Say whether sorted positions lie on an even grid, as one affine needs it.
+
+    Judged by the distance from the grid that fits best, not gap by gap: rounded
+    positions make uneven gaps, and small differences of gaps add up to large ones of
+    places.
+    """
+    count = len(positions_mm)
+    if count < 3:
+        return True
+    numbers = np.arange(count)
+    step, start = np.polyfit(numbers, positions_mm, 1)
+    off = np.abs(positions_mm - (start + step * numbers))
+    gaps = np.abs(np.diff(positions_mm))
+    # A gap of nothing is a repeated position, however fine the grid.
+    return bool(
+        off.max() <= max(_OFF_GRID * abs(step), _OFF_GRID_MM)
+        and gaps.min() > abs(step) / 2
+    )
+
+
+def off_line_mm(ordered: Sequence[SliceHeader]) -> npt.NDArray[np.float64]:
+    """Return how far each slice lies beside the line from the first to the last.
+
+    In the plane of the slices, in mm; zero for a straight stack, sheared or not.
+    """
+    points = np.array([header.position_mm for header in ordered], dtype=np.float64)
+    along = points @ slice_normal(ordered[0])
+    span = along[-1] - along[0]
+    share = (along - along[0]) / span if span else np.zeros(len(along))
+    line = points[0] + share[:, None] * (points[-1] - points[0])
+    return np.asarray(np.linalg.norm(points - line, axis=1))
+
+
+def _step_mm(ordered: Sequence[SliceHeader]) -> npt.NDArray[np.float64]:
+    """Return the vector from one slice to the next, shape ``(3,)``.
+
+    Where positions are rounded, the one that fits all of them best is nearer to the
+    truth than that between the first and the last.
+    """
+    points = np.array([header.position_mm for header in ordered], dtype=np.float64)
+    count = len(points)
+    if count < 2:
+        return np.zeros(3)
+    ends = np.asarray((points[-1] - points[0]) / (count - 1))
+    if not is_even(positions_along_normal_mm(ordered)):
+        return ends
+    numbers = np.arange(count) - (count - 1) / 2
+    fitted = numbers @ points / (numbers @ numbers)
+    is_rounded = np.linalg.norm(fitted - ends) > _ROUNDED * np.linalg.norm(ends)
+    return np.asarray(fitted if is_rounded else ends)
+
+
 def build_geometry(ordered: Sequence[SliceHeader]) -> VolumeGeometry:
     """Describe a stack that is ordered head to feet and has passed its checks.
 
@@ -89,8 +149,8 @@ def build_geometry(ordered: Sequence[SliceHeader]) -> VolumeGeometry:
         raise ValueError("A slice has no size or no orientation.")
     row_spacing, column_spacing = first.pixel_spacing_mm
     along_row, along_column = np.reshape(first.orientation, (2, 3))
-    extent = np.subtract(last.position_mm, first.position_mm)
-    step = extent / max(len(ordered) - 1, 1)
+    step = _step_mm(ordered)
+    extent = step * (len(ordered) - 1)
     affine = np.eye(4)
     affine[:3, 0] = step
     affine[:3, 1] = along_column * row_spacing

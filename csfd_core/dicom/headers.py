@@ -15,9 +15,20 @@ from typing import Final
 
 from csfd_core.dicom import tags
 from csfd_core.dicom.elements import RawElements, read_elements
+from csfd_core.vocabulary import is_uid, own_uid
 
+CT_IMAGE_STORAGE: Final = "1.2.840.10008.5.1.4.1.1.2"
 _PATIENT_KEY_LENGTH: Final = 32  # hexadecimal digits
-_PLAIN_NAME: Final = re.compile(r"[0-9./\-]{1,80}(dcm)?", re.ASCII)
+_KERNEL_KEY_LENGTH: Final = 8
+# What is beyond is no number of a patient's scan, whatever it is in a file.
+_LARGEST_INTEGER: Final = 2**31 - 1
+_LARGEST_NUMBER: Final = 1e6  # mm, HU, degrees
+# Sharp kernels by the names that scanners give them: BONE, BONEPLUS, EDGE (GE); B60s to
+# B90h, Br59 and higher, Hr60 (Siemens); FC30 to FC35, FC80 to FC86 (Canon); YC, YD, YE,
+# D, E (Philips).
+_BONE_KERNEL: Final = re.compile(
+    r"BONE.*|EDGE.*|[BHU][a-z]?(59|[6-9]\d)\w*|FC(3|8)\d.*|Y[CDE]|[DE]"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +38,8 @@ class SliceHeader:
     Positions and directions are in the patient's LPS frame (PS3.3 C.7.6.2.1.1), in mm.
     ``pixel_spacing_mm`` is (between rows, between columns); ``orientation`` is the
     direction of a row, then of a column. ``pixel_offset`` and ``pixel_length`` tell
-    where the pixel data lie in the file (see ``RawElements``).
+    where the pixel data lie in the file (see ``RawElements``). ``has_odd_uid`` tells
+    that ``study_uid`` stands for one that is not quite valid (see ``own_uid``).
     """
 
     file_name: str
@@ -37,10 +49,15 @@ class SliceHeader:
     sop_class_uid: str | None
     sop_uid: str | None
     study_uid: str | None
+    has_odd_uid: bool
     series_uid: str | None
     patient_key: str | None
     modality: str | None
     instance_number: int | None
+    acquisition_number: int | None
+    is_localizer: bool
+    kernel_key: str | None  # digest of the convolution kernel
+    is_bone_kernel: bool
     rows: int | None
     columns: int | None
     samples_per_pixel: int | None
@@ -48,12 +65,14 @@ class SliceHeader:
     photometric: str | None
     bits_allocated: int | None
     bits_stored: int | None
+    high_bit: int | None
     is_signed: bool
     is_little_endian: bool
     padding_value: int | None
     padding_limit: int | None
     rescale_slope: float | None
     rescale_intercept: float | None
+    is_rescaled_to_hu: bool  # RescaleType is HU, or is not given
     position_mm: tuple[float, ...] | None
     orientation: tuple[float, ...] | None
     pixel_spacing_mm: tuple[float, ...] | None
@@ -62,13 +81,6 @@ class SliceHeader:
     has_pixel_data: bool
     pixel_offset: int | None
     pixel_length: int | None
-
-
-def safe_file_name(file_name: str) -> str:
-    """Return a name that may be shown: file names can hold the name of a patient."""
-    if _PLAIN_NAME.fullmatch(file_name):
-        return file_name
-    return f"file-{hashlib.sha256(file_name.encode()).hexdigest()[:8]}"
 
 
 def read_slice_header(
@@ -102,6 +114,8 @@ def _to_header(
 ) -> SliceHeader:
     value = _Values(elements.values, elements.is_little_endian)
     is_signed = value.short(tags.PIXEL_REPRESENTATION) == 1
+    study_uid = value.text(tags.STUDY_INSTANCE_UID)
+    kernel = value.text(tags.CONVOLUTION_KERNEL)
     return SliceHeader(
         file_name=file_name,
         size_bytes=size_bytes,
@@ -109,11 +123,16 @@ def _to_header(
         transfer_syntax_uid=elements.transfer_syntax_uid,
         sop_class_uid=value.text(tags.SOP_CLASS_UID),
         sop_uid=value.text(tags.SOP_INSTANCE_UID),
-        study_uid=value.text(tags.STUDY_INSTANCE_UID),
+        study_uid=own_uid(study_uid) if study_uid else None,
+        has_odd_uid=study_uid is not None and not is_uid(study_uid),
         series_uid=value.text(tags.SERIES_INSTANCE_UID),
         patient_key=value.digest(tags.PATIENT_ID),
         modality=value.text(tags.MODALITY),
         instance_number=value.integer(tags.INSTANCE_NUMBER),
+        acquisition_number=value.integer(tags.ACQUISITION_NUMBER),
+        is_localizer="LOCALIZER" in (value.text(tags.IMAGE_TYPE) or "").split("\\"),
+        kernel_key=_digest(kernel.encode(), _KERNEL_KEY_LENGTH) if kernel else None,
+        is_bone_kernel=_is_bone_kernel(kernel),
         rows=value.short(tags.ROWS),
         columns=value.short(tags.COLUMNS),
         samples_per_pixel=value.short(tags.SAMPLES_PER_PIXEL),
@@ -121,12 +140,14 @@ def _to_header(
         photometric=value.text(tags.PHOTOMETRIC_INTERPRETATION),
         bits_allocated=value.short(tags.BITS_ALLOCATED),
         bits_stored=value.short(tags.BITS_STORED),
+        high_bit=value.short(tags.HIGH_BIT),
         is_signed=is_signed,
         is_little_endian=elements.is_little_endian,
         padding_value=value.short(tags.PIXEL_PADDING_VALUE, signed=is_signed),
         padding_limit=value.short(tags.PIXEL_PADDING_RANGE_LIMIT, signed=is_signed),
         rescale_slope=value.number(tags.RESCALE_SLOPE),
         rescale_intercept=value.number(tags.RESCALE_INTERCEPT),
+        is_rescaled_to_hu=value.text(tags.RESCALE_TYPE) in (None, "HU"),
         position_mm=value.numbers(tags.IMAGE_POSITION_PATIENT, 3),
         orientation=value.numbers(tags.IMAGE_ORIENTATION_PATIENT, 6),
         pixel_spacing_mm=value.numbers(tags.PIXEL_SPACING, 2),
@@ -159,16 +180,21 @@ class _Values:
             numbers = tuple(float(part) for part in text.split("\\"))
         except ValueError:
             return None
-        finite = all(abs(number) < float("inf") for number in numbers)
-        return numbers if len(numbers) == count and finite else None
+        plausible = all(abs(number) <= _LARGEST_NUMBER for number in numbers)
+        return numbers if len(numbers) == count and plausible else None
 
     def number(self, tag: int) -> float | None:
         numbers = self.numbers(tag, 1)
         return None if numbers is None else numbers[0]
 
     def integer(self, tag: int) -> int | None:
-        number = self.number(tag)
-        return None if number is None or number != int(number) else int(number)
+        try:
+            number = float(self.text(tag) or "")
+        except ValueError:
+            return None
+        # Compared before it is made an integer: infinity has none, NaN fits nowhere.
+        fits = abs(number) <= _LARGEST_INTEGER and number == round(number)
+        return int(number) if fits else None
 
     def short(self, tag: int, *, signed: bool = False) -> int | None:
         value = self._values.get(tag)
@@ -180,7 +206,15 @@ class _Values:
         return int(number)
 
     def digest(self, tag: int) -> str | None:
-        text = self.text(tag)
-        if text is None:
-            return None
-        return hashlib.sha256(text.encode()).hexdigest()[:_PATIENT_KEY_LENGTH]
+        """Return the digest of a text as it is encoded, in whatever character set."""
+        text = self._values.get(tag, b"").strip(b" \0")
+        return _digest(text, _PATIENT_KEY_LENGTH) if text else None
+
+
+def _digest(content: bytes, length: int) -> str:
+    return hashlib.sha256(content).hexdigest()[:length]
+
+
+def _is_bone_kernel(kernel: str | None) -> bool:
+    first = (kernel or "").split("\\")[0].strip()
+    return _BONE_KERNEL.fullmatch(first) is not None

@@ -7,9 +7,8 @@ to slice voxels, which must be a signed permutation of the axes, and by reorderi
 axes.
 """
 
-import gzip
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,7 +23,7 @@ from nibabel.wrapstruct import WrapStructError
 from csfd_core.dicom.findings import Finding
 from csfd_core.dicom.geometry import VolumeGeometry
 from csfd_core.errors import MaskError
-from csfd_core.text import percent
+from csfd_core.text import join, percent
 from csfd_core.vocabulary import HIGHEST_MASK_LABEL
 
 _RAS_TO_LPS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -35,9 +34,23 @@ _BONE_HU: Final = 150.0
 _MIN_BONE_SHARE: Final = 0.3  # of the masked voxels; trabecular bone is 100-300 HU
 _BETTER_FLIP: Final = 0.15  # a flip that finds this much more bone is the right one
 _SAMPLED_SLICES: Final = 24
+_SHIFTS_MM: Final = (5.0, 10.0, 20.0)  # that a mask is tried at, in six directions
+# C2 with its dens reaches over 40 mm, a thoracic vertebra with its spine over 60.
+_TALLEST_MM: Final = 75.0
+_LARGEST_ML: Final = 150.0
+_ROUNDING: Final = 1e-3  # of a label that was stored with a scale
+_GZIP: Final = b"\x1f\x8b"
+_NIFTI_2: Final = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")  # 540, either order
+_VOXEL_BYTES: Final = 16  # of the widest type
+_HEADER_BYTES: Final = 2**20
+_LARGEST_MM: Final = 1e6
+_SMALLEST_VOXEL_MM3: Final = 1e-9
 
 _UNREADABLE: Final = (
     EOFError,
+    TypeError,
+    MemoryError,
+    OverflowError,
     HeaderDataError,
     ImageFileError,
     OSError,
@@ -57,23 +70,65 @@ class NiftiMask:
     affine_ras: npt.NDArray[np.float64]
 
 
-def read_nifti_mask(raw: bytes) -> NiftiMask:
-    """Read a ``.nii`` or ``.nii.gz`` file from its bytes.
+def read_nifti_mask(raw: bytes, voxels: int) -> NiftiMask:
+    """Read a ``.nii`` or ``.nii.gz`` file of version 1 or 2 from its bytes.
+
+    Axes of length 1 behind the third are dropped, and labels that are whole numbers but
+    for the rounding of a scale are made whole.
+
+    Args:
+        raw: The file.
+        voxels: Of the slices that the mask is drawn on; a file that inflates to far
+            more than that many is not inflated to its end.
 
     Raises:
-        MaskError: If it cannot be read as a three-dimensional NIfTI image.
+        MaskError: If it cannot be read as a three-dimensional NIfTI image of numbers.
     """
     try:
-        if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
-        image = nib.Nifti1Image.from_bytes(raw)
+        if raw[:2] == _GZIP:
+            raw = _inflate(raw, voxels * _VOXEL_BYTES + _HEADER_BYTES)
+        kind = nib.Nifti2Image if raw[:4] in _NIFTI_2 else nib.Nifti1Image
+        image = kind.from_bytes(raw)
         labels = np.asanyarray(image.dataobj)
         affine = np.asarray(image.affine, dtype=np.float64)
     except _UNREADABLE as error:
         raise MaskError(f"No readable NIfTI file ({type(error).__name__}).") from error
-    if labels.ndim != 3 or abs(np.linalg.det(affine)) < 1e-9:
+    if labels.dtype.kind not in "biuf":
+        raise MaskError("A NIfTI image of colours or complex numbers, not of labels.")
+    while labels.ndim > 3 and labels.shape[-1] == 1:
+        labels = labels[..., 0]
+    if labels.ndim != 3 or not _is_affine(affine):
         raise MaskError("No three-dimensional NIfTI image with a valid affine.")
-    return NiftiMask(labels, affine)
+    return NiftiMask(_whole(labels), affine)
+
+
+def _inflate(raw: bytes, most: int) -> bytes:
+    inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    content = inflater.decompress(raw, most + 1)
+    if len(content) > most:
+        raise MaskError("The file inflates to more than its slices have voxels.")
+    if not inflater.eof:
+        raise MaskError("The file is cut off.")
+    return content
+
+
+def _is_affine(affine: npt.NDArray[np.float64]) -> bool:
+    return bool(
+        np.isfinite(affine).all()
+        and np.abs(affine).max() < _LARGEST_MM
+        and abs(np.linalg.det(affine)) > _SMALLEST_VOXEL_MM3
+    )
+
+
+def _whole(labels: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """Round labels that are whole numbers but for the rounding of a scale."""
+    if labels.dtype.kind != "f":
+        return labels
+    numbers = np.asarray(labels, dtype=np.float64)
+    rounded = np.rint(numbers)
+    with np.errstate(invalid="ignore"):  # infinity is no label, and stays
+        is_close = bool((np.abs(numbers - rounded) <= _ROUNDING).all())
+    return rounded if is_close else labels
 
 
 def check_mask(
@@ -93,7 +148,9 @@ def check_mask(
     ]
     if findings:
         return findings
-    return _check_content(align_mask(mask, geometry), read_hounsfield)
+    aligned = align_mask(mask, geometry)
+    wrong = _check_vertebrae(aligned, geometry)
+    return [wrong] if wrong else _check_content(aligned, geometry, read_hounsfield)
 
 
 def align_mask(mask: NiftiMask, geometry: VolumeGeometry) -> npt.NDArray[np.uint8]:
@@ -169,8 +226,36 @@ def _shape_finding(mask: NiftiMask, geometry: VolumeGeometry) -> Finding:
     return Finding("mask_shape", detail)
 
 
+def _check_vertebrae(
+    aligned: npt.NDArray[np.uint8], geometry: VolumeGeometry
+) -> Finding | None:
+    """Ask whether each label can be one vertebra, and none is left out between."""
+    counts = np.bincount(aligned.ravel(), minlength=HIGHEST_MASK_LABEL + 1)
+    present = [int(label) for label in np.flatnonzero(counts) if label]
+    if not present:
+        return Finding("mask_labels", "The mask is empty.")
+    lacking = sorted({*range(present[0], present[-1])} - {*present})
+    if lacking:
+        named = join(lacking)
+        detail = f"The mask has labels above and below {named}, but not {named}."
+        return Finding("mask_labels", detail)
+    step_mm = geometry.spacing_zyx_mm[0]
+    voxel_ml = float(np.prod(geometry.spacing_zyx_mm)) / 1000
+    for label in present:
+        rows = np.flatnonzero((aligned == label).any(axis=(1, 2)))
+        tall_mm = float(rows[-1] - rows[0] + 1) * step_mm
+        large_ml = float(counts[label]) * voxel_ml
+        if tall_mm > _TALLEST_MM or large_ml > _LARGEST_ML:
+            detail = f"Label {label} of the mask reaches over {tall_mm:.0f} mm and has "
+            detail += f"{large_ml:.0f} ml, more than any vertebra."
+            return Finding("mask_labels", detail)
+    return None
+
+
 def _check_content(
-    aligned: npt.NDArray[np.uint8], read_hounsfield: ReadHounsfield
+    aligned: npt.NDArray[np.uint8],
+    geometry: VolumeGeometry,
+    read_hounsfield: ReadHounsfield,
 ) -> list[Finding]:
     """Ask whether vertebrae follow each other downwards and bone lies under them."""
     centres = _slice_centres(aligned)
@@ -178,20 +263,45 @@ def _check_content(
         detail = "The levels in the mask do not follow each other from head to feet."
         return [Finding("mask_misaligned", detail)]
     occupied = np.flatnonzero(aligned.any(axis=(1, 2)))
-    if not occupied.size:
-        return []
     step = max(1, occupied.size // _SAMPLED_SLICES)
     sampled = occupied[::step]
     bone = np.stack([read_hounsfield(int(index)) > _BONE_HU for index in sampled])
     masks = aligned[sampled] > 0
     share = _bone_share(bone, masks)
     flips = (masks[:, ::-1], masks[:, :, ::-1], masks[:, ::-1, ::-1])
-    best = max(_bone_share(bone, flipped) for flipped in flips)
+    flipped = max(_bone_share(bone, other) for other in flips)
+    shifted = max(
+        (_bone_share(bone, m) for m in _shifted(aligned, sampled, geometry)),
+        default=0.0,
+    )
+    best = max(flipped, shifted)
     if share < _MIN_BONE_SHARE or best > share + _BETTER_FLIP:
         detail = f"Only {percent(share)} of the mask lies on bone"
-        other = f" ({percent(best)} if it were flipped)." if best > share else "."
+        how = "flipped" if flipped >= shifted else "shifted"
+        other = f" ({percent(best)} if it were {how})." if best > share else "."
         return [Finding("mask_misaligned", detail + other)]
     return []
+
+
+def _shifted(
+    aligned: npt.NDArray[np.uint8],
+    sampled: npt.NDArray[np.intp],
+    geometry: VolumeGeometry,
+) -> Iterator[npt.NDArray[np.bool_]]:
+    """Yield the mask at the sampled slices as if it lay a little elsewhere."""
+    for axis, spacing_mm in enumerate(geometry.spacing_zyx_mm):
+        for shift_mm in (sign * mm for mm in _SHIFTS_MM for sign in (-1, 1)):
+            voxels = round(shift_mm / spacing_mm)
+            if not 0 < abs(voxels) < aligned.shape[axis]:
+                continue
+            if axis == 0:
+                there = sampled + voxels
+                inside = (there >= 0) & (there < len(aligned))
+                moved = aligned[np.where(inside, there, 0)] > 0
+                moved[~inside] = False
+            else:
+                moved = np.roll(aligned[sampled] > 0, voxels, axis)
+            yield moved
 
 
 def _bone_share(bone: npt.NDArray[np.bool_], masks: npt.NDArray[np.bool_]) -> float:

@@ -16,6 +16,7 @@ from csfd_core.classification.vertebrae import Vertebra, read_vertebrae
 from csfd_core.crops.study import MaskedStudy, cut_vertebrae, visible_shares
 from csfd_core.errors import StoreError
 from csfd_core.inference.segment import (
+    Say,
     SegmentedScan,
     segment_scans,
     write_file,
@@ -33,8 +34,9 @@ class PredictedStudy:
     """What became of one study."""
 
     study_uid: str
-    action: Outcome  # REFUSED where there is nothing else
+    action: Outcome  # REFUSED or FAILED where there is nothing else
     message: str = ""  # why it was refused
+    notes: tuple[str, ...] = ()  # what was said of its files
     probabilities: Mapping[str, float] = field(default_factory=dict)
     suspicious: tuple[str, ...] = ()  # above the operating point
     not_seen: tuple[str, ...] = ()  # levels that stand on their prevalence alone
@@ -43,15 +45,26 @@ class PredictedStudy:
 
 
 def predict_input(
-    source: str, out: Path, predictor: VertebraPredictor, ensemble: Ensemble
+    source: str,
+    out: Path,
+    predictor: VertebraPredictor,
+    ensemble: Ensemble,
+    say: Say,
 ) -> Iterator[PredictedStudy]:
     """Predict every study of a DICOM folder, zip file or source.
+
+    Args:
+        source: The input.
+        out: Folder of the results.
+        predictor: Finds the vertebrae.
+        ensemble: Judges them.
+        say: Told what of the input belongs to no study.
 
     Raises:
         SourceError: If the input cannot be read, or holds no files.
         SettingsError: If the results cannot be written.
     """
-    for segmented in segment_scans(source, predictor):
+    for segmented in segment_scans(source, predictor, say):
         yield _predict_scan(segmented, out, predictor, ensemble)
 
 
@@ -171,11 +184,17 @@ def _predict_scan(
     ensemble: Ensemble,
 ) -> PredictedStudy:
     scan, prediction = segmented.scan, segmented.prediction
-    if prediction is None or scan.geometry is None or segmented.grey is None:
+    if (
+        prediction is None
+        or scan is None
+        or scan.geometry is None
+        or segmented.grey is None
+    ):
         return PredictedStudy(
             study_uid=segmented.study_uid,
-            action=Outcome.REFUSED,
+            action=Outcome.FAILED if scan is None else Outcome.REFUSED,
             message=segmented.refusal,
+            notes=segmented.notes,
         )
     started = time.perf_counter()
     levels = prediction.review.notes()
@@ -210,10 +229,12 @@ def _predict_scan(
     )
     note["content_hash"] = scan.content_hash
     note["warnings"] = [finding.code for finding in scan.findings]
+    note["notes"] = list(scan.notes)
     write_file(out / f"{scan.study_uid}.json", _to_bytes(note))
     return PredictedStudy(
         study_uid=scan.study_uid,
         action=Outcome.PREDICTED,
+        notes=segmented.notes,
         probabilities=probabilities,
         suspicious=tuple(note["suspicious"]),
         not_seen=tuple(not_seen),

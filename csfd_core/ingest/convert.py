@@ -14,9 +14,11 @@ from typing import Final
 
 from csfd_core.dicom.headers import SliceHeader
 from csfd_core.dicom.nifti import align_mask
-from csfd_core.errors import CsfdError, PixelDataError, SourceError
+from csfd_core.dicom.pixels import DecodedSlice
+from csfd_core.errors import PixelDataError, SourceError
+from csfd_core.ingest.files import OnSlice
 from csfd_core.ingest.outcomes import Outcome, StudyOutcome, failure
-from csfd_core.ingest.scan import OnSlice, StudyScan, mask_of, record_of, scan_study
+from csfd_core.ingest.scan import StudyScan, mask_of, record_of, scan_study
 from csfd_core.runtime.executors import completed
 from csfd_core.store import masks as mask_store
 from csfd_core.store import slices as slice_store
@@ -94,7 +96,7 @@ def convert_slices(task: StudyTask) -> StudyOutcome:
     ordered = [task.folder.path_of(header.file_name) for header in headers]
     files = task.folder.source.read_beginnings(ordered)
     jpegs = [
-        encode_slice(raw, header, task.settings)
+        encode_slice(DecodedSlice(raw, header), task.settings)
         for header, (_, raw) in zip(headers, files, strict=True)
     ]
     return _write_slices(task, record, headers, jpegs)
@@ -119,8 +121,9 @@ def convert_study(task: StudyTask) -> StudyOutcome:
         return _complete(task, record)
     jpegs: dict[str, bytes] = {}
 
-    def encode(header: SliceHeader, raw: bytes) -> None:
-        jpegs[header.file_name] = encode_slice(raw, header, task.settings)
+    def encode(decoded: DecodedSlice) -> None:
+        name = decoded.header.file_name
+        jpegs[name] = encode_slice(decoded, task.settings)
 
     scan = _only_scan(task, encode)
     record = record_of(scan)
@@ -181,7 +184,7 @@ def run_studies(
 ) -> Iterator[StudyOutcome]:
     """Do one step to many studies; yield each outcome as it comes.
 
-    A study that fails on purpose (``CsfdError``) is an outcome; the others go on.
+    A study that fails is an outcome; the others go on.
     """
     futures: dict[Future[StudyOutcome], StudyTask] = {
         executor.submit(step, task): task for task in tasks
@@ -191,17 +194,15 @@ def run_studies(
 
 
 def _result(future: Future[StudyOutcome], task: StudyTask) -> StudyOutcome:
-    try:
-        return future.result()
-    except CsfdError as error:
-        return failure(task.folder.name, error)
+    error = future.exception()
+    return failure(task.folder.name, error) if error else future.result()
 
 
 def _if_current(task: StudyTask) -> StudyOutcome | None:
     """Return the outcome of a study that needs no work, else ``None``."""
     try:
         return None if needs_work(task) else convert_study(task)
-    except CsfdError:  # it will fail again, where that is an outcome
+    except Exception:  # noqa: BLE001 - it will fail again, where that is an outcome
         return None
 
 
@@ -296,7 +297,7 @@ def _write_mask(task: StudyTask, record: StudyRecord) -> StudyOutcome:
         return _outcome(record, Outcome.UNCHANGED)
     if _mask_is_current(task, record):
         return _outcome(record, Outcome.UNCHANGED)
-    mask, _ = mask_of(task.folder)
+    mask, _ = mask_of(task.folder, geometry)
     if mask is None:
         raise SourceError(f"The mask of study {record.study_uid} is gone.")
     if _is_withdrawn(task, record.study_uid):

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from csfd_core.dicom.findings import Finding, Status, in_order, status_of
-from csfd_core.errors import SourceError
+from csfd_core.errors import SourceError, tell_error
 from csfd_core.ingest.scan import StudyScan, scan_study
 from csfd_core.runtime.executors import completed
 from csfd_core.store.labels import read_boxes, read_labels
 from csfd_core.store.source import Source, StudyFolder
 from csfd_core.text import count
+from csfd_core.vocabulary import is_uid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +50,22 @@ def inspect_folders(
 ) -> Iterator[list[InspectedStudy]]:
     """Scan study folders; yield the studies of each folder as it is done."""
     futures = {executor.submit(_inspect_folder, folder): folder for folder in folders}
-    for _, future in completed(futures):
-        yield future.result()
+    for folder, future in completed(futures):
+        error = future.exception()
+        yield [_failed(folder, error)] if error else future.result()
+
+
+def _failed(folder: StudyFolder, error: BaseException) -> InspectedStudy:
+    """Make the standing of a study that could not be looked at; the others are."""
+    detail = tell_error(error)
+    return InspectedStudy(
+        study_uid=folder.name if is_uid(folder.name) else "",
+        folder=folder.path or ".",
+        findings=(Finding("unreadable", f"It cannot be read: {detail.rstrip('.')}."),),
+        notes=(),
+        slice_count=0,
+        facts={},
+    )
 
 
 def add_labels(
@@ -67,7 +82,7 @@ def add_labels(
         labels, boxes = read_labels(source.location), read_boxes(source.location)
     except SourceError as error:
         return studies, [str(error)]
-    notes = [*labels.notes, *boxes.notes]
+    notes = [*labels.notes, *boxes.notes, *source.mask_notes()]
     contradictory = set(labels.contradictions())
     known = {study.study_uid for study in studies}
     without_images = sorted(set(labels.table.index) - known)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from csfd_core.errors import CsfdError
+from csfd_core.errors import CsfdError, tell_error
 
 
 class Outcome(StrEnum):
@@ -52,14 +52,17 @@ class StudyOutcome:
 def make_all(
     make: Callable[[str], StudyOutcome], study_uids: Sequence[str]
 ) -> Iterator[StudyOutcome]:
-    """Make many; a study that fails on purpose is an outcome and the others go on."""
+    """Make many; a study that fails is an outcome and the others go on."""
     for study_uid in study_uids:
         try:
             yield make(study_uid)
-        except CsfdError as error:
+        except Exception as error:  # noqa: BLE001 - one study stops no other
             yield failure(study_uid, error)
 
 
-def failure(study_uid: str, error: CsfdError) -> StudyOutcome:
+def failure(study_uid: str, error: BaseException) -> StudyOutcome:
     """Return the outcome of a study that could not be worked on."""
-    return StudyOutcome(study_uid=study_uid, action=Outcome.FAILED, message=str(error))
+    told = tell_error(error)
+    if not isinstance(error, CsfdError):
+        told = f"Study {study_uid} cannot be worked on: {told}"
+    return StudyOutcome(study_uid=study_uid, action=Outcome.FAILED, message=told)

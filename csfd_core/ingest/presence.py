@@ -74,6 +74,12 @@ def presence_notes(stores: Stores, sources: Sources) -> list[str]:
             f"other files, such as {_examples(other)}; the first source counts. Remove "
             "what is outdated."
         )
+    listed = sources.studies()
+    if n := sum(not f.must_match_uid and not is_uid(f.name) for f in listed):
+        notes.append(
+            f"{count(n, 'folder', 'is', 'are')} not named by a StudyInstanceUID and "
+            "not taken up by runs; csfd convert reads them."
+        )
     if gone := vanished_studies(stores, found):
         notes.append(
             f"No source has images of {count(len(gone), 'study')} of the store any "

@@ -54,7 +54,7 @@ def write_studies_table(
     table = build_studies_table([*records, *badly_named], labels, boxes, versions)
     if inputs != stores.metadata.read_studies_inputs():
         stores.metadata.write_studies(table, inputs, data_kind(sources.locations))
-    notes = [*labels.notes, *boxes.notes]
+    notes = [*labels.notes, *boxes.notes, *sources.mask_notes()]
     if missing := labels_without_images(records, labels):
         lacking = count(len(missing), "labelled study", "has", "have")
         notes.append(f"{lacking} no images.")

@@ -12,7 +12,9 @@ where it is not given. ``slices``: the study is complete with so many files.
 be used, as it is half written, is left alone and named in a message.
 """
 
+import codecs
 import datetime as dt
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,13 +22,15 @@ from typing import Annotated, Final, Literal
 
 import pydantic
 
+from csfd_core.errors import SourceError
 from csfd_core.store.locations import FileEntry, Location
 from csfd_core.store.source import LABELS_FOLDER
-from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL, is_uid
+from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL, is_uid, own_uid
 
 _SUFFIX: Final = ".json"
 _READERS: Final = 16  # reading small files waits for the disk or the network
 _MOST_NAMED: Final = 5
+_LIKE_A_LEVEL: Final = re.compile(r"[CTLS]\d{1,2}", re.IGNORECASE | re.ASCII)
 
 _Label = Annotated[int, pydantic.Field(strict=True, ge=0, le=1)] | None
 _Text = Annotated[
@@ -121,7 +125,7 @@ def read_label_notes(location: Location) -> LabelNotes:
             f"{len(wrong)} label files cannot be used: "
             f"{'; '.join(wrong[:_MOST_NAMED])}{more}."
         )
-    names = {entry.name.removesuffix(_SUFFIX) for entry in entries}
+    names = {own_uid(entry.name.removesuffix(_SUFFIX)) for entry in entries}
     unusable = frozenset(filter(is_uid, names - set(notes)))
     return LabelNotes(notes, tuple(messages), unusable)
 
@@ -133,17 +137,20 @@ def label_entries(location: Location) -> list[FileEntry]:
 
 def _read(location: Location, entry: FileEntry) -> LabelNote | str:
     """Return what a file says, or why it cannot be used."""
-    uid = entry.name.removesuffix(_SUFFIX)
+    uid = own_uid(entry.name.removesuffix(_SUFFIX))
     if not is_uid(uid):
         return "a file that is not named by a study"
     try:
-        file = _File.model_validate_json(location.read(entry.path))
+        # Editors on Windows put a byte order mark before a text.
+        content = location.read(entry.path).removeprefix(codecs.BOM_UTF8)
+        file = _File.model_validate_json(content)
+    except SourceError:
+        return f"{uid}{_SUFFIX} (it cannot be read)"
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return f"{entry.name} ({f'{where}: ' if where else ''}{first['msg']})"
-    if file.study_uid != uid:
-        return f"{entry.name} (study_uid: of another study)"
+        return f"{uid}{_SUFFIX} ({_tell_place(first['loc'])}{first['msg']})"
+    if own_uid(file.study_uid) != uid:
+        return f"{uid}{_SUFFIX} (study_uid: of another study)"
     labels: dict[str, int | None] = {}
     if file.labels:
         labels = {name: file.labels.get(name) for name in LABEL_COLUMNS}
@@ -157,6 +164,18 @@ def _read(location: Location, entry: FileEntry) -> LabelNote | str:
         slices=file.slices,
         withdrawn=file.withdrawn,
     )
+
+
+def _tell_place(parts: tuple[int | str, ...]) -> str:
+    """Say where in a file something is wrong; a name of its own could be anything."""
+    names = {*_File.model_fields, *LABEL_COLUMNS, "[key]"}
+    named = [
+        str(part)
+        if str(part).lower() in names or _LIKE_A_LEVEL.fullmatch(str(part))
+        else "an unknown key"
+        for part in parts
+    ]
+    return f"{'.'.join(named)}: " if named else ""
 
 
 def _overall(labels: Mapping[str, int | None]) -> int | None:

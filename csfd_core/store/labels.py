@@ -9,6 +9,8 @@ in it the file. Labels that have gone from all sources are still those on record
 label file with nulls takes them back.
 """
 
+import codecs
+import csv
 import datetime as dt
 import io
 from collections.abc import Collection, Mapping, Sequence
@@ -23,9 +25,12 @@ from csfd_core.store.locations import Location
 from csfd_core.store.source import BOXES_FILE, LABELS_FILE
 from csfd_core.store.stamp import stamp
 from csfd_core.text import count
-from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL, is_uid
+from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL, is_uid, own_uid
 
 STUDY_COLUMN: Final = "StudyInstanceUID"
+_DELIMITERS: Final = (",", ";", "\t", "|")
+_NAMED: Final = 5  # studies, as examples
+_LARGEST_BOX: Final = 1e6  # pixels, or the number of a slice
 _BOX_NUMBERS: Final = ("x", "y", "width", "height", "slice_number")
 
 
@@ -102,10 +107,19 @@ def _read_table(location: Location) -> LabelTable:
     values = values.mask(unusable).astype("Int8")
     values.index = pd.Index(table[STUDY_COLUMN], name="study_uid")
     repeated = values.index.duplicated(keep="first")
-    if repeated.any():
-        rows = count(int(repeated.sum()), "row", "repeats", "repeat")
-        notes.append(f"{LABELS_FILE}: {rows} a study; the first counts.")
-    return LabelTable(values[~repeated], tuple(notes))
+    if not repeated.any():
+        return LabelTable(values, tuple(notes))
+    rows = count(int(repeated.sum()), "row", "repeats", "repeat")
+    notes.append(f"{LABELS_FILE}: {rows} a study; the first counts.")
+    copies = values.reset_index().duplicated(keep="first").to_numpy()
+    if disputed := sorted({str(uid) for uid in values.index[repeated & ~copies]}):
+        named = ", ".join(disputed[:_NAMED]) + (", ..." if disputed[_NAMED:] else "")
+        studies = count(len(disputed), "study", "is", "are")
+        notes.append(
+            f"{LABELS_FILE}: rows contradict each other; {studies} unlabelled: {named}."
+        )
+    is_kept = ~repeated & ~values.index.isin(disputed)
+    return LabelTable(values[is_kept], tuple(notes))
 
 
 def read_boxes(location: Location) -> BoxTable:
@@ -116,9 +130,10 @@ def read_boxes(location: Location) -> BoxTable:
     """
     table, notes = _read_csv(location, BOXES_FILE, _BOX_NUMBERS)
     numbers = table[list(_BOX_NUMBERS)].apply(pd.to_numeric, errors="coerce")
-    usable = numbers.notna().all(axis=1) & (numbers[["width", "height"]] > 0).all(
-        axis=1
-    )
+    numbers = numbers.astype("float64")
+    # Beyond is no pixel and no slice; NaN compares false.
+    usable = (numbers.abs() < _LARGEST_BOX).all(axis=1)
+    usable &= (numbers[["width", "height"]] > 0).all(axis=1)
     if not usable.all():
         notes.append(
             f"{BOXES_FILE}: {count(int((~usable).sum()), 'row')} without a box."
@@ -234,33 +249,65 @@ def _read_csv(
     expected = [STUDY_COLUMN, *columns]
     if not location.exists(name):
         return pd.DataFrame(columns=expected, dtype="str"), []
-    content = _without_cut_row(location.read(name))
+    told = f"Its columns must be {', '.join(expected)}."
     try:
-        table = pd.read_csv(io.BytesIO(content), dtype="str")
-    except (ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        text = _decode(location.read(name))
+        rows = list(csv.reader(io.StringIO(text), delimiter=_delimiter(text)))
+    except (ValueError, csv.Error) as error:
+        raise SourceError(f"{location}/{name} is no CSV table. {told}") from error
+    header = [title.strip() for title in rows[0]] if rows else []
+    if not all(title.isascii() for title in header) and not {*expected} & {*header}:
+        raise SourceError(f"{location}/{name} is no CSV table. {told}")
+    if missing := [column for column in expected if column not in header]:
         raise SourceError(
-            f"{location}/{name} is no CSV table ({type(error).__name__}). Its columns "
-            f"must be {', '.join(expected)}."
-        ) from error
-    if missing := [column for column in expected if column not in table.columns]:
-        raise SourceError(
-            f"{location}/{name} lacks the columns {', '.join(missing)}. Its columns "
-            f"must be {', '.join(expected)}."
+            f"{location}/{name} lacks the columns {', '.join(missing)}. {told}"
         )
-    valid = table[STUDY_COLUMN].fillna("").map(is_uid).astype(bool)
+    rows = [_fitted(row, len(header)) for row in rows[1:] if any(row)]
+    fitting = [row for row in rows if len(row) == len(header)]
     notes = []
+    if len(fitting) < len(rows):
+        lost = count(len(rows) - len(fitting), "row", "has", "have")
+        notes.append(f"{name}: {lost} more columns than the header, and left out.")
+    table = pd.DataFrame(fitting, columns=header, dtype="str")
+    table = table.loc[:, ~table.columns.duplicated()]
+    table[STUDY_COLUMN] = table[STUDY_COLUMN].str.strip().map(own_uid)
+    valid = table[STUDY_COLUMN].map(is_uid).astype(bool)
     if not valid.all():
-        rows = count(int((~valid).sum()), "row", "has", "have")
-        notes.append(f"{name}: {rows} no valid StudyInstanceUID.")
+        without = count(int((~valid).sum()), "row", "has", "have")
+        notes.append(f"{name}: {without} no valid StudyInstanceUID.")
     return table[valid].reset_index(drop=True), notes
 
 
-def _without_cut_row(content: bytes) -> bytes:
+def _decode(content: bytes) -> str:
+    """Decode a table as spreadsheets write it, without a row that is cut off."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return _without_cut_row(content.decode("utf-16"))
+    try:
+        return _without_cut_row(content.decode("utf-8-sig"))
+    except UnicodeDecodeError:  # names of columns and UIDs are ASCII in any case
+        return _without_cut_row(content.decode("latin-1"))
+
+
+def _delimiter(text: str) -> str:
+    """Return what separates the columns of the first line."""
+    first = text.partition("\n")[0]
+    return max(_DELIMITERS, key=first.count)
+
+
+def _fitted(row: list[str], width: int) -> list[str]:
+    """Drop empty columns behind the last one, and add those that are lacking."""
+    while len(row) > width and not row[-1].strip():
+        row = row[:-1]
+    return row + [""] * (width - len(row))
+
+
+def _without_cut_row(text: str) -> str:
     """Return a table without a last row that is still being written."""
-    before, end, last = content.rpartition(b"\n")
-    expected = before.partition(b"\n")[0].count(b",")
-    is_cut = last.count(b",") < expected or last.endswith(b",")
-    return before + end if end and last and is_cut else content
+    delimiter = _delimiter(text)
+    before, end, last = text.rpartition("\n")
+    expected = before.partition("\n")[0].count(delimiter)
+    is_cut = last.count(delimiter) < expected or last.endswith(delimiter)
+    return before + end if end and last and is_cut else text
 
 
 def _is_filled(table: pd.DataFrame) -> pd.DataFrame:

@@ -10,6 +10,7 @@ tried again by botocore and s3fs; what is still wrong after that becomes a
 
 import errno
 import os
+import stat
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -121,8 +122,11 @@ class Location:
 
         Returns:
             Files and folders, each sorted by path. Both are empty where the folder is
-            absent. Temporary files of an unfinished write are left out.
+            absent. Temporary files of an unfinished write are left out. On a disk,
+            links are followed; one that leads nowhere is a file without content.
         """
+        if self.is_local:
+            return self._find_local(path)
         with _as_source_error(self.url):
             root = self._full("")
             try:
@@ -138,8 +142,41 @@ class Location:
                 files.append(_to_entry(relative, info))
         return sorted(files, key=lambda entry: entry.path), sorted(folders)
 
+    def _find_local(self, path: str) -> tuple[list[FileEntry], list[str]]:
+        root, files, folders = Path(self._full("")), [], []
+        seen = set()  # a link to a folder above would be followed for ever
+        with _as_source_error(self.url):
+            for folder, below, names in os.walk(self._full(path), followlinks=True):
+                place = os.path.realpath(folder)
+                if place in seen:
+                    below.clear()
+                    continue
+                seen.add(place)
+                relative = Path(folder).relative_to(root)
+                folders += [(relative / name).as_posix() for name in below]
+                files += [
+                    _local_entry((relative / name).as_posix(), Path(folder, name))
+                    for name in names
+                    if _TEMPORARY not in name
+                ]
+        return sorted(files, key=lambda entry: entry.path), sorted(folders)
+
+    def _children(self, path: str) -> list[Path]:
+        """Return what lies directly in a folder on a disk, sorted."""
+        with _as_source_error(self.url):
+            try:
+                return sorted(Path(self._full(path)).iterdir())
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+
     def entries(self, path: str = "") -> list[FileEntry]:
         """Return the files directly in a folder, sorted by name; [] if it is absent."""
+        if self.is_local:
+            return [
+                _local_entry(f"{path}/{child.name}".lstrip("/"), child)
+                for child in self._children(path)
+                if not child.is_dir() and _TEMPORARY not in child.name
+            ]
         with _as_source_error(self.url):
             root = self._full("")
             try:
@@ -155,6 +192,8 @@ class Location:
 
     def folders(self, path: str = "") -> list[str]:
         """Return the names of the folders directly in a folder; [] if it is absent."""
+        if self.is_local:
+            return [child.name for child in self._children(path) if child.is_dir()]
         with _as_source_error(self.url):
             try:
                 infos = self._fs.ls(self._full(path), detail=True)
@@ -267,6 +306,16 @@ class Location:
             with _as_source_error(self.url):
                 if time.time() - file.stat().st_mtime > _ABANDONED_AFTER_S:
                     file.unlink(missing_ok=True)
+
+
+def _local_entry(relative: str, path: Path) -> FileEntry:
+    try:
+        status = path.stat()
+    except OSError:  # a link that leads nowhere
+        return FileEntry(path=relative, size_bytes=0, token="mtime:0")
+    is_file = stat.S_ISREG(status.st_mode)  # a pipe would be waited for
+    size = status.st_size if is_file else 0
+    return FileEntry(relative, size, f"mtime:{status.st_mtime!r}")
 
 
 def _to_entry(path: str, info: dict[str, Any]) -> FileEntry:

@@ -34,7 +34,8 @@ from csfd_core.store.stamp import stamp
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
 _READERS: Final = 16  # reading footers waits for the disk or the network
-SCAN_VERSION: Final = 1  # raised when older records must be made again
+SCAN_VERSION: Final = 2  # raised when studies must be scanned again
+_READABLE: Final = frozenset((1, SCAN_VERSION))  # until they are, and if they are gone
 
 # Name, type and meaning of each column of the table of studies, in their order.
 STUDIES_COLUMNS: Final[tuple[tuple[str, pa.DataType, str], ...]] = (
@@ -64,6 +65,18 @@ STUDIES_COLUMNS: Final[tuple[tuple[str, pa.DataType, str], ...]] = (
     ("labels_digest", pa.string(), "Identity of its labels and boxes; empty: none."),
 )
 _STUDIES_SCHEMA: Final = pa.schema([(name, kind) for name, kind, _ in STUDIES_COLUMNS])
+
+
+# Header facts that tables of scan version 1 do not have.
+_UNKNOWN: Final[dict[str, Any]] = {
+    "has_odd_uid": False,
+    "acquisition_number": None,
+    "is_localizer": False,
+    "kernel_key": None,
+    "is_bone_kernel": False,
+    "high_bit": None,
+    "is_rescaled_to_hu": True,
+}
 
 
 # Digests of the listing of a study's slice files and of its mask, if it has one.
@@ -170,7 +183,12 @@ class MetadataStore:
         )
 
     def stands_for(self, record: StudyRecord, listing: Listing) -> bool:
-        """Say whether a stored record describes files that are listed like this."""
+        """Say whether a stored record describes files that are listed like this.
+
+        One of an older scan version knows less of them than this csfd looks at.
+        """
+        if record.scan_version != SCAN_VERSION:
+            return False
         own = _listing_of(record)
         if own == listing:
             return True
@@ -186,13 +204,13 @@ class MetadataStore:
     def read_record(self, study_uid: str) -> StudyRecord | None:
         """Return the record of a study.
 
-        ``None`` where it was never scanned, or by a csfd of another scan version.
+        ``None`` where it was never scanned, or by a csfd that wrote another form.
         """
         path = self.path(study_uid)
         if not self.location.exists(path):
             return None
         note = read_note(self.location, path)
-        return _to_record(note) if note["scan_version"] == SCAN_VERSION else None
+        return _to_record(note) if note["scan_version"] in _READABLE else None
 
     def record_version(self, study_uid: str) -> str | None:
         """Identify the record of a study, whatever the times of its files.
@@ -206,10 +224,12 @@ class MetadataStore:
     def read_headers(self, study_uid: str) -> tuple[StudyRecord, list[SliceHeader]]:
         """Return the record of a study and its headers, head to feet."""
         table, note = read_parquet(self.location, self.path(study_uid))
-        names = [field.name for field in dataclasses.fields(SliceHeader)]
-        rows = table.select(names).to_pylist()
+        names = {field.name for field in dataclasses.fields(SliceHeader)}
+        rows = table.select([n for n in table.column_names if n in names]).to_pylist()
         headers = [
-            SliceHeader(**{key: _tuples(value) for key, value in row.items()})
+            SliceHeader(
+                **_UNKNOWN | {key: _tuples(value) for key, value in row.items()}
+            )
             for row in rows
         ]
         return _to_record(note), headers

@@ -16,7 +16,7 @@ import simplejpeg
 
 from csfd_core.dicom.geometry import VolumeGeometry, positions_along_normal_mm
 from csfd_core.dicom.headers import SliceHeader
-from csfd_core.dicom.pixels import read_grey_levels
+from csfd_core.dicom.pixels import DecodedSlice
 from csfd_core.errors import StoreError
 from csfd_core.store import paths
 from csfd_core.store.locations import Location
@@ -63,15 +63,9 @@ class ConversionSettings:
         )
 
 
-def encode_slice(
-    raw: bytes, header: SliceHeader, settings: ConversionSettings
-) -> bytes:
-    """Turn a DICOM file into the JPEG of its window.
-
-    Raises:
-        PixelDataError: If its pixel data cannot be decoded.
-    """
-    grey = read_grey_levels(raw, header, settings.window)
+def encode_slice(decoded: DecodedSlice, settings: ConversionSettings) -> bytes:
+    """Turn a slice into the JPEG of its window."""
+    grey = decoded.grey_levels(settings.window)
     jpeg: bytes = simplejpeg.encode_jpeg(
         np.ascontiguousarray(grey)[:, :, None],
         quality=settings.jpeg_quality,

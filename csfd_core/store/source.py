@@ -16,7 +16,8 @@ from typing import Final
 from csfd_core.data_kind import DataKind
 from csfd_core.errors import SourceError
 from csfd_core.store.locations import FileEntry, Location
-from csfd_core.vocabulary import is_uid
+from csfd_core.text import count, safe_name
+from csfd_core.vocabulary import OWN_ROOT, is_uid, own_uid
 
 IMAGES_FOLDER: Final = "train_images"
 MASKS_FOLDER: Final = "segmentations"
@@ -26,7 +27,8 @@ BOXES_FILE: Final = "train_bounding_boxes.csv"
 PHANTOM_FILE: Final = "phantom.json"  # lies beside the labels of a synthetic source
 
 
-_MASK_SUFFIXES: Final = (".nii.gz", ".nii")
+_MASK_SUFFIXES: Final = (".nii.gz", ".nii")  # in capitals, too
+_NAMED: Final = 3  # files, as examples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +40,15 @@ class StudyFolder:
     files: tuple[FileEntry, ...]
     mask: FileEntry | None = None
     must_match_uid: bool = True  # the folder is named by the StudyInstanceUID
+    study_uid: str | None = None  # what the files name, where they were gathered by it
 
     @property
     def name(self) -> str:
-        """Name of the folder: the StudyInstanceUID in the RSNA layout."""
-        return self.path.rsplit("/", 1)[-1]
+        """StudyInstanceUID, as far as folder or files tell; else the folder's name.
+
+        One that is not quite valid is stood for by another (``own_uid``).
+        """
+        return self.study_uid or own_uid(self.path.rsplit("/", 1)[-1])
 
     def file_name(self, entry: FileEntry) -> str:
         """Return the path of a file below the folder."""
@@ -77,6 +83,7 @@ class Source:
             location = Location(location)
         self.location: Location = location
         self._masks: dict[str, FileEntry] | None = None
+        self._other_masks: list[FileEntry] = []
 
     def require(self) -> "Source":
         """Return this source if it is there.
@@ -92,6 +99,10 @@ class Source:
             )
         return self
 
+    def has_labels(self) -> bool:
+        """Say whether there is a table of labels, with images or without."""
+        return self.location.exists(LABELS_FILE)
+
     def studies(self) -> list[StudyFolder]:
         """List every study folder, sorted by name."""
         files, folders = self.location.find(IMAGES_FOLDER)
@@ -104,6 +115,11 @@ class Source:
         """List one study of the RSNA layout, ``None`` where it has no images."""
         path = f"{IMAGES_FOLDER}/{study_uid}"
         files, _ = self.location.find(path)
+        if not files and study_uid.startswith(OWN_ROOT):
+            names = self.location.folders(IMAGES_FOLDER)
+            name = next((n for n in names if own_uid(n) == study_uid), study_uid)
+            path = f"{IMAGES_FOLDER}/{name}"
+            files, _ = self.location.find(path)
         if not files:
             return None
         return StudyFolder(
@@ -118,7 +134,7 @@ class Source:
         return [
             StudyFolder(source=self.location, path=f"{IMAGES_FOLDER}/{name}", files=())
             for name in self.location.folders(IMAGES_FOLDER)
-            if not is_uid(name)
+            if not is_uid(own_uid(name))
         ]
 
     def _rsna_studies(
@@ -138,7 +154,7 @@ class Source:
                 source=self.location,
                 path=path,
                 files=tuple(entries),
-                mask=masks.get(path.rsplit("/", 1)[-1]),
+                mask=masks.get(own_uid(path.rsplit("/", 1)[-1])),
             )
             for path, entries in sorted(groups.items())
         ]
@@ -160,17 +176,33 @@ class Source:
 
     def masks(self) -> dict[str, FileEntry]:
         """List the masks by the study they belong to; listed once per object."""
-        if self._masks is not None:
-            return self._masks
+        if self._masks is None:
+            self._masks, self._other_masks = self._list_masks()
+        return self._masks
+
+    def mask_notes(self) -> list[str]:
+        """Name what lies beside the masks and is not taken for one."""
+        self.masks()
+        if not self._other_masks:
+            return []
+        named = [safe_name(entry.name) for entry in self._other_masks[:_NAMED]]
+        more = ", ..." if self._other_masks[_NAMED:] else ""
+        told = count(len(self._other_masks), "file", "is", "are")
+        return [
+            f"{MASKS_FOLDER}: {told} not taken for a mask ({', '.join(named)}{more}). "
+            "A mask is called <StudyInstanceUID>.nii or .nii.gz, and a study has one."
+        ]
+
+    def _list_masks(self) -> tuple[dict[str, FileEntry], list[FileEntry]]:
         masks: dict[str, FileEntry] = {}
+        others = []
         for entry in self.location.entries(MASKS_FOLDER):
-            for suffix in _MASK_SUFFIXES:
-                if entry.name.endswith(suffix) and is_uid(
-                    uid := entry.name.removesuffix(suffix)
-                ):
-                    masks.setdefault(uid, entry)
-        self._masks = masks
-        return masks
+            uid = _study_of_mask(entry.name)
+            if uid is not None and uid not in masks:
+                masks[uid] = entry
+            elif not entry.name.startswith("."):
+                others.append(entry)
+        return masks, others
 
 
 class Sources:
@@ -219,6 +251,10 @@ class Sources:
             places += [f"{source.location}/{mask.path}"] if mask else []
         return places
 
+    def mask_notes(self) -> list[str]:
+        """Name what lies beside the masks of all sources and is not taken for one."""
+        return [note for source in self._sources for note in source.mask_notes()]
+
     def badly_named(self) -> list[StudyFolder]:
         """Return the study folders that are not named by a UID."""
         return [folder for source in self._sources for folder in source.badly_named()]
@@ -235,13 +271,21 @@ def data_kind(locations: Sequence[Location]) -> DataKind:
     return DataKind.joined(kinds or {DataKind.REAL})
 
 
+def _study_of_mask(name: str) -> str | None:
+    for suffix in _MASK_SUFFIXES:
+        if name.lower().endswith(suffix):
+            uid = own_uid(name[: -len(suffix)])
+            return uid if is_uid(uid) else None
+    return None
+
+
 def _is_beside_studies(entry: FileEntry) -> bool:
     """Say whether a file is of the layout but no image; an inbox may have no others."""
     folder = entry.path.rpartition("/")[0]
     if folder == LABELS_FOLDER:
         return entry.name.endswith(".json")
     if folder == MASKS_FOLDER:
-        return entry.name.endswith(_MASK_SUFFIXES)
+        return entry.name.lower().endswith(_MASK_SUFFIXES)
     return entry.path in (LABELS_FILE, BOXES_FILE, PHANTOM_FILE)
 
 

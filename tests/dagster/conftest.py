@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from support.coarse import cheap_models, coarse_phantoms
+from support.coarse import cheap_models, coarse_phantoms, plain_figures
 
 
 @pytest.fixture
@@ -25,6 +25,7 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the whole graph run in seconds."""
     coarse_phantoms(monkeypatch)
     cheap_models(monkeypatch)
+    plain_figures(monkeypatch)
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def runs_of(said: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("cheap")
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras and NumPy 2
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow")

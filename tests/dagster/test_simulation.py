@@ -20,7 +20,7 @@ FAST = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("cheap", "places")
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras and NumPy 2
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow")

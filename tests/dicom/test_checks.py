@@ -100,6 +100,17 @@ def no_hounsfield(dataset: Dataset) -> None:
     setting(RescaleSlope=None, RescaleIntercept=None)(dataset)
 
 
+def aside(dataset: Dataset) -> None:
+    """Move the middle of the stack to the left; its ends stay on one line."""
+    x, y, z = dataset.ImagePositionPatient
+    dataset.ImagePositionPatient = [x + (30 if 70 < z < 90 else 0), y, z]
+
+
+def huge_file(folder: Path) -> None:
+    with (folder / "5.dcm").open("r+b") as file:
+        file.truncate(300 * 2**20)  # a hole: it takes no place on the disk
+
+
 DEFECTS: dict[str, Damage] = {
     "empty_file": lambda folder: (folder / "5.dcm").write_bytes(b""),
     "not_dicom": lambda folder: (folder / "5.dcm").write_text("not a slice"),
@@ -119,6 +130,8 @@ DEFECTS: dict[str, Damage] = {
     "mixed_pixel_spacing": change(5, setting(PixelSpacing=[1.0, 1.0])),
     "duplicate_position": change(5, setting(ImagePositionPatient=[-48, -40, 100])),
     "duplicate_sop_uid": change(5, setting(SOPInstanceUID=f"{STUDY_UID}.1.6")),
+    "shifted_slices": change_all(aside),
+    "file_too_large": huge_file,
     "gantry_tilt": change_all(shear),
     "missing_slices": lambda folder: (folder / "12.dcm").unlink(),
     "uneven_spacing": change_all(lower_half_closer),
@@ -172,6 +185,8 @@ def test_unknown_compression_is_undecodable(tmp_path: Path) -> None:
 
 def test_every_code_of_the_slices_is_planted_here() -> None:
     elsewhere = {
+        "unreadable",
+        "odd_uid",
         "invalid_uid",
         "no_dicom",
         "not_axial",

@@ -23,9 +23,7 @@ from support.material import require_material
 
 from csfd_core.dicom.headers import SliceHeader, read_slice_header
 from csfd_core.dicom.pixels import (
-    read_grey_levels,
-    read_hounsfield,
-    read_stored_values,
+    DecodedSlice,
     window_to_uint8,
 )
 from csfd_core.errors import PixelDataError
@@ -71,7 +69,7 @@ def test_lossless_compression_gives_back_the_hounsfield_units(
     dataset = slice_dataset(NECK, 1, 0.0)
     dataset.compress(syntax, generate_instance_uid=False)
     raw, header = saved(tmp_path, dataset)
-    np.testing.assert_array_equal(read_hounsfield(raw, header), NECK)
+    np.testing.assert_array_equal(DecodedSlice(raw, header).hounsfield(), NECK)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +82,7 @@ def test_uncompressed_syntaxes_give_back_the_hounsfield_units(
     dataset.file_meta.TransferSyntaxUID = syntax
     raw, header = saved(tmp_path, dataset)
     assert header.transfer_syntax_uid == syntax
-    np.testing.assert_array_equal(read_hounsfield(raw, header), NECK)
+    np.testing.assert_array_equal(DecodedSlice(raw, header).hounsfield(), NECK)
 
 
 def test_big_endian_gives_back_the_hounsfield_units(tmp_path: Path) -> None:
@@ -93,7 +91,7 @@ def test_big_endian_gives_back_the_hounsfield_units(tmp_path: Path) -> None:
     dataset.PixelData = NECK.astype(">i2").tobytes()
     dataset["PixelData"].VR = "OW"
     raw, header = saved(tmp_path, dataset)
-    np.testing.assert_array_equal(read_hounsfield(raw, header), NECK)
+    np.testing.assert_array_equal(DecodedSlice(raw, header).hounsfield(), NECK)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +119,7 @@ def test_rescale_and_bits_agree_with_pydicom(
     raw, header = saved(tmp_path, dataset)
     again = dcmread(tmp_path / "1.dcm")
     expected = again.pixel_array * float(slope) + intercept
-    np.testing.assert_allclose(read_hounsfield(raw, header), expected)
+    np.testing.assert_allclose(DecodedSlice(raw, header).hounsfield(), expected)
 
 
 def test_bits_above_those_stored_are_ignored(tmp_path: Path) -> None:
@@ -129,7 +127,7 @@ def test_bits_above_those_stored_are_ignored(tmp_path: Path) -> None:
     dataset = slice_dataset(stored | 0xF000, 1, 0.0)
     dataset.BitsStored, dataset.HighBit = 12, 11
     raw, header = saved(tmp_path, dataset)
-    np.testing.assert_array_equal(read_stored_values(raw, header), stored)
+    np.testing.assert_array_equal(DecodedSlice(raw, header).stored_values(), stored)
 
 
 def test_twelve_bit_signed_values_keep_their_sign(tmp_path: Path) -> None:
@@ -138,7 +136,7 @@ def test_twelve_bit_signed_values_keep_their_sign(tmp_path: Path) -> None:
     dataset = slice_dataset(packed, 1, 0.0)
     dataset.BitsStored, dataset.HighBit = 12, 11
     raw, header = saved(tmp_path, dataset)
-    np.testing.assert_array_equal(read_stored_values(raw, header), values)
+    np.testing.assert_array_equal(DecodedSlice(raw, header).stored_values(), values)
 
 
 def test_padding_is_air(tmp_path: Path) -> None:
@@ -147,10 +145,10 @@ def test_padding_is_air(tmp_path: Path) -> None:
     dataset = slice_dataset(padded, 1, 0.0)
     dataset.add_new(0x00280120, "SS", 3000)
     raw, header = saved(tmp_path, dataset)
-    hounsfield = read_hounsfield(raw, header)
+    hounsfield = DecodedSlice(raw, header).hounsfield()
     assert (hounsfield[:4] == -1024).all()
     np.testing.assert_array_equal(hounsfield[4:], NECK[4:])
-    assert (read_grey_levels(raw, header, BONE_WINDOW)[:4] == 0).all()
+    assert (DecodedSlice(raw, header).grey_levels(BONE_WINDOW)[:4] == 0).all()
 
 
 def test_padding_range_is_air(tmp_path: Path) -> None:
@@ -160,7 +158,7 @@ def test_padding_range_is_air(tmp_path: Path) -> None:
     dataset.add_new(0x00280120, "SS", 3000)
     dataset.add_new(0x00280121, "SS", 2500)
     raw, header = saved(tmp_path, dataset)
-    first_values = read_hounsfield(raw, header)[:3, 0]
+    first_values = DecodedSlice(raw, header).hounsfield()[:3, 0]
     np.testing.assert_array_equal(first_values, [2000, -1024, -1024])
 
 
@@ -169,7 +167,7 @@ def test_monochrome1_does_not_change_hounsfield_units(tmp_path: Path) -> None:
     dataset = slice_dataset(NECK, 1, 0.0)
     dataset.PhotometricInterpretation = "MONOCHROME1"
     raw, header = saved(tmp_path, dataset)
-    np.testing.assert_array_equal(read_hounsfield(raw, header), NECK)
+    np.testing.assert_array_equal(DecodedSlice(raw, header).hounsfield(), NECK)
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.uint8])
@@ -182,8 +180,10 @@ def test_grey_table_equals_windowing_of_hounsfield_units(
     dataset = slice_dataset(stored, 1, 0.0)
     dataset.RescaleSlope, dataset.RescaleIntercept = 1.5, -1000
     raw, header = saved(tmp_path, dataset)
-    expected = window_to_uint8(read_hounsfield(raw, header), BONE_WINDOW)
-    np.testing.assert_array_equal(read_grey_levels(raw, header, BONE_WINDOW), expected)
+    expected = window_to_uint8(DecodedSlice(raw, header).hounsfield(), BONE_WINDOW)
+    np.testing.assert_array_equal(
+        DecodedSlice(raw, header).grey_levels(BONE_WINDOW), expected
+    )
 
 
 def test_missing_pixel_data_are_told(tmp_path: Path) -> None:
@@ -191,13 +191,13 @@ def test_missing_pixel_data_are_told(tmp_path: Path) -> None:
     del dataset.PixelData
     raw, header = saved(tmp_path, dataset)
     with pytest.raises(PixelDataError, match=r"1\.dcm has no pixel data"):
-        read_stored_values(raw, header)
+        DecodedSlice(raw, header).stored_values()
 
 
 def test_short_pixel_data_are_told(tmp_path: Path) -> None:
     raw, header = saved(tmp_path, slice_dataset(NECK, 1, 0.0))
     with pytest.raises(PixelDataError, match="8092 of 8192 bytes"):
-        read_stored_values(raw[:-100], header)
+        DecodedSlice(raw[:-100], header).stored_values()
 
 
 def test_damaged_compressed_data_are_told(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_damaged_compressed_data_are_told(tmp_path: Path) -> None:
     start = header.pixel_offset or 0
     broken = raw[: start + 20] + bytes(len(raw) - start - 20)
     with pytest.raises(PixelDataError, match=r"1\.2\.4\.90\) cannot be decoded"):
-        read_stored_values(broken, header)
+        DecodedSlice(broken, header).stored_values()
 
 
 def test_file_name_of_a_patient_is_not_repeated(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_file_name_of_a_patient_is_not_repeated(tmp_path: Path) -> None:
     header = read_slice_header(raw, "DOE_JANE.dcm")
     assert header is not None
     with pytest.raises(PixelDataError, match="file-[0-9a-f]{8} holds"):
-        read_stored_values(raw[:-100], header)
+        DecodedSlice(raw[:-100], header).stored_values()
 
 
 def independent_decoding(path: Path) -> npt.NDArray[np.integer]:
@@ -254,5 +254,5 @@ def test_fifteen_syntaxes_agree_with_an_independent_decoder() -> None:
         raw = path.read_bytes()
         header = read_slice_header(raw, "1.dcm")
         assert header is not None
-        stored = read_stored_values(raw, header)
+        stored = DecodedSlice(raw, header).stored_values()
         np.testing.assert_array_equal(stored, independent_decoding(path), path.name)

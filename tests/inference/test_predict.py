@@ -113,7 +113,7 @@ def test_folds_of_different_crops_are_no_ensemble(
 
 
 def predict(place: Path, out: Path, ensemble: Ensemble) -> dict[str, PredictedStudy]:
-    found = predict_input(str(place), out, PREDICTOR, ensemble)
+    found = predict_input(str(place), out, PREDICTOR, ensemble, print)
     return {study.study_uid: study for study in found}
 
 

@@ -26,6 +26,7 @@ from csfd_core.errors import MaskError
 from csfd_core.ingest.scan import scan_study
 from csfd_core.store.source import Source
 
+VOXELS = SLICES * SIZE * SIZE
 ORIENTATIONS = [
     (axes, flips)
     for axes in itertools.permutations(range(3))
@@ -121,7 +122,7 @@ def test_mask_of_another_place_is_refused(geometry: VolumeGeometry) -> None:
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 def test_both_file_forms_are_read(tmp_path: Path, suffix: str) -> None:
     path = write_mask(tmp_path, neck_mask(), volume_affine_ras(), suffix=suffix)
-    mask = read_nifti_mask(path.read_bytes())
+    mask = read_nifti_mask(path.read_bytes(), VOXELS)
     np.testing.assert_array_equal(mask.labels, nib.load(path).get_fdata())
     np.testing.assert_allclose(mask.affine_ras, nib.load(path).affine)
 
@@ -132,7 +133,7 @@ def test_both_file_forms_are_read(tmp_path: Path, suffix: str) -> None:
 )
 def test_unreadable_files_are_told(raw: bytes) -> None:
     with pytest.raises(MaskError, match="No readable NIfTI|three-dimensional"):
-        read_nifti_mask(raw)
+        read_nifti_mask(raw, VOXELS)
 
 
 def test_study_finds_its_mask_by_its_uid(tmp_path: Path) -> None:

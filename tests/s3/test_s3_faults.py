@@ -160,7 +160,7 @@ def test_wrong_credentials_are_one_clear_line_and_status_1(
     assert "AWS_* variables" in done.stderr
 
 
-def test_inspection_reads_the_beginnings_of_uncompressed_slices_only(
+def test_inspection_reads_the_beginnings_of_most_uncompressed_slices(
     bucket: Bucket, proxy: Proxy, tmp_path: Path
 ) -> None:
     write_study(tmp_path, hounsfield=neck_hounsfield(slices=20, size=512))
@@ -171,4 +171,5 @@ def test_inspection_reads_the_beginnings_of_uncompressed_slices_only(
     before = proxy.bytes_down
     (studies,) = inspect_folders(folders, InlineExecutor())
     assert [str(study.status) for study in studies] == ["good"]
-    assert proxy.bytes_down - before < 20 * HEADER_BYTES
+    looked_at = 3 * 512 * 512 * 2  # whole slices, for whether they are in HU
+    assert proxy.bytes_down - before < 20 * HEADER_BYTES + looked_at

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from support.coarse import one_look, plain_figures
 from support.command import csfd
 from support.s3_bucket import Bucket
 from support.s3_runs import STUDIES, convert, rows_of
@@ -124,6 +125,8 @@ def test_csfd_run_ingests_through_dagster(
     monkeypatch.setenv("CSFD_SOURCE", s3_source)
     monkeypatch.setenv("CSFD_INBOX", bucket.url("inbox"))
     monkeypatch.setenv("CSFD_STORE", bucket.url("store"))
+    one_look(monkeypatch)
+    plain_figures(monkeypatch)
     # As ``csfd run`` does, but for one step of training instead of minutes.
     brief = SegmentationResource(epochs=1, steps_per_epoch=1)
     commands.run_graph({"segmentation": brief})

@@ -5,21 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from support.coarse import one_look, write_converted_phantom
 
 from csfd_core.crops.cutting import CropConfig
 from csfd_core.crops.maker import CropMaker
-from csfd_core.ingest.convert import StudyTask, convert_study
-from csfd_core.ingest.studies_table import write_studies_table
 from csfd_core.phantom.config import PhantomConfig
-from csfd_core.phantom.source import write_phantom_source
 from csfd_core.reports.segmentation.summary import evaluate_models, is_reported
-from csfd_core.runtime.executors import InlineExecutor
 from csfd_core.segmentation import fit as fitting
 from csfd_core.segmentation.config import PROFILES
 from csfd_core.segmentation.fit import MaskSplit, fit_model, is_current, plan_fit
 from csfd_core.segmentation.masks import MaskMaker
-from csfd_core.store.locations import Location
-from csfd_core.store.source import Source, Sources
 from csfd_core.store.stores import Stores
 
 CONFIG = PhantomConfig(studies=3, seed=21, masked_share=1.0, compressed_share=0.0)
@@ -28,14 +23,7 @@ CROPS = CropConfig(slices=3, side_px=48, pixel_mm=2.0)
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> Stores:
-    folder = tmp_path_factory.mktemp("pipeline")
-    write_phantom_source(folder / "source", CONFIG, executor=InlineExecutor())
-    found = Stores(Location(folder / "store"))
-    sources = Sources([Source(folder / "source")])
-    for study in sources.studies():
-        convert_study(StudyTask(study, found))
-    write_studies_table(found, sources)
-    return found
+    return write_converted_phantom(tmp_path_factory.mktemp("pipeline"), CONFIG)
 
 
 def one_of_each(studies: pd.DataFrame, fold: int) -> MaskSplit:
@@ -52,6 +40,7 @@ def test_model_masks_crops_and_report_are_made_once(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fitting, "split_studies", one_of_each)
+    one_look(monkeypatch)
     profile = PROFILES["demo"]
     training = replace(profile.training, epochs=1, steps_per_epoch=1)
     fit = plan_fit(stores, replace(profile, training=training))

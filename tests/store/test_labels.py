@@ -45,10 +45,60 @@ def test_other_values_than_0_and_1_become_null_with_a_note(tmp_path: Path) -> No
 
 
 def test_repeated_study_counts_once(tmp_path: Path) -> None:
-    rows = "1.2.3,1,1,0,0,0,0,0,0\n1.2.3,0,0,0,0,0,0,0,0\n"
+    rows = "1.2.3,1,1,0,0,0,0,0,0\n1.2.3,1,1,0,0,0,0,0,0\n"
     labels = read_labels(write_labels(tmp_path, rows))
     assert labels.table["patient_overall"].tolist() == [1]
+    assert len(labels.notes) == 1
     assert "1 row repeats a study" in labels.notes[0]
+
+
+def test_rows_that_contradict_each_other_label_nothing(tmp_path: Path) -> None:
+    rows = "1.2.3,1,1,0,0,0,0,0,0\n1.2.3,0,0,0,0,0,0,0,0\n1.2.4,0,0,0,0,0,0,0,0\n"
+    labels = read_labels(write_labels(tmp_path, rows))
+    assert labels.table.index.tolist() == ["1.2.4"]
+    assert "1 study is unlabelled: 1.2.3" in labels.notes[1]
+
+
+TABLE = "StudyInstanceUID,patient_overall,C1,C2,C3,C4,C5,C6,C7\n1.2.3,1,1,0,0,0,0,0,0\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        TABLE.replace(",", ";").encode(),
+        TABLE.replace(",", "\t").encode(),
+        TABLE.encode("utf-8-sig"),
+        TABLE.encode("utf-16"),
+        TABLE.replace("\n", "\r\n").encode(),
+        TABLE.replace("\n", ",\n").encode(),
+        TABLE.replace("C7\n", "C7,Größe\n").replace(",0\n", ",0,é\n").encode("latin-1"),
+    ],
+    ids=["semicolons", "tabs", "mark", "UTF-16", "Windows", "comma too many", "Latin"],
+)
+def test_tables_are_read_as_spreadsheets_write_them(
+    tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "train.csv").write_bytes(content)
+    labels = read_labels(Location(tmp_path))
+    assert labels.table.loc["1.2.3"].tolist() == [1, 1, 0, 0, 0, 0, 0, 0]
+    assert labels.notes == ()
+
+
+def test_a_row_with_too_many_columns_is_left_out_and_told(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text(f"{TABLE}1.2.4,0,0,0,0,0,0,0,0,7\n")
+    labels = read_labels(Location(tmp_path))
+    assert labels.table.index.tolist() == ["1.2.3"]
+    assert "1 row has more columns" in labels.notes[0]
+
+
+@pytest.mark.parametrize("value", ["inf", "-1e300", "nan", "x"])
+def test_a_box_of_no_numbers_is_told(tmp_path: Path, value: str) -> None:
+    head = "StudyInstanceUID,x,y,width,height,slice_number\n"
+    rows = f"1.2.3,1,2,3,4,5\n1.2.3,1,2,{value},4,5\n1.2.3,1,2,3,4,{value}\n"
+    (tmp_path / "train_bounding_boxes.csv").write_text(head + rows)
+    boxes = read_boxes(Location(tmp_path))
+    assert len(boxes.table) == 1
+    assert "2 rows without a box" in boxes.notes[0]
 
 
 def test_contradictions_are_found(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """Phantoms and models that are small enough to run the whole graph in a test."""
 
 import functools
+import io
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from csfd_core.classification import classifiers as registry
 from csfd_core.crops.cutting import CROP_PROFILES, CropConfig
@@ -11,6 +13,7 @@ from csfd_core.ingest.convert import StudyTask, convert_study
 from csfd_core.ingest.studies_table import write_studies_table
 from csfd_core.phantom import source as phantom_source
 from csfd_core.phantom.config import GridOverride, PhantomConfig
+from csfd_core.reports import render
 from csfd_core.reports.leakage import config as audit_config
 from csfd_core.runtime.executors import InlineExecutor
 from csfd_core.segmentation import predict as prediction
@@ -19,6 +22,9 @@ from csfd_core.store.source import Source, Sources
 from csfd_core.store.stores import Stores
 from support.drawn_crops import put_tiny_backbone
 
+_PNG = io.BytesIO()
+Image.new("RGB", (1, 1)).save(_PNG, "PNG")
+_DOT = {"png": _PNG.getvalue(), "svg": b'<svg viewBox="0 0 1 1"></svg>'}
 GRID = GridOverride(shape_zyx=(72, 56, 56), spacing_zyx_mm=(3.0, 3.0, 3.0))
 
 
@@ -47,6 +53,15 @@ def write_converted_phantom(folder: Path, config: PhantomConfig) -> Stores:
 def one_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the segmenter look once at each study."""
     monkeypatch.setattr(prediction, "_LOOKS", ((0, 0, 0),))
+
+
+def plain_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a dot in place of every figure, for tests that look at none of them."""
+
+    def save(figure: object, form: str, style: object, **options: object) -> bytes:
+        return _DOT[form]
+
+    monkeypatch.setattr(render, "_save", save)
 
 
 def cheap_models(monkeypatch: pytest.MonkeyPatch) -> None:

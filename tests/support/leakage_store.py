@@ -28,6 +28,7 @@ def write_store(folder: Path, edit_label: str = "") -> Stores:
     source = folder / "source"
     for index in range(STUDIES):
         noise = rng.integers(-500, 1300, (SLICES, 32, 32), dtype=np.int16)
+        noise[:, :8] = -1000  # as every patient has air around
         if not (source / "train_images" / uid_of(index)).exists():
             dicom_studies.write_study(source, uid_of(index), hounsfield=noise)
     stores = Stores(Location(folder / "store"))
