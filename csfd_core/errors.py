@@ -10,7 +10,8 @@ The tree::
     │   ├── NotDicomError      it is no DICOM file at all
     │   └── PixelDataError     its pixel data cannot be decoded
     ├── MaskError              a segmentation mask cannot be used
-    └── StoreError             a stored file lacks what its contract promises
+    ├── StoreError             a stored file lacks what its contract promises
+    └── WorkerDiedError        the process that worked on something has died
 
 Every error takes one string, so that it survives pickling between processes. The string
 says what was received and what to do about it. A defect of a *study* is no exception:
@@ -52,6 +53,10 @@ class MaskError(CsfdError):
 
 class StoreError(CsfdError):
     """A stored file lacks what its contract promises."""
+
+
+class WorkerDiedError(CsfdError):
+    """The process that worked on something has died, twice."""
 
 
 def tell_error(error: BaseException) -> str:

@@ -15,10 +15,16 @@ from typing import Final
 from csfd_core.dicom.headers import SliceHeader
 from csfd_core.dicom.nifti import align_mask
 from csfd_core.dicom.pixels import DecodedSlice
-from csfd_core.errors import PixelDataError, SourceError
+from csfd_core.errors import PixelDataError, SourceError, WorkerDiedError
 from csfd_core.ingest.files import OnSlice
 from csfd_core.ingest.outcomes import Outcome, StudyOutcome, failure
-from csfd_core.ingest.scan import StudyScan, mask_of, record_of, scan_study
+from csfd_core.ingest.scan import (
+    StudyScan,
+    mask_of,
+    quarantined,
+    record_of,
+    scan_study,
+)
 from csfd_core.runtime.executors import completed
 from csfd_core.store import masks as mask_store
 from csfd_core.store import slices as slice_store
@@ -186,15 +192,17 @@ def run_studies(
 
     A study that fails is an outcome; the others go on.
     """
-    futures: dict[Future[StudyOutcome], StudyTask] = {
-        executor.submit(step, task): task for task in tasks
-    }
-    for task, future in completed(futures):
+    for task, future in completed(executor, step, tasks):
         yield _result(future, task)
 
 
 def _result(future: Future[StudyOutcome], task: StudyTask) -> StudyOutcome:
     error = future.exception()
+    if isinstance(error, WorkerDiedError) and is_uid(task.folder.name):
+        # Not to be tried again at every run, until its files are others.
+        record = record_of(quarantined(task.folder, "undecodable_pixels", str(error)))
+        task.stores.metadata.write_headers(record, [])
+        return _outcome(record, Outcome.QUARANTINED)
     return failure(task.folder.name, error) if error else future.result()
 
 

@@ -49,8 +49,7 @@ def inspect_folders(
     folders: list[StudyFolder], executor: Executor
 ) -> Iterator[list[InspectedStudy]]:
     """Scan study folders; yield the studies of each folder as it is done."""
-    futures = {executor.submit(_inspect_folder, folder): folder for folder in folders}
-    for folder, future in completed(futures):
+    for folder, future in completed(executor, _inspect_folder, folders):
         error = future.exception()
         yield [_failed(folder, error)] if error else future.result()
 

@@ -80,8 +80,7 @@ def scan_study(
     """
     if folder.must_match_uid and not is_uid(folder.name):
         detail = "The study's folder is not named by a valid UID."
-        finding = Finding("invalid_uid", detail)
-        return [_quarantined(folder, StudyFiles(findings=[finding]))]
+        return [quarantined(folder, "invalid_uid", detail)]
     files = read_files(folder, on_slice)
     if not files.headers:
         if not files.findings:
@@ -207,6 +206,11 @@ def _decoder(folder: StudyFolder) -> Callable[[SliceHeader], DecodedSlice]:
         return DecodedSlice(raw, header)
 
     return decode
+
+
+def quarantined(folder: StudyFolder, code: str, detail: str) -> StudyScan:
+    """Return the scan of a study that could not be read."""
+    return _quarantined(folder, StudyFiles(findings=[Finding(code, detail)]))
 
 
 def _quarantined(folder: StudyFolder, files: StudyFiles) -> StudyScan:

@@ -3,20 +3,24 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import (
     BrokenExecutor,
     Executor,
     Future,
-    ProcessPoolExecutor,
     ThreadPoolExecutor,
     as_completed,
+    wait,
 )
 from contextlib import contextmanager
+from multiprocessing.connection import wait as wait_for_connections
 from typing import Final, ParamSpec, TypeVar
 
-from csfd_core.errors import SettingsError
+from pebble import ProcessExpired, ProcessPool
+
+from csfd_core.errors import SettingsError, WorkerDiedError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -56,29 +60,86 @@ def ahead(items: Iterable[T]) -> Iterator[T]:
 
 
 def completed(
-    futures: Mapping[Future[T], K],
+    executor: Executor, call: Callable[[K], T], items: Iterable[K]
 ) -> Iterator[tuple[K, Future[T]]]:
-    """Yield each key and its future as it is done; cancel the rest when left early.
+    """Call a function with many items; yield each item and its future as it is done.
 
-    Raises:
-        SettingsError: If a worker process has died.
+    An item whose process dies, for a decoder's fault or for want of memory, costs no
+    other item. It is tried once more when all others are done, alone; the error of one
+    that dies again is a ``WorkerDiedError``. What is left is cancelled when the caller
+    leaves early.
     """
+    futures = {executor.submit(call, item): item for item in items}
+    died: list[K] = []
     try:
         for future in as_completed(futures):
-            if isinstance(future.exception(), BrokenExecutor):
-                raise SettingsError(
-                    "A worker process has died, most likely for want of memory. Run "
-                    "the same command again with fewer --workers; what is done is kept."
-                )
-            yield futures[future], future
+            if _has_died(future):
+                died.append(futures[future])
+            else:
+                yield futures[future], future
+        for item in died:
+            future = executor.submit(call, item)
+            wait([future])
+            yield item, _told(future)
     finally:
         for future in futures:
             future.cancel()
 
 
-def _leave_interrupts_to_the_parent() -> None:
-    """Ctrl+C stops the parent, which stops its workers; they print no traceback."""
+def _has_died(future: Future[T]) -> bool:
+    return isinstance(future.exception(), (BrokenExecutor, ProcessExpired))
+
+
+def _told(future: Future[T]) -> Future[T]:
+    """Return a future whose error says what has happened."""
+    if not _has_died(future):
+        return future
+    told: Future[T] = Future()
+    told.set_exception(
+        WorkerDiedError(
+            "The process that worked on it has died, and died again alone: an image "
+            "that no decoder survives, or too little memory."
+        )
+    )
+    return told
+
+
+class _Pool(Executor):
+    """Processes that die for themselves: only the call that they worked on fails."""
+
+    def __init__(self, workers: int) -> None:
+        # Not fork: fsspec and Dagster have threads running.
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPool(workers, initializer=_prepare_worker, context=context)
+
+    def submit(
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]:
+        future: Future[T] = self._pool.submit(fn, None, *args, **kwargs)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        if cancel_futures:
+            self._pool.stop()  # type: ignore[no-untyped-call]
+        else:
+            self._pool.close()  # type: ignore[no-untyped-call]
+        self._pool.join()
+
+
+def _prepare_worker() -> None:
+    """Let a worker end with its parent, however that one ends.
+
+    Ctrl+C stops the parent, which stops its workers; they print no traceback.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait_for_connections([parent.sentinel])
+        os._exit(1)
 
 
 @contextmanager
@@ -109,13 +170,10 @@ def open_executor(workers: int, dask_address: str | None = None) -> Iterator[Exe
     elif workers <= 1:
         yield InlineExecutor()
     else:
-        # Not fork: fsspec and Dagster have threads running.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(
-            workers, mp_context=context, initializer=_leave_interrupts_to_the_parent
-        ) as pool:
-            try:
-                yield pool
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        pool = _Pool(workers)
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+        pool.shutdown()

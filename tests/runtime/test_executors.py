@@ -2,12 +2,17 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
+import psutil
 import pytest
 
-from csfd_core.errors import SettingsError
+from csfd_core.errors import SettingsError, WorkerDiedError
 from csfd_core.runtime.executors import (
     InlineExecutor,
     ahead,
@@ -15,10 +20,6 @@ from csfd_core.runtime.executors import (
     default_workers,
     open_executor,
 )
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def halve(number: int) -> float:
@@ -31,22 +32,73 @@ def test_inline_executor_keeps_errors_in_the_future() -> None:
     assert isinstance(executor.submit(halve, 0).exception(), ZeroDivisionError)
 
 
-def test_results_come_with_their_keys() -> None:
+def test_results_come_with_their_items() -> None:
     with open_executor(1) as executor:
-        futures = {executor.submit(halve, number): number for number in (1, 2, 4)}
-        assert {key: future.result() for key, future in completed(futures)} == {
+        found = completed(executor, halve, (1, 2, 4))
+        assert {item: future.result() for item, future in found} == {
             1: 1.0,
             2: 0.5,
             4: 0.25,
         }
 
 
-def test_dead_worker_is_told_with_what_to_do() -> None:
-    with (
-        pytest.raises(SettingsError, match="want of memory.*fewer --workers"),
-        open_executor(2) as executor,
-    ):
-        list(completed({executor.submit(die): "study"}))
+def halve_or_die(number: int) -> float:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return halve(number)
+
+
+def die_once(mark: Path) -> str:
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "done"
+
+
+def test_a_worker_that_dies_costs_its_own_item_alone() -> None:
+    with open_executor(2) as executor:
+        found = dict(completed(executor, halve_or_die, range(8)))
+    errors = {item: type(future.exception()) for item, future in found.items()}
+    assert errors == dict.fromkeys(range(8), type(None)) | {
+        0: ZeroDivisionError,
+        3: WorkerDiedError,
+    }
+    assert found[4].result() == 0.25
+    assert "died again alone" in str(found[3].exception())
+
+
+def test_an_item_that_dies_once_is_done_after_all(tmp_path: Path) -> None:
+    with open_executor(2) as executor:
+        marks = [tmp_path / "a", tmp_path / "b"]
+        found = dict(completed(executor, die_once, marks))
+    assert [found[mark].result() for mark in marks] == ["done", "done"]
+
+
+ORPHANS = """
+import os, signal, time
+from csfd_core.runtime.executors import open_executor
+if __name__ == "__main__":
+    with open_executor(2) as executor:
+        workers = [executor.submit(os.getpid) for _ in range(6)]
+        print(*{future.result() for future in workers}, flush=True)
+        for _ in workers:
+            executor.submit(time.sleep, 60)
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "orphans.py").write_text(ORPHANS)
+    call = [sys.executable, tmp_path / "orphans.py"]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    workers = [int(number) for number in done.stdout.split()]
+    assert workers
+    begun = time.monotonic()
+    while any(psutil.pid_exists(number) for number in workers):
+        assert time.monotonic() - begun < 10
+        time.sleep(0.1)
 
 
 def test_unanswering_dask_scheduler_is_told() -> None:
