@@ -24,7 +24,12 @@ NAMES = (
     "phantom",
     "features",
 )
-LONG = ("segmentation", "pipeline", "basic_cnn")  # minutes; run where they are named
+LONG = (
+    "damaged",
+    "segmentation",
+    "pipeline",
+    "basic_cnn",
+)  # minutes; run where they are named
 
 
 def main() -> int:

@@ -157,7 +157,7 @@ def has_geometry(header: SliceHeader) -> bool:
     """Say whether position, orientation and spacing are there and can be true."""
     if header.position_mm is None or header.pixel_spacing_mm is None:
         return False
-    if header.orientation is None:
+    if header.orientation is None or not header.rows or not header.columns:
         return False
     low, high = min(header.pixel_spacing_mm), max(header.pixel_spacing_mm)
     if not _PIXEL_MM[0] <= low <= high <= _PIXEL_MM[1]:

@@ -1,8 +1,7 @@
 """Who changed an alias, when, why, from what to what: a record that only grows.
 
-``models/champion/history.jsonl`` has one line per change and is written as a whole, so
-that a reader sees it with the change or without. The same change is recorded once,
-however often it is asked for.
+``models/champion/history`` has one file per change, so that two who change at once lose
+none. The same change is recorded once, however often it is asked for.
 """
 
 import getpass
@@ -12,7 +11,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import pydantic
 
@@ -84,20 +83,22 @@ def this_user() -> str:
 
 def read_history(root: Location) -> list[Change]:
     """Return all recorded changes, the oldest first."""
-    if not root.exists(paths.CHAMPION_HISTORY):
-        return []
-    lines = root.read(paths.CHAMPION_HISTORY).decode().splitlines()
-    told = [json.loads(line) for line in lines if line]
-    return [Change.read(note, paths.CHAMPION_HISTORY) for note in told]
+    told: list[Any] = []
+    if root.exists(paths.OLD_CHAMPION_HISTORY):
+        lines = root.read(paths.OLD_CHAMPION_HISTORY).decode().splitlines()
+        told += [json.loads(line) for line in lines if line]
+    for entry in root.entries(paths.CHAMPION_HISTORY):
+        told.append(json.loads(root.read(entry.path)))
+    changes = (Change.read(note, paths.CHAMPION_HISTORY) for note in told)
+    return list({change.id: change for change in changes}.values())
 
 
 def append_change(root: Location, change: Change) -> None:
     """Record a change, unless it is recorded."""
-    known = read_history(root)
-    if change.id in {old.id for old in known}:
+    if change.id in {old.id for old in read_history(root)}:
         return
-    lines = [json.dumps(c.to_json(), sort_keys=True) for c in [*known, change]]
-    root.write(paths.CHAMPION_HISTORY, ("\n".join(lines) + "\n").encode())
+    text = json.dumps(change.to_json(), sort_keys=True, indent=2) + "\n"
+    root.write(paths.of_fact(paths.CHAMPION_HISTORY, ".json"), text.encode())
 
 
 def changes_of(history: Sequence[Change], alias: Alias) -> list[Change]:

@@ -1,14 +1,15 @@
 """Every label that a study has ever had: corrections are new versions.
 
-``metadata/label_versions.parquet`` has one row per study and version. Rows are only
-added, when the table of studies is written and the labels of a study are no longer
-those of its newest version; saying the same again adds none. Whoever loses a race
-against another writer adds what is missing the next time, as labels are compared with
-what the sources say.
+``metadata/label_versions/`` has one file for all that was recorded at once, with one row
+per study. Files are only added, when the table of studies is written and the labels of
+a study are no longer those of its newest version; so two writers lose nothing. Versions
+are counted when they are read: saying the same again, as two writers do who see the
+same source, is none.
 """
 
 import datetime as dt
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -21,6 +22,7 @@ from csfd_core.store.locations import Location
 from csfd_core.store.parquet import read_parquet, write_parquet
 from csfd_core.vocabulary import LABEL_COLUMNS
 
+_READERS: Final = 16  # reading small files waits for the disk or the network
 _SCHEMA: Final = pa.schema(
     [
         ("study_uid", pa.string()),
@@ -76,16 +78,11 @@ class LabelHistory:
 
     def versions(self, study_uid: str) -> list[LabelVersion]:
         """Return the versions of a study, the oldest first."""
-        table = self._read()
-        own = table.filter(pc.equal(table["study_uid"], study_uid))
-        return [_to_version(row) for row in own.sort_by("version").to_pylist()]
+        return self._read().get(study_uid, [])
 
     def newest(self) -> dict[str, LabelVersion]:
         """Return the newest version of each study."""
-        found: dict[str, LabelVersion] = {}
-        for row in self._read().sort_by("version").to_pylist():
-            found[row["study_uid"]] = _to_version(row)
-        return found
+        return {uid: versions[-1] for uid, versions in self._read().items()}
 
     def read_labels(
         self, locations: Sequence[Location], without: Collection[str] = ()
@@ -136,24 +133,41 @@ class LabelHistory:
             }
             for study_uid, values in changed.items()
         ]
-        table = pa.concat_tables(
-            [self._read(), pa.Table.from_pylist(rows, schema=_SCHEMA)]
-        )
-        write_parquet(self._location, paths.LABEL_VERSIONS, table, {})
+        table = pa.Table.from_pylist(rows, schema=_SCHEMA)
+        path = paths.of_fact(paths.LABEL_VERSIONS, ".parquet")
+        write_parquet(self._location, path, table, {})
         return known | {row["study_uid"]: _to_version(row) for row in rows}
 
     def drop_study(self, study_uid: str) -> None:
         """Remove all versions of a study, as when it is withdrawn."""
-        table = self._read()
-        kept = table.filter(pc.not_equal(table["study_uid"], study_uid))
-        if kept.num_rows < table.num_rows:
-            write_parquet(self._location, paths.LABEL_VERSIONS, kept, {})
+        for path in self._paths():
+            table, _ = read_parquet(self._location, path)
+            kept = table.filter(pc.not_equal(table["study_uid"], study_uid))
+            if not kept.num_rows:
+                self._location.remove(path)
+            elif kept.num_rows < table.num_rows:
+                write_parquet(self._location, path, kept, {})
 
-    def _read(self) -> pa.Table:
-        if not self._location.exists(paths.LABEL_VERSIONS):
-            return _SCHEMA.empty_table()
-        table, _ = read_parquet(self._location, paths.LABEL_VERSIONS)
-        return table.cast(_SCHEMA)
+    def _paths(self) -> list[str]:
+        old = [paths.OLD_LABEL_VERSIONS]
+        found = [entry.path for entry in self._location.entries(paths.LABEL_VERSIONS)]
+        return [*filter(self._location.exists, old), *found]
+
+    def _read(self) -> dict[str, list[LabelVersion]]:
+        """Return the versions of every study, counted from 1."""
+        with ThreadPoolExecutor(_READERS) as pool:
+            tables = list(
+                pool.map(lambda p: read_parquet(self._location, p)[0], self._paths())
+            )
+        found: dict[str, list[LabelVersion]] = {}
+        for table in tables:
+            for row in table.cast(_SCHEMA).sort_by("version").to_pylist():
+                versions = found.setdefault(row["study_uid"], [])
+                labels = {name: row[name] for name in LABEL_COLUMNS}
+                if not versions or labels != versions[-1].labels:
+                    row["version"] = len(versions) + 1
+                    versions.append(_to_version(row))
+        return found
 
 
 def _values_of(labels: LabelTable) -> dict[str, dict[str, int | None]]:

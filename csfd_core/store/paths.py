@@ -4,6 +4,8 @@ Files of one study are named by it; what else a folder holds is the business of 
 module that writes it.
 """
 
+import time
+import uuid
 from typing import Final
 
 from csfd_core.vocabulary import require_uid
@@ -12,7 +14,8 @@ STORE_RECORD: Final = "store.json"
 HEADERS: Final = "metadata/slices"
 LISTINGS: Final = "metadata/listings"
 STUDIES: Final = "metadata/studies.parquet"
-LABEL_VERSIONS: Final = "metadata/label_versions.parquet"
+LABEL_VERSIONS: Final = "metadata/label_versions"  # one file for what came at once
+OLD_LABEL_VERSIONS: Final = f"{LABEL_VERSIONS}.parquet"  # of csfd before 0.3
 MANIFEST: Final = "metadata/manifest.parquet"
 WITHDRAWN: Final = "withdrawn"
 
@@ -27,7 +30,8 @@ SEGMENTATION_MODELS: Final = "models/segmentation"
 CLASSIFIERS: Final = "models/classification"  # the newest training of each
 BEST_CLASSIFIER: Final = f"{CLASSIFIERS}/best.json"
 FROZEN_ENSEMBLES: Final = "models/champion"  # copies, by digest
-CHAMPION_HISTORY: Final = f"{FROZEN_ENSEMBLES}/history.jsonl"
+CHAMPION_HISTORY: Final = f"{FROZEN_ENSEMBLES}/history"  # one file for each change
+OLD_CHAMPION_HISTORY: Final = f"{CHAMPION_HISTORY}.jsonl"  # of csfd before 0.3
 CHAMPION_REGISTRY: Final = f"{FROZEN_ENSEMBLES}/registry.json"
 LAST_DECISION: Final = f"{FROZEN_ENSEMBLES}/decision.json"
 
@@ -48,6 +52,14 @@ EVERY_REPORT: Final = (
     LEAKAGE_REPORT,
     DRIFT_REPORT,
 )
+
+
+def of_fact(folder: str, suffix: str) -> str:
+    """Return a new path in a folder of facts; they sort as they were written.
+
+    Each fact has a file of its own, so that two writers lose none.
+    """
+    return f"{folder}/{time.time_ns():020d}-{uuid.uuid4().hex}{suffix}"
 
 
 def of_study(folder: str, study_uid: str, suffix: str = ".parquet") -> str:

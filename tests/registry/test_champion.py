@@ -69,8 +69,8 @@ def test_every_change_is_recorded_in_store_and_mlflow(
 ) -> None:
     train_and_challenge(registry, 1.5)
     train_and_challenge(registry, 3.0)
-    lines = (Path(str(stores.root)) / "models/champion/history.jsonl").read_text()
-    told = [json.loads(line) for line in lines.splitlines()]
+    folder = Path(str(stores.root)) / "models/champion/history"
+    told = [json.loads(path.read_text()) for path in sorted(folder.iterdir())]
     assert [(c["alias"], c["from"], c["to"], c["kind"]) for c in told] == [
         (Alias.CHALLENGER, None, 1, ChangeKind.DECISION),
         (Alias.CHAMPION, None, 1, ChangeKind.DECISION),
@@ -314,7 +314,8 @@ def test_champion_that_mlflow_lost_is_told(
     with pytest.raises(SettingsError, match="MLflow has no champion"):
         challenge(other)
     assert len(read_history(stores.root)) == 2
-    stores.root.remove("models/champion/history.jsonl")  # it is lost for good
+    for entry in stores.root.entries("models/champion/history"):
+        stores.root.remove(entry.path)  # it is lost for good
     assert challenge(other).decision.promoted
 
 

@@ -1,6 +1,7 @@
 """What the registry keeps in the store: records of the first csfd are read, too."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +82,20 @@ def test_a_change_is_written_under_the_names_it_always_had(tmp_path: Path) -> No
     change = Change.read({**CHANGE, "decision": DECISION}, "x")
     append_change(root, change)
     append_change(root, change)
-    (line,) = root.read("models/champion/history.jsonl").splitlines()
-    written = json.loads(line)
+    (entry,) = root.entries("models/champion/history")
+    written = json.loads(root.read(entry.path))
     assert {key: written[key] for key in CHANGE} == CHANGE
     assert written["schema_version"] == 1
     assert {key: written["decision"][key] for key in DECISION} == DECISION
     assert read_history(root) == [change]
+
+
+def test_two_who_change_at_once_lose_nothing(tmp_path: Path) -> None:
+    root = Location(tmp_path)
+    changes = [Change.read({**CHANGE, "id": f"c{n}"}, "x") for n in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda change: append_change(root, change), changes))
+    assert {change.id for change in read_history(root)} == {c.id for c in changes}
 
 
 def test_the_last_decision_and_a_frozen_ensemble_of_the_first_csfd_are_read(

@@ -259,6 +259,40 @@ def test_a_study_is_dropped_alone(tmp_path: Path) -> None:
     assert history.versions(UID) == []
 
 
+def test_two_writers_lose_no_version(tmp_path: Path) -> None:
+    """Both have read what was recorded before either writes."""
+    history = LabelHistory(Location(tmp_path / "store"))
+    tables = []
+    for level in ("C2", "C5"):
+        write_note(tmp_path / level, labels={**WHOLE, level: 1})
+        tables.append(read_all_labels([Location(tmp_path / level)]))
+    seen = [history.newest(), history.newest()]
+    for labels, known in zip(tables, seen, strict=True):
+        writer = LabelHistory(Location(tmp_path / "store"))
+        writer.newest = lambda known=known: known  # type: ignore[method-assign]
+        writer.record(labels)
+    found = history.versions(UID)
+    assert [version.version for version in found] == [1, 2]
+    assert [v.labels["C2"] for v in found] == [1, 0]
+    history.record(tables[1])
+    assert len(history.versions(UID)) == 2
+
+
+def test_versions_of_an_older_csfd_are_read(tmp_path: Path) -> None:
+    history = LabelHistory(Location(tmp_path / "store"))
+    write_note(tmp_path)
+    labels = read_all_labels([Location(tmp_path)])
+    history.record(labels)
+    folder = tmp_path / "store" / "metadata"
+    (part,) = (folder / "label_versions").iterdir()
+    part.rename(folder / "label_versions.parquet")
+    assert len(history.versions(UID)) == 1
+    history.record(labels)
+    assert len(history.versions(UID)) == 1
+    history.drop_study(UID)
+    assert history.versions(UID) == []
+
+
 @pytest.mark.slow
 @settings(
     max_examples=30,
