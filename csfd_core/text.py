@@ -17,8 +17,19 @@ if TYPE_CHECKING:
     import jinja2
 
 _PLAIN_NAME: Final = re.compile(
-    r"[0-9./\-]{1,80}(dcm|nii|nii\.gz|json|csv|zip)?", re.ASCII | re.IGNORECASE
+    r"[0-9./\-]{1,80}(dcm|nii|nii\.gz|json|csv|zip|parquet|jpg)?",
+    re.ASCII | re.IGNORECASE,
 )
+_LAYOUT: Final = frozenset(
+    (
+        "train_images", "segmentations", "labels", "train.csv",
+        "train_bounding_boxes.csv", "phantom.json", "metadata", "slices", "masks",
+        "listings", "predicted_masks", "crops", "features", "models", "predictions",
+        "pictures", "reports", "withdrawn", "studies.parquet", "manifest.parquet",
+        "store.json",
+    )
+)  # fmt: skip
+_PASSWORD: Final = re.compile(r"(?<=://)([^/@:\s]*:)[^/@\s]*@")
 _SMALLEST_P: Final = 1e-4  # that is written out
 _SINGULARS: Final = (("y", "ies"), ("a", "ae"), ("x", "xes"), ("ss", "sses"))
 
@@ -76,11 +87,17 @@ def join(names: Iterable[object]) -> str:
 def safe_name(name: str) -> str:
     """Return a name from outside that may be shown: it can hold the name of a patient.
 
-    Digits stay as they are, as in ``17.dcm`` and UIDs; anything else becomes a digest.
+    Digits stay as they are, as in ``17.dcm`` and UIDs, and so do the names of the RSNA
+    layout and of a store; anything else becomes a digest.
     """
-    if _PLAIN_NAME.fullmatch(name):
+    if _PLAIN_NAME.fullmatch(name) or name in _LAYOUT:
         return name
     return f"file-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
+
+
+def safe_url(url: str) -> str:
+    """Return a URL without the password that it may hold."""
+    return _PASSWORD.sub(r"\1***@", url)
 
 
 def number(value: float, form: str = ".3f", unknown: str = "not defined") -> str:

@@ -134,7 +134,10 @@ def _finish(folder: StudyFolder, study_uid: str, files: StudyFiles) -> StudyScan
         findings += mask_findings
     return StudyScan(
         folder=folder,
-        study_uid=study_uid,
+        # What is no UID could be the name of a patient.
+        study_uid=study_uid
+        if is_uid(study_uid) or not study_uid
+        else safe_name(study_uid),
         headers=headers,
         geometry=geometry,
         findings=in_order(findings),

@@ -1,10 +1,10 @@
 """Every label that a study has ever had: corrections are new versions.
 
-``metadata/label_versions/`` has one file for all that was recorded at once, with one row
-per study. Files are only added, when the table of studies is written and the labels of
-a study are no longer those of its newest version; so two writers lose nothing. Versions
-are counted when they are read: saying the same again, as two writers do who see the
-same source, is none.
+``metadata/label_versions/`` has one file for all that was recorded at once, with one
+row per study. Files are only added, when the table of studies is written and the labels
+of a study are no longer those of its newest version; so two writers lose nothing.
+Versions are counted when they are read: saying the same again, as two writers do who
+see the same source, is none.
 """
 
 import datetime as dt

@@ -23,6 +23,7 @@ import xxhash
 from fsspec.implementations.local import LocalFileSystem
 
 from csfd_core.errors import SourceError
+from csfd_core.text import safe_name, safe_url
 
 _S3_OPTIONS: Final = {
     "config_kwargs": {
@@ -75,8 +76,8 @@ class Location:
         return Location, (self.url,)
 
     def __str__(self) -> str:
-        """Return the URL."""
-        return self.url
+        """Return the URL, without a password."""
+        return safe_url(self.url)
 
     @property
     def is_local(self) -> bool:
@@ -93,7 +94,8 @@ class Location:
                 self._filesystem.retries = _S3FS_ATTEMPTS  # others do not read it
             except (ValueError, ImportError) as error:
                 raise SourceError(
-                    f"Cannot open {self.url}: {error}. Use a folder or an s3:// URL."
+                    f"Cannot open {self._shown()}: {error}. Use a folder or an s3:// "
+                    "URL."
                 ) from error
         return self._filesystem
 
@@ -103,13 +105,18 @@ class Location:
         root = str(self._fs._strip_protocol(self.url))
         return f"{root}/{path}" if path else root
 
+    def _shown(self, path: str = "") -> str:
+        """Return a place as it may be shown: a file's name can be that of a patient."""
+        parts = [safe_name(part) for part in path.split("/") if part]
+        return "/".join([safe_url(self.url), *parts])
+
     def join(self, path: str) -> "Location":
         """Return the location of a folder below this one."""
         return Location(f"{self.url}/{path}") if path else self
 
     def exists(self, path: str = "") -> bool:
         """Say whether a file or folder is there."""
-        with _as_source_error(self.url):
+        with _as_source_error(self._shown()):
             try:
                 # Not ``exists``: for a bucket, s3fs takes every error as absence.
                 self._fs.info(self._full(path))
@@ -127,7 +134,7 @@ class Location:
         """
         if self.is_local:
             return self._find_local(path)
-        with _as_source_error(self.url):
+        with _as_source_error(self._shown()):
             root = self._full("")
             try:
                 found = self._fs.find(self._full(path), detail=True, withdirs=True)
@@ -145,7 +152,7 @@ class Location:
     def _find_local(self, path: str) -> tuple[list[FileEntry], list[str]]:
         root, files, folders = Path(self._full("")), [], []
         seen = set()  # a link to a folder above would be followed for ever
-        with _as_source_error(self.url):
+        with _as_source_error(self._shown()):
             for folder, below, names in os.walk(self._full(path), followlinks=True):
                 place = os.path.realpath(folder)
                 if place in seen:
@@ -163,7 +170,7 @@ class Location:
 
     def _children(self, path: str) -> list[Path]:
         """Return what lies directly in a folder on a disk, sorted."""
-        with _as_source_error(self.url):
+        with _as_source_error(self._shown()):
             try:
                 return sorted(Path(self._full(path)).iterdir())
             except (FileNotFoundError, NotADirectoryError):
@@ -177,7 +184,7 @@ class Location:
                 for child in self._children(path)
                 if not child.is_dir() and _TEMPORARY not in child.name
             ]
-        with _as_source_error(self.url):
+        with _as_source_error(self._shown()):
             root = self._full("")
             try:
                 infos = self._fs.ls(self._full(path), detail=True)
@@ -194,7 +201,7 @@ class Location:
         """Return the names of the folders directly in a folder; [] if it is absent."""
         if self.is_local:
             return [child.name for child in self._children(path) if child.is_dir()]
-        with _as_source_error(self.url):
+        with _as_source_error(self._shown()):
             try:
                 infos = self._fs.ls(self._full(path), detail=True)
             except FileNotFoundError:
@@ -212,7 +219,7 @@ class Location:
         Raises:
             SourceError: If it is absent or cannot be read.
         """
-        with _as_source_error(f"{self.url}/{path}"):
+        with _as_source_error(self._shown(path)):
             if self.is_local:
                 return Path(self._full(path)).read_bytes()
             return bytes(self._fs.cat_file(self._full(path)))
@@ -235,7 +242,7 @@ class Location:
         Raises:
             SourceError: If it is absent or cannot be opened.
         """
-        with _as_source_error(f"{self.url}/{path}"):
+        with _as_source_error(self._shown(path)):
             opened: IO[bytes] = self._fs.open(self._full(path), "rb")
             return opened
 
@@ -254,7 +261,7 @@ class Location:
                     yield path, self._read_local(path, length)
                 continue
             count = len(batch)
-            with _as_source_error(self.url):
+            with _as_source_error(self._shown()):
                 parts = self._fs.cat_ranges(
                     [self._full(path) for path in batch],
                     [0] * count,  # without a start, s3fs asks for the size first
@@ -264,7 +271,7 @@ class Location:
             yield from zip(batch, (bytes(part) for part in parts), strict=True)
 
     def _read_local(self, path: str, length: int | None) -> bytes:
-        with _as_source_error(self.url), open(self._full(path), "rb") as file:  # noqa: PTH123
+        with _as_source_error(self._shown()), open(self._full(path), "rb") as file:  # noqa: PTH123
             return file.read() if length is None else file.read(length)
 
     def write(self, path: str, content: bytes) -> None:
@@ -273,16 +280,16 @@ class Location:
         Raises:
             SourceError: If it cannot be written; what was there before is untouched.
         """
-        with _as_source_error(f"{self.url}/{path}"):
+        with _as_source_error(self._shown(path)):
             target = self._full(path)
             if not self.is_local:
                 self._fs.pipe_file(target, content)
                 return
             folder = Path(target).parent
-            folder.mkdir(parents=True, exist_ok=True)
+            _make_private(folder)
             temporary = folder / f"{Path(target).name}{_TEMPORARY}{uuid.uuid4().hex}"
             try:
-                with temporary.open("wb") as file:
+                with open(temporary, "xb", opener=_open_private) as file:  # noqa: PTH123 - Path.open takes no opener
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
@@ -292,7 +299,7 @@ class Location:
 
     def remove(self, path: str) -> None:
         """Remove a file if it is there."""
-        with _as_source_error(f"{self.url}/{path}"):
+        with _as_source_error(self._shown(path)):
             try:
                 self._fs.rm_file(self._full(path))
             except FileNotFoundError:
@@ -303,9 +310,20 @@ class Location:
         if not self.is_local:
             return
         for file in Path(self._full(path)).glob(f"*{_TEMPORARY}*"):
-            with _as_source_error(self.url):
+            with _as_source_error(self._shown()):
                 if time.time() - file.stat().st_mtime > _ABANDONED_AFTER_S:
                     file.unlink(missing_ok=True)
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder, and those above it, for this user alone; leave what is there."""
+    for place in reversed([folder, *folder.parents]):
+        if not place.exists():
+            place.mkdir(mode=0o700, exist_ok=True)
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, mode=0o600)
 
 
 def _local_entry(relative: str, path: Path) -> FileEntry:

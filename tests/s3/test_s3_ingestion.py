@@ -14,6 +14,7 @@ from support.s3_runs import STUDIES, convert, rows_of
 
 from csfd_core.ingest.outcomes import Outcome
 from csfd_core.runtime.executors import open_executor
+from csfd_core.store.paths import LABEL_VERSIONS
 from csfd_dagster import commands
 from csfd_dagster.resources.segmentation import SegmentationResource
 
@@ -25,7 +26,9 @@ def assert_equal_stores(bucket: Bucket, prefix: str, local: Path) -> None:
     """Compare names, and every byte of the slices and masks, with a local store."""
     names = {str(p.relative_to(local)) for p in local.rglob("*.parquet")}
     remote = {key.removeprefix(f"{prefix}/") for key in bucket.objects(prefix)}
-    assert remote - {STUDIES_TABLE} == names - {STUDIES_TABLE}
+    dated = [{n for n in each if LABEL_VERSIONS in n} for each in (names, remote)]
+    assert len(dated[0]) == len(dated[1])  # named by when they were written
+    assert remote - {STUDIES_TABLE} - dated[1] == names - {STUDIES_TABLE} - dated[0]
     pictures = [name for name in names if name.startswith(("slices/", "masks/"))]
     assert len(pictures) == 3
     for name in pictures:
