@@ -15,9 +15,25 @@ from typing import Final
 
 from csfd_core.dicom import tags
 from csfd_core.dicom.elements import RawElements, read_elements
+from csfd_core.text import safe_name
 from csfd_core.vocabulary import is_uid, own_uid
 
 CT_IMAGE_STORAGE: Final = "1.2.840.10008.5.1.4.1.1.2"
+OTHER: Final = "other"  # of texts that are not repeated: they could be anything
+# PS3.3 C.7.3.1.1.1, as far as exports have them.
+MODALITIES: Final = frozenset(
+    (
+        "CT", "MR", "US", "CR", "DX", "PT", "NM", "XA", "RF", "MG", "OT", "SC", "SEG",
+        "SR", "PR", "KO", "DOC", "ECG", "IO", "OP", "ES", "XC", "GM", "SM", "RTDOSE",
+        "RTSTRUCT", "RTPLAN", "RTIMAGE", "RTRECORD", "REG", "FID", "RWV", "PLAN", "HC",
+    )
+)  # fmt: skip
+_PHOTOMETRIC: Final = frozenset(  # PS3.3 C.7.6.3.1.2
+    (
+        "MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL",
+        "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT",
+    )
+)  # fmt: skip
 _PATIENT_KEY_LENGTH: Final = 32  # hexadecimal digits
 _KERNEL_KEY_LENGTH: Final = 8
 # What is beyond is no number of a patient's scan, whatever it is in a file.
@@ -120,14 +136,14 @@ def _to_header(
         file_name=file_name,
         size_bytes=size_bytes,
         digest=digest,
-        transfer_syntax_uid=elements.transfer_syntax_uid,
-        sop_class_uid=value.text(tags.SOP_CLASS_UID),
-        sop_uid=value.text(tags.SOP_INSTANCE_UID),
-        study_uid=own_uid(study_uid) if study_uid else None,
+        transfer_syntax_uid=safe_name(elements.transfer_syntax_uid),
+        sop_class_uid=value.identifier(tags.SOP_CLASS_UID),
+        sop_uid=value.identifier(tags.SOP_INSTANCE_UID),
+        study_uid=safe_name(own_uid(study_uid)) if study_uid else None,
         has_odd_uid=study_uid is not None and not is_uid(study_uid),
-        series_uid=value.text(tags.SERIES_INSTANCE_UID),
+        series_uid=value.identifier(tags.SERIES_INSTANCE_UID),
         patient_key=value.digest(tags.PATIENT_ID),
-        modality=value.text(tags.MODALITY),
+        modality=value.known(tags.MODALITY, MODALITIES),
         instance_number=value.integer(tags.INSTANCE_NUMBER),
         acquisition_number=value.integer(tags.ACQUISITION_NUMBER),
         is_localizer="LOCALIZER" in (value.text(tags.IMAGE_TYPE) or "").split("\\"),
@@ -137,7 +153,7 @@ def _to_header(
         columns=value.short(tags.COLUMNS),
         samples_per_pixel=value.short(tags.SAMPLES_PER_PIXEL),
         frame_count=value.integer(tags.NUMBER_OF_FRAMES),
-        photometric=value.text(tags.PHOTOMETRIC_INTERPRETATION),
+        photometric=value.known(tags.PHOTOMETRIC_INTERPRETATION, _PHOTOMETRIC),
         bits_allocated=value.short(tags.BITS_ALLOCATED),
         bits_stored=value.short(tags.BITS_STORED),
         high_bit=value.short(tags.HIGH_BIT),
@@ -171,6 +187,16 @@ class _Values:
         if value is None:
             return None
         return value.decode("ascii", "replace").strip(" \0") or None
+
+    def identifier(self, tag: int) -> str | None:
+        """Return a UID; another text becomes a digest, as it could be anything."""
+        text = self.text(tag)
+        return None if text is None else safe_name(text)
+
+    def known(self, tag: int, words: frozenset[str]) -> str | None:
+        """Return one of the words; another text becomes ``other``."""
+        text = self.text(tag)
+        return text if text is None or text in words else OTHER
 
     def numbers(self, tag: int, count: int) -> tuple[float, ...] | None:
         text = self.text(tag)

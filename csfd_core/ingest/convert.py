@@ -99,7 +99,8 @@ def convert_slices(task: StudyTask) -> StudyOutcome:
         return _outcome(record, Outcome.QUARANTINED)
     if _slices_are_current(task, record):
         return _outcome(record, Outcome.UNCHANGED)
-    ordered = [task.folder.path_of(header.file_name) for header in headers]
+    paths = task.folder.paths()
+    ordered = [paths[header.file_name] for header in headers]
     files = task.folder.source.read_beginnings(ordered)
     jpegs = [
         encode_slice(DecodedSlice(raw, header), task.settings)

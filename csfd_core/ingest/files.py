@@ -108,7 +108,7 @@ def read_files(folder: StudyFolder, on_slice: OnSlice | None) -> StudyFiles:
     files = StudyFiles()
     entries = {}
     for entry in folder.files:
-        if is_hidden(folder.file_name(entry)):
+        if is_hidden(entry.path.removeprefix(f"{folder.path}/")):
             files.ignored["hidden"] += 1
         elif not entry.size_bytes:
             _note_unusable(files, entry, "empty_file", "have no content")

@@ -88,7 +88,7 @@ def _sort_out(folder: StudyFolder) -> _Folder:
     to_read = [
         entry.path
         for entry in folder.files
-        if entry.size_bytes and not is_hidden(folder.file_name(entry))
+        if entry.size_bytes and not is_hidden(entry.path)
     ]
     for path, raw in folder.source.read_beginnings(to_read, _BEGINNING_BYTES):
         entry = entries.pop(path)
@@ -116,7 +116,7 @@ def _study_named_by(folder: StudyFolder, entry: FileEntry, raw: bytes) -> str | 
 
 def _may_be_lost(folder: StudyFolder, entry: FileEntry) -> bool:
     """Say whether a file that is no DICOM file should perhaps have been one."""
-    return not is_hidden(folder.file_name(entry)) and not is_bystander(entry.name)
+    return not is_hidden(entry.path) and not is_bystander(entry.name)
 
 
 def _study_of(source: Source, uid: str, entries: list[FileEntry]) -> StudyFolder:

@@ -204,8 +204,10 @@ def _check_mask(
 
 
 def _decoder(folder: StudyFolder) -> Callable[[SliceHeader], DecodedSlice]:
+    paths = folder.paths()
+
     def decode(header: SliceHeader) -> DecodedSlice:
-        raw = folder.source.read(folder.path_of(header.file_name))
+        raw = folder.source.read(paths[header.file_name])
         return DecodedSlice(raw, header)
 
     return decode

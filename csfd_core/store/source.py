@@ -51,12 +51,13 @@ class StudyFolder:
         return self.study_uid or own_uid(self.path.rsplit("/", 1)[-1])
 
     def file_name(self, entry: FileEntry) -> str:
-        """Return the path of a file below the folder."""
-        return entry.path.removeprefix(f"{self.path}/")
+        """Return the path of a file below the folder, as it may be shown and kept."""
+        below = entry.path.removeprefix(f"{self.path}/")
+        return "/".join(safe_name(part) for part in below.split("/"))
 
-    def path_of(self, file_name: str) -> str:
-        """Return the path of a file below the source; the inverse of ``file_name``."""
-        return f"{self.path}/{file_name}" if self.path else file_name
+    def paths(self) -> dict[str, str]:
+        """Return the paths of all files below the source by their ``file_name``."""
+        return {self.file_name(entry): entry.path for entry in self.files}
 
     @property
     def size_bytes(self) -> int:

@@ -34,7 +34,7 @@ def test_six_weeks_hold_what_they_must(
     monkeypatch.setenv("CSFD_RETRAIN_STUDIES", "20")  # put back afterwards
     monkeypatch.setenv("CSFD_PROFILE", "full")  # likewise: a simulation is a demo
     said: list[str] = []
-    config = SimulationConfig(weeks=6, start=12, weekly=(3, 5), retrain=4, seed=1)
+    config = SimulationConfig(weeks=6, start=12, weekly=(3, 5), retrain=7, seed=1)
     root = tmp_path / "simulation"
     status = simulation.simulate(root, config, said.append, FAST)
     printed = capsys.readouterr().out
