@@ -115,6 +115,12 @@ class Settings(Environment):
         default_factory=_below_home("data/store"),
         description="Everything that csfd writes.",
     )
+    key_file: Folder = Field(
+        default_factory=lambda values: values["home"] / "data" / "patients.key",
+        description="Secret for the digests of PatientIDs, made at first use. Keep it "
+        "outside of the store, and with a backup.",
+        json_schema_extra={"shown": "`data/patients.key`", "allowed": "a file"},
+    )
     profile: Profile = Field(
         default="demo",
         description="Sizes of models and crops: for two processors, or for a GPU. "

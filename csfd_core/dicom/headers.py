@@ -3,7 +3,7 @@
 ``SliceHeader`` is what csfd knows of a DICOM file without decoding its pixels. It is
 read once per file and kept in the store (``metadata/slices/<study_uid>.parquet``). It
 holds no name, date or other text of the patient: the PatientID is there as a digest
-only.
+only, which is keyed before it is stored (``ingest.patients``).
 """
 
 import hashlib
@@ -34,7 +34,8 @@ _PHOTOMETRIC: Final = frozenset(  # PS3.3 C.7.6.3.1.2
         "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT",
     )
 )  # fmt: skip
-_PATIENT_KEY_LENGTH: Final = 32  # hexadecimal digits
+PATIENT_KEY_LENGTH: Final = 32  # hexadecimal digits
+_ISSUER_KEY_LENGTH: Final = 8
 _KERNEL_KEY_LENGTH: Final = 8
 # What is beyond is no number of a patient's scan, whatever it is in a file.
 _LARGEST_INTEGER: Final = 2**31 - 1
@@ -142,7 +143,7 @@ def _to_header(
         study_uid=safe_name(own_uid(study_uid)) if study_uid else None,
         has_odd_uid=study_uid is not None and not is_uid(study_uid),
         series_uid=value.identifier(tags.SERIES_INSTANCE_UID),
-        patient_key=value.digest(tags.PATIENT_ID),
+        patient_key=value.patient(),
         modality=value.known(tags.MODALITY, MODALITIES),
         instance_number=value.integer(tags.INSTANCE_NUMBER),
         acquisition_number=value.integer(tags.ACQUISITION_NUMBER),
@@ -231,10 +232,20 @@ class _Values:
         (number,) = struct.unpack(f"{self._order}{'h' if signed else 'H'}", value)
         return int(number)
 
-    def digest(self, tag: int) -> str | None:
-        """Return the digest of a text as it is encoded, in whatever character set."""
-        text = self._values.get(tag, b"").strip(b" \0")
-        return _digest(text, _PATIENT_KEY_LENGTH) if text else None
+    def patient(self) -> str | None:
+        """Return a digest of the PatientID, and behind it that of who has issued it.
+
+        Of the bytes as they are encoded, in whatever character set.
+        """
+        identifier = self._encoded(tags.PATIENT_ID)
+        if not identifier:
+            return None
+        issuer = self._encoded(tags.ISSUER_OF_PATIENT_ID)
+        behind = _digest(issuer, _ISSUER_KEY_LENGTH) if issuer else ""
+        return _digest(identifier, PATIENT_KEY_LENGTH) + behind
+
+    def _encoded(self, tag: int) -> bytes:
+        return self._values.get(tag, b"").strip(b" \0")
 
 
 def _digest(content: bytes, length: int) -> str:

@@ -9,7 +9,7 @@ result.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from csfd_core.dicom.headers import SliceHeader
@@ -18,6 +18,7 @@ from csfd_core.dicom.pixels import DecodedSlice
 from csfd_core.errors import PixelDataError, SourceError, WorkerDiedError
 from csfd_core.ingest.files import OnSlice
 from csfd_core.ingest.outcomes import Outcome, StudyOutcome, failure
+from csfd_core.ingest.patients import private_headers
 from csfd_core.ingest.scan import (
     StudyScan,
     mask_of,
@@ -222,7 +223,7 @@ def _only_scan(task: StudyTask, on_slice: OnSlice | None = None) -> StudyScan:
             f"A folder holds {len(scans)} studies. Give each study a folder of its own "
             "that is named by its StudyInstanceUID."
         )
-    return scans[0]
+    return replace(scans[0], headers=private_headers(scans[0].headers))
 
 
 def _current_record(task: StudyTask) -> StudyRecord | None:
