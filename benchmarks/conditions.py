@@ -5,7 +5,6 @@ and one arrives. Nothing is made: their events are written as the assets would h
 """
 
 import os
-import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -14,8 +13,8 @@ from unittest import mock
 import dagster as dg
 
 from benchmarks.harness import Result, spread
-from csfd_core.settings import PROJECT_ROOT
 from csfd_dagster.definitions import build_defs
+from csfd_dagster.instance.files import lay_instance
 from csfd_dagster.partitions import studies
 
 STUDIES = 2000
@@ -59,8 +58,7 @@ def _arrive(instance: dg.DagsterInstance, uid: str) -> None:
 def run() -> Result:
     """Let studies arrive one by one; time the round that asks for each."""
     with tempfile.TemporaryDirectory() as name:
-        home = Path(name)
-        shutil.copy(PROJECT_ROOT / "dagster.yaml", home)
+        lay_instance(Path(name))
         with mock.patch.dict(os.environ, {"DAGSTER_HOME": name}):
             seconds, processor = _rounds()
     return Result(

@@ -1,9 +1,13 @@
 """What loading the definitions and asking for help must not import."""
 
+import importlib
 import subprocess
 import sys
 
 import pytest
+from support.paths import ROOT
+
+from benchmarks.__main__ import LONG, NAMES
 
 HEAVY = {"tensorflow", "keras", "mlflow", "matplotlib"}
 
@@ -51,3 +55,10 @@ def test_help_does_not_import_dagster_or_pandas() -> None:
         "sys.exit(bool({'dagster', 'pandas'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_benchmark_can_be_imported() -> None:
+    names = [path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")]
+    assert {*NAMES, *LONG} <= {*names}
+    for name in names:
+        importlib.import_module(f"benchmarks.{name}")

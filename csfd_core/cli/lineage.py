@@ -149,8 +149,10 @@ def _tell(consequences: "Consequences") -> None:
     )
     _list("Other studies of the same patient, which stay", consequences.siblings)
     typer.echo(
-        "csfd run makes again what is stale; frozen versions stay until others take "
-        "their place. Copies elsewhere, as MLflow's artifacts, are not touched."
+        "Reports that name or show it are removed with it: csfd run makes that on the "
+        "data again, csfd ui the others. csfd run makes again what is stale; frozen "
+        "versions stay until others take their place. Copies elsewhere, as MLflow's "
+        "artifacts, are not touched: mlflow gc removes runs."
     )
 
 

@@ -17,6 +17,7 @@ from csfd_core.ingest.completeness import (
 )
 from csfd_core.ingest.convert import StudyTask, needs_work, study_tasks
 from csfd_core.ingest.studies_table import label_inputs
+from csfd_core.store import paths
 from csfd_core.store.label_notes import LabelNote, label_entries
 from csfd_core.store.labels import digest_labels, read_all_boxes
 from csfd_core.store.slices import ConversionSettings
@@ -107,6 +108,7 @@ def survey(
     learnt = stores.metadata.read_label_digests()
     with ThreadPoolExecutor(_READERS) as pool:
         is_due = list(pool.map(needs_work, tasks))
+    unfinished = _unfinished(stores)
     studies = {}
     for task, lacks in zip(tasks, is_due, strict=True):
         uid = task.folder.name
@@ -115,7 +117,7 @@ def survey(
         studies[uid] = StudyState(
             version=_version_of(task, digest),
             file_count=count_files(task.folder),
-            is_due=lacks or is_relabelled,
+            is_due=lacks or is_relabelled or uid in unfinished,
         )
     return Survey(
         studies=studies,
@@ -182,6 +184,19 @@ def listing_digest(stores: Stores, sources: Sources) -> str:
     }
     gone = sorted(stores.withdrawn.study_uids())
     return stamp([listings, files, gone])
+
+
+def _unfinished(stores: Stores) -> set[str]:
+    """Return the studies that have slices, and no mask or crops made of them.
+
+    A later step has failed, or was not come to yet; what is being made now is asked for
+    once, as its version stays what it is.
+    """
+    sliced, masked, cropped = (
+        {entry.name.removesuffix(".parquet") for entry in stores.root.entries(folder)}
+        for folder in (paths.SLICES, paths.PREDICTED_MASKS, paths.CROPS)
+    )
+    return sliced - (masked & cropped)
 
 
 def _version_of(task: StudyTask, labels_digest: str) -> str:

@@ -132,6 +132,16 @@ def files_of(stores: Stores, study_uid: str) -> list[str]:
     ]
 
 
+def reports_on(stores: Stores, study_uid: str) -> list[str]:
+    """Return the files of every report that names a study or shows it, sorted.
+
+    A report is a whole: its figures and pictures bear no name.
+    """
+    uid = require_uid(study_uid)
+    shown = [use for use in _reports(stores, uid, [], []) if use.how]
+    return [file.path for use in shown for file in stores.root.find(use.place)[0]]
+
+
 def _use_of(kind: str, model: KeptModel, uid: str) -> Use:
     name = f"{model.name} ({model.model_id})"
     return Use(kind=kind, name=name, place=model.place, how=tuple(model.roles_of(uid)))

@@ -2,9 +2,10 @@
 
 The record that it was withdrawn is written first: from then on nothing takes the study
 up again, even if its files still lie in a source. Then its files are removed, the one
-that names its patient's other studies last. What was cut off is finished by doing it
-again. Other studies keep their files, and their folds, which follow from their patients
-alone; models and reports that have used the study are named, not touched.
+that names its patient's other studies last, and the reports that name or show it. What
+was cut off is finished by doing it again. Other studies keep their files, and their
+folds, which follow from their patients alone; models that have used the study are
+named, not touched.
 """
 
 from collections.abc import Iterable
@@ -23,6 +24,7 @@ from csfd_core.lineage.forward import (
     StudyUsage,
     Use,
     files_of,
+    reports_on,
     trace_usage,
 )
 from csfd_core.lineage.mlflow_records import RecordedRuns
@@ -97,7 +99,7 @@ def withdraw(stores: Stores, study_uid: str, reason: str, by: str) -> Withdrawal
     withdrawal = stores.withdrawn.add(Withdrawal(study_uid=uid, reason=told, by=by))
     headers = stores.metadata.path(uid)
     paths = [path for path in files_of(stores, uid) if path != headers]
-    for path in paths:
+    for path in [*reports_on(stores, uid), *paths]:
         stores.root.remove(path)
     drop_study(stores.root, uid)
     stores.label_history.drop_study(uid)
@@ -127,7 +129,7 @@ def withdraw_noted(stores: Stores, notes: Iterable[LabelNote]) -> list[str]:
     known = stores.withdrawn.study_uids()
     done = []
     for uid, note in sorted(asked.items()):
-        if uid not in known or files_of(stores, uid):
+        if uid not in known or files_of(stores, uid) or reports_on(stores, uid):
             withdraw(stores, uid, note.withdrawn or "", note.reader or INBOX)
             done.append(uid)
     return done

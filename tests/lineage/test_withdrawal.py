@@ -106,6 +106,8 @@ def test_a_withdrawn_study_is_gone_and_all_else_is_byte_identical(
         "crops", "features", "metadata", "pictures", "predicted_masks", "predictions",
         "slices",
     }  # fmt: skip
+    # It is described by the report on the data; no other report names it.
+    removed.add("store/reports/eda/state.json")
     assert set(before) - set(after) == removed
     assert set(after) - set(before) == {record}
     changed = {path for path in set(before) & set(after) if before[path] != after[path]}
@@ -119,6 +121,19 @@ def test_a_withdrawn_study_is_gone_and_all_else_is_byte_identical(
         manifest[manifest["study_uid"] != FIRST].reset_index(drop=True),
         check_dtype=False,
     )
+
+
+@pytest.mark.parametrize(
+    ("uid", "report"),
+    [(TESTED, "comparison"), (SECOND, "segmentation"), (NEW, "leakage")],
+)
+def test_a_report_that_names_it_is_gone_as_a_whole(
+    stores: Stores, uid: str, report: str
+) -> None:
+    others = {"comparison", "segmentation", "leakage"} - {report}
+    withdraw(stores, uid, REASON, "tester")
+    assert stores.root.find(f"reports/{report}")[0] == []
+    assert all(stores.root.find(f"reports/{other}")[0] for other in others)
 
 
 def test_the_record_says_who_when_and_why_and_nothing_of_the_patient(
@@ -283,7 +298,7 @@ def test_consequences_name_models_reports_and_the_source(
     assert again.to_train_again == found.to_train_again
     assert {use.place for use in again.to_make_again} == {
         use.place for use in found.to_make_again
-    }
+    } - {"reports/eda"}  # it described the study, and is gone with it
     assert again.usage.holds == ()
 
 
