@@ -11,8 +11,6 @@ tried again by botocore and s3fs; what is still wrong after that becomes a
 import errno
 import os
 import stat
-import time
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ import xxhash
 from fsspec.implementations.local import LocalFileSystem
 
 from csfd_core.errors import SourceError
+from csfd_core.store.atomic import TEMPORARY, remove_abandoned, write_atomically
 from csfd_core.text import safe_name, safe_url
 
 _S3_OPTIONS: Final = {
@@ -41,8 +40,6 @@ _S3_OPTIONS: Final = {
 _S3FS_ATTEMPTS: Final = 4
 _BATCH_FILES: Final = 16
 _ETAG: Final = "etag:"
-_TEMPORARY: Final = ".tmp-"
-_ABANDONED_AFTER_S: Final = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +142,7 @@ class Location:
             relative = full[len(root) :].lstrip("/")
             if info["type"] == "directory":
                 folders.append(relative)
-            elif _TEMPORARY not in relative and relative:
+            elif TEMPORARY not in relative and relative:
                 files.append(_to_entry(relative, info))
         return sorted(files, key=lambda entry: entry.path), sorted(folders)
 
@@ -164,7 +161,7 @@ class Location:
                 files += [
                     _local_entry((relative / name).as_posix(), Path(folder, name))
                     for name in names
-                    if _TEMPORARY not in name
+                    if TEMPORARY not in name
                 ]
         return sorted(files, key=lambda entry: entry.path), sorted(folders)
 
@@ -182,7 +179,7 @@ class Location:
             return [
                 _local_entry(f"{path}/{child.name}".lstrip("/"), child)
                 for child in self._children(path)
-                if not child.is_dir() and _TEMPORARY not in child.name
+                if not child.is_dir() and TEMPORARY not in child.name
             ]
         with _as_source_error(self._shown()):
             root = self._full("")
@@ -193,7 +190,7 @@ class Location:
         entries = [
             _to_entry(info["name"][len(root) :].lstrip("/"), info)
             for info in infos
-            if info["type"] == "file" and _TEMPORARY not in info["name"]
+            if info["type"] == "file" and TEMPORARY not in info["name"]
         ]
         return sorted(entries, key=lambda entry: entry.path)
 
@@ -285,17 +282,7 @@ class Location:
             if not self.is_local:
                 self._fs.pipe_file(target, content)
                 return
-            folder = Path(target).parent
-            _make_private(folder)
-            temporary = folder / f"{Path(target).name}{_TEMPORARY}{uuid.uuid4().hex}"
-            try:
-                with open(temporary, "xb", opener=_open_private) as file:  # noqa: PTH123 - Path.open takes no opener
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(target)
-            finally:
-                temporary.unlink(missing_ok=True)
+            write_atomically(Path(target), content)
 
     def remove(self, path: str) -> None:
         """Remove a file if it is there."""
@@ -306,24 +293,10 @@ class Location:
                 return
 
     def remove_abandoned(self, path: str) -> None:
-        """Remove temporary files in a folder that a killed writer left an hour ago."""
-        if not self.is_local:
-            return
-        for file in Path(self._full(path)).glob(f"*{_TEMPORARY}*"):
+        """Remove temporary files in a folder that a killed writer has left."""
+        if self.is_local:
             with _as_source_error(self._shown()):
-                if time.time() - file.stat().st_mtime > _ABANDONED_AFTER_S:
-                    file.unlink(missing_ok=True)
-
-
-def _make_private(folder: Path) -> None:
-    """Make a folder, and those above it, for this user alone; leave what is there."""
-    for place in reversed([folder, *folder.parents]):
-        if not place.exists():
-            place.mkdir(mode=0o700, exist_ok=True)
-
-
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, mode=0o600)
+                remove_abandoned(Path(self._full(path)))
 
 
 def _local_entry(relative: str, path: Path) -> FileEntry:
