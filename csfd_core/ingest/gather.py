@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from csfd_core.dicom.headers import read_slice_header
+from csfd_core.dicom.limits import limits
 from csfd_core.errors import SourceError
 from csfd_core.ingest.files import is_bystander, is_hidden
 from csfd_core.store.locations import FileEntry
@@ -88,7 +89,7 @@ def _sort_out(folder: StudyFolder) -> _Folder:
     to_read = [
         entry.path
         for entry in folder.files
-        if entry.size_bytes and not is_hidden(entry.path)
+        if 0 < entry.size_bytes <= limits().file_bytes and not is_hidden(entry.path)
     ]
     for path, raw in folder.source.read_beginnings(to_read, _BEGINNING_BYTES):
         entry = entries.pop(path)

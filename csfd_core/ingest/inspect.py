@@ -2,14 +2,19 @@
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from csfd_core.dicom.findings import Finding, Status, in_order, status_of
 from csfd_core.errors import SourceError, tell_error
 from csfd_core.ingest.scan import StudyScan, scan_study
 from csfd_core.runtime.executors import completed
-from csfd_core.store.labels import read_boxes, read_labels
+from csfd_core.store.labels import (
+    BoxRoom,
+    read_boxes,
+    read_labels,
+    tell_boxes_outside,
+)
 from csfd_core.store.source import Source, StudyFolder
 from csfd_core.text import count
 from csfd_core.vocabulary import is_uid
@@ -25,6 +30,7 @@ class InspectedStudy:
     notes: tuple[str, ...]
     slice_count: int
     facts: dict[str, Any]  # geometry and content, for the report
+    box_room: BoxRoom | None = None
 
     @property
     def status(self) -> Status:
@@ -89,6 +95,8 @@ def add_labels(
         named = ", ".join(without_images[:5]) + (", ..." if without_images[5:] else "")
         told = count(len(without_images), "labelled study", "has", "have")
         notes.append(f"{told} no images: {named}")
+    rooms = {s.study_uid: s.box_room for s in studies if s.box_room is not None}
+    notes += tell_boxes_outside(boxes.table, rooms)
     boxes_without = sorted(set(boxes.table["study_uid"]) - known)
     if boxes_without:
         notes.append(f"Boxes of {count(len(boxes_without), 'study')} without images.")
@@ -106,14 +114,7 @@ def _with_labels(study: InspectedStudy, contradictory: set[str]) -> InspectedStu
     if study.study_uid not in contradictory:
         return study
     finding = Finding("contradictory_labels", "Its labels contradict each other.")
-    return InspectedStudy(
-        study_uid=study.study_uid,
-        folder=study.folder,
-        findings=in_order([*study.findings, finding]),
-        notes=study.notes,
-        slice_count=study.slice_count,
-        facts=study.facts,
-    )
+    return replace(study, findings=in_order([*study.findings, finding]))
 
 
 def _inspect_folder(folder: StudyFolder) -> list[InspectedStudy]:
@@ -139,4 +140,11 @@ def _to_inspected(scan: StudyScan) -> InspectedStudy:
             "has_mask": scan.folder.mask is not None,
             "content_hash": scan.content_hash,
         },
+        box_room=BoxRoom(
+            geometry.shape_zyx[1],
+            geometry.shape_zyx[2],
+            frozenset(header.instance_number for header in scan.headers),
+        )
+        if geometry
+        else None,
     )

@@ -15,10 +15,12 @@ from csfd_core.dicom.findings import CATALOGUE, Finding, Severity, Status
 from csfd_core.ingest.scan import record_of, scan_study
 from csfd_core.store.label_notes import label_entries
 from csfd_core.store.labels import (
+    BoxRoom,
     BoxTable,
     LabelTable,
     digest_labels,
     read_all_boxes,
+    tell_boxes_outside,
 )
 from csfd_core.store.metadata import STUDIES_COLUMNS, StudyRecord
 from csfd_core.store.source import BOXES_FILE, LABELS_FILE, Sources, data_kind
@@ -55,10 +57,27 @@ def write_studies_table(
     if inputs != stores.metadata.read_studies_inputs():
         stores.metadata.write_studies(table, inputs, data_kind(sources.locations))
     notes = [*labels.notes, *boxes.notes, *sources.mask_notes()]
+    rooms = _box_rooms(stores, records, boxes)
+    notes += tell_boxes_outside(boxes.table, rooms)
     if missing := labels_without_images(records, labels):
         lacking = count(len(missing), "labelled study", "has", "have")
         notes.append(f"{lacking} no images.")
     return table, notes
+
+
+def _box_rooms(
+    stores: Stores, records: Iterable[StudyRecord], boxes: BoxTable
+) -> dict[str, BoxRoom]:
+    """Return where boxes can lie, for the studies that have any."""
+    boxed = set(boxes.table["study_uid"])
+    rooms = {}
+    for record in records:
+        geometry = record.volume_geometry()
+        if record.study_uid in boxed and geometry is not None:
+            _, rows, columns = geometry.shape_zyx
+            numbers = stores.metadata.read_instance_numbers(record.study_uid)
+            rooms[record.study_uid] = BoxRoom(rows, columns, frozenset(numbers))
+    return rooms
 
 
 def studies_table_inputs(stores: Stores, sources: Sources) -> str:

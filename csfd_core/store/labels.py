@@ -225,6 +225,46 @@ def read_all_boxes(
     return BoxTable(pd.concat(tables, ignore_index=True), tuple(notes))
 
 
+@dataclass(frozen=True, slots=True)
+class BoxRoom:
+    """Where boxes of a study can lie: in its pixels, on its slices."""
+
+    rows: int
+    columns: int
+    slice_numbers: Collection[int | None]
+
+
+def tell_boxes_outside(boxes: pd.DataFrame, rooms: Mapping[str, BoxRoom]) -> list[str]:
+    """Name studies with boxes outside the image or on slices that do not exist.
+
+    Args:
+        boxes: As in ``BoxTable``.
+        rooms: By study; boxes of others are not looked at.
+    """
+    odd = sorted(
+        {
+            str(uid)
+            for uid, own in boxes.groupby("study_uid")
+            if (room := rooms.get(str(uid))) is not None and _is_outside(own, room)
+        }
+    )
+    if not odd:
+        return []
+    named = ", ".join(odd[:_NAMED]) + (", ..." if odd[_NAMED:] else "")
+    studies = count(len(odd), "study")
+    return [
+        f"{BOXES_FILE}: boxes of {studies} lie outside the image or on slices that do "
+        f"not exist: {named}."
+    ]
+
+
+def _is_outside(boxes: pd.DataFrame, room: BoxRoom) -> bool:
+    right, bottom = boxes["x"] + boxes["width"], boxes["y"] + boxes["height"]
+    inside = (boxes[["x", "y"]].min(axis=1) > -1) & (right < room.columns + 1)
+    inside &= bottom < room.rows + 1  # boxes are rounded
+    return not bool((inside & boxes["slice_number"].isin(room.slice_numbers)).all())
+
+
 def digest_labels(labels: pd.DataFrame, boxes: pd.DataFrame) -> dict[str, str]:
     """Identify the labels and boxes of each study that has any.
 

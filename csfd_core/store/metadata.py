@@ -239,6 +239,12 @@ class MetadataStore:
         table, _ = read_parquet(self.location, self.path(study_uid), ["z_mm"])
         return np.asarray(table.column("z_mm"), dtype=np.float64)
 
+    def read_instance_numbers(self, study_uid: str) -> list[int | None]:
+        """Return the instance number of each slice, head to feet."""
+        path = self.path(study_uid)
+        table, _ = read_parquet(self.location, path, ["instance_number"])
+        return list(table.column("instance_number").to_pylist())
+
     def read_records(self) -> list[StudyRecord]:
         """Return the records of all studies, sorted by study."""
         with ThreadPoolExecutor(_READERS) as pool:

@@ -1,6 +1,7 @@
 """Files of a study wherever they lie, and an account of every file."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,20 @@ def test_folders_without_dicom_are_no_lost_studies(tmp_path: Path) -> None:
     folders, notes = gather_studies(Source(tmp_path))
     assert [f.path for f in folders] == [folder.name]
     assert notes == ["6 files in folders without DICOM passed over."]
+
+
+def test_a_large_stray_file_is_not_read(tmp_path: Path) -> None:
+    """A hole of 20 GB: it takes no place on the disk, but would in memory."""
+    (folder,) = plain(tmp_path, STUDY_UID).iterdir()
+    for name in ("film.avi", "elsewhere/data.bin"):
+        path = folder.parent / name if "/" in name else folder / name
+        path.parent.mkdir(exist_ok=True)
+        with path.open("wb") as file:
+            file.truncate(20 * 2**30)
+    begun = time.monotonic()
+    found = {scan.study_uid: codes(scan) for scan in scans(tmp_path)}
+    assert time.monotonic() - begun < 10
+    assert found == {STUDY_UID: [], "": ["file_too_large"]}
 
 
 def test_a_folder_of_lost_slices_is_a_study(tmp_path: Path) -> None:

@@ -6,7 +6,13 @@ from support.dicom_studies import LABEL_HEADER
 from support.material import require_material
 
 from csfd_core.errors import SourceError
-from csfd_core.store.labels import read_all_labels, read_boxes, read_labels
+from csfd_core.store.labels import (
+    BoxRoom,
+    read_all_labels,
+    read_boxes,
+    read_labels,
+    tell_boxes_outside,
+)
 from csfd_core.store.locations import Location
 
 
@@ -174,3 +180,28 @@ def test_real_tables_have_their_known_sizes() -> None:
     boxes = read_boxes(location)
     assert (len(boxes.table), boxes.table["study_uid"].nunique()) == (7217, 235)
     assert boxes.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("row", "is_told"),
+    [
+        ("10,20,30,40,5", False),
+        ("-0.5,20,30,40.4,5", False),
+        ("480,20,40,40,5", True),
+        ("10,500,30,40,5", True),
+        ("-9,20,30,40,5", True),
+        ("10,20,30,40,25", True),
+        ("10,20,30,40,0", True),
+    ],
+)
+def test_boxes_outside_of_their_study_are_named(
+    tmp_path: Path, row: str, is_told: bool
+) -> None:
+    head = "StudyInstanceUID,x,y,width,height,slice_number\n"
+    rows = f"1.2.3,1,2,3,4,5\n1.2.3,{row}\n1.2.4,9999,1,1,1,1\n"
+    (tmp_path / "train_bounding_boxes.csv").write_text(head + rows)
+    boxes = read_boxes(Location(tmp_path)).table
+    rooms = {"1.2.3": BoxRoom(512, 512, range(1, 25))}
+    told = tell_boxes_outside(boxes, rooms)
+    assert bool(told) is is_told
+    assert not told or ("1 study" in told[0] and told[0].endswith(" 1.2.3."))
