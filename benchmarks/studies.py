@@ -17,9 +17,10 @@ from csfd_core.phantom.imaging import Scanner, draw_scanner
 from csfd_core.phantom.streams import open_stream
 from csfd_core.phantom.study import derive_uid
 from csfd_core.phantom.volume import PhantomVolume, build_phantom_volume
+from csfd_core.store.layout import IMAGES_FOLDER
 from csfd_core.store.locations import Location
 from csfd_core.store.notes import CropNote
-from csfd_core.store.source import IMAGES_FOLDER, Source
+from csfd_core.store.source import Source
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES
 

@@ -20,15 +20,6 @@ _PLAIN_NAME: Final = re.compile(
     r"[0-9./\-]{1,80}(dcm|nii|nii\.gz|json|csv|zip|parquet|jpg)?",
     re.ASCII | re.IGNORECASE,
 )
-_LAYOUT: Final = frozenset(
-    (
-        "train_images", "segmentations", "labels", "train.csv",
-        "train_bounding_boxes.csv", "phantom.json", "metadata", "slices", "masks",
-        "listings", "predicted_masks", "crops", "features", "models", "predictions",
-        "pictures", "reports", "withdrawn", "studies.parquet", "manifest.parquet",
-        "store.json",
-    )
-)  # fmt: skip
 _PASSWORD: Final = re.compile(r"(?<=://)([^/@:\s]*:)[^/@\s]*@")
 _SMALLEST_P: Final = 1e-4  # that is written out
 _SINGULARS: Final = (("y", "ies"), ("a", "ae"), ("x", "xes"), ("ss", "sses"))
@@ -87,10 +78,9 @@ def join(names: Iterable[object]) -> str:
 def safe_name(name: str) -> str:
     """Return a name from outside that may be shown: it can hold the name of a patient.
 
-    Digits stay as they are, as in ``17.dcm`` and UIDs, and so do the names of the RSNA
-    layout and of a store; anything else becomes a digest.
+    Digits stay as they are, as in ``17.dcm`` and UIDs; anything else becomes a digest.
     """
-    if _PLAIN_NAME.fullmatch(name) or name in _LAYOUT:
+    if _PLAIN_NAME.fullmatch(name):
         return name
     return f"file-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
 

@@ -20,8 +20,9 @@ from csfd_core.ingest.studies_table import label_inputs
 from csfd_core.store import paths
 from csfd_core.store.label_notes import LabelNote, label_entries
 from csfd_core.store.labels import digest_labels, read_all_boxes
+from csfd_core.store.layout import BOXES_FILE, LABELS_FILE
 from csfd_core.store.slices import ConversionSettings
-from csfd_core.store.source import BOXES_FILE, LABELS_FILE, Sources
+from csfd_core.store.source import Sources
 from csfd_core.store.stamp import stamp
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import is_uid

@@ -22,8 +22,9 @@ from csfd_core.store.labels import (
     read_all_boxes,
     tell_boxes_outside,
 )
+from csfd_core.store.layout import BOXES_FILE, LABELS_FILE
 from csfd_core.store.metadata import STUDIES_COLUMNS, StudyRecord
-from csfd_core.store.source import BOXES_FILE, LABELS_FILE, Sources, data_kind
+from csfd_core.store.source import Sources, data_kind
 from csfd_core.store.stores import Stores
 from csfd_core.text import count
 from csfd_core.vocabulary import LABEL_COLUMNS

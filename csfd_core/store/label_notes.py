@@ -23,8 +23,8 @@ from typing import Annotated, Final, Literal
 import pydantic
 
 from csfd_core.errors import SourceError
+from csfd_core.store.layout import LABELS_FOLDER
 from csfd_core.store.locations import FileEntry, Location
-from csfd_core.store.source import LABELS_FOLDER
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL, is_uid, own_uid
 
 _SUFFIX: Final = ".json"

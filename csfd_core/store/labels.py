@@ -21,8 +21,8 @@ import pandas as pd
 
 from csfd_core.errors import SourceError
 from csfd_core.store.label_notes import read_label_notes
+from csfd_core.store.layout import BOXES_FILE, LABELS_FILE
 from csfd_core.store.locations import Location
-from csfd_core.store.source import BOXES_FILE, LABELS_FILE
 from csfd_core.store.stamp import stamp
 from csfd_core.text import count
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL, is_uid, own_uid

@@ -21,6 +21,7 @@ import xxhash
 from fsspec.implementations.local import LocalFileSystem
 
 from csfd_core.errors import SourceError
+from csfd_core.store import layout, paths
 from csfd_core.store.atomic import TEMPORARY, remove_abandoned, write_atomically
 from csfd_core.text import safe_name, safe_url
 
@@ -40,6 +41,14 @@ _S3_OPTIONS: Final = {
 _S3FS_ATTEMPTS: Final = 4
 _BATCH_FILES: Final = 16
 _ETAG: Final = "etag:"
+# Names of our own, in a source or in a store, that may be shown.
+_LAYOUT: Final = frozenset(
+    part
+    for module in (layout, paths)
+    for name, value in vars(module).items()
+    if name.isupper() and isinstance(value, str)
+    for part in value.split("/")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +113,11 @@ class Location:
 
     def _shown(self, path: str = "") -> str:
         """Return a place as it may be shown: a file's name can be that of a patient."""
-        parts = [safe_name(part) for part in path.split("/") if part]
+        parts = [
+            part if part in _LAYOUT else safe_name(part)
+            for part in path.split("/")
+            if part
+        ]
         return "/".join([safe_url(self.url), *parts])
 
     def join(self, path: str) -> "Location":

@@ -15,17 +15,17 @@ from typing import Final
 
 from csfd_core.data_kind import DataKind
 from csfd_core.errors import SourceError
+from csfd_core.store.layout import (
+    BOXES_FILE,
+    IMAGES_FOLDER,
+    LABELS_FILE,
+    LABELS_FOLDER,
+    MASKS_FOLDER,
+    PHANTOM_FILE,
+)
 from csfd_core.store.locations import FileEntry, Location
 from csfd_core.text import count, safe_name
 from csfd_core.vocabulary import OWN_ROOT, is_uid, own_uid
-
-IMAGES_FOLDER: Final = "train_images"
-MASKS_FOLDER: Final = "segmentations"
-LABELS_FOLDER: Final = "labels"
-LABELS_FILE: Final = "train.csv"
-BOXES_FILE: Final = "train_bounding_boxes.csv"
-PHANTOM_FILE: Final = "phantom.json"  # lies beside the labels of a synthetic source
-
 
 _MASK_SUFFIXES: Final = (".nii.gz", ".nii")  # in capitals, too
 _NAMED: Final = 3  # files, as examples

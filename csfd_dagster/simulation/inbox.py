@@ -14,7 +14,7 @@ import pandas as pd
 
 from csfd_core.phantom.config import PhantomConfig
 from csfd_core.phantom.source import PhantomStudy, write_phantom_source
-from csfd_core.store.source import (
+from csfd_core.store.layout import (
     BOXES_FILE,
     IMAGES_FOLDER,
     LABELS_FOLDER,

@@ -25,6 +25,11 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the whole graph run in seconds."""
     coarse_phantoms(monkeypatch)
     cheap_models(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def _plain_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tried here is who makes a report and when, not how it looks."""
     plain_figures(monkeypatch)
 
 

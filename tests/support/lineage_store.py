@@ -18,9 +18,10 @@ from csfd_core.learning.splits import Split
 from csfd_core.registry.frozen import FrozenEnsemble, freeze
 from csfd_core.segmentation.bundle import ModelBundle, write_bundle
 from csfd_core.segmentation.model_store import ModelStore
+from csfd_core.store.layout import LABELS_FILE
 from csfd_core.store.locations import Location
 from csfd_core.store.notes import PredictedMaskNote
-from csfd_core.store.source import LABELS_FILE, Source, Sources
+from csfd_core.store.source import Source, Sources
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS
 from support.cards import classifier_card, segmentation_card
