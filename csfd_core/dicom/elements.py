@@ -112,6 +112,7 @@ def _read_plain(raw: bytes) -> RawElements | None:
         return None
     values: dict[int, bytes] = {}
     offset, end = PREAMBLE_LENGTH + 4, len(raw)
+    in_meta = True
     while offset + 12 <= end:
         group, element, vr = struct.unpack_from("<HH2s", raw, offset)
         tag = group << 16 | element
@@ -121,8 +122,10 @@ def _read_plain(raw: bytes) -> RawElements | None:
         else:
             (length,) = struct.unpack_from("<H", raw, offset + 6)
             start = offset + 8
-        if group > 2 and not _is_explicit_little_endian(values):
-            return None
+        if in_meta and group > 2:
+            if not _is_explicit_little_endian(values):
+                return None
+            in_meta = False
         if tag == tags.PIXEL_DATA:
             if vr not in _PIXEL_VRS:  # implicit, whatever the file meta says
                 return None

@@ -40,7 +40,6 @@ _CODECS: Final[Mapping[str, Callable[[bytes], npt.NDArray[np.integer]]]] = {
     for number in numbers
 }
 _MAX_LUT_BITS: Final = 16
-_SAMPLED_PIXELS: Final = 8_000
 
 
 def expected_pixel_bytes(header: SliceHeader) -> int | None:
@@ -89,10 +88,14 @@ class DecodedSlice:
         """
         return self._meaning.shown(self._container)
 
-    def sample_hounsfield(self) -> npt.NDArray[np.float32]:
-        """Return some of the Hounsfield units, in no order, without padding."""
+    def sample_hounsfield(self, pixels: int = 8000) -> npt.NDArray[np.float32]:
+        """Return some of the Hounsfield units, in no order, without padding.
+
+        Args:
+            pixels: About how many.
+        """
         some = self._container.ravel()
-        some = some[:: max(1, some.size // _SAMPLED_PIXELS)]
+        some = some[:: max(1, some.size // pixels)]
         return self._meaning.hounsfield(some[~self._meaning.is_padding(some)])
 
     def grey_levels(self, window: Window) -> npt.NDArray[np.uint8]:

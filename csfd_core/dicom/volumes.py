@@ -201,6 +201,8 @@ def _belong_together(groups: list[Slices]) -> bool:
     An export that gave one volume several SeriesInstanceUIDs looks like that: then to
     take one of them would leave out the slices between, or half of the neck.
     """
+    if len({header.series_uid for group in groups for header in group}) < 2:
+        return False
     stacks = [group for group in groups if all(has_geometry(h) for h in group)]
     by_grid: dict[object, list[Slices]] = defaultdict(list)
     for group in stacks:

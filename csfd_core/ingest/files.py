@@ -29,6 +29,7 @@ from csfd_core.store.locations import FileEntry
 from csfd_core.store.source import StudyFolder
 from csfd_core.text import count, safe_name
 
+_FOR_A_MEAN: Final = 1000  # pixels; its error is a twentieth of what is looked for
 _BEGINNING_BYTES: Final = 64 * 1024  # CT headers take 1 to 20 KB
 # Beside the slices in exports: viewers, their data, texts, pictures, results.
 _BYSTANDER: Final = re.compile(
@@ -177,7 +178,9 @@ def _look_at_pixels(
         if not is_whole:
             return
         decoded = DecodedSlice(raw, header)
-        files.means_hu[header.file_name] = mean_hu(decoded.sample_hounsfield())
+        files.means_hu[header.file_name] = mean_hu(
+            decoded.sample_hounsfield(_FOR_A_MEAN)
+        )
         if on_slice is not None:
             on_slice(decoded)
     except SourceError:
