@@ -311,6 +311,10 @@ class LimitSettings(Environment):
         default=100_000,
         description="Files in a zip file.",
     )
+    max_withdrawals: Count = Field(
+        default=20,
+        description="Studies that label files may withdraw at once; more are not.",
+    )
     max_zip_ratio: Count = Field(
         default=200,  # CT shrinks to a third, empty slices to a hundredth
         description="Times that a file in a zip file may grow when it is unpacked.",

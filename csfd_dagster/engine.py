@@ -173,9 +173,8 @@ class Engine:
         project = self._project
         stores, sources = project.stores, project.sources
         notes = read_notes(sources)
-        if gone := withdraw_noted(stores, notes):
-            told = count(len(gone), "study", "was", "were")
-            self._say(f"{told} withdrawn by label files.")
+        if told := withdraw_noted(stores, notes):
+            self._say(told)
         surveyed = survey(stores, sources, project.conversion, notes)
         name = str(studies.name)
         plan = plan_arrivals(surveyed, self._instance.get_dynamic_partitions(name))

@@ -86,9 +86,8 @@ def look_for_studies(
     if all(getattr(before, name) == getattr(now, name) for name in unchanged):
         return _tell(f"Nothing has changed in {_studies(before)}", before)
     notes = read_notes(sources)
-    if gone := withdraw_noted(stores, notes):
-        told = count(len(gone), "study", "was", "were")
-        context.log.info("%s withdrawn by label files.", told)
+    if told := withdraw_noted(stores, notes):
+        context.log.warning(told)
     surveyed = survey(stores, sources, store.conversion(), notes)
     again = before.asked if before.day != now.day else {}
     plan = plan_arrivals(

@@ -28,10 +28,12 @@ from csfd_core.lineage.forward import (
     trace_usage,
 )
 from csfd_core.lineage.mlflow_records import RecordedRuns
+from csfd_core.settings import LimitSettings
 from csfd_core.store.label_notes import LabelNote
 from csfd_core.store.source import Sources
 from csfd_core.store.stores import Stores
 from csfd_core.store.withdrawn import Withdrawal
+from csfd_core.text import count
 from csfd_core.vocabulary import require_uid
 
 INBOX: Final = "inbox"  # who withdraws where a label file names no reader
@@ -110,29 +112,45 @@ def withdraw(stores: Stores, study_uid: str, reason: str, by: str) -> Withdrawal
     return withdrawal
 
 
-def withdraw_noted(stores: Stores, notes: Iterable[LabelNote]) -> list[str]:
+def withdraw_noted(stores: Stores, notes: Iterable[LabelNote]) -> str:
     """Withdraw the studies whose label files say so, as ``withdraw`` does.
 
-    Each is withdrawn once; what was cut off is finished.
+    Each is withdrawn once; what was cut off is finished. Where more are asked for at
+    once than a person would, none is: a mistake or a malicious file would empty the
+    store for good.
 
     Args:
         stores: Where they are removed.
         notes: Label files of all sources.
 
     Returns:
-        The studies that were withdrawn now, sorted.
+        A sentence on what was done or was not; empty: nothing was asked for.
 
     Raises:
         SourceError: If something cannot be removed; doing it again goes on.
     """
     asked = {note.study_uid: note for note in notes if note.withdrawn is not None}
     known = stores.withdrawn.study_uids()
-    done = []
-    for uid, note in sorted(asked.items()):
-        if uid not in known or files_of(stores, uid) or reports_on(stores, uid):
-            withdraw(stores, uid, note.withdrawn or "", note.reader or INBOX)
-            done.append(uid)
-    return done
+    new = sorted(set(asked) - known)
+    most = LimitSettings.read().max_withdrawals
+    if len(new) > most:
+        return (
+            f"Label files withdraw {count(len(new), 'study')} at once, more than "
+            f"{most}; none is. If that is meant, raise CSFD_MAX_WITHDRAWALS, or say csfd "
+            f"withdraw for each. The first is {new[0]}."
+        )
+    cut_off = [
+        uid
+        for uid in sorted(set(asked) & known)
+        if files_of(stores, uid) or reports_on(stores, uid)
+    ]
+    for uid in (*cut_off, *new):
+        note = asked[uid]
+        withdraw(stores, uid, note.withdrawn or "", note.reader or INBOX)
+    done = len(cut_off) + len(new)
+    return f"{count(done, 'study', 'was', 'were')} withdrawn by label files." * bool(
+        done
+    )
 
 
 def _siblings(stores: Stores, study_uid: str) -> list[str]:
