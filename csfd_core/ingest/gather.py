@@ -79,8 +79,10 @@ def require_some(folders: Sequence[StudyFolder], source: Source) -> None:
     files, _ = source.location.find()
     if not files:
         raise SourceError(f"There are no files in {source.location}.")
-    told = count(len(files), "file")
-    raise SourceError(f"There is no DICOM file among {told} in {source.location}.")
+    told = f"There is no DICOM file among {count(len(files), 'file')} in "
+    packed = sum(entry.name.lower().endswith(".zip") for entry in files)
+    remedy = " Unpack the zip files among them first." if packed else ""
+    raise SourceError(f"{told}{source.location}.{remedy}")
 
 
 def _sort_out(folder: StudyFolder) -> _Folder:

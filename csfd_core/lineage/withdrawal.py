@@ -136,8 +136,8 @@ def withdraw_noted(stores: Stores, notes: Iterable[LabelNote]) -> str:
     if len(new) > most:
         return (
             f"Label files withdraw {count(len(new), 'study')} at once, more than "
-            f"{most}; none is. If that is meant, raise CSFD_MAX_WITHDRAWALS, or say csfd "
-            f"withdraw for each. The first is {new[0]}."
+            f"{most}; none is. If that is meant, raise CSFD_MAX_WITHDRAWALS, or say "
+            f"csfd withdraw for each. The first is {new[0]}."
         )
     cut_off = [
         uid

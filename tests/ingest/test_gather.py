@@ -9,7 +9,8 @@ from support.dicom_studies import SLICES, STUDY_UID, save, write_study
 from support.scans import codes, scan
 
 from csfd_core.dicom.findings import Status
-from csfd_core.ingest.gather import gather_studies
+from csfd_core.errors import SourceError
+from csfd_core.ingest.gather import gather_studies, require_some
 from csfd_core.ingest.inspect import inspect_folders
 from csfd_core.ingest.scan import StudyScan, scan_study
 from csfd_core.runtime.executors import InlineExecutor
@@ -67,6 +68,13 @@ def test_folders_without_dicom_are_no_lost_studies(tmp_path: Path) -> None:
     folders, notes = gather_studies(Source(tmp_path))
     assert [f.path for f in folders] == [folder.name]
     assert notes == ["6 files in folders without DICOM passed over."]
+
+
+def test_a_zip_in_the_input_is_told(tmp_path: Path) -> None:
+    (tmp_path / "study.ZIP").write_bytes(b"PK")
+    folders, _ = gather_studies(Source(tmp_path))
+    with pytest.raises(SourceError, match="among 1 file.*Unpack the zip files"):
+        require_some(folders, Source(tmp_path))
 
 
 def test_a_large_stray_file_is_not_read(tmp_path: Path) -> None:
