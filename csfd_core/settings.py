@@ -35,6 +35,15 @@ def _require_cron(text: str) -> str:
     return text
 
 
+def _user_file(values: dict[str, Any]) -> Path:
+    """Return where the secret lies: with what belongs to the user, not to a store."""
+    try:
+        own = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    except RuntimeError:  # a container may have no such user
+        own = values["home"] / "data"
+    return own / "csfd" / "patients.key"
+
+
 def _below_home(path: str) -> Callable[[dict[str, Any]], str]:
     return lambda values: str(values["home"] / path)
 
@@ -116,10 +125,13 @@ class Settings(Environment):
         description="Everything that csfd writes.",
     )
     key_file: Folder = Field(
-        default_factory=lambda values: values["home"] / "data" / "patients.key",
+        default_factory=_user_file,
         description="Secret for the digests of PatientIDs, made at first use. Keep it "
-        "outside of the store, and with a backup.",
-        json_schema_extra={"shown": "`data/patients.key`", "allowed": "a file"},
+        "outside of the stores, and with a backup.",
+        json_schema_extra={
+            "shown": "`~/.config/csfd/patients.key`",
+            "allowed": "a file",
+        },
     )
     profile: Profile = Field(
         default="demo",

@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,3 +110,14 @@ def copy_best_store(
 # A busy machine makes an example slow, not wrong.
 hypothesis.settings.register_profile("csfd", deadline=None)
 hypothesis.settings.load_profile("csfd")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_secret(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Digest patients with a secret of these tests, one for all workers."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CSFD_KEY_FILE", str(folder / "patients.key"))
+        yield

@@ -61,7 +61,11 @@ def clean_environment(**variables: str) -> dict[str, str]:
     """The environment without what would lead back to the clone."""
     ours = ("CSFD_", "DAGSTER_", "MLFLOW_", "PYTHON")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
-    return {**kept, "COLUMNS": "200", **variables}
+    own = {
+        "COLUMNS": "200",
+        "XDG_CONFIG_HOME": str(Path(os.environ["CSFD_KEY_FILE"]).parent),
+    }
+    return {**kept, **own, **variables}
 
 
 def run(program: Path, folder: Path, *arguments: str, **variables: str) -> str:

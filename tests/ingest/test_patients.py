@@ -101,6 +101,17 @@ def test_inspection_makes_no_secret(
     assert not (tmp_path / "key").exists()
 
 
+def test_the_secret_lies_with_the_settings_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CSFD_KEY_FILE", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    key = stored_key(tmp_path, PatientID="4711")
+    secret = tmp_path / "config" / "csfd" / "patients.key"
+    assert key == keyed(plain("4711"), secret.read_bytes())
+    assert not list((tmp_path / "store").rglob("*.key"))
+
+
 def test_of_several_who_make_it_at_once_the_first_counts(tmp_path: Path) -> None:
     found: list[bytes] = []
     make = read_secret.__wrapped__
