@@ -6,6 +6,8 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_files
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from support.dicom_studies import SIZE, neck_hounsfield, slice_dataset
 from support.material import require_material
 
@@ -135,3 +137,22 @@ def test_wanted_tags_have_the_numbers_of_the_dictionary() -> None:
     assert len(named) == len(tags.WANTED) + 1
     for keyword, value in named.items():
         assert tag_for_keyword(keyword) == value, keyword
+
+
+def test_an_implicit_data_set_that_calls_itself_explicit_is_read(
+    tmp_path: Path,
+) -> None:
+    """As pydicom reads it; at its word, its pixel data would have other bounds."""
+    dataset = slice_dataset(neck_hounsfield(1)[0], 1, 0.0)
+    explicit = file_bytes(tmp_path, dataset)
+    (length,) = struct.unpack_from("<I", explicit, 140)  # of the file meta
+    implicit = DicomBytesIO()
+    implicit.is_implicit_VR, implicit.is_little_endian = True, True
+    write_dataset(implicit, dataset)
+    found = read_elements(explicit[: 144 + length] + implicit.getvalue())
+    told = read_elements(explicit)
+    assert found.pixel_length == told.pixel_length == 2 * SIZE * SIZE
+    assert found.values[tags.IMAGE_POSITION_PATIENT].strip() == (
+        told.values[tags.IMAGE_POSITION_PATIENT].strip()
+    )
+    assert found.values[tags.ROWS] == told.values[tags.ROWS]

@@ -149,6 +149,22 @@ def test_padding_is_air(tmp_path: Path) -> None:
     assert (DecodedSlice(raw, header).grey_levels(BONE_WINDOW)[:4] == 0).all()
 
 
+def test_padding_above_the_bits_stored_is_air(tmp_path: Path) -> None:
+    """-2000 in 16 bits around values of 12: masked, it would be bone of 1072 HU."""
+    padded = (NECK + 1024).astype(np.uint16)
+    padded[:4] = 63536
+    dataset = slice_dataset(padded, 1, 0.0)
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    dataset.RescaleIntercept = -1024
+    dataset.add_new(0x00280120, "US", 63536)
+    raw, header = saved(tmp_path, dataset)
+    decoded = DecodedSlice(raw, header)
+    assert (decoded.hounsfield()[:4] == -1024).all()
+    np.testing.assert_array_equal(decoded.hounsfield()[4:], NECK[4:])
+    assert (decoded.grey_levels(BONE_WINDOW)[:4] == 0).all()
+    assert decoded.sample_hounsfield().max() == NECK[4:].max()
+
+
 def test_padding_range_is_air(tmp_path: Path) -> None:
     padded = NECK.copy()
     padded[0], padded[1], padded[2] = 2000, 2500, 3000
