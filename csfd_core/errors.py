@@ -7,6 +7,7 @@ The tree::
     ├── SourceError            a source or store location cannot be read or written
     ├── IdentifierError        an identifier from outside is not a valid DICOM UID
     ├── DicomError             one DICOM file cannot be used
+    │   ├── FileTooLargeError  it is larger than any slice
     │   ├── NotDicomError      it is no DICOM file at all
     │   └── PixelDataError     its pixel data cannot be decoded
     ├── MaskError              a segmentation mask cannot be used
@@ -37,6 +38,10 @@ class IdentifierError(CsfdError):
 
 class DicomError(CsfdError):
     """One DICOM file cannot be used."""
+
+
+class FileTooLargeError(DicomError):
+    """A file is larger than any slice, or would be once it is inflated."""
 
 
 class NotDicomError(DicomError):

@@ -2,18 +2,16 @@
 
 Nothing is read when this module is imported; nothing else reads ``CSFD_*``. What a
 command or a resource was given by name comes first, then the environment, then the
-default. ``python -m csfd_core.settings`` prints the tables of the documentation.
+default.
 """
 
 import os
-import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, WithJsonSchema
 from pydantic.config import JsonDict
-from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from csfd_core.cron import is_cron
@@ -377,32 +375,6 @@ def allowed_values(group: type[Environment], name: str) -> str:
     return words
 
 
-def markdown_table(groups: Iterable[type[Environment]]) -> str:
-    """Return the settings of some groups as the documentation shows them."""
-    lines = ["| variable | default | may be | what it is |", "|---|---|---|---|"]
-    for group in groups:
-        for name, field in group.model_fields.items():
-            cells = (
-                f"`{variable_of(group, name)}`",
-                _shown_default(field),
-                allowed_values(group, name),
-                str(field.description),
-            )
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _shown_default(field: FieldInfo) -> str:
-    extra = field.json_schema_extra
-    if isinstance(extra, Mapping) and "shown" in extra:
-        return str(extra["shown"])
-    # Below the current folder, whichever that is.
-    value = field.get_default(
-        call_default_factory=True, validated_data={"home": Path()}
-    )
-    return f"`{int(value) if isinstance(value, bool) else value}`"
-
-
 def _tell(group: type[Environment], error: ValidationError) -> str:
     """Say which setting is wrong first, what it was, and what it may be."""
     first = error.errors()[0]
@@ -413,7 +385,3 @@ def _tell(group: type[Environment], error: ValidationError) -> str:
         f"{variable_of(group, name)} must be {allowed_values(group, name)}. Received: "
         f"{first['input']}."
     )
-
-
-if __name__ == "__main__":
-    sys.stdout.write(f"{markdown_table(GROUPS)}\n")

@@ -19,9 +19,9 @@ from csfd_core.settings import (
     ScheduleSettings,
     SegmentationSettings,
     Settings,
-    markdown_table,
     variable_of,
 )
+from csfd_core.settings_page import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 VARIABLES = [
@@ -175,7 +175,7 @@ def test_every_setting_says_what_it_is_and_what_it_may_be() -> None:
 
 
 def test_the_documentation_has_the_table_of_the_model() -> None:
-    """After a change: ``python -m csfd_core.settings`` prints the tables."""
+    """After a change: ``python -m csfd_core.settings_page`` prints the tables."""
     readme = (ROOT / "README.md").read_text()
     assert markdown_table([Settings, ScheduleSettings]) in readme
     assert markdown_table(GROUPS) in (ROOT / "docs" / "settings.md").read_text()

@@ -32,7 +32,6 @@ from pydicom.uid import (
 from csfd_core.dicom import tags
 from csfd_core.dicom.limits import require_inflatable
 from csfd_core.errors import DicomError, NotDicomError
-from csfd_core.vocabulary import is_uid
 
 PREAMBLE_LENGTH: Final = 128
 _MAGIC: Final = b"DICM"
@@ -65,11 +64,6 @@ class RawElements:
     pixel_offset: int | None
     pixel_length: int | None
     complete: bool
-
-
-def syntax_name(transfer_syntax_uid: str) -> str:
-    """Return a transfer syntax as it may be shown: any other text could be anything."""
-    return transfer_syntax_uid if is_uid(transfer_syntax_uid) else "unknown"
 
 
 def is_native(transfer_syntax_uid: str) -> bool:

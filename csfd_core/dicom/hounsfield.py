@@ -64,7 +64,10 @@ def check_hounsfield(
     is_proven = all(_says_hounsfield(header) for header in ordered)
     middle = [ordered[int(share * (len(ordered) - 1))] for share in _LOOKED_AT]
     together = np.concatenate([read(header) for header in middle])
-    wrong = _tell_wrong(together) if is_proven else _tell_unproven(together)
+    if together.size < _LEAST_PIXELS:
+        wrong = "hardly any pixel is no padding"
+    else:
+        wrong = _tell_wrong(together) if is_proven else _tell_unproven(together)
     if wrong:
         told = f"{_tell_claim(ordered)}{wrong}."
         yield Finding("no_hounsfield", told[0].upper() + told[1:])
@@ -157,18 +160,25 @@ def _share(values: Sample, low: float, high: float) -> float:
 def _odd_slices(
     ordered: Sequence[SliceHeader], means_hu: Sequence[float | None]
 ) -> list[SliceHeader]:
-    """Return the slices whose header or mean differs from the others'."""
+    """Return the slices whose header or mean differs, those that jump most first."""
     kinds = [_storage(header) for header in ordered]
     (usual, _), *_ = Counter(kinds).most_common(1)
-    odd = []
-    for index, (header, kind) in enumerate(zip(ordered, kinds, strict=True)):
-        around = means_hu[max(0, index - _NEIGHBOURS) : index + _NEIGHBOURS + 1]
-        near = [mean for mean in around if mean is not None]
-        mean = means_hu[index]
-        jumps = mean is not None and abs(mean - float(np.median(near))) > _JUMP_HU
-        if jumps or kind != usual:
-            odd.append(header)
-    return odd
+    jumps_hu = [_jump_hu(means_hu, index) for index in range(len(ordered))]
+    odd = [
+        index
+        for index, (jump_hu, kind) in enumerate(zip(jumps_hu, kinds, strict=True))
+        if jump_hu > _JUMP_HU or kind != usual
+    ]
+    return [ordered[index] for index in sorted(odd, key=lambda i: -jumps_hu[i])]
+
+
+def _jump_hu(means_hu: Sequence[float | None], index: int) -> float:
+    """Return by how much the mean of a slice differs from those around it."""
+    mean = means_hu[index]
+    if mean is None:
+        return 0.0
+    around = means_hu[max(0, index - _NEIGHBOURS) : index + _NEIGHBOURS + 1]
+    return abs(mean - float(np.median([near for near in around if near is not None])))
 
 
 def _storage(header: SliceHeader) -> tuple[object, ...]:

@@ -10,7 +10,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
-from csfd_core.errors import DicomError
+from csfd_core.errors import DicomError, FileTooLargeError
 from csfd_core.settings import LimitSettings
 
 MEGABYTE: Final = 2**20
@@ -45,7 +45,8 @@ def require_inflatable(content: bytes) -> None:
     """Require that a deflated data set inflates to no more than a file may have.
 
     Raises:
-        DicomError: If it does, or is damaged.
+        FileTooLargeError: If it does.
+        DicomError: If it is damaged.
     """
     most = limits().file_bytes
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -54,7 +55,7 @@ def require_inflatable(content: bytes) -> None:
         while rest and not inflater.eof:
             total += len(inflater.decompress(rest, _STEP))
             if total > most:
-                raise DicomError(
+                raise FileTooLargeError(
                     f"The file inflates to more than {most // MEGABYTE} MB "
                     "(CSFD_MAX_FILE_MB)."
                 )

@@ -18,7 +18,7 @@ import pyarrow as pa
 from pydicom import dcmread
 from pydicom.encaps import get_frame
 
-from csfd_core.dicom.elements import is_native, syntax_name
+from csfd_core.dicom.elements import is_native
 from csfd_core.dicom.headers import SliceHeader
 from csfd_core.dicom.limits import coded_size, limits
 from csfd_core.errors import PixelDataError
@@ -82,7 +82,7 @@ class DecodedSlice:
         """Return Hounsfield units, shape ``(H, W)``; padding becomes air (-1024 HU).
 
         A missing rescale is taken as identity; whether that is right is for
-        ``hounsfield`` to say.
+        ``check_hounsfield`` to say.
 
         Source: DICOM PS3.3 C.11.1.1.2 (output = slope x stored value + intercept).
         """
@@ -195,7 +195,7 @@ def _decode(raw: bytes, header: SliceHeader) -> npt.NDArray[np.integer]:
     except Exception as error:  # noqa: BLE001 - decoders fail in many ways
         raise PixelDataError(
             f"The pixel data of {_name(header)} (transfer syntax "
-            f"{syntax_name(syntax)}) cannot be decoded: {type(error).__name__}."
+            f"{syntax}) cannot be decoded: {type(error).__name__}."
         ) from error
 
 

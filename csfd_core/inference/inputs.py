@@ -12,14 +12,15 @@ from typing import Final
 
 import psutil
 
+from csfd_core.dicom.limits import MEGABYTE
 from csfd_core.errors import SourceError
 from csfd_core.settings import LimitSettings
 from csfd_core.store.source import Source
 
 _PREFIX: Final = "csfd-zip-"  # followed by the process that unpacks
-_MEGABYTE: Final = 2**20
-_STEP: Final = _MEGABYTE
+_STEP: Final = MEGABYTE
 _ZIP: Final = b"PK"
+_SLASHES: Final = ("/", "\\")  # Windows programs write backslashes, also at the end
 _ENCRYPTED: Final = 0x1  # PKWARE's APPNOTE.TXT section 4.4.4, bit 0
 _DAMAGED: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 _ARCHIVES: Final = (".7z", ".bz2", ".rar", ".tar", ".tgz", ".gz", ".xz")
@@ -81,7 +82,7 @@ def _unpack(path: Path, folder: Path) -> None:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            entries = [e for e in archive.infolist() if e.filename[-1:] not in _SLASHES]
             _require_modest(path, entries)
             for entry in entries:
                 _extract(path, archive, entry, folder)
@@ -107,13 +108,13 @@ def _require_modest(path: Path, entries: list[zipfile.ZipInfo]) -> None:
             f"{path} holds {len(entries):,} files, more than {limits.max_zip_files:,} "
             "(CSFD_MAX_ZIP_FILES)."
         )
-    if size > limits.max_zip_mb * _MEGABYTE:
+    if size > limits.max_zip_mb * MEGABYTE:
         raise SourceError(
-            f"{path} unpacks to {size // _MEGABYTE:,} MB, more than "
+            f"{path} unpacks to {size // MEGABYTE:,} MB, more than "
             f"{limits.max_zip_mb:,} (CSFD_MAX_ZIP_MB)."
         )
     most = limits.max_zip_ratio
-    if any(e.file_size > max(_MEGABYTE, e.compress_size * most) for e in entries):
+    if any(e.file_size > max(MEGABYTE, e.compress_size * most) for e in entries):
         raise SourceError(
             f"{path} has a file that grows more than {most} times when it is unpacked "
             "(CSFD_MAX_ZIP_RATIO)."
@@ -124,7 +125,6 @@ def _extract(
     path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path
 ) -> None:
     """Unpack one entry; no more of it than it says, whatever it holds."""
-    # Windows programs write backslashes between folders.
     name = PurePosixPath(entry.filename.replace("\\", "/"))
     is_drive = bool(name.parts) and name.parts[0].endswith(":")
     if name.is_absolute() or is_drive or ".." in name.parts:

@@ -30,7 +30,7 @@ from csfd_core.segmentation.reading import reduce_slices
 from csfd_core.store.locations import Location
 from csfd_core.store.source import StudyFolder
 from csfd_core.text import safe_name
-from csfd_core.vocabulary import BONE_WINDOW, is_uid
+from csfd_core.vocabulary import BONE_WINDOW
 
 Say = Callable[[str], None]
 
@@ -99,9 +99,10 @@ def _segment_or_refuse(
     try:
         yield from segment_folder(folder, predictor)
     except Exception as error:  # noqa: BLE001 - one study stops no other
-        name = folder.name if is_uid(folder.name) else safe_name(folder.name)
         told = f"It cannot be read: {tell_error(error)}"
-        yield SegmentedScan(scan=None, study_uid=name, read_s=0.0, error=told)
+        yield SegmentedScan(
+            scan=None, study_uid=safe_name(folder.name), read_s=0.0, error=told
+        )
 
 
 def write_nifti(

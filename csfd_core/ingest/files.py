@@ -24,13 +24,19 @@ from csfd_core.dicom.headers import (
 from csfd_core.dicom.hounsfield import mean_hu
 from csfd_core.dicom.limits import MEGABYTE, limits
 from csfd_core.dicom.pixels import DecodedSlice
-from csfd_core.errors import NotDicomError, PixelDataError, SourceError
+from csfd_core.errors import (
+    DicomError,
+    FileTooLargeError,
+    NotDicomError,
+    PixelDataError,
+    SourceError,
+)
 from csfd_core.store.locations import FileEntry
 from csfd_core.store.source import StudyFolder
 from csfd_core.text import count, safe_name
 
 _FOR_A_MEAN: Final = 1000  # pixels; its error is a twentieth of what is looked for
-_BEGINNING_BYTES: Final = 64 * 1024  # CT headers take 1 to 20 KB
+BEGINNING_BYTES: Final = 64 * 1024  # CT headers take 1 to 20 KB
 # Beside the slices in exports: viewers, their data, texts, pictures, results.
 _BYSTANDER: Final = re.compile(
     r"DICOMDIR|LOCKFILE|VERSION|README|LICEN[CS]E|AUTORUN|THUMBS\.DB"
@@ -118,10 +124,38 @@ def read_files(folder: StudyFolder, on_slice: OnSlice | None) -> StudyFiles:
         else:
             entries[entry.path] = entry
     whole = on_slice is not None or folder.source.is_local
-    length = None if whole else _BEGINNING_BYTES
+    length = None if whole else BEGINNING_BYTES
     for path, raw in folder.source.read_beginnings(list(entries), length):
         _read_file(files, folder, entries[path], raw, on_slice)
     return files
+
+
+def read_header(
+    folder: StudyFolder, entry: FileEntry, raw: bytes, digest: str = ""
+) -> tuple[SliceHeader, bytes]:
+    """Read the header of a file, and more of the file where the header goes on.
+
+    Args:
+        folder: The file's study.
+        entry: The file.
+        raw: All of it, or its first ``BEGINNING_BYTES``.
+        digest: Identity of the file's content, to record.
+
+    Returns:
+        The header, and what was read of the file.
+
+    Raises:
+        DicomError: If it is no DICOM file, or its header is damaged.
+        SourceError: If the rest cannot be read.
+    """
+    name = folder.file_name(entry)
+    header = read_slice_header(raw, name, size_bytes=entry.size_bytes, digest=digest)
+    if header is None:
+        raw = folder.source.read(entry.path)
+        header = read_slice_header(raw, name, digest=digest)
+    if header is None:
+        raise DicomError("The header has no end.")
+    return header, raw
 
 
 def _read_file(
@@ -136,24 +170,21 @@ def _read_file(
     is_etag = entry.token.startswith("etag:")
     digest = entry.token if is_etag else xxhash.xxh3_128_hexdigest(raw)
     files.digests.append(digest)
-    name = folder.file_name(entry)
     try:
-        header = read_slice_header(
-            raw, name, size_bytes=entry.size_bytes, digest=digest
-        )
-        if header is None:  # the header is longer than the beginning
-            raw = folder.source.read(entry.path)
-            header = read_slice_header(raw, name, digest=digest)
+        header, raw = read_header(folder, entry, raw, digest)
     except NotDicomError:
         _note_unusable(files, entry, "not_dicom", "are no DICOM files")
         return
     except SourceError:
         raise
+    except FileTooLargeError as error:
+        files.findings.append(Finding("file_too_large", str(error)))
+        return
     except Exception:  # noqa: BLE001 - damaged bytes fail in many ways
         detail = "A slice file is damaged or cut off in its header."
         files.findings.append(Finding("truncated_file", detail))
         return
-    if header is None or _is_no_image(header):
+    if _is_no_image(header):
         files.ignored["non-image DICOM"] += 1
         return
     files.headers.append(header)

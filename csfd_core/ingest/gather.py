@@ -9,18 +9,19 @@ that are lost.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
-from csfd_core.dicom.headers import read_slice_header
 from csfd_core.dicom.limits import limits
 from csfd_core.errors import SourceError
-from csfd_core.ingest.files import is_bystander, is_hidden
+from csfd_core.ingest.files import (
+    BEGINNING_BYTES,
+    is_bystander,
+    is_hidden,
+    read_header,
+)
 from csfd_core.store.locations import FileEntry
 from csfd_core.store.source import Source, StudyFolder
 from csfd_core.text import count
 from csfd_core.vocabulary import is_uid
-
-_BEGINNING_BYTES: Final = 64 * 1024
 
 
 @dataclass(slots=True)
@@ -50,7 +51,11 @@ def gather_studies(source: Source) -> tuple[list[StudyFolder], list[str]]:
     lost: list[StudyFolder] = []
     bystanders = 0
     for folder in listed:
-        sorted_out = _sort_out(folder)
+        try:
+            sorted_out = _sort_out(folder)
+        except SourceError:  # its own scan will say so; the others go on
+            lost.append(folder)
+            continue
         if sorted_out.studies:
             first, *_ = sorted_out.studies
             sorted_out.studies[first] += sorted_out.others
@@ -93,7 +98,7 @@ def _sort_out(folder: StudyFolder) -> _Folder:
         for entry in folder.files
         if 0 < entry.size_bytes <= limits().file_bytes and not is_hidden(entry.path)
     ]
-    for path, raw in folder.source.read_beginnings(to_read, _BEGINNING_BYTES):
+    for path, raw in folder.source.read_beginnings(to_read, BEGINNING_BYTES):
         entry = entries.pop(path)
         uid = _study_named_by(folder, entry, raw)
         if uid is None:
@@ -106,15 +111,12 @@ def _sort_out(folder: StudyFolder) -> _Folder:
 
 def _study_named_by(folder: StudyFolder, entry: FileEntry, raw: bytes) -> str | None:
     try:
-        header = read_slice_header(raw, entry.name, size_bytes=entry.size_bytes)
-        if header is None:
-            raw = folder.source.read(entry.path)
-            header = read_slice_header(raw, entry.name)
+        header, _ = read_header(folder, entry, raw)
     except SourceError:
         raise
     except Exception:  # noqa: BLE001 - the scan says what is wrong
         return None
-    return None if header is None else header.study_uid
+    return header.study_uid
 
 
 def _may_be_lost(folder: StudyFolder, entry: FileEntry) -> bool:

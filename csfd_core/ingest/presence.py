@@ -74,7 +74,7 @@ def presence_notes(stores: Stores, sources: Sources) -> list[str]:
             f"other files, such as {_examples(other)}; the first source counts. Remove "
             "what is outdated."
         )
-    listed = sources.studies()
+    listed = [folder for own in found.values() for folder in own]
     if n := sum(not f.must_match_uid and not is_uid(f.name) for f in listed):
         notes.append(
             f"{count(n, 'folder', 'is', 'are')} not named by a StudyInstanceUID and "

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from csfd_core.dicom import checks
-from csfd_core.dicom.elements import syntax_name
 from csfd_core.dicom.findings import Finding, Status, in_order, status_of
 from csfd_core.dicom.geometry import VolumeGeometry, build_geometry, order_head_to_feet
 from csfd_core.dicom.headers import SliceHeader
@@ -134,10 +133,7 @@ def _finish(folder: StudyFolder, study_uid: str, files: StudyFiles) -> StudyScan
         findings += mask_findings
     return StudyScan(
         folder=folder,
-        # What is no UID could be the name of a patient.
-        study_uid=study_uid
-        if is_uid(study_uid) or not study_uid
-        else safe_name(study_uid),
+        study_uid=study_uid,
         headers=headers,
         geometry=geometry,
         findings=in_order(findings),
@@ -233,9 +229,8 @@ def _quarantined(folder: StudyFolder, files: StudyFiles) -> StudyScan:
 
 def _name_of(folder: StudyFolder) -> str:
     """Name a study that could not be read; a folder may bear a patient's name."""
-    if is_uid(folder.name):
-        return folder.name
-    return safe_name(folder.name) if folder.must_match_uid else ""
+    is_named = folder.must_match_uid or is_uid(folder.name)
+    return safe_name(folder.name) if is_named else ""
 
 
 def _content_hash(digests: Iterable[str]) -> str:
@@ -253,9 +248,7 @@ def record_of(scan: StudyScan) -> StudyRecord:
         notes=scan.notes,
         slice_count=len(scan.headers),
         slice_thickness_mm=first.slice_thickness_mm if first else None,
-        transfer_syntax_uid=syntax_name(max(syntaxes, key=syntaxes.__getitem__))
-        if syntaxes
-        else None,
+        transfer_syntax_uid=max(syntaxes, key=syntaxes.__getitem__, default=None),
         patient_key=first.patient_key if first else None,
         geometry=asdict(scan.geometry) if scan.geometry else None,
         source_bytes=scan.folder.size_bytes,

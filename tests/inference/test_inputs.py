@@ -28,6 +28,10 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def pack(tmp_path: Path, slash: str = "/") -> Path:
     path = tmp_path / "study.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for folder in ("CD", f"CD{slash}NECK"):
+            entry = zipfile.ZipInfo("x")
+            entry.filename = f"{folder}{slash}"  # programs write folders, too
+            archive.writestr(entry, b"")
         for file in write_study(tmp_path / "source").iterdir():
             entry = zipfile.ZipInfo("x")
             entry.filename = f"CD{slash}NECK{slash}{file.name}"  # as it is written

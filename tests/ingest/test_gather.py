@@ -1,6 +1,7 @@
 """Files of a study wherever they lie, and an account of every file."""
 
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from csfd_core.ingest.gather import gather_studies, require_some
 from csfd_core.ingest.inspect import inspect_folders
 from csfd_core.ingest.scan import StudyScan, scan_study
 from csfd_core.runtime.executors import InlineExecutor
+from csfd_core.store.locations import Location
 from csfd_core.store.source import Source, StudyFolder
 from csfd_core.vocabulary import own_uid
 
@@ -68,6 +70,27 @@ def test_folders_without_dicom_are_no_lost_studies(tmp_path: Path) -> None:
     folders, notes = gather_studies(Source(tmp_path))
     assert [f.path for f in folders] == [folder.name]
     assert notes == ["6 files in folders without DICOM passed over."]
+
+
+def test_a_folder_that_cannot_be_read_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = plain(tmp_path, STUDY_UID, OTHER_UID).iterdir()
+    read = Location.read_beginnings
+
+    def deny(
+        place: Location, paths: Sequence[str], length: int | None = None
+    ) -> Iterator[tuple[str, bytes]]:
+        if any(path.startswith(first.name) for path in paths):
+            raise SourceError("Cannot access it: Permission denied.")
+        return read(place, paths, length)
+
+    monkeypatch.setattr(Location, "read_beginnings", deny)
+    folders, _ = gather_studies(Source(tmp_path))
+    found = [s for some in inspect_folders(folders, InlineExecutor()) for s in some]
+    standing = {study.folder: study.findings for study in found}
+    assert standing[second.name] == ()
+    assert "Permission denied" in standing[first.name][0].reason
 
 
 def test_a_zip_in_the_input_is_told(tmp_path: Path) -> None:

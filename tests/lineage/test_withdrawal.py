@@ -41,12 +41,11 @@ from csfd_core.ingest.convert import (
 from csfd_core.ingest.outcomes import Outcome
 from csfd_core.ingest.studies_table import studies_table_inputs, write_studies_table
 from csfd_core.lineage.mlflow_records import RecordedRuns
-from csfd_core.lineage.withdrawal import foresee, withdraw, withdraw_noted
+from csfd_core.lineage.withdrawal import foresee, withdraw
 from csfd_core.registry.new_labels import count_arrivals
 from csfd_core.reports.eda.inputs import read_inputs
 from csfd_core.runtime.executors import InlineExecutor
 from csfd_core.store import paths
-from csfd_core.store.label_notes import LabelNote
 from csfd_core.store.locations import Location
 from csfd_core.store.source import Source
 from csfd_core.store.stores import Stores
@@ -379,25 +378,3 @@ def test_other_studies_of_the_patient_are_named(stores: Stores, folder: Path) ->
     stores.metadata.write_studies(table, "inputs", "phantom")
     found = foresee(stores, sources_of(folder), SECOND, recorded)
     assert found.siblings == (TESTED,)
-
-
-def test_label_files_that_would_empty_the_store_are_held_back(
-    stores: Stores, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    notes = [
-        LabelNote(
-            study_uid=uid, labels={}, reader=None, date=None, slices=None, withdrawn="x"
-        )
-        for uid in UIDS[:3]
-    ]
-    monkeypatch.setenv("CSFD_MAX_WITHDRAWALS", "2")
-    assert "withdraw 3 studies at once, more than 2; none is" in withdraw_noted(
-        stores, notes
-    )
-    assert stores.withdrawn.study_uids() == set()
-    assert (
-        withdraw_noted(stores, notes[:2]) == "2 studies were withdrawn by label files."
-    )
-    # Of those that were withdrawn before none is asked for again.
-    assert withdraw_noted(stores, notes[:2]) == ""
-    assert withdraw_noted(stores, notes) == "1 study was withdrawn by label files."
