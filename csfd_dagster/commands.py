@@ -64,12 +64,14 @@ def ui(
     """Open Dagster's web UI on this project, with the daemon that runs its sensors."""
     prepare_environment(source, store)
 
+    from csfd_core.cli.stores import open_stores
     from csfd_core.settings import Settings
     from csfd_dagster.instance.files import lay_instance
     from csfd_dagster.resources.mlflow import MlflowResource
     from csfd_dagster.supervisor import dagster_services, private_folder, supervise
 
     settings = Settings.read()
+    open_stores(settings.store)  # which finishes what was cut off
     with private_folder() as folder:
         services = dagster_services(port, settings.files_port, folder)
         lay_instance(settings.dagster_home)

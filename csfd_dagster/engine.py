@@ -18,6 +18,7 @@ from csfd_core.ingest.completeness import read_notes, tell_incomplete
 from csfd_core.ingest.outcomes import Outcome
 from csfd_core.ingest.plan import plan_arrivals, survey
 from csfd_core.ingest.presence import presence_notes
+from csfd_core.lineage.redaction import all_records
 from csfd_core.lineage.withdrawal import withdraw_noted
 from csfd_core.reports.segmentation.summary import reported_fits
 from csfd_core.segmentation.fit import is_current as model_is_current
@@ -164,17 +165,16 @@ class Engine:
         self._say = say
         self._graph = project.defs.resolve_asset_graph()
         self._job = project.defs.resolve_implicit_global_asset_job_def()
-        kept = instance.daemon_cursor_storage.get_cursor_values({_CURSOR})
-        text = kept.get(_CURSOR)
-        self._cursor: Any = dg.deserialize_value(text) if text else None
+        self._cursor = self._kept_cursor()
 
     def take_up(self) -> None:
         """Tell Dagster what has changed outside, once what is withdrawn is gone."""
         project = self._project
         stores, sources = project.stores, project.sources
         notes = read_notes(sources)
-        if told := withdraw_noted(stores, notes):
+        if told := withdraw_noted(stores, notes, all_records()):
             self._say(told)
+            self._cursor = self._kept_cursor()  # which names them no more
         surveyed = survey(stores, sources, project.conversion, notes)
         name = str(studies.name)
         plan = plan_arrivals(surveyed, self._instance.get_dynamic_partitions(name))
@@ -279,6 +279,11 @@ class Engine:
                 f"Run {result.run_id} failed; look at it in csfd ui. "
                 f"{_first_failure(result)}"
             )
+
+    def _kept_cursor(self) -> Any:  # noqa: ANN401 - Dagster does not export its type
+        kept = self._instance.daemon_cursor_storage.get_cursor_values({_CURSOR})
+        text = kept.get(_CURSOR)
+        return dg.deserialize_value(text) if text else None
 
     def _remember(self, cursor: Any) -> None:
         self._cursor = cursor

@@ -91,13 +91,12 @@ def rollback(reason: ReasonOption, by: ByOption = "") -> None:
 
 
 def _open() -> "ChampionRegistry":
+    from csfd_core.cli.stores import open_stores
     from csfd_core.registry.champion import ChampionRegistry
     from csfd_core.settings import Settings
-    from csfd_core.store.locations import Location
-    from csfd_core.store.stores import Stores
 
     settings = Settings.read()
-    stores = Stores(Location(settings.store))
+    stores = open_stores(settings.store)
     return ChampionRegistry(stores, settings.mlflow_tracking_uri)
 
 

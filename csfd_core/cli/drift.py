@@ -48,6 +48,7 @@ def drift(
     Example: `csfd drift --store data/store --out drift`
     """
     from csfd_core.cli.console import print_drift
+    from csfd_core.cli.stores import open_stores
     from csfd_core.reports.drift.observe import observe_drift
     from csfd_core.reports.drift.report import (
         explain_missing,
@@ -59,10 +60,9 @@ def drift(
     from csfd_core.reports.page import INDEX
     from csfd_core.settings import Settings
     from csfd_core.store.locations import Location
-    from csfd_core.store.stores import Stores
 
     settings = Settings.read()
-    stores = Stores(Location(store or settings.store))
+    stores = open_stores(store or settings.store)
     waiting = _not_ingested(stores, source, settings.source, settings.inbox)
     found = observe_drift(stores, settings.mlflow_tracking_uri)
     location = report_location(stores) if out is None else Location(out)

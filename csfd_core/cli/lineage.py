@@ -105,12 +105,14 @@ def withdraw(
     """Take a study out for good, as when a patient withdraws consent.
 
     Removes it from the store and records the UID, so that it is never taken up again.
-    Its files in the source are not deleted. Names the models and reports that have
-    used it. Doing it again finishes what was cut off.
+    In the cards of models, in MLflow and in Dagster's history a digest takes the place
+    of the UID. Its files in the source are not deleted. Names the models and reports
+    that have used it. What was cut off is finished by the next command.
 
     Example: `csfd withdraw 1.2.826.0.1.3680043.11 --reason "consent withdrawn"`
     """
     from csfd_core.lineage.forward import files_of
+    from csfd_core.lineage.redaction import all_records
     from csfd_core.lineage.withdrawal import foresee
     from csfd_core.lineage.withdrawal import withdraw as take_out
     from csfd_core.registry.history import this_user
@@ -126,7 +128,8 @@ def withdraw(
     _tell(found)
     if not yes:
         typer.confirm(f"Withdraw study {uid} for good?", abort=True)
-    done = take_out(stores, uid, reason, by or this_user())
+    who = by or this_user()
+    done = take_out(stores, uid, reason, who, all_records(), typer.echo)
     if left := files_of(stores, uid):
         raise SettingsError(
             f"{left[0]} of study {uid} was written again meanwhile. Stop what is "
@@ -151,8 +154,9 @@ def _tell(consequences: "Consequences") -> None:
     typer.echo(
         "Reports that name or show it are removed with it: csfd run makes that on the "
         "data again, csfd ui the others. csfd run makes again what is stale; frozen "
-        "versions stay until others take their place. Copies elsewhere, as MLflow's "
-        "artifacts, are not touched: mlflow gc removes runs."
+        "versions stay until others take their place. In the cards of models, MLflow "
+        "and Dagster's history a digest takes the place of its UID; copies of reports "
+        "in MLflow are removed."
     )
 
 
@@ -169,13 +173,12 @@ def _list(title: str, lines: Sequence[str]) -> None:
 
 
 def _open() -> "tuple[Stores, RecordedRuns]":
+    from csfd_core.cli.stores import open_stores
     from csfd_core.lineage.mlflow_records import RecordedRuns
     from csfd_core.settings import Settings
-    from csfd_core.store.locations import Location
-    from csfd_core.store.stores import Stores
 
     settings = Settings.read()
-    stores = Stores(Location(settings.store))
+    stores = open_stores(settings.store)
     return stores, RecordedRuns(stores, settings.mlflow_tracking_uri)
 
 

@@ -150,19 +150,18 @@ def convert(
     Example: `csfd convert s3://bucket/rsna s3://bucket/store`
     """
     from csfd_core.cli.console import study_progress
+    from csfd_core.cli.stores import open_stores
     from csfd_core.ingest.convert import convert_studies, study_tasks
     from csfd_core.ingest.gather import gather_studies, require_some
     from csfd_core.ingest.outcomes import StudyOutcome
     from csfd_core.ingest.presence import presence_notes
     from csfd_core.ingest.studies_table import write_studies_table
     from csfd_core.settings import Settings
-    from csfd_core.store.locations import Location
     from csfd_core.store.slices import ConversionSettings
     from csfd_core.store.source import Source, Sources
-    from csfd_core.store.stores import Stores
 
     place = Source(source).require()
-    stores = Stores(Location(store))
+    stores = open_stores(store)
     quality = Settings.read(jpeg_quality=jpeg_quality).jpeg_quality
     settings = ConversionSettings(jpeg_quality=quality)
     folders, notes = gather_studies(place)
@@ -222,11 +221,11 @@ def eda(
 
     Example: `csfd eda --source data/source --store data/store`
     """
+    from csfd_core.cli.stores import open_stores
     from csfd_core.reports.eda.report import write_eda_report
     from csfd_core.settings import Settings
     from csfd_core.store.locations import Location
     from csfd_core.store.source import Source, Sources
-    from csfd_core.store.stores import Stores
 
     settings = Settings.read()
     places = [Source(source or settings.source).require()]
@@ -234,7 +233,7 @@ def eda(
         places.append(Source(settings.inbox))
     report = write_eda_report(
         Sources(places),
-        Stores(Location(store or settings.store)),
+        open_stores(store or settings.store),
         None if out is None else Location(out),
     )
     typer.echo(f"{report.numbers}.")

@@ -96,15 +96,14 @@ def predict(
     Example: `csfd predict data/source --out predictions`
     """
     from csfd_core.cli.console import print_predictions
+    from csfd_core.cli.stores import open_stores
     from csfd_core.inference.predict import predict_input
     from csfd_core.registry.serving import open_ensemble
     from csfd_core.segmentation.model_store import open_model
     from csfd_core.segmentation.predict import VertebraPredictor
     from csfd_core.settings import Settings
-    from csfd_core.store.locations import Location
-    from csfd_core.store.stores import Stores
 
-    stores = Stores(Location(Settings.read().store))
+    stores = open_stores(Settings.read().store)
     ensemble = open_ensemble(stores, model)
     if ensemble.notice:
         typer.echo(ensemble.notice, err=True)

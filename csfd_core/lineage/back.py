@@ -25,6 +25,7 @@ from csfd_core.lineage.trained_models import (
     kept_segmentations,
 )
 from csfd_core.store import paths
+from csfd_core.store.redaction import stand_in_of
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import is_uid, require_uid
 
@@ -113,8 +114,9 @@ class StoreNow:
 
     @cached_property
     def withdrawn(self) -> frozenset[str]:
-        """The withdrawn studies."""
-        return self.stores.withdrawn.study_uids()
+        """The withdrawn studies, and what takes their place in cards."""
+        uids = self.stores.withdrawn.study_uids()
+        return uids | {stand_in_of(uid) for uid in uids}
 
     def seen(self, studies: Mapping[str, Any]) -> tuple[SeenStudy, ...]:
         """Compare studies with what a model saw of them.

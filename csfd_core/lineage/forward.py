@@ -6,7 +6,6 @@ describes every study of the table.
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from csfd_core.lineage.trained_models import (
 )
 from csfd_core.store import paths
 from csfd_core.store.label_history import LabelVersion
+from csfd_core.store.redaction import pattern_of
 from csfd_core.store.stores import Stores
 from csfd_core.store.withdrawn import Withdrawal
 from csfd_core.vocabulary import require_uid
@@ -189,7 +189,7 @@ def _reported_models(stores: Stores) -> set[str]:
 
 def _names(stores: Stores, report: str, uid: str) -> bool:
     """Say whether a text of a report names a study, and not one that begins alike."""
-    name = re.compile(rb"(?<![0-9.])" + re.escape(uid).encode() + rb"(?!\.?[0-9])")
+    name = pattern_of(uid)
     files, _ = stores.root.find(report)
     return any(
         name.search(stores.root.read(file.path))

@@ -6,20 +6,17 @@ is one: an SQLite database that is absent is not made by looking.
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from csfd_core.errors import SettingsError
 from csfd_core.learning.card import ModelCard
 from csfd_core.registry.champion import ChampionRegistry, Version
 from csfd_core.registry.history import Alias
-from csfd_core.runtime.tracking import open_client
+from csfd_core.runtime.tracking import database_file, open_client
 from csfd_core.store.stores import Stores
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-_SQLITE: Final = "sqlite:///"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +39,8 @@ class RecordedRuns:
 
     @cached_property
     def _client(self) -> "MlflowClient | None":
-        is_file = self._uri.startswith(_SQLITE)
-        if is_file and not Path(self._uri.removeprefix(_SQLITE)).is_file():
+        database = database_file(self._uri)
+        if database is not None and not database.is_file():
             self.problem = "There is no MLflow database yet. Check MLFLOW_TRACKING_URI."
             return None
         try:

@@ -1,18 +1,16 @@
 """Every trained model that a store keeps, by its card: what it was made from."""
 
-import re
 from dataclasses import dataclass
-from typing import Final
 
 from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.learning.card import ModelCard
 from csfd_core.learning.splits import Split
+from csfd_core.registry.frozen import frozen_digests
 from csfd_core.segmentation.bundle import BUILTIN, builtin_location, read_card
 from csfd_core.segmentation.model_store import ModelStore
 from csfd_core.store import paths
+from csfd_core.store.redaction import stand_in_of
 from csfd_core.store.stores import Stores
-
-_DIGEST: Final = re.compile("[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +27,12 @@ class KeptModel:
         return self.card.model_id
 
     def roles_of(self, study_uid: str) -> list[Split]:
-        """Say what a model used a study for; []: it did not."""
-        return self.card.splits_of(study_uid)
+        """Say what a model used a study for, also one that was withdrawn since.
+
+        []: it did not.
+        """
+        told = self.card.splits_of
+        return told(study_uid) or told(stand_in_of(study_uid))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,11 +83,6 @@ def kept_classifiers(
 
 def kept_ensembles(stores: Stores) -> list[KeptEnsemble]:
     """Return every frozen ensemble, also one whose freezing was cut off."""
-    digests = [
-        name
-        for name in stores.root.folders(paths.FROZEN_ENSEMBLES)
-        if _DIGEST.fullmatch(name)
-    ]
     found = [
         KeptEnsemble(
             digest=digest,
@@ -93,7 +90,7 @@ def kept_ensembles(stores: Stores) -> list[KeptEnsemble]:
                 kept_classifiers(stores, f"{paths.FROZEN_ENSEMBLES}/{digest}")
             ),
         )
-        for digest in digests
+        for digest in frozen_digests(stores)
     ]
     return [ensemble for ensemble in found if ensemble.members]
 

@@ -111,7 +111,7 @@ def hold_contest(
     holder = registry.champion()
     registry.settle()
     frozen = freeze(stores, model)
-    run.log_files({f"ensemble/{NOTE}": _to_bytes(frozen)})
+    run.log_files({f"ensemble/{NOTE}": frozen.to_bytes()})
     version = registry.register(frozen, run.run_id)
     before = registry.holder(Alias.CHALLENGER)
     if before is None or before.number != version.number:
@@ -134,7 +134,7 @@ def hold_contest(
         registry.tag(version, DECISION_TAG, json.dumps(note.to_json()))
     if decision.promoted:
         registry.move(Alias.CHAMPION, version, _promotion(version, decision, by))
-    run.log_files({"decision.json": _to_bytes(note)})
+    run.log_files({"decision.json": note.to_bytes()})
     _write_last(stores, frozen, version, note)
     return Contest(
         challenger=version,
@@ -353,8 +353,4 @@ def _write_last(
         inputs=frozen.inputs,
         decision=note,
     )
-    stores.root.write(paths.LAST_DECISION, _to_bytes(last))
-
-
-def _to_bytes(note: Note) -> bytes:
-    return (json.dumps(note.to_json(), indent=2) + "\n").encode()
+    stores.root.write(paths.LAST_DECISION, last.to_bytes())

@@ -10,7 +10,7 @@ same ensemble is kept once, and a file that was touched is found out.
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from csfd_core.classification.card import ClassifierCard
@@ -36,7 +36,7 @@ _DIGEST: Final = re.compile("[0-9a-f]{16}")
 class FrozenEnsemble(Note):
     """The trained folds of a classifier as they were when they were frozen."""
 
-    digest: str  # of the list of files
+    digest: str  # of the list of files, as they were when they were frozen
     model: str  # name in the registry of backbones
     folds: tuple[int, ...]
     model_ids: tuple[str, ...]
@@ -45,6 +45,12 @@ class FrozenEnsemble(Note):
     data_kind: DataKind
     code_versions: tuple[str, ...]
     files: Mapping[str, str]  # SHA-256 by path below the folder
+    rewritten: Mapping[str, str] = {}  # that of files from which a study was taken out
+
+    @property
+    def present(self) -> dict[str, str]:
+        """Return the SHA-256 of each file as it is now."""
+        return {**self.files, **self.rewritten}
 
     @property
     def folder(self) -> str:
@@ -93,7 +99,7 @@ def freeze(stores: Stores, model: str) -> FrozenEnsemble:
         cards.append(ClassifierCard.from_json(found[CARD]))
         contents |= {f"{model}/fold_{fold}/{name}": c for name, c in found.items()}
     files = {path: _sha256(content) for path, content in sorted(contents.items())}
-    frozen = FrozenEnsemble(
+    frozen = _rewritten_to(stores, files) or FrozenEnsemble(
         digest=_digest_of(files),
         model=model,
         folds=tuple(folds),
@@ -108,8 +114,7 @@ def freeze(stores: Stores, model: str) -> FrozenEnsemble:
     if damages(stores, frozen.digest):
         for path, content in contents.items():
             place.write(path, content)
-        note = json.dumps(frozen.to_json(), indent=2, sort_keys=True) + "\n"
-        place.write(NOTE, note.encode())
+        place.write(NOTE, frozen.to_bytes())
     return frozen
 
 
@@ -137,7 +142,7 @@ def damages(stores: Stores, digest: str) -> list[str]:
     if _digest_of(frozen.files) != digest:
         return [f"{frozen.folder}/{NOTE} lists other files than it did."]
     found = []
-    for path, expected in frozen.files.items():
+    for path, expected in frozen.present.items():
         try:
             content = stores.root.read(f"{frozen.folder}/{path}")
         except SourceError:
@@ -146,6 +151,38 @@ def damages(stores: Stores, digest: str) -> list[str]:
         if _sha256(content) != expected:
             found.append(f"{frozen.folder}/{path} is not what was frozen.")
     return found
+
+
+def frozen_digests(stores: Stores) -> list[str]:
+    """Return the digest of every frozen ensemble, also of one that was cut off."""
+    names = stores.root.folders(paths.FROZEN_ENSEMBLES)
+    return [name for name in names if _DIGEST.fullmatch(name)]
+
+
+def rewrite(stores: Stores, digest: str, change: Callable[[str, bytes], bytes]) -> None:
+    """Change what files of a frozen ensemble say; its digest stays what it was.
+
+    What was cut off is finished by doing it again.
+
+    Args:
+        stores: Where it lies.
+        digest: Of the ensemble.
+        change: Takes the path and the content of a file, returns its new content.
+    """
+    frozen = _read_if_whole(stores, digest)
+    if frozen is None:
+        return  # damaged: nothing to keep in step
+    place = stores.root.join(frozen.folder)
+    before = {path: place.read(path) for path in frozen.files}
+    after = {path: change(path, content) for path, content in before.items()}
+    changed = {path for path in before if after[path] != before[path]}
+    if not changed:
+        return
+    rewritten = {path: _sha256(after[path]) for path in sorted(changed)}
+    note = frozen.model_copy(update={"rewritten": {**frozen.rewritten, **rewritten}})
+    place.write(NOTE, note.to_bytes())
+    for path in sorted(changed):
+        place.write(path, after[path])
 
 
 def studies_learnt_from(results: Sequence[FoldResult]) -> set[str]:
@@ -170,6 +207,23 @@ def _read_fold(source: ClassifierStore, model: str, fold: int) -> dict[str, byte
             f"writes them, or was killed while it did. Materialize {model} again."
         )
     return found
+
+
+def _rewritten_to(stores: Stores, files: Mapping[str, str]) -> FrozenEnsemble | None:
+    """Return the ensemble whose files have become these since it was frozen."""
+    kept = (_read_if_whole(stores, digest) for digest in frozen_digests(stores))
+    found = (one for one in kept if one and one.rewritten and one.present == files)
+    return next(found, None)
+
+
+def _read_if_whole(stores: Stores, digest: str) -> FrozenEnsemble | None:
+    """Return a frozen ensemble, ``None`` where a file of it is missing."""
+    try:
+        frozen = read_frozen(stores, digest)
+    except (StoreError, ValueError, KeyError, TypeError):
+        return None
+    place = stores.root.join(frozen.folder)
+    return frozen if all(place.exists(path) for path in frozen.files) else None
 
 
 def _digest_of(files: Mapping[str, str]) -> str:

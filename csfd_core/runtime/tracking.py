@@ -231,8 +231,8 @@ def open_client(tracking_uri: str) -> "MlflowClient":
         SettingsError: If the tracking backend cannot be used.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    if tracking_uri.startswith(_SQLITE):
-        _make_folder(Path(tracking_uri.removeprefix(_SQLITE)).parent)
+    if (database := database_file(tracking_uri)) is not None:
+        _make_folder(database.parent)
     # Its set-up of a database is told in a hundred lines otherwise.
     for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -251,6 +251,18 @@ def open_client(tracking_uri: str) -> "MlflowClient":
             f"({type(error).__name__}). Check MLFLOW_TRACKING_URI."
         ) from error
     return client
+
+
+def database_file(tracking_uri: str) -> Path | None:
+    """Return the SQLite database that a URI names; ``None``: it names a server."""
+    if not tracking_uri.startswith(_SQLITE):
+        return None
+    return Path(tracking_uri.removeprefix(_SQLITE)).absolute()
+
+
+def artifacts_folder(database: Path) -> Path:
+    """Return where the artifacts of an SQLite database lie, a folder per experiment."""
+    return database.parent / _ARTIFACTS
 
 
 def _make_folder(folder: Path) -> None:
@@ -280,10 +292,10 @@ def _experiment_id(client: "MlflowClient", tracking_uri: str, experiment: str) -
 
 def _artifact_location(tracking_uri: str, experiment: str) -> str | None:
     """Return a folder beside an SQLite database; a server decides for itself."""
-    if not tracking_uri.startswith(_SQLITE):
+    database = database_file(tracking_uri)
+    if database is None:
         return None
-    database = Path(tracking_uri.removeprefix(_SQLITE)).absolute()
-    return (database.parent / _ARTIFACTS / experiment).as_uri()
+    return (artifacts_folder(database) / experiment).as_uri()
 
 
 def _run_name(identity: RunIdentity) -> str:

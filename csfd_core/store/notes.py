@@ -4,6 +4,7 @@ Each note has a schema version. One without it is of version 1, whose shape has 
 changed since the first csfd; a note of a newer csfd is refused, never half understood.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -62,6 +63,10 @@ class Note(pydantic.BaseModel):
     def to_json(self) -> dict[str, Any]:
         """Return the note as JSON values."""
         return self.model_dump(mode="json", by_alias=True)
+
+    def to_bytes(self) -> bytes:
+        """Return the note as a JSON file of its own, its keys sorted."""
+        return (json.dumps(self.to_json(), indent=2, sort_keys=True) + "\n").encode()
 
 
 class StudyNote(Note):

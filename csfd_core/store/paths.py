@@ -26,10 +26,11 @@ CROPS: Final = "crops"
 FEATURES: Final = "features"  # of a frozen backbone, or of a study; made again if lost
 GREY_LEVELS: Final = f"{FEATURES}/grey_levels"
 
-SEGMENTATION_MODELS: Final = "models/segmentation"
-CLASSIFIERS: Final = "models/classification"  # the newest training of each
+MODELS: Final = "models"  # everything below it that was trained
+SEGMENTATION_MODELS: Final = f"{MODELS}/segmentation"
+CLASSIFIERS: Final = f"{MODELS}/classification"  # the newest training of each
 BEST_CLASSIFIER: Final = f"{CLASSIFIERS}/best.json"
-FROZEN_ENSEMBLES: Final = "models/champion"  # copies, by digest
+FROZEN_ENSEMBLES: Final = f"{MODELS}/champion"  # copies, by digest
 CHAMPION_HISTORY: Final = f"{FROZEN_ENSEMBLES}/history"  # one file for each change
 OLD_CHAMPION_HISTORY: Final = f"{CHAMPION_HISTORY}.jsonl"  # of csfd before 0.3
 CHAMPION_REGISTRY: Final = f"{FROZEN_ENSEMBLES}/registry.json"

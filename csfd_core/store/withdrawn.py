@@ -2,7 +2,8 @@
 
 ``withdrawn/<study_uid>.json`` says who withdrew a study, when and why. Such files are
 only ever added, one per study: two processes that withdraw at once cannot lose each
-other's record. Nothing of the patient stands in them.
+other's record. ``<study_uid>.done`` beside it says that nothing else of the study is
+left. Nothing of the patient stands in them.
 """
 
 import json
@@ -15,6 +16,7 @@ from csfd_core.store.locations import Location
 from csfd_core.vocabulary import is_uid
 
 _SUFFIX: Final = ".json"
+_DONE: Final = ".done"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +54,22 @@ class WithdrawnStore:
 
     def study_uids(self) -> frozenset[str]:
         """Return all withdrawn studies: one listing, no file is read."""
+        return self._named(_SUFFIX)
+
+    def unfinished(self) -> frozenset[str]:
+        """Return the studies whose withdrawal was cut off."""
+        return self._named(_SUFFIX) - self._named(_DONE)
+
+    def finish(self, study_uid: str) -> None:
+        """Record that nothing of a study is left."""
+        path = paths.of_study(paths.WITHDRAWN, study_uid, _DONE)
+        if not self.location.exists(path):
+            self.location.write(path, b"")
+
+    def _named(self, suffix: str) -> frozenset[str]:
+        entries = self.location.entries(paths.WITHDRAWN)
         names = (
-            e.name.removesuffix(_SUFFIX) for e in self.location.entries(paths.WITHDRAWN)
+            e.name.removesuffix(suffix) for e in entries if e.name.endswith(suffix)
         )
         return frozenset(name for name in names if is_uid(name))
 

@@ -8,8 +8,10 @@ import re
 from pathlib import Path
 
 import dagster as dg
+import pydicom
 import pytest
 from support.coarse import coarse_phantoms
+from support.search import naming
 from typer.testing import CliRunner
 
 from csfd_core.classification import classifiers as registry
@@ -58,6 +60,7 @@ def test_everything_is_made_once_and_again_where_a_label_changed(
     places: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_phantom_source(places / "source", PHANTOM, executor=InlineExecutor())
+    of_patients = plant_texts(places / "source")
     commands.run_graph(FAST)
     said = capsys.readouterr().out
     assert "9 studies, 9 new or changed" in said
@@ -110,6 +113,46 @@ def test_everything_is_made_once_and_again_where_a_label_changed(
     assert again == {f"predictions/{one}.json" for one in (uid, *locked)}
 
     predict_one(places, locked[0])
+    assert naming(places, of_patients, but=["source"]) == {}
+    withdraw_one(places, locked[0])
+    commands.run_graph(FAST)
+    said = capsys.readouterr().out
+    assert "8 studies, 0 new or changed" in said
+    assert named(places, locked[0]) == {f"store/withdrawn/{locked[0]}.{end}"
+        for end in ("done", "json")
+    }  # fmt: skip
+
+
+def plant_texts(source: Path) -> list[bytes]:
+    """Give every patient a name and a place; return what is to be found nowhere.
+
+    The PatientID of a phantom is its study, as in the data of the competition.
+    """
+    for path in (source / "train_images").rglob("*.dcm"):
+        dataset = pydicom.dcmread(path)
+        dataset.PatientName = dataset.AccessionNumber = "DOE^JANE"
+        dataset.InstitutionName = dataset.StudyDescription = "St. Planted"
+        dataset.save_as(path)
+    return [b"DOE^JANE", b"St. Planted"]
+
+
+def withdraw_one(places: Path, uid: str) -> None:
+    """Nothing but the record of it names the study or shows it afterwards."""
+    (places / "out" / f"{uid}.json").unlink()
+    picture = places / "store" / "pictures" / "slice_store" / f"{uid}.jpg"
+    shown = [picture.read_bytes()]
+    assert len(named(places, uid)) > 20
+    call = ["withdraw", uid, "--reason", "a test", "--yes"]
+    result = CliRunner().invoke(app, call)
+    assert result.exit_code == 0, result.output
+    assert named(places, uid) == {
+        f"store/withdrawn/{uid}.{end}" for end in ("done", "json")
+    }
+    assert naming(places, shown) == {}
+
+
+def named(places: Path, uid: str) -> set[str]:
+    return set(naming(places, [uid.encode()], but=["source"]))
 
 
 def touch_all(source: Path) -> None:

@@ -42,6 +42,7 @@ from csfd_core.ingest.outcomes import Outcome
 from csfd_core.ingest.studies_table import studies_table_inputs, write_studies_table
 from csfd_core.lineage.mlflow_records import RecordedRuns
 from csfd_core.lineage.withdrawal import foresee, withdraw
+from csfd_core.registry.frozen import damages, frozen_digests
 from csfd_core.registry.new_labels import count_arrivals
 from csfd_core.reports.eda.inputs import read_inputs
 from csfd_core.runtime.executors import InlineExecutor
@@ -91,7 +92,7 @@ def own_files(found: dict[str, bytes], uid: str) -> set[str]:
     }
 
 
-def test_a_withdrawn_study_is_gone_and_all_else_is_byte_identical(
+def test_a_withdrawn_study_is_gone_and_what_is_of_others_stays(
     stores: Stores, folder: Path
 ) -> None:
     before = contents(folder)
@@ -100,7 +101,7 @@ def test_a_withdrawn_study_is_gone_and_all_else_is_byte_identical(
     after = contents(folder)
     shared = {f"store/{path}" for path in (paths.STUDIES, paths.MANIFEST)}
     shared |= {path for path in before if paths.LABEL_VERSIONS in path}
-    record = f"store/withdrawn/{FIRST}.json"
+    records = {f"store/withdrawn/{FIRST}{suffix}" for suffix in (".json", ".done")}
     removed = own_files(before, FIRST)
     assert {Path(path).parts[1] for path in removed} == {
         "crops", "features", "metadata", "pictures", "predicted_masks", "predictions",
@@ -109,9 +110,17 @@ def test_a_withdrawn_study_is_gone_and_all_else_is_byte_identical(
     # It is described by the report on the data; no other report names it.
     removed.add("store/reports/eda/state.json")
     assert set(before) - set(after) == removed
-    assert set(after) - set(before) == {record}
+    assert set(after) - set(before) == records
     changed = {path for path in set(before) & set(after) if before[path] != after[path]}
-    assert changed == shared
+    models = {path for path in before if path.startswith("store/models/")}
+    assert changed - models == shared
+    # Cards name it no more; what a frozen version consists of is noted anew.
+    assert {Path(path).name for path in changed & models} == {
+        "card.json", "ensemble.json", "model.json",
+    }  # fmt: skip
+    assert not any(f'"{FIRST}"'.encode() in after[path] for path in models)
+    (digest,) = frozen_digests(stores)
+    assert damages(stores, digest) == []
     pd.testing.assert_frame_equal(
         stores.metadata.read_studies(),
         table[table["study_uid"] != FIRST].reset_index(drop=True),
@@ -219,7 +228,7 @@ def test_the_table_is_built_anew_by_who_compares_inputs(
     assert studies_table_inputs(stores, sources) != inputs
 
 
-@pytest.mark.parametrize("cut_after", range(9))
+@pytest.mark.parametrize("cut_after", range(17))
 def test_a_withdrawal_that_was_cut_off_is_finished_by_repeating_it(
     stores: Stores, folder: Path, cut_after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

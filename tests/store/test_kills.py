@@ -1,10 +1,9 @@
 """SIGKILL at many moments: whole after one more time, and nothing left behind."""
 
-import multiprocessing
 import random
 import shutil
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from support.dicom_studies import (
     write_mask,
     write_study,
 )
+from support.kills import MOMENTS, done_in, was_killed
 
 from csfd_core.ingest.convert import StudyTask, convert_study
 from csfd_core.ingest.studies_table import write_studies_table
@@ -26,8 +26,6 @@ from csfd_core.store.locations import Location
 from csfd_core.store.source import Source, Sources
 from csfd_core.store.stores import Stores
 
-MOMENTS = 100
-CONTEXT = multiprocessing.get_context("fork")  # starts at once
 Work = Callable[[Path, Path], None]
 
 
@@ -80,18 +78,6 @@ def facts(store: Path) -> dict[str, object]:
     return found
 
 
-def killed_after(work: Work, source: Path, store: Path, delay_s: float) -> bool:
-    """Do the work in another process; kill it, and say whether it still worked."""
-    process = CONTEXT.Process(target=work, args=(source, store))
-    process.start()
-    # Its first moments are those of a new process, which has written nothing.
-    time.sleep(delay_s)
-    was_working = process.is_alive()
-    process.kill()
-    process.join()
-    return was_working
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("work", [convert, take_labels, take_out])
 def test_what_is_killed_is_whole_after_one_more_time(
@@ -105,18 +91,13 @@ def test_what_is_killed_is_whole_after_one_more_time(
         before.mkdir()
     expected = tmp_path / "expected"
     shutil.copytree(before, expected)
-    begun = time.monotonic()
-    process = CONTEXT.Process(target=work, args=(source, expected))
-    process.start()
-    process.join()
-    whole_s = time.monotonic() - begun
-    assert process.exitcode == 0
+    whole_s = done_in(partial(work, source, expected))
     moments, working = random.Random(0), 0
     for number in range(MOMENTS):
         store = tmp_path / f"store {number}"
         shutil.copytree(before, store)
         delay_s = moments.uniform(0.1, 1.1) * whole_s
-        working += killed_after(work, source, store, delay_s)
+        working += was_killed(partial(work, source, store), delay_s)
         work(source, store)
         assert facts(store) == facts(expected)
         assert [path.name for path in store.rglob("*.tmp-*")] == []
