@@ -3,6 +3,7 @@
 Part of ``csfd``; apart from the commands that fill a store.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from csfd_core.text import count
 
 if TYPE_CHECKING:
     from csfd_core.inference.predict import PredictedStudy
+    from csfd_core.inference.segment import SegmentedStudy
 
 InputArgument = Annotated[
     str, typer.Argument(metavar="INPUT", help="DICOM folder, zip file or source.")
@@ -23,6 +25,15 @@ SegmentationOption = Annotated[
     typer.Option(
         metavar="ALIAS",
         help="builtin; store or fold_0 for one trained in CSFD_STORE; or a folder.",
+    ),
+]
+
+EveryVolumeOption = Annotated[
+    bool,
+    typer.Option(
+        "--every-volume",
+        help="Also the further axial volumes of a study, as of other kernels: "
+        "UID-2.json and so on. Else the thinnest that covers the neck.",
     ),
 ]
 
@@ -37,6 +48,7 @@ def segment(
     source: InputArgument,
     out: Annotated[Path, typer.Option(help="Folder for masks and reports.")],
     model: SegmentationOption = "builtin",
+    every_volume: EveryVolumeOption = False,
 ) -> None:
     """Label the vertebrae C1 to C7: one NIfTI mask and one JSON per study.
 
@@ -45,32 +57,24 @@ def segment(
 
     Example: `csfd segment data/source --out masks`
     """
+    from csfd_core.inference.reading import reading_ahead
     from csfd_core.inference.segment import segment_input
     from csfd_core.segmentation.model_store import open_model
     from csfd_core.segmentation.predict import VertebraPredictor
     from csfd_core.settings import Settings
     from csfd_core.store.locations import Location
 
-    store = Location(Settings.read().store)
-    predictor = VertebraPredictor(open_model(model, store))
-    done = refused = failed = 0
-    for study in segment_input(source, out, predictor, typer.echo):
-        if study.action == Outcome.SEGMENTED:
-            done += 1
+    told = _Tally(done_by=Outcome.SEGMENTED)
+    with reading_ahead(every_volume=every_volume) as reading:
+        store = Location(Settings.read().store)
+        predictor = VertebraPredictor(open_model(model, store))
+        for study in segment_input(source, out, predictor, typer.echo, reading):
             found = ", ".join(study.levels) or "no vertebra"
-            typer.echo(f"{study.study_uid}: {found} ({study.seconds:.1f} s)")
-            for flag in study.flags:
-                typer.echo(f"  look at it: {flag}")
-        else:
-            refused += 1
-            failed += study.action == Outcome.FAILED
-            typer.echo(f"{study.study_uid}: left out. {study.message}")
-        for note in study.notes:
-            typer.echo(f"  note: {note}")
-    typer.echo(f"{count(done, 'study')} segmented, {refused} left out, in {out}.")
-    if refused and not done:
-        raise SourceError("No study could be segmented.")
-    _require_none_failed(failed)
+            told.add(study, f"{found} ({study.seconds:.1f} s)")
+    typer.echo(
+        f"{count(told.done, 'study')} segmented, {told.refused} left out, in {out}."
+    )
+    told.require_done("No study could be segmented.")
 
 
 def predict(
@@ -85,6 +89,7 @@ def predict(
         ),
     ] = "champion",
     segmentation: SegmentationOption = "store",
+    every_volume: EveryVolumeOption = False,
 ) -> None:
     """Say how likely each of C1 to C7 is fractured: one JSON per study, and a table.
 
@@ -98,45 +103,66 @@ def predict(
     from csfd_core.cli.console import print_predictions
     from csfd_core.cli.stores import open_stores
     from csfd_core.inference.predict import predict_input
+    from csfd_core.inference.reading import reading_ahead
     from csfd_core.registry.serving import open_ensemble
     from csfd_core.segmentation.model_store import open_model
     from csfd_core.segmentation.predict import VertebraPredictor
     from csfd_core.settings import Settings
 
     stores = open_stores(Settings.read().store)
-    ensemble = open_ensemble(stores, model)
-    if ensemble.notice:
-        typer.echo(ensemble.notice, err=True)
-    predictor = VertebraPredictor(open_model(segmentation, stores.root))
-    done: list[PredictedStudy] = []
-    refused = failed = 0
-    for study in predict_input(source, out, predictor, ensemble, typer.echo):
-        if study.action == Outcome.PREDICTED:
-            done.append(study)
-            typer.echo(f"{study.study_uid}: done in {study.seconds:.1f} s")
+    told = _Tally(done_by=Outcome.PREDICTED)
+    probabilities = {}
+    with reading_ahead(every_volume=every_volume) as reading:
+        ensemble = open_ensemble(stores, model)
+        if ensemble.notice:
+            typer.echo(ensemble.notice, err=True)
+        predictor = VertebraPredictor(open_model(segmentation, stores.root))
+        for study in predict_input(
+            source, out, predictor, ensemble, typer.echo, reading
+        ):
+            told.add(study, f"done in {study.seconds:.1f} s")
+            if study.action == Outcome.PREDICTED:
+                probabilities[study.name] = study.probabilities
+    print_predictions(probabilities, ensemble.thresholds)
+    typer.echo(
+        f"{count(told.done, 'study')} predicted by {ensemble.title} (trained on "
+        f"{ensemble.data_kind} data), {told.refused} left out, in {out}. Not for "
+        "clinical use."
+    )
+    told.require_done("No study could be predicted.")
+
+
+@dataclass
+class _Tally:
+    """Tells what became of each study, and counts them."""
+
+    done_by: Outcome
+    done: int = 0
+    refused: int = 0
+    failed: int = 0
+
+    def add(self, study: "SegmentedStudy | PredictedStudy", told: str) -> None:
+        """Tell of a study; ``told`` is what to say where it was done."""
+        if study.action == self.done_by:
+            self.done += 1
+            typer.echo(f"{study.name}: {told}")
             for flag in study.flags:
                 typer.echo(f"  look at it: {flag}")
         else:
-            refused += 1
-            failed += study.action == Outcome.FAILED
-            typer.echo(f"{study.study_uid}: left out. {study.message}")
+            self.refused += 1
+            self.failed += study.action == Outcome.FAILED
+            typer.echo(f"{study.name}: left out. {study.message}")
         for note in study.notes:
             typer.echo(f"  note: {note}")
-    print_predictions(
-        {study.study_uid: study.probabilities for study in done}, ensemble.thresholds
-    )
-    typer.echo(
-        f"{count(len(done), 'study')} predicted by {ensemble.title} (trained on "
-        f"{ensemble.data_kind} data), {refused} left out, in {out}. Not for clinical "
-        "use."
-    )
-    if refused and not done:
-        raise SourceError("No study could be predicted.")
-    _require_none_failed(failed)
 
+    def require_done(self, nothing: str) -> None:
+        """End with status 1 where nothing was done, or a study could not be read.
 
-def _require_none_failed(failed: int) -> None:
-    """End with status 1 where a study could not be read at all; the others are done."""
-    if failed:
-        told = count(failed, "study")
-        raise SourceError(f"{told} could not be read; the others are done.")
+        Raises:
+            SourceError: With what to say.
+        """
+        if self.refused and not self.done:
+            raise SourceError(nothing)
+        if self.failed:
+            studies = count(self.failed, "study")
+            raise SourceError(f"{studies} could not be read; the others are done.")

@@ -71,27 +71,38 @@ def select_volume(headers: Sequence[SliceHeader]) -> Selection:
         The slices of the volume; all images where none is plainly a volume, so that
         the checks say what is wrong with them.
     """
+    return select_volumes(headers)[0]
+
+
+def select_volumes(headers: Sequence[SliceHeader]) -> list[Selection]:
+    """Separate the volumes of a study, first that of ``select_volume``.
+
+    The others are the axial volumes that it leaves out, the thinnest first.
+    """
     images, copies = _without_copies(headers)
     notes = [f"{count(copies, 'copy')} of slices left out."] if copies else []
     everything = Selection(tuple(images), tuple(notes))
     slices, aside = _set_aside(images)
     patients = {h.patient_key for h in images if h.patient_key is not None}
     if not slices or len(patients) > 1:
-        return everything
+        return [everything]
     groups = [part for series in _by_series(slices) for part in _parts(series)]
     candidates = [group for group in groups if _is_axial_stack(group)]
     if not candidates or _belong_together(groups):
         if not aside or not candidates:
-            return everything
-        return Selection(tuple(slices), (*notes, *_tell_aside(aside)))
-    chosen = min(candidates, key=lambda group: _rank(group, candidates))
+            return [everything]
+        return [Selection(tuple(slices), (*notes, *_tell_aside(aside)))]
+    ranked = sorted(candidates, key=lambda group: _rank(group, candidates))
+    chosen, others = ranked[0], ranked[1:]
     rest = [group for group in groups if group is not chosen]
-    others = [group for group in rest if any(group is c for c in candidates)]
     aside += [(h, ImageKind.SLICE) for g in rest if g not in others for h in g]
     notes += _tell_aside(aside)
     if others:
         notes.append(_tell_choice(chosen, others))
-    return Selection(tuple(chosen), tuple(notes))
+    return [
+        Selection(tuple(chosen), tuple(notes)),
+        *(Selection(tuple(group), (_tell_other(group),)) for group in others),
+    ]
 
 
 def _without_copies(headers: Sequence[SliceHeader]) -> tuple[Slices, int]:
@@ -267,6 +278,11 @@ def _tell_choice(chosen: Slices, others: list[Slices]) -> str:
         f"The study has {len(others) + 1} axial volumes. That of {_tell_stack(chosen)} "
         f"is read: the thinnest that covers the neck{kernel}. Not read: {rest}."
     )
+
+
+def _tell_other(group: Slices) -> str:
+    kernel = " with a bone kernel" if group[0].is_bone_kernel else ""
+    return f"A further axial volume of the study: {_tell_stack(group)}{kernel}."
 
 
 def _tell_stack(group: Slices) -> str:

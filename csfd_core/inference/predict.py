@@ -15,12 +15,8 @@ from csfd_core.classification.manifest import LEAST_VISIBLE
 from csfd_core.classification.vertebrae import Vertebra, read_vertebrae
 from csfd_core.crops.study import MaskedStudy, cut_vertebrae, visible_shares
 from csfd_core.errors import StoreError
-from csfd_core.inference.segment import (
-    Say,
-    SegmentedScan,
-    segment_scans,
-    write_file,
-)
+from csfd_core.inference.reading import Reading, ReadScan, Say, read_scans
+from csfd_core.inference.segment import find_vertebrae, write_file
 from csfd_core.ingest.outcomes import Outcome, StudyOutcome
 from csfd_core.segmentation.predict import VertebraPredictor
 from csfd_core.store import paths
@@ -33,7 +29,7 @@ from csfd_core.vocabulary import LEVEL_NAMES
 class PredictedStudy:
     """What became of one study."""
 
-    study_uid: str
+    name: str  # of its file: the study, of a further volume with its number
     action: Outcome  # REFUSED or FAILED where there is nothing else
     message: str = ""  # why it was refused
     notes: tuple[str, ...] = ()  # what was said of its files
@@ -50,6 +46,7 @@ def predict_input(
     predictor: VertebraPredictor,
     ensemble: Ensemble,
     say: Say,
+    reading: Reading,
 ) -> Iterator[PredictedStudy]:
     """Predict every study of a DICOM folder, zip file or source.
 
@@ -59,13 +56,14 @@ def predict_input(
         predictor: Finds the vertebrae.
         ensemble: Judges them.
         say: Told what of the input belongs to no study.
+        reading: How the input is read.
 
     Raises:
         SourceError: If the input cannot be read, or holds no files.
         SettingsError: If the results cannot be written.
     """
-    for segmented in segment_scans(source, predictor, say):
-        yield _predict_scan(segmented, out, predictor, ensemble)
+    for found in read_scans(source, say, reading):
+        yield _predict_scan(found, out, predictor, ensemble)
 
 
 def predict_stored(
@@ -178,29 +176,25 @@ def _stored_vertebrae(
 
 
 def _predict_scan(
-    segmented: SegmentedScan,
+    found: ReadScan,
     out: Path,
     predictor: VertebraPredictor,
     ensemble: Ensemble,
 ) -> PredictedStudy:
-    scan, prediction = segmented.scan, segmented.prediction
-    if (
-        prediction is None
-        or scan is None
-        or scan.geometry is None
-        or segmented.grey is None
-    ):
+    scan = found.scan
+    if scan is None or scan.geometry is None or found.grey is None:
         return PredictedStudy(
-            study_uid=segmented.study_uid,
+            name=found.name,
             action=Outcome.FAILED if scan is None else Outcome.REFUSED,
-            message=segmented.refusal,
-            notes=segmented.notes,
+            message=found.refusal,
+            notes=found.notes,
         )
+    prediction = find_vertebrae(scan, found.grey, predictor)
     started = time.perf_counter()
     levels = prediction.review.notes()
     shares = visible_shares(levels)
     study = MaskedStudy(
-        grey=segmented.grey, mask=prediction.mask, geometry=scan.geometry, levels=levels
+        grey=found.grey, mask=prediction.mask, geometry=scan.geometry, levels=levels
     )
     vertebrae = {
         crop.level: Vertebra(images=crop.images, masks=crop.masks, boxes=None)
@@ -210,7 +204,7 @@ def _predict_scan(
     probabilities = ensemble.predict(vertebrae)
     not_seen = [name for name in LEVEL_NAMES if name not in vertebrae]
     seconds = {
-        "read": round(segmented.read_s, 3),
+        "read": round(found.read_s, 3),
         **prediction.seconds,
         "classify": round(time.perf_counter() - started, 3),
     }
@@ -227,14 +221,15 @@ def _predict_scan(
         },
         seconds=seconds,
     )
+    note["volume"] = scan.volume
     note["content_hash"] = scan.content_hash
     note["warnings"] = [finding.code for finding in scan.findings]
     note["notes"] = list(scan.notes)
-    write_file(out / f"{scan.study_uid}.json", _to_bytes(note))
+    write_file(out / f"{scan.name}.json", _to_bytes(note))
     return PredictedStudy(
-        study_uid=scan.study_uid,
+        name=scan.name,
         action=Outcome.PREDICTED,
-        notes=segmented.notes,
+        notes=found.notes,
         probabilities=probabilities,
         suspicious=tuple(note["suspicious"]),
         not_seen=tuple(not_seen),

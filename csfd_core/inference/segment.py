@@ -6,8 +6,7 @@ Writes ``<study_uid>.nii.gz``, labels 1 to 7 in patient coordinates, and beside 
 
 import gzip
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,22 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from csfd_core.data_kind import NOT_CLINICAL
-from csfd_core.dicom.findings import Status
 from csfd_core.dicom.geometry import VolumeGeometry
-from csfd_core.dicom.pixels import DecodedSlice
-from csfd_core.errors import SettingsError, SourceError, tell_error
-from csfd_core.inference.inputs import opened
-from csfd_core.ingest.gather import gather_studies, require_some
+from csfd_core.errors import SettingsError, SourceError
+from csfd_core.inference.reading import Reading, ReadScan, Say, read_scans
 from csfd_core.ingest.outcomes import Outcome
-from csfd_core.ingest.scan import StudyScan, scan_study
+from csfd_core.ingest.scan import StudyScan
 from csfd_core.segmentation.predict import Prediction, VertebraPredictor
 from csfd_core.segmentation.reading import reduce_slices
 from csfd_core.store.locations import Location
-from csfd_core.store.source import StudyFolder
-from csfd_core.text import safe_name
-from csfd_core.vocabulary import BONE_WINDOW
-
-Say = Callable[[str], None]
 
 _LPS_TO_RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -41,7 +32,7 @@ _LPS_TO_RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
 class SegmentedStudy:
     """What became of one study."""
 
-    study_uid: str
+    name: str  # of its files: the study, of a further volume with its number
     action: Outcome  # REFUSED or FAILED where there is nothing else
     slice_count: int
     message: str = ""  # why it was refused
@@ -52,7 +43,7 @@ class SegmentedStudy:
 
 
 def segment_input(
-    source: str, out: Path, predictor: VertebraPredictor, say: Say
+    source: str, out: Path, predictor: VertebraPredictor, say: Say, reading: Reading
 ) -> Iterator[SegmentedStudy]:
     """Segment every study of a folder, zip file or source.
 
@@ -61,48 +52,23 @@ def segment_input(
         out: Folder of the results.
         predictor: Finds the vertebrae.
         say: Told what of the input belongs to no study.
+        reading: How the input is read.
 
     Raises:
         SourceError: If the input cannot be read, or holds no files.
         SettingsError: If the results cannot be written.
     """
-    for segmented in segment_scans(source, predictor, say):
-        yield _write_scan(segmented, out, predictor)
+    for found in read_scans(source, say, reading):
+        yield _write_scan(found, out, predictor)
 
 
-def segment_scans(
-    location: str, predictor: VertebraPredictor, say: Say
-) -> Iterator["SegmentedScan"]:
-    """Read and segment every study of a folder, zip file or source; write nothing.
-
-    Args:
-        location: The input.
-        predictor: Finds the vertebrae.
-        say: Told what of the input belongs to no study.
-
-    Raises:
-        SourceError: If the input cannot be read, or holds no files.
-    """
-    with opened(location) as source:
-        folders, notes = gather_studies(source)
-        for note in notes:
-            say(note)
-        require_some(folders, source)
-        for folder in folders:
-            yield from _segment_or_refuse(folder, predictor)
-
-
-def _segment_or_refuse(
-    folder: StudyFolder, predictor: VertebraPredictor
-) -> Iterator["SegmentedScan"]:
-    """Segment a folder; whatever is wrong with it, the others go on."""
-    try:
-        yield from segment_folder(folder, predictor)
-    except Exception as error:  # noqa: BLE001 - one study stops no other
-        told = f"It cannot be read: {tell_error(error)}"
-        yield SegmentedScan(
-            scan=None, study_uid=safe_name(folder.name), read_s=0.0, error=told
-        )
+def find_vertebrae(
+    scan: StudyScan, grey: npt.NDArray[np.uint8], predictor: VertebraPredictor
+) -> Prediction:
+    """Segment a scan in memory; ``grey`` is its bone window (slice, row, column)."""
+    assert scan.geometry is not None  # or it would not have been read
+    volume = reduce_slices(list(grey), scan.geometry, predictor.step_mm)
+    return predictor.predict(volume)
 
 
 def write_nifti(
@@ -130,86 +96,31 @@ def nifti_affine(geometry: VolumeGeometry) -> npt.NDArray[np.float64]:
     return np.asarray(_LPS_TO_RAS @ by_column)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentedScan:
-    """A scan in memory with its mask; without a prediction it was refused.
-
-    ``grey`` is the bone window, shape (slice, row, column), head to feet.
-    """
-
-    scan: StudyScan | None  # None where it could not be read
-    study_uid: str  # or the name of the folder, where the files name none
-    read_s: float
-    error: str = ""  # why it could not be read
-    grey: npt.NDArray[np.uint8] | None = None
-    prediction: Prediction | None = None
-
-    @property
-    def refusal(self) -> str:
-        """Say why the study was refused."""
-        if self.scan is None:
-            return self.error
-        findings = self.scan.findings
-        return findings[0].reason if findings else "No geometry."
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What was said of its files: what is read of them, and what is not."""
-        return () if self.scan is None else self.scan.notes
-
-
-def segment_folder(
-    folder: StudyFolder, predictor: VertebraPredictor
-) -> Iterator[SegmentedScan]:
-    """Read and segment the studies of one folder."""
-    grey: dict[str, npt.NDArray[np.uint8]] = {}
-
-    def keep(decoded: DecodedSlice) -> None:
-        grey[decoded.header.file_name] = decoded.grey_levels(BONE_WINDOW)
-
-    started = time.perf_counter()
-    scans = scan_study(folder, on_slice=keep)
-    read_s = time.perf_counter() - started
-    for scan in scans:
-        uid = scan.study_uid or safe_name(folder.name)
-        if scan.status is Status.QUARANTINED or scan.geometry is None:
-            yield SegmentedScan(scan=scan, study_uid=uid, read_s=read_s)
-            continue
-        planes = [grey[header.file_name] for header in scan.headers]
-        volume = reduce_slices(planes, scan.geometry, predictor.step_mm)
-        yield SegmentedScan(
-            scan=scan,
-            study_uid=uid,
-            read_s=read_s,
-            grey=np.stack(planes),
-            prediction=predictor.predict(volume),
-        )
-
-
 def _write_scan(
-    segmented: SegmentedScan, out: Path, predictor: VertebraPredictor
+    found: ReadScan, out: Path, predictor: VertebraPredictor
 ) -> SegmentedStudy:
-    scan, prediction = segmented.scan, segmented.prediction
-    if prediction is None or scan is None or scan.geometry is None:
+    scan = found.scan
+    if scan is None or scan.geometry is None or found.grey is None:
         return SegmentedStudy(
-            study_uid=segmented.study_uid,
+            name=found.name,
             action=Outcome.FAILED if scan is None else Outcome.REFUSED,
             slice_count=0 if scan is None else len(scan.headers),
-            message=segmented.refusal,
-            notes=segmented.notes,
+            message=found.refusal,
+            notes=found.notes,
         )
-    write_nifti(out / f"{scan.study_uid}.nii.gz", prediction.mask, scan.geometry)
-    report = _to_json(scan, prediction, predictor, segmented.read_s)
+    prediction = find_vertebrae(scan, found.grey, predictor)
+    write_nifti(out / f"{scan.name}.nii.gz", prediction.mask, scan.geometry)
+    report = _to_json(scan, prediction, predictor, found.read_s)
     text = json.dumps(report, indent=2) + "\n"
-    write_file(out / f"{scan.study_uid}.json", text.encode())
+    write_file(out / f"{scan.name}.json", text.encode())
     return SegmentedStudy(
-        study_uid=scan.study_uid,
+        name=scan.name,
         action=Outcome.SEGMENTED,
         slice_count=len(scan.headers),
-        notes=segmented.notes,
+        notes=found.notes,
         flags=prediction.review.flags,
         levels=tuple(level.level for level in prediction.review.levels),
-        seconds=segmented.read_s + sum(prediction.seconds.values()),
+        seconds=found.read_s + sum(prediction.seconds.values()),
     )
 
 
@@ -219,6 +130,7 @@ def _to_json(
     review = prediction.review
     return {
         "study_uid": scan.study_uid,
+        "volume": scan.volume,
         "model": predictor.bundle.name,
         "slice_count": len(scan.headers),
         "levels": [asdict(level) for level in review.levels],

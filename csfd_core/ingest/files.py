@@ -31,6 +31,7 @@ from csfd_core.errors import (
     PixelDataError,
     SourceError,
 )
+from csfd_core.runtime.executors import in_threads
 from csfd_core.store.locations import FileEntry
 from csfd_core.store.source import StudyFolder
 from csfd_core.text import count, safe_name
@@ -81,6 +82,15 @@ class StudyFiles:
             self.digests,
         )
 
+    def add(self, other: "StudyFiles") -> None:
+        """Add what reading further files has brought up."""
+        self.headers += other.headers
+        self.findings += other.findings
+        self.undecodable |= other.undecodable
+        self.means_hu |= other.means_hu
+        self.ignored += other.ignored
+        self.digests += other.digests
+
     def notes(self) -> list[str]:
         """Say what was passed over."""
         return [
@@ -101,13 +111,16 @@ def is_bystander(name: str) -> bool:
     return _BYSTANDER.fullmatch(name) is not None
 
 
-def read_files(folder: StudyFolder, on_slice: OnSlice | None) -> StudyFiles:
+def read_files(
+    folder: StudyFolder, on_slice: OnSlice | None, threads: int = 1
+) -> StudyFiles:
     """Read every file of a study once.
 
     Args:
         folder: Its files.
         on_slice: Called with every image that can be decoded. What it raises is a
             defect of that image.
+        threads: That decode; decoders let others work meanwhile.
 
     Raises:
         SourceError: If the source cannot be read.
@@ -125,8 +138,16 @@ def read_files(folder: StudyFolder, on_slice: OnSlice | None) -> StudyFiles:
             entries[entry.path] = entry
     whole = on_slice is not None or folder.source.is_local
     length = None if whole else BEGINNING_BYTES
-    for path, raw in folder.source.read_beginnings(list(entries), length):
-        _read_file(files, folder, entries[path], raw, on_slice)
+    beginnings = folder.source.read_beginnings(list(entries), length)
+
+    def read(found: tuple[str, bytes]) -> StudyFiles:
+        path, raw = found
+        one = StudyFiles()
+        _read_file(one, folder, entries[path], raw, on_slice)
+        return one
+
+    for one in in_threads(read, beginnings, threads):
+        files.add(one)
     return files
 
 

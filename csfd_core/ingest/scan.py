@@ -6,7 +6,7 @@ the conversion does, is handed each file's bytes in the same pass.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -20,7 +20,7 @@ from csfd_core.dicom.headers import SliceHeader
 from csfd_core.dicom.hounsfield import check_hounsfield
 from csfd_core.dicom.nifti import NiftiMask, check_mask, read_nifti_mask
 from csfd_core.dicom.pixels import DecodedSlice
-from csfd_core.dicom.volumes import select_volume
+from csfd_core.dicom.volumes import Selection, select_volumes
 from csfd_core.errors import MaskError, PixelDataError
 from csfd_core.ingest.files import OnSlice, StudyFiles, read_files
 from csfd_core.store.metadata import StudyRecord
@@ -52,6 +52,12 @@ class StudyScan:
     notes: tuple[str, ...]
     content_hash: str
     mask_hash: str | None
+    volume: int = 1  # of those of the study, that which is read by default first
+
+    @property
+    def name(self) -> str:
+        """Return what its results are called: by the study, and its further volumes."""
+        return self.study_uid if self.volume == 1 else f"{self.study_uid}-{self.volume}"
 
     @property
     def status(self) -> Status:
@@ -60,7 +66,11 @@ class StudyScan:
 
 
 def scan_study(
-    folder: StudyFolder, *, on_slice: OnSlice | None = None
+    folder: StudyFolder,
+    *,
+    on_slice: OnSlice | None = None,
+    every_volume: bool = False,
+    threads: int = 1,
 ) -> list[StudyScan]:
     """Read, order and check a study.
 
@@ -68,10 +78,13 @@ def scan_study(
         folder: The study's files. A folder that need not match a StudyInstanceUID may
             hold several studies; each is scanned for itself.
         on_slice: Called with every image that can be decoded, in the order of their
-            names.
+            names; from several threads if there are.
+        every_volume: Return a scan of each axial volume of a study, that which is read
+            otherwise first.
+        threads: That decode.
 
     Returns:
-        One scan, or several where the folder holds several studies.
+        One scan, or several where the folder holds several studies or volumes.
 
     Raises:
         SourceError: If the source cannot be read; what is wrong with the study itself
@@ -80,21 +93,32 @@ def scan_study(
     if folder.must_match_uid and not is_uid(folder.name):
         detail = "The study's folder is not named by a valid UID."
         return [quarantined(folder, "invalid_uid", detail)]
-    files = read_files(folder, on_slice)
+    files = read_files(folder, on_slice, threads)
+    return [
+        scan
+        for study_uid, own in _studies_of(folder, files)
+        for scan in _finish(folder, study_uid, own, every_volume)
+    ] or [_quarantined(folder, files)]
+
+
+def _studies_of(
+    folder: StudyFolder, files: StudyFiles
+) -> Iterator[tuple[str, StudyFiles]]:
+    """Yield the studies of a folder with their files."""
     if not files.headers:
         if not files.findings:
             files_there = count(len(folder.files), "file")
             detail = f"There is no DICOM image among {files_there}."
             files.findings.append(Finding("no_dicom", detail))
-        return [_quarantined(folder, files)]
-    if folder.must_match_uid:
-        return [_finish(folder, folder.name, files)]
-    if folder.study_uid is not None:
+    elif folder.must_match_uid:
+        yield folder.name, files
+    elif folder.study_uid is not None:
         others = [h for h in files.headers if h.study_uid != folder.study_uid]
         files.ignored["of no study"] += len(others)
-        return [_finish(folder, folder.study_uid, files.of_study(folder.study_uid))]
-    uids = sorted({header.study_uid or "" for header in files.headers})
-    return [_finish(folder, uid, files.of_study(uid)) for uid in uids]
+        yield folder.study_uid, files.of_study(folder.study_uid)
+    else:
+        for uid in sorted({header.study_uid or "" for header in files.headers}):
+            yield uid, files.of_study(uid)
 
 
 def mask_of(
@@ -112,8 +136,21 @@ def mask_of(
     return mask, hashlib.sha256(raw).hexdigest()
 
 
-def _finish(folder: StudyFolder, study_uid: str, files: StudyFiles) -> StudyScan:
-    selection = select_volume(files.headers)
+def _finish(
+    folder: StudyFolder, study_uid: str, files: StudyFiles, every_volume: bool
+) -> Iterator[StudyScan]:
+    for number, selection in enumerate(select_volumes(files.headers), 1):
+        if number == 1 or every_volume:
+            yield _finish_volume(folder, study_uid, files, selection, number)
+
+
+def _finish_volume(
+    folder: StudyFolder,
+    study_uid: str,
+    files: StudyFiles,
+    selection: Selection,
+    number: int,
+) -> StudyScan:
     chosen = selection.headers
     findings = [*files.findings, *checks.check_slices(chosen)]
     findings += _identity_findings(files.headers, study_uid)
@@ -128,7 +165,8 @@ def _finish(folder: StudyFolder, study_uid: str, files: StudyFiles) -> StudyScan
     if geometry is not None and status_of(findings) is not Status.QUARANTINED:
         findings += _check_values(folder, headers, files)
     mask_hash = None
-    if geometry is not None and status_of(findings) is not Status.QUARANTINED:
+    is_usable = geometry is not None and status_of(findings) is not Status.QUARANTINED
+    if geometry is not None and is_usable and number == 1:  # whose mask it is
         mask_findings, mask_hash = _check_mask(folder, headers, geometry)
         findings += mask_findings
     return StudyScan(
@@ -140,6 +178,7 @@ def _finish(folder: StudyFolder, study_uid: str, files: StudyFiles) -> StudyScan
         notes=(*selection.notes, *files.notes()),
         content_hash=_content_hash(header.digest for header in headers),
         mask_hash=mask_hash,
+        volume=number,
     )
 
 

@@ -15,6 +15,7 @@ from concurrent.futures import (
     wait,
 )
 from contextlib import contextmanager
+from itertools import islice
 from multiprocessing.connection import wait as wait_for_connections
 from typing import Final, ParamSpec, TypeVar
 
@@ -57,6 +58,51 @@ def ahead(items: Iterable[T]) -> Iterator[T]:
         while (item := coming.popleft().result()) is not end:
             coming.append(thread.submit(next, source, end))
             yield item  # type: ignore[misc]  # not the end
+
+
+def in_threads(call: Callable[[K], T], items: Iterable[K], threads: int) -> Iterator[T]:
+    """Call a function with many items in threads; yield the results in order.
+
+    No more items are taken than the threads need, so that they may be large. One thread
+    is the caller's own.
+    """
+    if threads <= 1:
+        yield from map(call, items)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        coming: deque[Future[T]] = deque()
+        for item in items:
+            coming.append(pool.submit(call, item))
+            if len(coming) > _AHEAD * threads:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+
+
+def in_order(
+    executor: Executor, call: Callable[[K], T], items: Iterable[K]
+) -> Iterator[tuple[K, Future[T]]]:
+    """Call a function with many items; yield each item and its future, in order.
+
+    As ``completed``, but no more than one result waits while the caller works on
+    another, so that they may be large.
+    """
+    coming: deque[tuple[K, Future[T]]] = deque()
+    source = iter(items)
+    try:
+        while True:
+            for item in islice(source, _AHEAD - len(coming)):
+                coming.append((item, executor.submit(call, item)))
+            if not coming:
+                return
+            item, future = coming.popleft()
+            if _has_died(future):
+                future = executor.submit(call, item)
+                wait([future])
+            yield item, _told(future)
+    finally:
+        for _, future in coming:
+            future.cancel()
 
 
 def completed(
@@ -170,10 +216,17 @@ def open_executor(workers: int, dask_address: str | None = None) -> Iterator[Exe
     elif workers <= 1:
         yield InlineExecutor()
     else:
-        pool = _Pool(workers)
-        try:
+        with open_pool(workers) as pool:
             yield pool
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-        pool.shutdown()
+
+
+@contextmanager
+def open_pool(workers: int) -> Iterator[Executor]:
+    """Open processes, also where it is one, and close them after use."""
+    pool = _Pool(workers)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()

@@ -12,30 +12,18 @@ from support.dicom_studies import (
     SLICES,
     STUDY_UID,
     Edit,
+    add_series,
     neck_hounsfield,
     save,
-    slice_dataset,
     write_study,
 )
 from support.scans import codes, scan
 
 from csfd_core.dicom.findings import Status
+from csfd_core.ingest.scan import scan_study
+from csfd_core.store.source import Source
 
 NECK = neck_hounsfield()
-
-
-def add_series(
-    folder: Path, name: str, every: int = 1, edit: Edit | None = None, slices: int = 24
-) -> None:
-    """Add a series beside the slices, each ``every`` slices apart."""
-    for index in range(0, slices, every):
-        z_mm = 100.0 - index * SLICE_MM
-        dataset = slice_dataset(NECK[index % SLICES], index + 1, z_mm)
-        dataset.SeriesInstanceUID = f"{STUDY_UID}.{name}"
-        dataset.SOPInstanceUID = f"{STUDY_UID}.{name}.{index + 1}"
-        if edit is not None:
-            edit(dataset)
-        save(dataset, folder / f"{name}-{index + 1}.dcm")
 
 
 def setting(**values: object) -> Edit:
@@ -145,6 +133,24 @@ def test_a_thin_volume_of_a_part_does_not_count(tmp_path: Path) -> None:
     found = scan(tmp_path)
     assert len(found.headers) == SLICES
     assert "Not read: 12 slices, 0.5 mm apart" in found.notes[0]
+
+
+def test_every_volume_is_scanned_where_that_is_asked_for(tmp_path: Path) -> None:
+    folder = write_study(tmp_path)
+    add_series(folder, "8", every=2, slices=SLICES)
+    add_series(folder, "9", edit=setting(ConvolutionKernel="B70s"))
+    (study,) = Source(tmp_path).studies()
+    found = scan_study(study, every_volume=True)
+    assert [one.volume for one in found] == [1, 2, 3]
+    assert [one.name for one in found] == [
+        STUDY_UID, f"{STUDY_UID}-2", f"{STUDY_UID}-3",
+    ]  # fmt: skip
+    assert [len(one.headers) for one in found] == [SLICES, SLICES, SLICES // 2]
+    assert len({header.series_uid for one in found for header in one.headers}) == 3
+    assert found[2].notes[0].startswith("A further axial volume of the study: 12")
+    assert "with a bone kernel" in found[0].notes[0]
+    (alone,) = scan_study(study)
+    assert (alone.headers, alone.notes) == (found[0].headers, found[0].notes)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from pydicom.dataset import Dataset
 from support.cards import classifier_card, point_of, segmentation_card
-from support.dicom_studies import STUDY_UID, neck_mask, write_study
+from support.dicom_studies import STUDY_UID, add_series, neck_mask, write_study
 from support.drawn_crops import (
     CROPS,
     BrightClassifier,
@@ -30,6 +31,7 @@ from csfd_core.classification.manifest import Manifest
 from csfd_core.errors import SettingsError, SourceError, StoreError
 from csfd_core.evaluation.folds import is_test
 from csfd_core.inference.predict import PredictedStudy, predict_input, predict_stored
+from csfd_core.inference.reading import Reading, read_scans, reading_ahead
 from csfd_core.ingest.outcomes import Outcome
 from csfd_core.registry.serving import open_ensemble
 from csfd_core.reports.comparison.example_choice import choose_examples
@@ -113,8 +115,8 @@ def test_folds_of_different_crops_are_no_ensemble(
 
 
 def predict(place: Path, out: Path, ensemble: Ensemble) -> dict[str, PredictedStudy]:
-    found = predict_input(str(place), out, PREDICTOR, ensemble, print)
-    return {study.study_uid: study for study in found}
+    found = predict_input(str(place), out, PREDICTOR, ensemble, print, Reading())
+    return {study.name: study for study in found}
 
 
 def test_a_study_becomes_the_json_of_the_contract(
@@ -153,6 +155,40 @@ def test_a_bad_study_is_refused_and_the_others_go_on(
     }
     assert "missing" in found[OTHER_UID].message
     assert [file.name for file in (tmp_path / "out").iterdir()] == [f"{STUDY_UID}.json"]
+
+
+def test_every_volume_is_judged_where_that_is_asked_for(
+    tmp_path: Path, ensemble: Ensemble
+) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    add_series(write_study(source), "9", edit=to_bone_kernel)
+    reading = Reading(every_volume=True, threads=2)
+    found = list(predict_input(str(source), out, PREDICTOR, ensemble, print, reading))
+    assert [study.name for study in found] == [STUDY_UID, f"{STUDY_UID}-2"]
+    notes = [json.loads((out / f"{study.name}.json").read_text()) for study in found]
+    assert [note["volume"] for note in notes] == [1, 2]
+    assert {note["study_uid"] for note in notes} == {STUDY_UID}
+    assert notes[0]["content_hash"] != notes[1]["content_hash"]
+    assert list(predict(source, tmp_path / "alone", ensemble)) == [STUDY_UID]
+
+
+def to_bone_kernel(dataset: Dataset) -> None:
+    dataset.ConvolutionKernel = "B70s"
+
+
+def test_another_process_reads_the_same(source: Path) -> None:
+    alone = list(read_scans(str(source), print, Reading()))
+    with reading_ahead() as reading:
+        ahead = list(read_scans(str(source), print, reading))
+    for one, other in zip(ahead, alone, strict=True):
+        assert one.scan is not None
+        assert other.scan is not None
+        assert one.scan.headers == other.scan.headers
+        assert one.scan.findings == other.scan.findings
+    assert [one.name for one in ahead] == [STUDY_UID, OTHER_UID]
+    assert ahead[0].grey is not None
+    assert np.array_equal(ahead[0].grey, np.asarray(alone[0].grey))
+    assert ahead[1].grey is None
 
 
 def test_a_zip_file_gives_the_same(

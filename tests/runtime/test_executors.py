@@ -18,7 +18,10 @@ from csfd_core.runtime.executors import (
     ahead,
     completed,
     default_workers,
+    in_order,
+    in_threads,
     open_executor,
+    open_pool,
 )
 
 
@@ -65,6 +68,33 @@ def test_a_worker_that_dies_costs_its_own_item_alone() -> None:
     }
     assert found[4].result() == 0.25
     assert "died again alone" in str(found[3].exception())
+
+
+def test_in_order_a_process_that_dies_costs_its_own_item_alone() -> None:
+    with open_pool(1) as pool:
+        found = list(in_order(pool, halve_or_die, [1, 2, 3, 0, 4]))
+    assert [item for item, _ in found] == [1, 2, 3, 0, 4]
+    errors = [type(future.exception()) for _, future in found]
+    assert errors == [
+        type(None), type(None), WorkerDiedError, ZeroDivisionError, type(None),
+    ]  # fmt: skip
+    assert found[4][1].result() == 0.25
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_keep_the_order_and_take_no_more_than_they_need(threads: int) -> None:
+    taken = []
+
+    def items() -> Iterator[int]:
+        for number in range(40):
+            taken.append(number)
+            yield number
+
+    ahead = []
+    for number in in_threads(lambda item: item * 2, items(), threads):
+        ahead.append(len(taken) - number // 2)
+    assert len(ahead) == 40
+    assert max(ahead) <= 1 + 3 * threads
 
 
 def test_an_item_that_dies_once_is_done_after_all(tmp_path: Path) -> None:

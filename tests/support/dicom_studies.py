@@ -162,3 +162,18 @@ def write_mask(
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(mask, affine), path)
     return path
+
+
+def add_series(
+    folder: Path, name: str, every: int = 1, edit: Edit | None = None, slices: int = 24
+) -> None:
+    """Add a series beside the slices, each ``every`` slices apart."""
+    neck = neck_hounsfield()
+    for index in range(0, slices, every):
+        z_mm = 100.0 - index * SLICE_MM
+        dataset = slice_dataset(neck[index % SLICES], index + 1, z_mm)
+        dataset.SeriesInstanceUID = f"{STUDY_UID}.{name}"
+        dataset.SOPInstanceUID = f"{STUDY_UID}.{name}.{index + 1}"
+        if edit is not None:
+            edit(dataset)
+        save(dataset, folder / f"{name}-{index + 1}.dcm")
