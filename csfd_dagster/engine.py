@@ -172,7 +172,8 @@ class Engine:
         project = self._project
         stores, sources = project.stores, project.sources
         notes = read_notes(sources)
-        if told := withdraw_noted(stores, notes, all_records()):
+        records = all_records(project.mlflow.uri())
+        if told := withdraw_noted(stores, notes, records):
             self._say(told)
             self._cursor = self._kept_cursor()  # which names them no more
         surveyed = survey(stores, sources, project.conversion, notes)

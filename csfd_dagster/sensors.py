@@ -15,7 +15,7 @@ from csfd_core.ingest.completeness import read_notes, tell_incomplete
 from csfd_core.ingest.plan import Plan, Survey, listing_digest, plan_arrivals, survey
 from csfd_core.lineage.redaction import all_records
 from csfd_core.lineage.withdrawal import withdraw_noted
-from csfd_core.settings import ScheduleSettings
+from csfd_core.settings import ScheduleSettings, Settings
 from csfd_core.text import count
 from csfd_dagster.conditions import ASKED_BY, CONDITIONS
 from csfd_dagster.observing import (
@@ -87,7 +87,8 @@ def look_for_studies(
     if all(getattr(before, name) == getattr(now, name) for name in unchanged):
         return _tell(f"Nothing has changed in {_studies(before)}", before)
     notes = read_notes(sources)
-    if told := withdraw_noted(stores, notes, all_records()):
+    records = all_records(Settings.read().mlflow_tracking_uri)
+    if told := withdraw_noted(stores, notes, records):
         context.log.warning(told)
     surveyed = survey(stores, sources, store.conversion(), notes)
     again = before.asked if before.day != now.day else {}

@@ -129,7 +129,8 @@ def withdraw(
     if not yes:
         typer.confirm(f"Withdraw study {uid} for good?", abort=True)
     who = by or this_user()
-    done = take_out(stores, uid, reason, who, all_records(), typer.echo)
+    records = all_records(settings.mlflow_tracking_uri)
+    done = take_out(stores, uid, reason, who, records, typer.echo)
     if left := files_of(stores, uid):
         raise SettingsError(
             f"{left[0]} of study {uid} was written again meanwhile. Stop what is "

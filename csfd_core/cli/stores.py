@@ -17,10 +17,12 @@ def open_stores(location: str) -> Stores:
     if stores.withdrawn.unfinished():
         from csfd_core.lineage.redaction import all_records
         from csfd_core.lineage.withdrawal import finish_withdrawals
+        from csfd_core.settings import Settings
 
         def say(told: str) -> None:
             typer.echo(told, err=True)
 
-        finished = finish_withdrawals(stores, all_records(), say)
+        records = all_records(Settings.read().mlflow_tracking_uri)
+        finished = finish_withdrawals(stores, records, say)
         say(f"{count(finished, 'withdrawal', 'was', 'were')} finished.")
     return stores

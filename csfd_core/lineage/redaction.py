@@ -16,7 +16,6 @@ import sqlalchemy as sa
 from csfd_core.errors import SourceError
 from csfd_core.registry.frozen import frozen_digests, rewrite
 from csfd_core.runtime.tracking import artifacts_folder, database_file
-from csfd_core.settings import Settings
 from csfd_core.store import paths
 from csfd_core.store.atomic import write_atomically
 from csfd_core.store.redaction import Redaction
@@ -63,10 +62,10 @@ class MlflowRecords:
         return []
 
 
-def all_records() -> list[Records]:
-    """Return everything beside the store that has recorded studies: by entry points."""
+def all_records(tracking_uri: str) -> list[Records]:
+    """Return what has recorded studies beside the store: MLflow, and entry points."""
     others = [point.load()() for point in entry_points(group=RECORDS)]
-    return [MlflowRecords(Settings.read().mlflow_tracking_uri), *others]
+    return [MlflowRecords(tracking_uri), *others]
 
 
 def redact_models(stores: Stores, redaction: Redaction) -> None:

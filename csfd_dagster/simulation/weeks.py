@@ -21,6 +21,7 @@ from csfd_core.errors import SettingsError
 from csfd_core.ingest.outcomes import Outcome
 from csfd_core.learning.outcomes import TrainingOutcome
 from csfd_core.lineage.forward import files_of
+from csfd_core.lineage.redaction import all_records
 from csfd_core.lineage.withdrawal import withdraw
 from csfd_core.registry.champion import ChampionRegistry
 from csfd_core.registry.contest import LastDecision, read_decision
@@ -140,7 +141,8 @@ class _Simulation:
                 self.department.open_doors(executor)
         if week.withdrawn is not None:
             (uid,) = self.department.uids([week.withdrawn])
-            withdraw(self.project.stores, uid, _REASON, this_user())
+            records = all_records(self.project.mlflow.uri())
+            withdraw(self.project.stores, uid, _REASON, this_user(), records)
 
     def _ingest(self, instance: dg.DagsterInstance) -> None:
         """Let the sensor look until it finds nothing new; make what follows."""
