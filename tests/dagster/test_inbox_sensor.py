@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from support.dicom_studies import neck_mask, volume_affine_ras, write_mask, write_study
+from support.instances import small_instance
 from support.sensing import Sensing
 
 from csfd_core.lineage.forward import files_of
@@ -86,7 +87,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     write_mask(tmp_path / "source", neck_mask(), volume_affine_ras(), UID)
     rows = [HEADER, *(f"{uid},1,0,1,0,0,0,0,0" for uid in (UID, OTHER))]
     (tmp_path / "source" / "train.csv").write_text("\n".join(rows) + "\n")
-    with dg.instance_for_test() as instance:
+    with small_instance() as instance:
         found = Place(tmp_path, instance)
         assert "Nothing has changed in 2 studies." in found.settle()
         yield found
@@ -186,10 +187,8 @@ def test_one_that_waits_holds_up_neither_others_nor_the_table(place: Place) -> N
 
 def test_label_file_withdraws_its_study_once(place: Place) -> None:
     place.note(UID, withdrawn="consent withdrawn")
-    first = place.tick()
-    (change,) = first.dynamic_partitions_requests or []
-    assert isinstance(change, dg.DeleteDynamicPartitionsRequest)
-    assert change.partition_keys == [UID]
+    assert place.partitions() == {UID, OTHER}
+    place.tick()
     assert place.partitions() == {OTHER}
     assert files_of(place.stores, UID) == []
     record = place.stores.withdrawn.read(UID)

@@ -15,6 +15,7 @@ from support.dicom_studies import (
     write_mask,
     write_study,
 )
+from support.instances import small_instance
 from support.sensing import Sensing
 
 from csfd_core.errors import SourceError
@@ -68,7 +69,7 @@ def resources(tmp_path: Path, source: Path) -> dict[str, object]:
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test() as found:
+    with small_instance() as found:
         yield found
 
 

@@ -1,6 +1,7 @@
 """The sensor of new studies in tests: its ticks, and what follows in ingestion."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import dagster as dg
@@ -15,7 +16,7 @@ from csfd_dagster.sensors import look_for_studies
 INGESTION = dg.AssetSelection.groups("ingest") - dg.AssetSelection.assets("store_audit")
 
 
-@dataclass(slots=True)
+@dataclass
 class Sensing:
     """A sensor and the conditions of ingestion on one instance."""
 
@@ -24,6 +25,11 @@ class Sensing:
     cursor: str | None = None
     runs: list[dg.ExecuteInProcessResult] = field(default_factory=list)
     conditions: Any = None  # where their evaluation goes on
+
+    @cached_property
+    def defs(self) -> dg.Definitions:
+        """The definitions on the resources."""
+        return build_defs(self.resources)
 
     def tick(self) -> dg.SensorResult:
         """Let the sensor look once, and keep what it tells as the daemon does."""
@@ -57,7 +63,7 @@ class Sensing:
         Returns:
             Of each round the assets that were asked for.
         """
-        defs = build_defs(self.resources)
+        defs = self.defs
         rounds = []
         while True:
             asked = dg.evaluate_automation_conditions(
@@ -65,8 +71,7 @@ class Sensing:
             )
             self.conditions = asked.cursor
             wanted: dict[frozenset[str | None], list[dg.AssetKey]] = {}
-            graph = defs.resolve_asset_graph()
-            for key in graph.toposorted_asset_keys:
+            for key in defs.resolve_asset_graph().toposorted_asset_keys:
                 if partitions := frozenset(asked.get_requested_partitions(key)):
                     wanted.setdefault(partitions, []).append(key)
             if not wanted:
@@ -98,7 +103,7 @@ class Sensing:
         self, tags: dict[str, str], selection: Any = None
     ) -> dg.ExecuteInProcessResult:
         """Run the job of ingestion, or some of its assets."""
-        job = build_defs(self.resources).resolve_job_def("ingestion")
+        job = self.defs.resolve_job_def("ingestion")
         result = job.execute_in_process(
             instance=self.instance,
             tags=tags,

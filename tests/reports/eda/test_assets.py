@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from support.eda_source import add_images, fill
+from support.instances import small_instance
 
 from csfd_core.store.source import Sources
 from csfd_core.store.stores import Stores
@@ -40,12 +41,12 @@ def explore(
     }
 
 
-def test_figures_and_film_are_in_dagster_and_mlflow(
+def test_figures_are_in_dagster_and_mlflow_and_the_film_in_dagster(
     defs: dg.Definitions, stores: Stores, uri: str
 ) -> None:
     from mlflow import MlflowClient
 
-    with dg.instance_for_test() as instance:
+    with small_instance() as instance:
         found = explore(defs, instance)
     report, film = found["eda_report"], found["mask_overlay_video"]
     figures = {name for name in report if name.startswith("figure_")}
@@ -74,15 +75,18 @@ def test_figures_and_film_are_in_dagster_and_mlflow(
     assert "dagster.run_id" in run.data.tags
     stored = {item.path for item in client.list_artifacts(run.info.run_id, "figures")}
     assert stored == {f"figures/{n.removeprefix('figure_')}.png" for n in figures}
+    # The film shows a patient, and lies in the store alone.
     other = client.get_run(str(film["mlflow_run_id"].value))
-    films = {item.path for item in client.list_artifacts(other.info.run_id, "film")}
-    assert films == {"film/plain.mp4", "film/overlay.mp4", "film/preview.webp"}
+    assert set(other.data.params) == {"frames"}
+    assert client.list_artifacts(other.info.run_id) == []
+    for name in ("plain.mp4", "overlay.mp4", "preview.webp"):
+        assert stores.root.exists(f"reports/eda/film/{name}")
 
 
 def test_numbers_move_when_a_study_is_added(
     defs: dg.Definitions, stores: Stores, sources: Sources, source: Path
 ) -> None:
-    with dg.instance_for_test() as instance:
+    with small_instance() as instance:
         before = explore(defs, instance)
         add_images(source, "1.2.826.0.1.3680043.29", 9)
         fill(stores, sources)
@@ -94,7 +98,7 @@ def test_numbers_move_when_a_study_is_added(
 
 
 def test_empty_store_is_no_failure(defs: dg.Definitions) -> None:
-    with dg.instance_for_test() as instance:
+    with small_instance() as instance:
         found = explore(defs, instance)
     assert found["mask_overlay_video"]["outcome"].value == "no study has images"
     assert "needs images" in str(found["eda_report"]["slices"].value)
@@ -108,7 +112,7 @@ def test_both_are_asked_for_when_the_table_has_been_built(
         defs,
         asset_selection=dg.AssetSelection.groups("eda"),
     )
-    with dg.instance_for_test() as instance:
+    with small_instance() as instance:
         first = evaluate(instance)
         assert first.total_requested == 0
         table = dg.AssetMaterialization(dg.AssetKey("metadata_table"))
