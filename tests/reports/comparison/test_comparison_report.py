@@ -109,6 +109,7 @@ def test_same_results_give_the_same_bytes() -> None:
     assert one.tables == other.tables
 
 
+@pytest.mark.usefixtures("plain")
 def test_names_are_escaped() -> None:
     name, labels = "<b>&", make_labels(6, seed=2)
     example = make_example(title="<i>", caption="<u>")
@@ -127,6 +128,7 @@ def test_report_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.usefixtures("plain")
 def test_one_fold_has_no_spread_and_five_have() -> None:
     one = say(make_results(MODELS[:2], patients=12))["folds"]
     assert "one fold (fold 0)" in one
@@ -145,12 +147,14 @@ def test_one_fold_has_no_spread_and_five_have() -> None:
     assert "(2 folds)" in text
 
 
+@pytest.mark.usefixtures("plain")
 def test_small_test_sets_are_called_uncertain_and_large_ones_are_not() -> None:
     assert "small test set" in say(make_results(MODELS[:1], patients=12))["models"]
     large = say(make_results(MODELS[:1], patients=120))["models"]
     assert "small test set" not in large
 
 
+@pytest.mark.usefixtures("plain")
 def test_single_class_is_said_and_draws_nothing_wrong() -> None:
     labels = np.zeros((8, 7), dtype=int)
     results = {name: [make_result(name, 0, labels)] for name in MODELS[:2]}
@@ -165,6 +169,7 @@ def test_single_class_is_said_and_draws_nothing_wrong() -> None:
     assert build_page(page).html
 
 
+@pytest.mark.usefixtures("plain")
 def test_page_without_test_studies_says_so() -> None:
     fold = make_results(MODELS[:1])[MODELS[0]][0]
     rows = fold.predictions[fold.predictions["group"] != Split.TEST]
@@ -179,6 +184,7 @@ def test_no_model_is_an_error() -> None:
         build({"resnet50": []}, PHANTOM)
 
 
+@pytest.mark.usefixtures("plain")
 def test_weights_are_explained() -> None:
     text = say(make_results(patients=8))["start"]
     assert "basic_cnn has no pretrained form" in text
@@ -189,6 +195,7 @@ def test_weights_are_explained() -> None:
     assert "efficientnet_b5 started from weights in a file" in text
 
 
+@pytest.mark.usefixtures("plain")
 def test_models_worse_than_the_prevalences_are_named() -> None:
     labels = make_labels(40, seed=7)
     results = {
@@ -201,6 +208,7 @@ def test_models_worse_than_the_prevalences_are_named() -> None:
     assert "no better than saying" in say({"bad": results["bad"]})["models"]
 
 
+@pytest.mark.usefixtures("plain")
 def test_literature_is_unmistakably_from_elsewhere() -> None:
     page = build(make_results(MODELS[:1], patients=6), PHANTOM)
     section = page.sections[-1]
@@ -213,6 +221,7 @@ def test_literature_is_unmistakably_from_elsewhere() -> None:
     assert set(table["competition_log_loss"].dropna()) == {0.6931, 0.5638}
 
 
+@pytest.mark.usefixtures("plain")
 def test_phantoms_are_not_called_patients() -> None:
     for key, text in say(make_results(MODELS[:2], patients=9)).items():
         if key != "literature":
@@ -221,6 +230,7 @@ def test_phantoms_are_not_called_patients() -> None:
     assert "9 patients" in say(make_results(MODELS[:1], patients=9), "real")["models"]
 
 
+@pytest.mark.usefixtures("plain")
 def test_banner_follows_reports_and_models() -> None:
     results = make_results(MODELS[:1], patients=6)
     phantom = build(results, PHANTOM)
@@ -231,6 +241,7 @@ def test_banner_follows_reports_and_models() -> None:
     assert mixed.banner.startswith("Part of these data")
 
 
+@pytest.mark.usefixtures("plain")
 def test_leaked_and_left_out_studies_are_told() -> None:
     results = make_results(MODELS[:2], patients=6)
     fold = results[MODELS[0]][0]
@@ -243,6 +254,7 @@ def test_leaked_and_left_out_studies_are_told() -> None:
     assert "no model was trained" not in texts["unseen"]
 
 
+@pytest.mark.usefixtures("plain")
 def test_default_thresholds_are_told() -> None:
     results = make_results(MODELS[:1], patients=6)
     fold = results[MODELS[0]][0]
@@ -253,6 +265,7 @@ def test_default_thresholds_are_told() -> None:
     assert "it is 0.5, for folds of basic_cnn (studies)." in text
 
 
+@pytest.mark.usefixtures("plain")
 def test_models_without_epochs_are_told() -> None:
     results = make_results(MODELS[:1], patients=6)
     fold = results[MODELS[0]][0]

@@ -278,6 +278,7 @@ def test_same_data_give_the_same_report(stores: Stores) -> None:
     assert (first.html, first.figures) == (second.html, second.figures)
 
 
+@pytest.mark.usefixtures("plain")
 def test_report_is_current_until_something_changes(stores: Stores) -> None:
     assert not is_current(stores, NO_MLFLOW)
     write(stores)
@@ -301,6 +302,7 @@ def write(stores: Stores) -> Drift:
     return found
 
 
+@pytest.mark.usefixtures("plain")
 def test_studies_since_the_report_are_those_that_it_does_not_know(
     stores: Stores,
 ) -> None:

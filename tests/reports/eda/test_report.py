@@ -146,6 +146,7 @@ def test_page_says_what_it_rests_on(whole_report: EdaReport) -> None:
     assert whole_report.numbers.with_mask == 1
 
 
+@pytest.mark.usefixtures("plain")
 def test_real_source_bears_no_banner(
     source: Path, sources: Sources, stores: Stores
 ) -> None:
@@ -166,6 +167,7 @@ def test_same_data_give_the_same_bytes(
     assert every_file(tmp_path / "other") == first
 
 
+@pytest.mark.usefixtures("plain")
 def test_numbers_move_when_a_study_is_added(
     report: EdaReport, source: Path, sources: Sources, stores: Stores
 ) -> None:
@@ -183,6 +185,7 @@ def test_numbers_move_when_a_study_is_added(
     assert f"Before that</dt><dd>{report.numbers}" in later.written.html
 
 
+@pytest.mark.usefixtures("plain")
 def test_changed_labels_make_the_report_outdated(
     report: EdaReport, source: Path, sources: Sources, stores: Stores
 ) -> None:
@@ -202,6 +205,7 @@ def test_report_that_was_never_written_is_not_current(
     assert not is_current(sources, stores)
 
 
+@pytest.mark.usefixtures("plain")
 def test_what_is_no_longer_shown_is_removed(
     report: EdaReport, source: Path, sources: Sources, stores: Stores
 ) -> None:
@@ -214,6 +218,7 @@ def test_what_is_no_longer_shown_is_removed(
     assert (folder / "figures" / "quality.png").exists()
 
 
+@pytest.mark.usefixtures("plain")
 def test_label_table_alone_gives_a_report(tmp_path: Path) -> None:
     folder = require_material("rsna2022")
     out = Location(tmp_path / "out")
@@ -233,6 +238,7 @@ def test_report_without_store_needs_a_place(sources: Sources) -> None:
         write_eda_report(sources)
 
 
+@pytest.mark.usefixtures("plain")
 def test_no_studies_at_all_give_a_page(tmp_path: Path) -> None:
     out = Location(tmp_path / "out")
     report = write_eda_report(Sources([Source(tmp_path / "empty")]), None, out)
@@ -240,6 +246,7 @@ def test_no_studies_at_all_give_a_page(tmp_path: Path) -> None:
     assert "nothing to count" in sentences_of(report)["fracture_share"]
 
 
+@pytest.mark.usefixtures("plain")
 @pytest.mark.parametrize("kept", [MASKED, PLAIN, BROKEN, UNLABELLED])
 def test_one_study_of_any_kind_gives_a_page(
     tmp_path: Path, source: Path, kept: str
@@ -258,6 +265,7 @@ def test_one_study_of_any_kind_gives_a_page(
     assert ("needs a vertebra mask" in said["overlay"]) == (kept != MASKED)
 
 
+@pytest.mark.usefixtures("plain")
 def test_studies_without_fractures_give_a_page(
     source: Path, sources: Sources, stores: Stores
 ) -> None:

@@ -1,0 +1,10 @@
+"""Figures that no test looks at."""
+
+import pytest
+from support.coarse import plain_figures
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw figures and put a dot in their place, which costs a tenth."""
+    plain_figures(monkeypatch)
