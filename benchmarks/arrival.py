@@ -1,8 +1,8 @@
 """How long from a study's last file in the inbox to its prediction, with nobody there?
 
 A store is filled and its models are trained briefly; then `csfd ui` runs, a study is
-put into the inbox, and its prediction is waited for. A study must stay as it is for the
-time between two looks before it is taken up: that minute is told apart.
+put into the inbox, and its prediction is waited for. A study must stay as it is for a
+minute before it is taken up, which is told apart.
 """
 
 import os
@@ -57,7 +57,8 @@ def run() -> Result:
             finally:
                 supervisor.send_signal(signal.SIGTERM)
                 supervisor.wait(60)
-    still_s = ScheduleSettings.read().look_every_s
+    settings = ScheduleSettings.read()
+    still_s = settings.settle_s
     beside = [value - still_s for value in seconds]
     return Result(
         question="From a study's last file in the inbox to its prediction",
@@ -68,7 +69,7 @@ def run() -> Result:
         measured={
             "seconds": spread(seconds, 1),
             "beside_standing_still_s": spread(beside, 1),
-            "look_every_s": still_s,
+            "look_every_s": settings.look_every_s,
         },
     )
 

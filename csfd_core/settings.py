@@ -183,9 +183,14 @@ class ScheduleSettings(Environment):
     """What happens by itself, and when."""
 
     look_every_s: Count = Field(
+        default=20,
+        description="Seconds between two looks at the sources; where a look takes "
+        "seconds, ten times as long as it takes.",
+    )
+    settle_s: Annotated[int, Field(ge=0)] = Field(
         default=60,
-        description="How often the sources are looked at, and for how many seconds a "
-        "study must stay as it is before it is taken up.",
+        description="Seconds for which a study must stay as it is before it is taken "
+        "up; 0: from one look to the next.",
     )
     retrain_cron: Cron = Field(
         default="0 2 * * *",  # when nobody reads studies, and before the drift watch

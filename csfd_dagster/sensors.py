@@ -4,6 +4,7 @@ No sensor starts a run by a rule of its own: ``new_studies`` tells what has chan
 observations, ``followers`` evaluates the conditions of the assets.
 """
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -33,6 +34,8 @@ from csfd_dagster.runs import fail_dead_runs
 NEW_STUDIES: Final = "new_studies"
 _FOLLOW_EVERY_S: Final = 10
 _COUNT_EVERY_S: Final = 30
+_LONG_LOOK_S: Final = 2.0  # after which the sensor rests
+_REST: Final = 9  # times as long as a look took
 
 
 Change = dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest
@@ -47,6 +50,8 @@ class Seen(pydantic.BaseModel):
         settings: Version of the settings that was observed.
         day: On which ``asked`` was begun.
         unsettled: Studies with their versions that have to stay as they are.
+        since: When those versions were seen first, in POSIX seconds.
+        rest_until: When a look at large sources may be taken again, in POSIX seconds.
         asked: Studies with their versions that were taken up and are not done yet.
         studies: How many there are.
         lacking: What is told of studies that lack files.
@@ -57,6 +62,8 @@ class Seen(pydantic.BaseModel):
     settings: str = ""
     day: str = ""
     unsettled: dict[str, str] = {}
+    since: dict[str, float] = {}
+    rest_until: float = 0.0
     asked: dict[str, str] = {}
     studies: int = 0
     lacking: str = ""
@@ -71,15 +78,23 @@ def look_for_studies(
 ) -> dg.SensorResult:
     """Tell what is new or changed in the source and the inbox; withdraw studies.
 
-    A study is taken up once its files have stayed as they are from one tick to the
-    next, and are as many as its label file says, so that one that is still being copied
-    is left alone. What a label file withdraws is taken out of the store. A study that
-    was taken up and is not done is taken up again the next day.
+    A study is taken up once its files have stayed as they are for a minute, and are as
+    many as its label file says, so that one that is still being copied is left alone.
+    What a label file withdraws is taken out of the store. A study that was taken up and
+    is not done is taken up again the next day.
     """
     sources, stores = source.open(), store.open()
     before = Seen.model_validate_json(context.cursor or "{}")
+    begun = time.time()
+    if begun < before.rest_until:
+        return _tell("The sources are large: looked at less often", before)
+    listing = listing_digest(stores, sources)
+    took_s = time.time() - begun
+    before = before.model_copy(
+        update={"rest_until": begun + _REST * took_s if took_s > _LONG_LOOK_S else 0.0}
+    )
     now = Seen(
-        listing=listing_digest(stores, sources),
+        listing=listing,
         settings=settings_version(segmentation, classification),
         day=str(datetime.now(UTC).date()),
     )
@@ -95,10 +110,10 @@ def look_for_studies(
     plan = plan_arrivals(
         surveyed,
         context.instance.get_dynamic_partitions(str(studies.name)),
-        before={**before.unsettled, **again},
+        before={**_settled(before, begun), **again},
         asked={} if again else before.asked,
     )
-    now = _remember(now, before, plan, surveyed)
+    now = _remember(now, before, plan, surveyed, begun)
     events = list(observe_studies(_versions(plan, before, now.day)))
     if before.labels != now.labels:
         events.append(observe_labels(now.labels))
@@ -107,7 +122,19 @@ def look_for_studies(
     return _tell(_told(plan, now), now, events, _requests(plan))
 
 
-def _remember(now: Seen, before: Seen, plan: Plan, surveyed: Survey) -> Seen:
+def _settled(before: Seen, now: float) -> dict[str, str]:
+    """Return the versions that were seen as long ago as they have to stay."""
+    settle_s = ScheduleSettings.read().settle_s
+    return {
+        uid: version
+        for uid, version in before.unsettled.items()
+        if now - before.since.get(uid, 0.0) >= settle_s
+    }
+
+
+def _remember(
+    now: Seen, before: Seen, plan: Plan, surveyed: Survey, time_s: float
+) -> Seen:
     is_due = {uid for uid, study in surveyed.studies.items() if study.is_due}
     asked = {uid: version for uid, version in before.asked.items() if uid in is_due}
     return now.model_copy(
@@ -115,6 +142,13 @@ def _remember(now: Seen, before: Seen, plan: Plan, surveyed: Survey) -> Seen:
             "listing": "" if plan.unsettled or plan.take_up else now.listing,
             "labels": surveyed.labels_version,
             "unsettled": dict(plan.unsettled),
+            "since": {
+                uid: before.since.get(uid, time_s)
+                if before.unsettled.get(uid) == version
+                else time_s
+                for uid, version in plan.unsettled.items()
+            },
+            "rest_until": before.rest_until,
             "asked": asked | dict(plan.take_up),
             "studies": len(surveyed.studies),
             "lacking": tell_incomplete(plan.incomplete),
@@ -147,10 +181,7 @@ def _told(plan: Plan, now: Seen) -> str:
         return f"{count(len(plan.take_up), 'study', 'is', 'are')} taken up"
     if plan.unsettled:
         changed = count(len(plan.unsettled), "study", "has", "have")
-        return (
-            f"{changed} changed, to be taken up once all files stay as they are for "
-            "one tick"
-        )
+        return f"{changed} changed, to be taken up once all files stay as they are"
     return f"Nothing has changed in {_studies(now)}"
 
 

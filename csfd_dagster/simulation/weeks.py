@@ -222,7 +222,8 @@ def _open(
     home = root / _HOME
     lay_instance(home)
     Settings.read(dagster_home=home, profile="demo").export()
-    ScheduleSettings.read(retrain_studies=config.retrain).export()
+    # Its weeks pass in seconds: what has arrived is whole.
+    ScheduleSettings.read(retrain_studies=config.retrain, settle_s=0).export()
     department = Department(root, config)
     resources = {
         "source": SourceResource(

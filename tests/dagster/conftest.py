@@ -28,6 +28,12 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _settled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A study has to stay as it is from one look of the sensor to the next."""
+    monkeypatch.setenv("CSFD_SETTLE_S", "0")
+
+
+@pytest.fixture(autouse=True)
 def _plain_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tried here is who makes a report and when, not how it looks."""
     plain_figures(monkeypatch)

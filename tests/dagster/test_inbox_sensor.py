@@ -20,6 +20,7 @@ from csfd_core.store.locations import Location
 from csfd_core.store.paths import LISTINGS
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS
+from csfd_dagster import sensors
 from csfd_dagster.definitions import build_defs
 from csfd_dagster.partitions import range_tags
 from csfd_dagster.resources.stores import (
@@ -55,6 +56,12 @@ class Place(Sensing):
 
     def images(self, uid: str, where: str = "source") -> Path:
         return self.root / where / "train_images" / uid
+
+    def look(self) -> str:
+        """Let the sensor look once; return what it says first."""
+        result = self.tick()
+        assert result.skip_reason is not None
+        return str(result.skip_reason.skip_message).partition(".")[0]
 
     def partitions(self) -> set[str]:
         return set(self.instance.get_dynamic_partitions("studies"))
@@ -183,6 +190,53 @@ def test_one_that_waits_holds_up_neither_others_nor_the_table(place: Place) -> N
     assert set(table.index) == {UID, OTHER, f"{NEW}.1"}
     assert table.loc[UID, "C5"] == 1
     assert all(run.success for run in place.runs)
+
+
+def test_study_has_to_stay_as_it_is_for_a_minute(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CSFD_SETTLE_S")
+    clock = Clock(monkeypatch)
+    folder = write_study(place.root / "inbox", NEW)
+    late = (folder / "24.dcm").read_bytes()
+    (folder / "24.dcm").unlink()
+    assert "1 study has changed" in place.look()
+    clock.now += 40
+    (folder / "24.dcm").write_bytes(late)  # what came until now counts no more
+    assert "1 study has changed" in place.look()
+    clock.now += 59
+    assert "1 study has changed" in place.look()
+    assert place.partitions() == {UID, OTHER}
+    clock.now += 1
+    assert place.look() == "1 study is taken up"
+    assert place.partitions() == {UID, OTHER, NEW}
+
+
+def test_large_sources_are_looked_at_less_often(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    digest = sensors.listing_digest
+
+    def slow(*given: Any) -> str:
+        clock.now += 7
+        return digest(*given)
+
+    monkeypatch.setattr(sensors, "listing_digest", slow)
+    write_study(place.root / "inbox", NEW)
+    assert "1 study has changed" in place.look()
+    clock.now += 55
+    assert "looked at less often" in place.look()
+    clock.now += 2
+    assert place.look() == "1 study is taken up"
+
+
+class Clock:
+    """In place of the sensor's clock."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(sensors.time, "time", lambda: self.now)
 
 
 def test_label_file_withdraws_its_study_once(place: Place) -> None:
