@@ -25,6 +25,8 @@ NAMES = (
     "features",
 )
 LONG = (
+    "reading",
+    "arrival",
     "damaged",
     "segmentation",
     "pipeline",

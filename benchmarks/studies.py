@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
 
 from csfd_core.crops.cutting import CropConfig
 from csfd_core.ingest.convert import StudyTask
@@ -26,6 +26,7 @@ from csfd_core.vocabulary import LEVEL_NAMES
 
 PIXEL_MM = 0.35
 UNCOMPRESSED = PixelStyle(ExplicitVRLittleEndian, True, 16, -1024, padded=False)
+LOSSLESS = PixelStyle(JPEG2000Lossless, True, 16, -1024, padded=False)
 _NECK_MM = 190.0  # from the skull base to the shoulders
 _CONFIG = PhantomConfig(studies=1, profile="full")
 
@@ -59,13 +60,18 @@ def scanner_of(index: int) -> Scanner:
     return draw_scanner(open_stream(_CONFIG.seed, index, "scanner"), PIXEL_MM)
 
 
-def write_copy(source: Path, volume: PhantomVolume, number: int) -> str:
-    """Write a volume as an uncompressed study of its own; return its UID."""
+def write_copy(
+    source: Path,
+    volume: PhantomVolume,
+    number: int,
+    style: PixelStyle = UNCOMPRESSED,
+) -> str:
+    """Write a volume as a study of its own; return its UID."""
     study_uid = derive_uid(f"csfd benchmark {number}")
     plan = replace(volume.plan, study_uid=study_uid)
     folder = source / IMAGES_FOLDER / study_uid
     folder.mkdir(parents=True)
-    write_dicom_series(replace(volume, plan=plan), UNCOMPRESSED, folder)
+    write_dicom_series(replace(volume, plan=plan), style, folder)
     return study_uid
 
 
