@@ -94,6 +94,7 @@ def test_inspect_writes_nothing_into_the_source(source: Path) -> None:
     assert sorted(source.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_convert_reports_and_resumes(source: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     first = csfd("convert", source, store)
@@ -107,6 +108,7 @@ def test_convert_reports_and_resumes(source: Path, tmp_path: Path) -> None:
     assert "0 studies written, 1 unchanged, 1 quarantined" in second.stdout
 
 
+@pytest.mark.slow
 def test_broken_label_table_is_told(source: Path, tmp_path: Path) -> None:
     (source / "train.csv").write_text("a,b\n1,2\n")
     result = csfd("convert", source, tmp_path / "store")

@@ -15,7 +15,10 @@ from support.dicom_studies import (
     write_study,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:Invalid value for VR"),
+]
 
 PLANT = "DOE^JANE"
 OTHER_UID = "1.2.826.0.1.3680043.12"

@@ -21,10 +21,15 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the whole graph run in seconds."""
+def cheap(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the whole graph run in seconds; to trace networks costs more than steps."""
+    import tensorflow as tf
+
     coarse_phantoms(monkeypatch)
     cheap_models(monkeypatch)
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(autouse=True)

@@ -156,6 +156,7 @@ def test_damaged_champion_is_held_back(stores: Stores, uri: str) -> None:
     assert not materialize(stores, uri).success
 
 
+@pytest.mark.slow
 def test_ensemble_of_the_alias_is_the_frozen_one(
     stores: Stores, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -200,6 +200,7 @@ def predict_one(places: Path, uid: str) -> None:
     assert own["probabilities"] == pytest.approx(kept["probabilities"], abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_says_why(
     places: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

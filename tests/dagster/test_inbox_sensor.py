@@ -29,6 +29,8 @@ from csfd_dagster.resources.stores import (
     StoreResource,
 )
 
+pytestmark = pytest.mark.slow
+
 UID, OTHER, NEW = (f"1.2.826.0.1.3680043.{last}" for last in (11, 12, 19))
 HEADER = ",".join(["StudyInstanceUID", *LABEL_COLUMNS])
 READER = "Dr. Curious Name"

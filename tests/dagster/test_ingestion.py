@@ -35,6 +35,8 @@ from csfd_dagster.resources.stores import (
 )
 from csfd_dagster.sensors import Seen
 
+pytestmark = pytest.mark.slow
+
 UIDS = [f"1.2.826.0.1.3680043.1{index}" for index in range(1, 4)]
 LABELS = "StudyInstanceUID,patient_overall,C1,C2,C3,C4,C5,C6,C7\n"
 NEW_UID = "1.2.826.0.1.3680043.19"

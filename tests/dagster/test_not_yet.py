@@ -56,6 +56,7 @@ def test_a_person_is_told_by_a_failure(tmp_path: Path, name: str) -> None:
     assert SENTENCES[name] in str(failure.step_failure_data.error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SENTENCES)
 @pytest.mark.parametrize("tags", [{ASKED_BY: CONDITIONS}, {"dagster/backfill": "all"}])
 def test_conditions_and_backfills_go_on_without_it(

@@ -124,6 +124,7 @@ def test_margins_of_a_promotion_arrive(
     assert (config.latency_factor, config.unhurried_ms) == (15.0, 16.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dask", ["", "tcp://scheduler:8786"])
 def test_who_does_the_work_on_studies_arrives(
     places: Path, noted: Notes, monkeypatch: pytest.MonkeyPatch, dask: str

@@ -123,6 +123,7 @@ def test_who_dies_again_and_again_is_started_after_longer_and_longer_pauses(
     assert "The deaf has ended" not in found.said()
 
 
+@pytest.mark.slow
 def test_a_busy_port_is_told_of_in_one_sentence(tmp_path: Path) -> None:
     with closing(socket.create_server((HOST, 0))) as busy:
         port = int(busy.getsockname()[1])

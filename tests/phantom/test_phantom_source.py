@@ -54,6 +54,7 @@ def read_series(folder):
     return sorted(slices, key=lambda ds: ds.InstanceNumber)
 
 
+@pytest.mark.slow
 def test_two_folders_of_one_seed_are_equal_byte_for_byte(written, tmp_path):
     out, _ = written
     with ThreadPoolExecutor(2) as executor:
@@ -63,6 +64,7 @@ def test_two_folders_of_one_seed_are_equal_byte_for_byte(written, tmp_path):
     assert [name for name in first if first[name] != second[name]] == []
 
 
+@pytest.mark.slow
 def test_fewer_studies_are_the_first_of_more_and_more_are_added(written, tmp_path):
     out, studies = written
     some = write_phantom_source(tmp_path / "few", replace(CONFIG, studies=2))

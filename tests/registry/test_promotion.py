@@ -55,6 +55,7 @@ def test_equal_challenger_is_refused() -> None:
     assert unmet(decision) == {"loss"}
 
 
+@pytest.mark.slow
 def test_small_gain_that_chance_explains_is_refused() -> None:
     labels = make_labels(30)
     champion = make_contender("version 1", 1.5, labels, seed=1)

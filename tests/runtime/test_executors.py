@@ -131,6 +131,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_unanswering_dask_scheduler_is_told() -> None:
     with (
         pytest.raises(SettingsError, match="No Dask scheduler answers at tcp://127"),

@@ -25,6 +25,8 @@ from csfd_core.store.source import Source
 from csfd_core.store.stores import Stores
 from csfd_core.text import safe_name
 
+pytestmark = pytest.mark.slow
+
 FOREVER = 10_000
 MULTIPART_BYTES = 101 * 2**20  # s3fs sends more than 100 MiB in parts
 HEADER_BYTES = 80 * 1024  # of a slice file: what is read of it, and HTTP around it

@@ -18,6 +18,8 @@ from csfd_core.store.paths import LABEL_VERSIONS
 from csfd_dagster import commands
 from csfd_dagster.resources.segmentation import SegmentationResource
 
+pytestmark = pytest.mark.slow
+
 CLOCK_TICK_S = 1.1  # S3 tells when an object was written in whole seconds
 STUDIES_TABLE = "metadata/studies.parquet"
 

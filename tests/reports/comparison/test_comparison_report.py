@@ -64,6 +64,7 @@ def say(results: dict[str, list[FoldResult]], kind: str = "phantom") -> dict[str
     return sentences(build(cards, {"data_kind": kind}))
 
 
+@pytest.mark.slow
 def test_files_of_the_contract_lie_at_the_top(written: tuple[Path, Written]) -> None:
     folder, _ = written
     models = pd.read_csv(folder / "models.csv")
@@ -80,6 +81,7 @@ def test_files_of_the_contract_lie_at_the_top(written: tuple[Path, Written]) -> 
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_page_stands_alone(written: tuple[Path, Written]) -> None:
     html = written[1].html
     assert not re.search(r"(src|href)=\"(https?:)?//", html)
@@ -90,6 +92,7 @@ def test_page_stands_alone(written: tuple[Path, Written]) -> None:
     assert len(html) < 3_000_000
 
 
+@pytest.mark.slow
 def test_best_is_marked_by_a_word_not_by_colour_alone(
     written: tuple[Path, Written],
 ) -> None:
@@ -99,6 +102,7 @@ def test_best_is_marked_by_a_word_not_by_colour_alone(
     assert "<details open>\n<summary>Models, ★ marks the best" in written[1].html
 
 
+@pytest.mark.slow
 def test_same_results_give_the_same_bytes() -> None:
     results = make_results(MODELS[:2], patients=8)
     one, other = (
@@ -128,6 +132,7 @@ def test_report_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("plain")
 def test_one_fold_has_no_spread_and_five_have() -> None:
     one = say(make_results(MODELS[:2], patients=12))["folds"]

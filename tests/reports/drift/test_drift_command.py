@@ -13,6 +13,8 @@ from csfd_core.cli.main import app
 from csfd_core.errors import SourceError
 from csfd_core.store.stores import Stores
 
+pytestmark = pytest.mark.slow
+
 NO_MLFLOW = "sqlite:////nowhere/mlflow.db"  # no version was registered: it is not asked
 
 

@@ -170,6 +170,7 @@ def test_missing_predictions_are_made_once(
     assert observe_drift(stores, NO_MLFLOW).predictions.made == 1
 
 
+@pytest.mark.slow
 def test_studies_without_crops_have_no_prediction_and_are_told(stores: Stores) -> None:
     add_new(stores, 12, crops=False)
     found = observe_drift(stores, NO_MLFLOW)
@@ -242,6 +243,7 @@ def test_without_a_comparison_the_newest_candidate_is_the_reference(
     assert (found.title, "newest candidate" in found.notice) == (NAME, True)
 
 
+@pytest.mark.slow
 def test_report_is_whole_and_names_what_it_rests_on(stores: Stores) -> None:
     add_new(stores, 20, grey=40)
     written = write_report(report_location(stores), observe_drift(stores, NO_MLFLOW))
@@ -270,6 +272,7 @@ def test_report_is_whole_and_names_what_it_rests_on(stores: Stores) -> None:
     assert note["current_studies"] == sorted(new_uids(20))
 
 
+@pytest.mark.slow
 def test_same_data_give_the_same_report(stores: Stores) -> None:
     add_new(stores, 12)
     place = report_location(stores)
@@ -278,6 +281,7 @@ def test_same_data_give_the_same_report(stores: Stores) -> None:
     assert (first.html, first.figures) == (second.html, second.figures)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("plain")
 def test_report_is_current_until_something_changes(stores: Stores) -> None:
     assert not is_current(stores, NO_MLFLOW)
@@ -302,6 +306,7 @@ def write(stores: Stores) -> Drift:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("plain")
 def test_studies_since_the_report_are_those_that_it_does_not_know(
     stores: Stores,

@@ -172,6 +172,7 @@ def test_histograms_alike_within_studies_are_judged_by_studies() -> None:
     assert found.p > 0.01
 
 
+@pytest.mark.slow
 def test_p_of_histograms_is_uniform_without_a_shift() -> None:
     found = [
         compare_histograms(

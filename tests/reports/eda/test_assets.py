@@ -14,6 +14,8 @@ from csfd_dagster.definitions import build_defs
 from csfd_dagster.resources.mlflow import MlflowResource
 from csfd_dagster.resources.stores import SourceResource, StoreResource
 
+pytestmark = pytest.mark.slow
+
 FILES = "http://127.0.0.1:3001"
 
 

@@ -67,6 +67,7 @@ def test_browsers_can_play_the_film(films: Films, tmp_path: Path) -> None:
     assert films.plain.index(b"moov") < films.plain.index(b"mdat")
 
 
+@pytest.mark.slow
 def test_overlay_colours_the_mask_and_nothing_else(
     films: Films, stores: Stores, tmp_path: Path
 ) -> None:
@@ -149,6 +150,7 @@ def test_preview_shrinks_until_it_is_small_enough(
     assert smallest.width < Image.open(io.BytesIO(usual)).width
 
 
+@pytest.mark.slow
 def test_same_study_gives_the_same_bytes(
     films: Films, tmp_path: Path, stores: Stores
 ) -> None:
@@ -157,6 +159,7 @@ def test_same_study_gives_the_same_bytes(
     assert again == films
 
 
+@pytest.mark.slow
 def test_film_is_made_again_only_when_its_study_changes(
     films: Films, tmp_path: Path, stores: Stores
 ) -> None:
@@ -182,6 +185,7 @@ def test_study_without_mask_has_a_plain_film_only(
     assert out.exists(PREVIEW)
 
 
+@pytest.mark.slow
 def test_lost_or_foreign_note_makes_the_film_again(
     films: Films, tmp_path: Path, stores: Stores
 ) -> None:

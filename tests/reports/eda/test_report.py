@@ -156,6 +156,7 @@ def test_real_source_bears_no_banner(
     assert "studies as found in the source" in html
 
 
+@pytest.mark.slow
 def test_same_data_give_the_same_bytes(
     report: EdaReport, sources: Sources, stores: Stores, tmp_path: Path
 ) -> None:

@@ -197,6 +197,7 @@ def test_content_settings_and_kind_of_data_make_the_identity(stores: Stores) -> 
     assert len({identity(studies), *others}) == 5
 
 
+@pytest.mark.slow
 def test_nothing_heavy_is_imported_with_the_package() -> None:
     code = (
         "import sys, csfd_core.reports.leakage.report\n"

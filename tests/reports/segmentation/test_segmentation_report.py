@@ -142,6 +142,7 @@ def test_one_study_has_no_interval() -> None:
     assert build_page(page).html
 
 
+@pytest.mark.slow
 def test_rows_are_sorted() -> None:
     order = ("1.3", "1.1", "1.4", "1.2")
     dice = {"1.3": 0.7, "1.1": 0.5, "1.4": 0.5, "1.2": 0.6}
