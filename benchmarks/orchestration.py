@@ -30,8 +30,8 @@ from csfd_dagster.resources.stores import (
     StoreResource,
 )
 
-STUDIES = 200  # the fixed cost of a run, included, weighs more than among 500
-LARGEST_MS = 60.0
+STUDIES = 500
+LARGEST_MS = 40.0
 _QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
 
 
