@@ -73,7 +73,7 @@ def redact_models(stores: Stores, redaction: Redaction) -> None:
     for digest in frozen_digests(stores):
         rewrite(stores, digest, redaction.of_file)
     for entry in stores.root.find(paths.MODELS)[0]:
-        if entry.path.endswith((".json", ".jsonl", ".parquet")):
+        if redaction.can_change(entry.path):
             before = stores.root.read(entry.path)
             after = redaction.of_file(entry.path, before)
             if after != before:
@@ -82,12 +82,9 @@ def redact_models(stores: Stores, redaction: Redaction) -> None:
 
 def redact_files(folder: Path, redaction: Redaction) -> None:
     """Let the stand-in take the place of a study in the text files of a folder."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            before = path.read_bytes()
-            after = redaction.of_file(path.name, before)
-            if after != before:
-                write_atomically(path, after)
+    for path in _files(folder):
+        if (after := _redacted(path, redaction)) is not None:
+            write_atomically(path, after)
 
 
 def redact_database(path: Path, redaction: Redaction) -> None:
@@ -139,10 +136,23 @@ def _redact_tables(connection: sa.Connection, redaction: Redaction) -> int:
 
 def _redact_artifacts(holder: Path, redaction: Redaction) -> None:
     """Take a study out of the artifacts of one run or model."""
-    files = [path for path in holder.rglob("*") if path.is_file()]
+    files = _files(holder)
     is_report = any(path.suffix == _PAGE for path in files)
-    if is_report or any(redaction.names(p.name, p.read_bytes()) for p in files):
+    if is_report or any(_redacted(path, redaction) is not None for path in files):
         for path in files:
             if path.suffix in _SHOWN:
                 path.unlink()
     redact_files(holder, redaction)
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def _redacted(path: Path, redaction: Redaction) -> bytes | None:
+    """Return what a file becomes; ``None`` where it does not name the study."""
+    if not redaction.can_change(path.name):
+        return None  # weights and databases are large
+    before = path.read_bytes()
+    after = redaction.of_file(path.name, before)
+    return after if after != before else None

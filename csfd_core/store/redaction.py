@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 _TEXTS: Final = (
     ".json", ".jsonl", ".csv", ".html", ".txt", ".yaml", ".out", ".err",
 )  # fmt: skip
+_PARQUET: Final = ".parquet"
 _BY_UUID: Final = "2.25."  # DICOM PS3.5 section B.2: a UID made of 128 bits
 _BYTES: Final = 16
 
@@ -50,20 +51,21 @@ class Redaction:
     def _pattern(self) -> re.Pattern[bytes]:
         return pattern_of(self.study_uid)
 
-    def names(self, path: str, content: bytes) -> bool:
-        """Say whether a text or Parquet file names the study."""
-        return self.of_file(path, content) != content
-
     def of_text(self, content: bytes) -> bytes:
         """Return a text with the stand-in."""
         return self._pattern.sub(self.stand_in.encode(), content)
 
+    @staticmethod
+    def can_change(path: str) -> bool:
+        """Say whether a file is one that may name studies: text or Parquet."""
+        return PurePosixPath(path).suffix in (*_TEXTS, _PARQUET)
+
     def of_file(self, path: str, content: bytes) -> bytes:
         """Return a file's content with the stand-in, where it is text or Parquet."""
-        suffix = PurePosixPath(path).suffix
-        if suffix == ".parquet":
-            return self._of_parquet(content)
-        return self.of_text(content) if suffix in _TEXTS else content
+        if not self.can_change(path):
+            return content
+        is_table = PurePosixPath(path).suffix == _PARQUET
+        return self._of_parquet(content) if is_table else self.of_text(content)
 
     def _of_parquet(self, content: bytes) -> bytes:
         before = pq.read_table(io.BytesIO(content))
