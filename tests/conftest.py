@@ -28,12 +28,20 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 def pytest_configure() -> None:
     """Let each worker compute in one thread, before it imports what would have more.
 
-    There is a worker per processor. Threads that wait for each other while others have
-    the processor cost time and bring nothing.
+    There are more workers than processors. Threads that wait for each other while
+    others have the processor cost time and bring nothing.
     """
     if "PYTEST_XDIST_WORKER" in os.environ:
         for name in _THREADS:
             os.environ.setdefault(name, "1")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Start one worker more than there are processors.
+
+    Some tests wait for the daemons, servers and installers that they have started.
+    """
+    return len(os.sched_getaffinity(0)) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

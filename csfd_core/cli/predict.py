@@ -72,7 +72,7 @@ def segment(
             found = ", ".join(study.levels) or "no vertebra"
             told.add(study, f"{found} ({study.seconds:.1f} s)")
     typer.echo(
-        f"{count(told.done, 'study')} segmented, {told.refused} left out, in {out}."
+        f"{told.counted(every_volume)} segmented, {told.refused} left out, in {out}."
     )
     told.require_done("No study could be segmented.")
 
@@ -125,7 +125,7 @@ def predict(
                 probabilities[study.name] = study.probabilities
     print_predictions(probabilities, ensemble.thresholds)
     typer.echo(
-        f"{count(told.done, 'study')} predicted by {ensemble.title} (trained on "
+        f"{told.counted(every_volume)} predicted by {ensemble.title} (trained on "
         f"{ensemble.data_kind} data), {told.refused} left out, in {out}. Not for "
         "clinical use."
     )
@@ -154,6 +154,10 @@ class _Tally:
             typer.echo(f"{study.name}: left out. {study.message}")
         for note in study.notes:
             typer.echo(f"  note: {note}")
+
+    def counted(self, every_volume: bool) -> str:
+        """Return how many were done, as what they are."""
+        return count(self.done, "volume" if every_volume else "study")
 
     def require_done(self, nothing: str) -> None:
         """End with status 1 where nothing was done, or a study could not be read.
