@@ -23,8 +23,8 @@ from csfd_core.store.stores import Stores
 from csfd_core.text import safe_url
 
 RECORDS: Final = "csfd.records"  # entry points: what else has recorded studies
-_PAGE: Final = ".html"
-_SHOWN: Final = (_PAGE, ".png", ".jpg", ".gif", ".svg", ".mp4", ".csv")  # a report's
+_REPORTS: Final = (".html", ".mp4")  # pages and films: what shows studies without names
+_SHOWN: Final = (*_REPORTS, ".png", ".jpg", ".gif", ".svg", ".webp", ".csv")
 _BUSY_S: Final = 30
 
 
@@ -137,7 +137,7 @@ def _redact_tables(connection: sa.Connection, redaction: Redaction) -> int:
 def _redact_artifacts(holder: Path, redaction: Redaction) -> None:
     """Take a study out of the artifacts of one run or model."""
     files = _files(holder)
-    is_report = any(path.suffix == _PAGE for path in files)
+    is_report = any(path.suffix in _REPORTS for path in files)
     if is_report or any(_redacted(path, redaction) is not None for path in files):
         for path in files:
             if path.suffix in _SHOWN:

@@ -454,8 +454,11 @@ def test_mlflow_and_other_databases_name_it_no_more(
     uri = start_mlflow(folder / "mlflow")
     identity = RunIdentity(asset="comparison_report", code_version="1")
     pages = {"report/index.html": b"a page", "report/figure.png": b"a picture"}
+    films = {"film/plain.mp4": b"a film", "film/preview.webp": b"a small one"}
     with tracked_run(uri, "classification", identity) as report:
         report.log_files(pages)
+    with tracked_run(uri, "eda", identity) as film:
+        film.log_files(films)  # as csfd before 0.3 did
     with tracked_run(uri, "classification", identity) as training:
         training.log_params({"first": FIRST, "new": NEW})
         card = json.dumps({FIRST: 1, NEW: 2}).encode()
@@ -465,6 +468,7 @@ def test_mlflow_and_other_databases_name_it_no_more(
     assert list(MlflowRecords(uri).forget(Redaction(FIRST))) == []
     client = MlflowClient(uri)
     assert client.list_artifacts(report.run_id, "report") == []
+    assert client.list_artifacts(film.run_id, "film") == []
     params = client.get_run(training.run_id).data.params
     assert params == {"first": stand_in_of(FIRST), "new": NEW}
     told = client.download_artifacts(training.run_id, "card.json")
