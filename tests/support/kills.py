@@ -20,13 +20,18 @@ def done_in(work: Callable[[], object]) -> float:
     return time.monotonic() - begun
 
 
-def was_killed(work: Callable[[], object], delay_s: float) -> bool:
-    """Do the work in another process; kill it, and say whether it still worked."""
+def killed_after(work: Callable[[], object], delay_s: float) -> float | None:
+    """Do the work in another process, and kill it.
+
+    Returns:
+        How many seconds it took where it was done before; ``None``: it still worked.
+    """
+    begun = time.monotonic()
     process = CONTEXT.Process(target=work)
     process.start()
     # Its first moments are those of a new process, which has written nothing.
-    time.sleep(delay_s)
-    was_working = process.is_alive()
+    process.join(delay_s)
+    took_s = None if process.is_alive() else time.monotonic() - begun
     process.kill()
     process.join()
-    return was_working
+    return took_s
