@@ -57,8 +57,10 @@ def segment(
 
     Example: `csfd segment data/source --out masks`
     """
+    from csfd_core.cli.stores import open_stores
     from csfd_core.inference.reading import reading_ahead
     from csfd_core.inference.segment import segment_input
+    from csfd_core.segmentation.bundle import BUILTIN
     from csfd_core.segmentation.model_store import open_model
     from csfd_core.segmentation.predict import VertebraPredictor
     from csfd_core.settings import Settings
@@ -66,7 +68,9 @@ def segment(
 
     told = _Tally(done_by=Outcome.SEGMENTED)
     with reading_ahead(every_volume=every_volume) as reading:
-        store = Location(Settings.read().store)
+        location = Settings.read().store
+        needs_store = model != BUILTIN
+        store = open_stores(location).root if needs_store else Location(location)
         predictor = VertebraPredictor(open_model(model, store))
         for study in segment_input(source, out, predictor, typer.echo, reading):
             found = ", ".join(study.levels) or "no vertebra"

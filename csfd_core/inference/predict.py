@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,13 @@ from csfd_core.classification.manifest import LEAST_VISIBLE
 from csfd_core.classification.vertebrae import Vertebra, read_vertebrae
 from csfd_core.crops.study import MaskedStudy, cut_vertebrae, visible_shares
 from csfd_core.errors import StoreError
-from csfd_core.inference.reading import Reading, ReadScan, Say, read_scans
+from csfd_core.inference.reading import (
+    Reading,
+    ReadScan,
+    Say,
+    each_judged,
+    read_scans,
+)
 from csfd_core.inference.segment import find_vertebrae, write_file
 from csfd_core.ingest.outcomes import Outcome, StudyOutcome
 from csfd_core.segmentation.predict import VertebraPredictor
@@ -62,8 +69,8 @@ def predict_input(
         SourceError: If the input cannot be read, or holds no files.
         SettingsError: If the results cannot be written.
     """
-    for found in read_scans(source, say, reading):
-        yield _predict_scan(found, out, predictor, ensemble)
+    judge = partial(_predict_scan, out=out, predictor=predictor, ensemble=ensemble)
+    yield from each_judged(read_scans(source, say, reading), judge)
 
 
 def predict_stored(

@@ -5,18 +5,19 @@ wait for nothing. So a process of its own reads the next study while one is judg
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from csfd_core.dicom.findings import Status
 from csfd_core.dicom.pixels import DecodedSlice
-from csfd_core.errors import tell_error
+from csfd_core.errors import SettingsError, tell_error
 from csfd_core.inference.inputs import opened
 from csfd_core.ingest.gather import gather_studies, require_some
 from csfd_core.ingest.scan import StudyScan, scan_study
@@ -31,6 +32,7 @@ from csfd_core.text import safe_name
 from csfd_core.vocabulary import BONE_WINDOW
 
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +116,30 @@ def read_scans(location: str, say: Say, reading: Reading) -> Iterator[ReadScan]:
                 told = f"It cannot be read: {tell_error(error)}"
                 name = safe_name(folder.name)
                 yield ReadScan(scan=None, name=name, error=told)
+
+
+def each_judged(
+    scans: Iterable[ReadScan], judge: Callable[[ReadScan], T]
+) -> Iterator[T]:
+    """Judge scans one after the other; one that cannot be judged stops no other.
+
+    Args:
+        scans: As ``read_scans`` yields them.
+        judge: Called with each scan, and again without its grey levels, and with what
+            went wrong, where it raises.
+
+    Raises:
+        SettingsError: If a result cannot be written.
+    """
+    for found in scans:
+        try:
+            judged = judge(found)
+        except SettingsError:
+            raise
+        except Exception as error:  # noqa: BLE001 - what a study does to us is its fault
+            told = f"It cannot be judged: {tell_error(error)}"
+            judged = judge(ReadScan(scan=None, name=found.name, error=told))
+        yield judged
 
 
 def read_folder(

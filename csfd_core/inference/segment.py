@@ -8,6 +8,7 @@ import gzip
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,13 @@ import numpy.typing as npt
 from csfd_core.data_kind import NOT_CLINICAL
 from csfd_core.dicom.geometry import VolumeGeometry
 from csfd_core.errors import SettingsError, SourceError
-from csfd_core.inference.reading import Reading, ReadScan, Say, read_scans
+from csfd_core.inference.reading import (
+    Reading,
+    ReadScan,
+    Say,
+    each_judged,
+    read_scans,
+)
 from csfd_core.ingest.outcomes import Outcome
 from csfd_core.ingest.scan import StudyScan
 from csfd_core.segmentation.predict import Prediction, VertebraPredictor
@@ -58,8 +65,8 @@ def segment_input(
         SourceError: If the input cannot be read, or holds no files.
         SettingsError: If the results cannot be written.
     """
-    for found in read_scans(source, say, reading):
-        yield _write_scan(found, out, predictor)
+    write = partial(_write_scan, out=out, predictor=predictor)
+    yield from each_judged(read_scans(source, say, reading), write)
 
 
 def find_vertebrae(

@@ -51,8 +51,8 @@ class MlflowRecords:
         database = database_file(self._uri)
         if database is None:
             return [
-                f"MLflow at {safe_url(self._uri)} is another machine's: remove the "
-                "runs that name the study there, with mlflow gc."
+                f"MLflow at {safe_url(self._uri)} is another machine's: delete the "
+                "runs that name the study there (mlflow runs delete), then mlflow gc."
             ]
         if not database.exists():
             return []

@@ -32,6 +32,7 @@ from csfd_core.errors import SettingsError, SourceError, StoreError
 from csfd_core.evaluation.folds import is_test
 from csfd_core.inference.predict import PredictedStudy, predict_input, predict_stored
 from csfd_core.inference.reading import Reading, read_scans, reading_ahead
+from csfd_core.inference.segment import segment_input
 from csfd_core.ingest.outcomes import Outcome
 from csfd_core.registry.serving import open_ensemble
 from csfd_core.reports.comparison.example_choice import choose_examples
@@ -155,6 +156,43 @@ def test_a_bad_study_is_refused_and_the_others_go_on(
     }
     assert "missing" in found[OTHER_UID].message
     assert [file.name for file in (tmp_path / "out").iterdir()] == [f"{STUDY_UID}.json"]
+
+
+class FailsOnce(KnownMask):
+    """A segmentation that one study is too much for."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def predict(self, volume: object) -> Prediction:
+        self.calls += 1
+        if self.calls == 1:
+            raise MemoryError("planted")
+        return super().predict(volume)
+
+
+def test_a_study_that_the_networks_fail_on_stops_no_other(
+    tmp_path: Path, ensemble: Ensemble
+) -> None:
+    for uid in (STUDY_UID, OTHER_UID):
+        write_study(tmp_path / "source", uid)
+    out, fails = tmp_path / "out", cast(VertebraPredictor, FailsOnce())
+    source = str(tmp_path / "source")
+    found = list(predict_input(source, out, fails, ensemble, print, Reading()))
+    assert [study.action for study in found] == [Outcome.FAILED, Outcome.PREDICTED]
+    assert found[0].name == STUDY_UID
+    assert found[0].message.startswith("It cannot be judged")
+    assert [file.name for file in out.iterdir()] == [f"{OTHER_UID}.json"]
+    again = cast(VertebraPredictor, FailsOnce())
+    segmented = list(segment_input(source, tmp_path / "masks", again, print, Reading()))
+    assert [one.action for one in segmented] == [Outcome.FAILED, Outcome.SEGMENTED]
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(SettingsError, match="Cannot write"):
+        list(
+            predict_input(
+                source, tmp_path / "file", PREDICTOR, ensemble, print, Reading()
+            )
+        )
 
 
 def test_every_volume_is_judged_where_that_is_asked_for(

@@ -6,5 +6,5 @@ from support.coarse import plain_figures
 
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw figures and put a dot in their place, which costs a tenth."""
+    """Draw figures, and put a dot in place of their pictures, which cost more."""
     plain_figures(monkeypatch)
