@@ -2,9 +2,6 @@
 
 import json
 import os
-import re
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -16,16 +13,15 @@ from support.lineage_store import (
     FIRST,
     FOURTH,
     NEW,
+    REASON,
     SECOND,
     TESTED,
-    THIRD,
     UIDS,
     UNKNOWN,
-    freeze_champion,
+    contents,
     model_id,
+    own_files,
     sources_of,
-    write_lineage_store,
-    write_prediction,
 )
 from typer.testing import CliRunner
 
@@ -43,62 +39,19 @@ from csfd_core.ingest.convert import (
 )
 from csfd_core.ingest.outcomes import Outcome
 from csfd_core.ingest.studies_table import studies_table_inputs, write_studies_table
-from csfd_core.lineage.back import WITHDRAWN, trace_prediction
-from csfd_core.lineage.forward import CLASSIFIER, SEGMENTATION, VERSION, trace_usage
 from csfd_core.lineage.mlflow_records import RecordedRuns
-from csfd_core.lineage.redaction import MlflowRecords
 from csfd_core.lineage.withdrawal import foresee, withdraw
 from csfd_core.registry.frozen import damages, frozen_digests
 from csfd_core.registry.new_labels import count_arrivals
 from csfd_core.reports.eda.inputs import read_inputs
 from csfd_core.runtime.executors import InlineExecutor
-from csfd_core.runtime.tracking import RunIdentity, tracked_run
 from csfd_core.store import paths
 from csfd_core.store.locations import Location
-from csfd_core.store.redaction import Redaction, stand_in_of
 from csfd_core.store.source import Source
 from csfd_core.store.stores import Stores
 from csfd_core.store.withdrawn import Withdrawal
 
-REASON = "consent withdrawn by letter"
 PATIENT = (b"Sensitive", b"19700101", b"patient-of")
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("withdrawal")
-    stores = write_lineage_store(folder)
-    freeze_champion(stores)
-    for uid in (FIRST, NEW):
-        write_prediction(stores, uid)
-    return folder
-
-
-@pytest.fixture
-def folder(written: Path, tmp_path: Path) -> Path:
-    shutil.copytree(written, tmp_path, dirs_exist_ok=True)
-    return tmp_path
-
-
-@pytest.fixture
-def stores(folder: Path) -> Stores:
-    return Stores(Location(folder / "store"))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-
-
-def own_files(found: dict[str, bytes], uid: str) -> set[str]:
-    """Files named by a study, and not by one that begins alike."""
-    return {
-        path
-        for path in found
-        if Path(path).name.startswith(
-            (f"{uid}.parquet", f"{uid}.json", f"{uid}.jpg", f"{uid}-")
-        )
-    }
 
 
 def test_a_withdrawn_study_is_gone_and_what_is_of_others_stays(
@@ -347,15 +300,6 @@ def test_what_is_no_study_is_refused(stores: Stores, folder: Path) -> None:
     assert contents(folder) == before
 
 
-@pytest.fixture
-def command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
-    monkeypatch.setenv("CSFD_STORE", str(folder / "store"))
-    monkeypatch.setenv("CSFD_SOURCE", str(folder / "source"))
-    monkeypatch.setenv("CSFD_INBOX", str(folder / "inbox"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/none.db")
-    return CliRunner()
-
-
 def test_the_command_asks_first(command: CliRunner, folder: Path) -> None:
     before = contents(folder)
     call = ["withdraw", FIRST, "--reason", REASON]
@@ -391,99 +335,6 @@ def test_the_next_command_finishes_what_was_cut_off(
     assert left == {f"withdrawn/{FIRST}.json"}
     again = command.invoke(app, ["lineage", "study", SECOND])
     assert "finished" not in again.stderr
-
-
-def test_models_are_found_by_a_uid_that_their_cards_name_no_more(
-    stores: Stores, folder: Path
-) -> None:
-    recorded = RecordedRuns(stores, f"sqlite:///{folder}/none.db")
-    before = trace_usage(stores, FIRST, recorded)
-    withdraw(stores, FIRST, REASON, "tester")
-    after = trace_usage(stores, FIRST, recorded)
-    for kind in (SEGMENTATION, CLASSIFIER, VERSION):
-        assert after.of_kind(kind) == before.of_kind(kind) != []
-    found = trace_prediction(stores, NEW, recorded)
-    seen = [one for member in found.members for one in member.training]
-    assert {one.study_uid for one in seen} == {SECOND, THIRD, stand_in_of(FIRST)}
-    gone = [one for one in seen if one.study_uid == stand_in_of(FIRST)]
-    assert {one.standing for one in gone} == {WITHDRAWN}
-
-
-def test_the_same_ensemble_is_not_frozen_twice(stores: Stores) -> None:
-    """Its folds and its frozen copy were changed alike."""
-    withdraw(stores, FIRST, REASON, "tester")
-    (digest,) = frozen_digests(stores)
-    assert freeze_champion(stores).digest == digest
-    assert frozen_digests(stores) == [digest]
-
-
-@pytest.mark.parametrize("cut_after", range(3))
-def test_a_frozen_version_that_was_cut_off_is_put_right(
-    stores: Stores, cut_after: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written = Location.write
-    calls = 0
-
-    def write(self: Location, path: str, content: bytes) -> None:
-        nonlocal calls
-        if "models/champion" in str(self):
-            calls += 1
-            if calls > cut_after:
-                raise SourceError("planted: the process died here")
-        written(self, path, content)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Location, "write", write)
-        with pytest.raises(SourceError, match="planted"):
-            withdraw(stores, FIRST, REASON, "tester")
-    withdraw(stores, FIRST, REASON, "tester")
-    (digest,) = frozen_digests(stores)
-    assert damages(stores, digest) == []
-    assert f'"{FIRST}"'.encode() not in b"".join(
-        stores.root.read(file.path) for file in stores.root.find("models")[0]
-    )
-
-
-def test_mlflow_and_other_databases_name_it_no_more(
-    folder: Path, start_mlflow: Callable[[Path], str]
-) -> None:
-    """Its UID begins as another's, and stands in tags, parameters and artifacts."""
-    from mlflow import MlflowClient
-
-    (folder / "mlflow").mkdir()
-    uri = start_mlflow(folder / "mlflow")
-    identity = RunIdentity(asset="comparison_report", code_version="1")
-    pages = {"report/index.html": b"a page", "report/figure.png": b"a picture"}
-    films = {"film/plain.mp4": b"a film", "film/preview.webp": b"a small one"}
-    with tracked_run(uri, "classification", identity) as report:
-        report.log_files(pages)
-    with tracked_run(uri, "eda", identity) as film:
-        film.log_files(films)  # as csfd before 0.3 did
-    with tracked_run(uri, "classification", identity) as training:
-        training.log_params({"first": FIRST, "new": NEW})
-        card = json.dumps({FIRST: 1, NEW: 2}).encode()
-        training.log_files({"card.json": card, "overlays/1.png": b"a picture"})
-    with tracked_run(uri, "classification", identity) as other:
-        other.log_files({"overlays/1.png": b"another picture"})
-    assert list(MlflowRecords(uri).forget(Redaction(FIRST))) == []
-    client = MlflowClient(uri)
-    assert client.list_artifacts(report.run_id, "report") == []
-    assert client.list_artifacts(film.run_id, "film") == []
-    params = client.get_run(training.run_id).data.params
-    assert params == {"first": stand_in_of(FIRST), "new": NEW}
-    told = client.download_artifacts(training.run_id, "card.json")
-    assert json.loads(Path(told).read_text()) == {stand_in_of(FIRST): 1, NEW: 2}
-    assert client.list_artifacts(training.run_id, "overlays") == []
-    assert len(client.list_artifacts(other.run_id, "overlays")) == 1
-    raw = (folder / "mlflow" / "mlflow.db").read_bytes()
-    assert not re.search(FIRST.encode() + rb"(?![0-9])", raw)
-    assert NEW.encode() in raw
-
-
-def test_a_server_of_mlflow_is_told() -> None:
-    (told,) = MlflowRecords("http://user:secret@host:5000").forget(Redaction(FIRST))
-    assert "mlflow gc" in told
-    assert "secret" not in told
 
 
 def test_convert_leaves_it_out_and_says_so(command: CliRunner, folder: Path) -> None:

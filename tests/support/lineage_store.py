@@ -32,6 +32,7 @@ from support.drawn_crops import CROPS, crop_rows, manifest_of, write_crops
 UIDS = [f"1.2.3.{number}" for number in (1, 2, 3, 4, 5, 11)]
 FIRST, SECOND, THIRD, FOURTH, TESTED, NEW = UIDS
 UNKNOWN = "1.2.3.99"
+REASON = "consent withdrawn by letter"
 
 # Studies by fold that is held out: trained on, calibrated on, tested on.
 CLASSIFIERS = {
@@ -173,3 +174,19 @@ def write_reports(stores: Stores) -> None:
     stores.root.write("reports/leakage/tables/studies.csv", table.encode())
     state = json.dumps({"since": "2020-01-01T00:00:00+00:00"})
     stores.root.write("reports/eda/state.json", state.encode())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def own_files(found: dict[str, bytes], uid: str) -> set[str]:
+    """Files named by a study, and not by one that begins alike."""
+    return {
+        path
+        for path in found
+        if Path(path).name.startswith(
+            (f"{uid}.parquet", f"{uid}.json", f"{uid}.jpg", f"{uid}-")
+        )
+    }
