@@ -65,6 +65,7 @@ def _study() -> list[Vertebra]:
                 0, 256, (config.slices, config.channels, side, side), dtype=np.uint8
             ),
             masks=np.full((config.slices, side, side), 255, dtype=np.uint8),
+            heights_mm=np.arange(config.slices, dtype=float),
             boxes=None,
         )
         for _ in LEVEL_NAMES

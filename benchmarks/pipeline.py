@@ -77,7 +77,7 @@ def _step_times() -> tuple[list[float], list[float]]:
         pool = PatchPool(config.patch_px, config.mined_share)
         for place, vertebra in read_vertebrae(CropStore(root), rows):
             pool.add(vertebra, rows.at[place, "label"])
-        model = BasicCnn(config, CropShape.of(crop.to_note()), root).patch_model()
+        model = BasicCnn(config, CropShape.of(crop.to_note()), root).compiled()
         rngs = [np.random.default_rng(step) for step in range(STEPS)]
         one = pool.batch(config.batch_size, rngs[0])
         return in_turns(

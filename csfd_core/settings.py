@@ -268,8 +268,16 @@ class ClassificationSettings(Environment):
     )
     steps_per_epoch: Count | None = Field(
         default=None,
-        description="Steps of an epoch of the basic CNN.",
+        description="Steps of an epoch of the basic and the triplanar CNN.",
         json_schema_extra=_OF_PROFILE,
+    )
+    initial: str | None = Field(
+        default=None,
+        description="What the basic and the triplanar CNN start from.",
+        json_schema_extra={
+            **_OF_PROFILE,
+            "allowed": "general, none or a weights.npz of such a network",
+        },
     )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 import pydantic
 
-from csfd_core.classification.config import ClassifierConfig
+from csfd_core.classification.config import NONE, ClassifierConfig
 from csfd_core.data_kind import DataKind
 from csfd_core.evaluation.calibration import Calibration
 from csfd_core.evaluation.metrics import OperatingPoint
@@ -27,6 +27,11 @@ def _undefined_as_nan(point: object) -> object:
     if not isinstance(point, Mapping):
         return point
     return {name: math.nan if v is None else v for name, v in point.items()}
+
+
+def _of_older_cards(config: object) -> object:
+    """Nothing could start from trained weights before there was a setting for it."""
+    return {"initial": NONE, **config} if isinstance(config, Mapping) else config
 
 
 What = Literal["vertebra", "overall"]  # of which a probability is told
@@ -63,7 +68,7 @@ class ClassifierCard(ModelCard):
     kind: ClassVar[str] = "a classifier"
 
     model: str
-    config: ClassifierConfig
+    config: Annotated[ClassifierConfig, pydantic.BeforeValidator(_of_older_cards)]
     start: dict[str, str]
     crop: dict[str, int | float]
     training_studies: dict[str, str]

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ from csfd_core.store.locations import Location
 
 if TYPE_CHECKING:
     import keras
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,8 @@ class CropShape:
     slices: int
     channels: int
     side_px: int
+    pixel_mm: float
+    neighbour_mm: float  # from a slice to its next neighbour
 
     @classmethod
     def of(cls, crop: Mapping[str, Any]) -> "CropShape":
@@ -60,6 +64,8 @@ class CropShape:
             slices=int(crop["slices"]),
             channels=channels,
             side_px=int(crop["side_px"]),
+            pixel_mm=float(crop["pixel_mm"]),
+            neighbour_mm=float(crop["neighbour_mm"]),
         )
 
 
@@ -68,6 +74,8 @@ class Classifier(ABC):
 
     Nothing heavy happens before ``train``, ``logits`` or ``heat`` is called.
     """
+
+    needs_start: ClassVar[bool] = False  # what it started from is not kept with it
 
     def __init__(self, config: ClassifierConfig, shape: CropShape, root: Location):
         """Take the settings.
@@ -127,11 +135,11 @@ class Classifier(ABC):
         """Number of weights of the whole network."""
 
 
-def in_batches(vertebrae: Iterable[Vertebra], size: int) -> Iterable[list[Vertebra]]:
-    """Yield lists of at most ``size`` vertebrae."""
-    batch: list[Vertebra] = []
-    for vertebra in vertebrae:
-        batch.append(vertebra)
+def in_batches(items: Iterable[T], size: int) -> Iterable[list[T]]:
+    """Yield lists of at most ``size`` items."""
+    batch: list[T] = []
+    for item in items:
+        batch.append(item)
         if len(batch) == size:
             yield batch
             batch = []

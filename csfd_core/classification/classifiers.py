@@ -13,13 +13,22 @@ from csfd_core.classification.classifier import Classifier, CropShape
 from csfd_core.classification.config import ClassifierConfig
 from csfd_core.classification.transfer.applications import APPLICATIONS
 from csfd_core.classification.transfer.backbone import BackboneClassifier
+from csfd_core.classification.triplanar.network import NAME as TRIPLANAR_CNN
+from csfd_core.classification.triplanar.network import TriplanarCnn
 from csfd_core.errors import SettingsError
 from csfd_core.store.locations import Location
 
 CLASSIFIERS: Final[Mapping[str, Callable[..., Classifier]]] = {
     BASIC_CNN: BasicCnn,
+    TRIPLANAR_CNN: TriplanarCnn,
     **{spec.name: partial(BackboneClassifier, spec) for spec in APPLICATIONS},
 }
+_BACKBONES: Final = frozenset(spec.name for spec in APPLICATIONS)
+
+
+def has_backbone(name: str) -> bool:
+    """Say whether a classifier is a head on a backbone, and no network for patches."""
+    return name in _BACKBONES
 
 
 def open_classifier(

@@ -11,6 +11,7 @@ from csfd_core.vocabulary import Profile
 
 NONE: Final = "none"  # random weights
 IMAGENET: Final = "imagenet"  # downloaded by Keras
+GENERAL: Final = "general"  # trained on phantoms; come with csfd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +29,13 @@ class ClassifierConfig:
     fine_tune_epochs: int = 0  # of the top blocks of a backbone, after its head
     fine_tune_rate: float = 1e-5
     mixed_precision: bool = False
-    # Of the basic CNN, which learns from patches.
+    # Of the basic and the triplanar CNN, which learn from patches.
+    initial: str = GENERAL  # GENERAL, NONE, or a file of weights as csfd writes them
+    refine_epochs: int = 3  # in place of ``epochs`` where it starts from weights,
+    refine_rate: float = 5e-4  # and in place of ``learning_rate``
     steps_per_epoch: int = 80
     patch_px: int = 40
+    triplanar_px: int = 36  # of the triplanar CNN: its eyes see 30 pixels
     filters: tuple[int, ...] = (24, 48, 64)
     most_vertebrae: int = 2400  # held in memory at a time
     mined_share: float = 0.4  # of the patches without a fracture: the most alike
@@ -41,7 +46,14 @@ class ClassifierConfig:
 
     def __post_init__(self) -> None:
         """Require counts of at least one."""
-        for name in ("epochs", "batch_size", "steps_per_epoch", "patch_px"):
+        for name in (
+            "epochs",
+            "refine_epochs",
+            "batch_size",
+            "steps_per_epoch",
+            "patch_px",
+            "triplanar_px",
+        ):
             if getattr(self, name) < 1:
                 raise SettingsError(
                     f"`{name}` must be at least 1. Received: {getattr(self, name)}."
@@ -52,11 +64,22 @@ class ClassifierConfig:
                 f"{self.patience}, {self.fine_tune_epochs}."
             )
 
+    @property
+    def is_refined(self) -> bool:
+        """Whether networks for patches start from trained weights."""
+        return self.initial != NONE
+
+    def planned_epochs(self, *, has_backbone: bool) -> int:
+        """Return how many epochs a training takes at most."""
+        if has_backbone:
+            return self.epochs + self.fine_tune_epochs
+        return self.refine_epochs if self.is_refined else self.epochs
+
     def identity(self, *, has_backbone: bool) -> dict[str, Any]:
         """Return the settings that one kind of classifier depends on.
 
         Args:
-            has_backbone: It is a head on a backbone, and not the basic CNN.
+            has_backbone: It is a head on a backbone, and no network for patches.
         """
         others = _OF_PATCHES if has_backbone else _OF_BACKBONES
         return {name: v for name, v in asdict(self).items() if name not in others}
@@ -64,6 +87,10 @@ class ClassifierConfig:
 
 _OF_PATCHES: Final = frozenset(
     (
+        "initial",
+        "refine_epochs",
+        "refine_rate",
+        "triplanar_px",
         "steps_per_epoch",
         "patch_px",
         "filters",
@@ -87,6 +114,7 @@ CLASSIFIER_PROFILES: Final[dict[str, ClassifierConfig]] = {
         weights=IMAGENET,
         fine_tune_epochs=5,
         patch_px=56,
+        initial=NONE,  # the general networks are smaller, and see larger pixels
         filters=(32, 64, 96),
         most_vertebrae=1600,
         mixed_precision=True,
@@ -101,15 +129,17 @@ def settings_of(
     epochs: int = 0,
     steps_per_epoch: int = 0,
     weights: str = "",
+    initial: str = "",
 ) -> ClassifierConfig:
     """Return the settings of a profile with what deviates from it.
 
     Args:
         profile: ``demo`` or ``full``.
         seed: Same seed, same model.
-        epochs: 0 takes the profile's.
+        epochs: Of every training, refinements too; 0 takes the profile's.
         steps_per_epoch: 0 takes the profile's.
-        weights: Empty takes the profile's.
+        weights: Of backbones; empty takes the profile's.
+        initial: Of networks for patches; empty takes the profile's.
 
     Raises:
         SettingsError: If there is no such profile.
@@ -123,6 +153,8 @@ def settings_of(
         settings,
         seed=seed,
         epochs=epochs or settings.epochs,
+        refine_epochs=epochs or settings.refine_epochs,
         steps_per_epoch=steps_per_epoch or settings.steps_per_epoch,
         weights=weights or settings.weights,
+        initial=initial or settings.initial,
     )

@@ -21,15 +21,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from csfd_core.classification.basic_cnn.network import NAME as BASIC_CNN
 from csfd_core.classification.card import ClassifierCard
 from csfd_core.classification.classifier import Classifier, CropShape, TrainingSet
 from csfd_core.classification.classifier_store import (
     ClassifierStore,
     FoldResult,
 )
-from csfd_core.classification.classifiers import open_classifier
-from csfd_core.classification.config import NONE, ClassifierConfig
+from csfd_core.classification.classifiers import has_backbone, open_classifier
+from csfd_core.classification.config import ClassifierConfig
+from csfd_core.classification.general import initial_digest
 from csfd_core.classification.manifest import Manifest, labels_of
 from csfd_core.classification.probabilities import Calibrated, probabilities_of
 from csfd_core.classification.trained_labels import label_words
@@ -56,11 +56,17 @@ class ClassifierFit:
     config: ClassifierConfig
     manifest: Manifest
     inputs: str
+    natural: Split  # whose studies break as often as those that will be judged
 
     def rows(self, split: Split) -> pd.DataFrame:
         """Return the usable vertebrae that are for this."""
         usable = self.manifest.usable
         return usable[is_in_split(usable, split, self.fold)]
+
+    @property
+    def epochs(self) -> int:
+        """How many the training takes at most."""
+        return self.config.planned_epochs(has_backbone=has_backbone(self.name))
 
     @property
     def training(self) -> pd.DataFrame:
@@ -79,17 +85,31 @@ class ClassifierFit:
 
 
 def plan_classifier(
-    name: str, fold: int, config: ClassifierConfig, manifest: Manifest
+    name: str,
+    fold: int,
+    config: ClassifierConfig,
+    manifest: Manifest,
+    natural: Split = Split.TRAINING,
 ) -> ClassifierFit:
-    """Say what a training would be made from, without starting it."""
+    """Say what a training would be made from, without starting it.
+
+    Args:
+        name: In the registry of classifiers.
+        fold: Held out.
+        config: How it is trained.
+        manifest: Of the vertebrae.
+        natural: Whose studies break as often as those that will be judged.
+    """
     rows = manifest.usable
-    has_backbone = name != BASIC_CNN
+    on_backbone = has_backbone(name)
     facts = {
         "code": CODE_VERSION,
         "name": name,
         "fold": fold,
-        "config": config.identity(has_backbone=has_backbone),
-        "weights": _file_digest(config.weights) if has_backbone else NONE,
+        "config": config.identity(has_backbone=on_backbone),
+        "weights": _file_digest(config.weights)
+        if on_backbone
+        else initial_digest(name, config.initial),
         "crop": dict(manifest.crop),
         "rows": rows[
             ["study_uid", "level", "label", "fold", "is_test", "content_hash"]
@@ -98,7 +118,12 @@ def plan_classifier(
     text = json.dumps(facts, sort_keys=True, default=str)
     inputs = hashlib.sha256(text.encode()).hexdigest()
     return ClassifierFit(
-        name=name, fold=fold, config=config, manifest=manifest, inputs=inputs
+        name=name,
+        fold=fold,
+        config=config,
+        manifest=manifest,
+        inputs=inputs,
+        natural=natural,
     )
 
 
@@ -180,7 +205,7 @@ def open_trained(
         )
     shape = CropShape.of(card.crop)
     classifier = open_classifier(name, card.config, shape, stores.root)
-    if classifier.start()["digest"] != card.start["digest"]:
+    if classifier.needs_start and classifier.start()["digest"] != card.start["digest"]:
         raise StoreError(
             f"The weights that {name} started from ({card.weights}) are not what "
             "they were when it was trained. Bring them back, or train it again."
@@ -220,7 +245,7 @@ def _predict(
     calibrated = Calibrated.fit(
         tables[Split.VALIDATION].logits,
         tables[Split.VALIDATION].labels,
-        prevalence=_prevalence(fit.training),
+        prevalence=_prevalence(fit.rows(fit.natural)),
     )
     rows = []
     for group, table in tables.items():
@@ -270,16 +295,16 @@ def _wide(rows: pd.DataFrame, logits: npt.ArrayLike, table: pd.DataFrame) -> _Wi
     )
 
 
-def _prevalence(training: pd.DataFrame) -> dict[str, float]:
+def _prevalence(vertebrae: pd.DataFrame) -> dict[str, float]:
     """Return the share of fractured vertebrae per level, and of fractured studies.
 
     One study more of each kind keeps a level without a fracture off zero (Laplace).
     """
     shares = {}
     for level in LEVEL_NAMES:
-        of_level = training.loc[training["level"] == level, "label"]
+        of_level = vertebrae.loc[vertebrae["level"] == level, "label"]
         shares[level] = (float(of_level.sum()) + 1) / (len(of_level) + 2)
-    studies = training.groupby("study_uid")["label"].max()
+    studies = vertebrae.groupby("study_uid")["label"].max()
     return {OVERALL: (float(studies.sum()) + 1) / (len(studies) + 2), **shares}
 
 
@@ -305,6 +330,7 @@ def _card(
         crop=dict(fit.manifest.crop),
         history=tuple(trained.history),
         best_epoch=trained.best_epoch,
+        before=dict(trained.before),
         stopped=trained.stopped,
         training_studies=training,
         validation_studies=validation,

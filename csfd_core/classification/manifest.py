@@ -95,16 +95,18 @@ def write_manifest(stores: Stores, wanted: Mapping[str, Any]) -> Manifest:
             "fold": assigned.fold,
             "is_test": assigned.is_test,
         }
-        rows += _rows_of_study(stores, shared, labels, wanted)
-    table = pa.Table.from_pylist(rows, schema=_SCHEMA)
-    note = {
-        "crop": dict(wanted),
-        "data_kind": stores.metadata.read_data_kind(),
-        "inputs": _digest(rows),
-        "made_from": made_from,
-    }
+        rows += rows_of_study(stores, shared, labels, wanted)
+    table, note = _tabled(rows, wanted, stores.metadata.read_data_kind())
+    note["made_from"] = made_from
     write_parquet(stores.root, paths.MANIFEST, table, note)
     return _manifest(table, note)
+
+
+def manifest_of(
+    rows: Sequence[Mapping[str, Any]], wanted: Mapping[str, Any], data_kind: DataKind
+) -> Manifest:
+    """Return a manifest of rows that ``rows_of_study`` gave, without keeping it."""
+    return _manifest(*_tabled(rows, wanted, data_kind))
 
 
 def read_manifest(root: Location) -> Manifest:
@@ -199,13 +201,20 @@ def balance_of_folds(table: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _rows_of_study(
+def rows_of_study(
     stores: Stores,
     shared: Mapping[str, Any],
     labels: Mapping[str, Any],
     wanted: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    """Return the seven rows of a study."""
+    """Return the seven rows of a study.
+
+    Args:
+        stores: Where its crops are.
+        shared: Its ``study_uid``, ``patient``, ``fold`` and ``is_test``.
+        labels: By level.
+        wanted: Settings of the crops; of others none are taken.
+    """
     study_uid = str(shared["study_uid"])
     note = stores.crops.read_note(study_uid)
     if note is not None and note.crop != wanted:
@@ -249,6 +258,15 @@ def _reason(label: int | None, share: float) -> str | None:
 
 def _digest(rows: Sequence[Mapping[str, Any]]) -> str:
     return stamp(rows)
+
+
+def _tabled(
+    rows: Sequence[Mapping[str, Any]], wanted: Mapping[str, Any], data_kind: DataKind
+) -> tuple[pa.Table, dict[str, Any]]:
+    """Return the table and the note of a manifest's file."""
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=_SCHEMA)
+    note = {"crop": dict(wanted), "data_kind": data_kind, "inputs": _digest(rows)}
+    return table, note
 
 
 def _made_from(stores: Stores, wanted: Mapping[str, Any]) -> str:

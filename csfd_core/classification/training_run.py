@@ -91,7 +91,7 @@ def scores_of(result: FoldResult) -> dict[str, float]:
 
 
 def _train(stores: Stores, fit: ClassifierFit, run: "TrackedRun") -> FoldResult:
-    epochs = fit.config.epochs + fit.config.fine_tune_epochs
+    epochs = fit.epochs
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(f"{fit.name}, fold {fit.fold}", total=epochs)

@@ -20,12 +20,14 @@ class Vertebra:
     Attributes:
         images: Grey levels (K, channels, side, side).
         masks: 255 where the vertebra is, (K, side, side).
+        heights_mm: Of the middle of each slice, rising towards the feet, (K,).
         boxes: Of each slice, the outer edges of fracture boxes in pixels, shape (n, 4):
             row, column, row, column. ``None`` where nobody drew boxes.
     """
 
     images: Grey
     masks: Grey
+    heights_mm: npt.NDArray[np.float64]
     boxes: tuple[npt.NDArray[np.float32], ...] | None
 
 
@@ -44,11 +46,14 @@ def read_vertebrae(
         pixels = {name: (images, masks) for name, images, masks in crops.levels(uid)}
         for index, level in zip(of_study.index, of_study["level"], strict=True):
             images, masks = pixels[level]
-            boxes = facts.loc[facts["level"] == level, "boxes"]
-            yield (
-                index,
-                Vertebra(images=images, masks=masks, boxes=_to_boxes(boxes)),
+            of_level = facts[facts["level"] == level]
+            vertebra = Vertebra(
+                images=images,
+                masks=masks,
+                heights_mm=of_level["z_mm"].to_numpy(dtype=float),
+                boxes=_to_boxes(of_level["boxes"]),
             )
+            yield index, vertebra
 
 
 def _to_boxes(column: pd.Series) -> tuple[npt.NDArray[np.float32], ...] | None:

@@ -20,13 +20,8 @@ if TYPE_CHECKING:
 InputArgument = Annotated[
     str, typer.Argument(metavar="INPUT", help="DICOM folder, zip file or source.")
 ]
-SegmentationOption = Annotated[
-    str,
-    typer.Option(
-        metavar="ALIAS",
-        help="builtin; store or fold_0 for one trained in CSFD_STORE; or a folder.",
-    ),
-]
+_SEGMENTATIONS = "builtin; store or fold_0 for one trained in CSFD_STORE; or a folder."
+SegmentationOption = Annotated[str, typer.Option(metavar="ALIAS", help=_SEGMENTATIONS)]
 
 EveryVolumeOption = Annotated[
     bool,
@@ -89,26 +84,38 @@ def predict(
         typer.Option(
             metavar="ALIAS",
             help="champion, challenger or a version (v3) of CSFD_STORE; best of its "
-            "comparison; or basic_cnn, inception_v3, resnet50, efficientnet_b5.",
+            "comparison; basic_cnn, triplanar_cnn, inception_v3, resnet50 or "
+            "efficientnet_b5; general: the one that comes with csfd, and the default "
+            "where nothing was trained.",
         ),
     ] = "champion",
-    segmentation: SegmentationOption = "store",
+    segmentation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ALIAS",
+            help=_SEGMENTATIONS,
+            show_default="store where it has one, else builtin",
+        ),
+    ] = None,
     every_volume: EveryVolumeOption = False,
 ) -> None:
     """Say how likely each of C1 to C7 is fractured: one JSON per study, and a table.
 
-    Reads DICOM, finds the vertebrae, and judges each with a classifier that was trained
-    in the store: the champion, or the best of the comparison while there is none.
+    Reads DICOM, finds the vertebrae, and judges each with a classifier: the champion of
+    the store, the best of its comparison while there is none, or the general classifier
+    that comes with csfd where nothing was trained. Needs no store for the last.
     Studies that cannot be trusted are named and left out; research software, not for
     clinical use.
 
     Example: `csfd predict data/source --out predictions`
     """
+    from csfd_core.classification.config import GENERAL
     from csfd_core.cli.console import print_predictions
     from csfd_core.cli.stores import open_stores
     from csfd_core.inference.predict import predict_input
     from csfd_core.inference.reading import reading_ahead
     from csfd_core.registry.serving import open_ensemble
+    from csfd_core.segmentation.bundle import BUILTIN
     from csfd_core.segmentation.model_store import open_model
     from csfd_core.segmentation.predict import VertebraPredictor
     from csfd_core.settings import Settings
@@ -120,6 +127,8 @@ def predict(
         ensemble = open_ensemble(stores, model)
         if ensemble.notice:
             typer.echo(ensemble.notice, err=True)
+        if segmentation is None and model == GENERAL:
+            segmentation = BUILTIN
         predictor = VertebraPredictor(open_model(segmentation, stores.root))
         for study in predict_input(
             source, out, predictor, ensemble, typer.echo, reading

@@ -204,7 +204,12 @@ def _predict_scan(
         grey=found.grey, mask=prediction.mask, geometry=scan.geometry, levels=levels
     )
     vertebrae = {
-        crop.level: Vertebra(images=crop.images, masks=crop.masks, boxes=None)
+        crop.level: Vertebra(
+            images=crop.images,
+            masks=crop.masks,
+            heights_mm=crop.middles_mm,
+            boxes=None,
+        )
         for crop in cut_vertebrae(study, ensemble.crop)
         if shares.get(crop.level, 1.0) >= LEAST_VISIBLE
     }

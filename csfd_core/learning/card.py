@@ -40,6 +40,7 @@ class ModelCard(pydantic.BaseModel):
         fold: That was held out; ``None``: of no store's folds.
         history: A row per epoch: ``epoch`` (from 1), ``loss``, scores, ``seconds``.
         best_epoch: Whose weights were kept; 0: those that it started from.
+        before: Scores of weights that it started from; empty: not measured.
         stopped: Why the training ended; ``None``: not known.
         code_version: Of the training.
         lock_sha256: Of the pinned versions that it was trained with.
@@ -55,6 +56,7 @@ class ModelCard(pydantic.BaseModel):
     fold: int | None = None
     history: tuple[dict[str, Score], ...] = ()
     best_epoch: int = 0
+    before: dict[str, Score] = {}
     stopped: StopReason | None = None
     code_version: str | None = None
     lock_sha256: str | None = None

@@ -55,6 +55,8 @@ class Loop:
         folder: For the state; another one for another model or other data.
         monitor: Which of the scores decides.
         patience: Epochs without a better score before it stops; 0 never.
+        starts_trained: The model has weights already, which are kept unless an epoch
+            has a better score than they have.
     """
 
     model: "keras.Model"
@@ -64,6 +66,7 @@ class Loop:
     folder: Path
     monitor: Monitor = VALIDATION_LOSS
     patience: int = 0
+    starts_trained: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,10 +77,13 @@ class Trained:
     history: list[EpochRow] = field(default_factory=list)
     best_epoch: int = 0  # from 1; 0: the weights are those that it started from
     stopped: StopReason = StopReason.ALL_EPOCHS
+    before: dict[str, float] = field(default_factory=dict)  # scores of trained weights
 
     def best(self, score: str) -> float:
-        """Return a score of the best epoch, NaN where none was trained."""
-        return self.history[self.best_epoch - 1][score] if self.history else math.nan
+        """Return a score of the weights that are kept, NaN where none was measured."""
+        if self.best_epoch:
+            return self.history[self.best_epoch - 1][score]
+        return self.before.get(score, math.nan)
 
 
 def train_epochs(loop: Loop, on_epoch: OnEpoch | None = None) -> Trained:
@@ -89,6 +95,8 @@ def train_epochs(loop: Loop, on_epoch: OnEpoch | None = None) -> Trained:
     """
     checkpoint = Checkpoint(loop.folder)
     state = _restore(checkpoint, loop.model)
+    if loop.starts_trained and not state.before:
+        state.before = dict(loop.validate())
     for epoch in range(len(state.history), loop.epochs):
         if _is_over(state, loop.patience):
             state.stopped = StopReason.NO_IMPROVEMENT
@@ -107,7 +115,11 @@ def train_epochs(loop: Loop, on_epoch: OnEpoch | None = None) -> Trained:
         checkpoint.write(
             loop.model,
             state.weights,
-            {"history": state.history, "best_epoch": state.best_epoch},
+            {
+                "history": state.history,
+                "best_epoch": state.best_epoch,
+                "before": state.before,
+            },
         )
         if on_epoch is not None:
             on_epoch(row)
@@ -136,7 +148,8 @@ def _is_best(state: Trained, monitor: Monitor) -> bool:
 
     Of equally good epochs the last one is the best.
     """
-    ranks = [monitor.rank(row) for row in state.history]
+    rows = [*([state.before] if state.before else []), *state.history]
+    ranks = [monitor.rank(row) for row in rows]
     defined = [rank for rank in ranks if math.isfinite(rank)]
     return not defined or ranks[-1] == max(defined)
 
@@ -151,4 +164,9 @@ def _restore(checkpoint: Checkpoint, model: "keras.Model") -> Trained:
         return Trained(weights=model.get_weights())
     weights, note = restored
     history: list[EpochRow] = note["history"]
-    return Trained(weights=weights, history=history, best_epoch=note["best_epoch"])
+    return Trained(
+        weights=weights,
+        history=history,
+        best_epoch=note["best_epoch"],
+        before=note.get("before", {}),
+    )

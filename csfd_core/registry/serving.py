@@ -1,4 +1,4 @@
-"""Which ensemble answers to a name: champion, a version, the best, a classifier."""
+"""Which ensemble answers to a name: champion, version, best, classifier, general."""
 
 import re
 from collections.abc import Sequence
@@ -7,8 +7,15 @@ from typing import Final
 
 from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.classifiers import CLASSIFIERS
+from csfd_core.classification.config import GENERAL
 from csfd_core.classification.ensemble import BEST, Ensemble, read_best
 from csfd_core.classification.fit import open_trained
+from csfd_core.classification.general import (
+    GENERAL_FOLD,
+    GENERAL_FOLDER,
+    general_location,
+)
+from csfd_core.classification.triplanar.network import NAME as TRIPLANAR_CNN
 from csfd_core.errors import SettingsError, StoreError
 from csfd_core.registry.appointment import require_whole
 from csfd_core.registry.champion import ChampionRegistry, Version
@@ -18,6 +25,7 @@ from csfd_core.store import paths
 from csfd_core.store.stores import Stores
 
 _VERSION: Final = re.compile("v([1-9][0-9]{0,8})")
+_BEST_GENERAL: Final = TRIPLANAR_CNN
 
 
 def open_ensemble(stores: Stores, alias: str, tracking_uri: str = "") -> Ensemble:
@@ -26,14 +34,18 @@ def open_ensemble(stores: Stores, alias: str, tracking_uri: str = "") -> Ensembl
     Args:
         stores: Where the classifiers are.
         alias: ``champion`` or ``challenger``; a version, as ``v3``; ``best``: what the
-            comparison found the best; or a classifier's name: its newest folds. Where
-            there is no champion yet, ``champion`` opens the best and says so.
+            comparison found the best; a classifier's name: its newest folds; or
+            ``general``: the one that comes with csfd. Where there is no champion yet,
+            ``champion`` opens the best, and where the store has trained nothing, the
+            general one; it says so.
         tracking_uri: Of MLflow, which holds the aliases; empty: MLFLOW_TRACKING_URI.
 
     Raises:
         SettingsError: If the store has no such classifier, or MLflow cannot be used.
         StoreError: If the files of a version are damaged.
     """
+    if alias == GENERAL:
+        return open_general()
     number = _VERSION.fullmatch(alias)
     if number is None and alias not in set(Alias):
         return _open_newest(stores, alias)
@@ -53,8 +65,22 @@ def open_ensemble(stores: Stores, alias: str, tracking_uri: str = "") -> Ensembl
         raise SettingsError(
             f"There is no {alias} yet. Materialize champion_model, or use {BEST}."
         )
+    if read_best(stores) is None and not _trained(stores):
+        notice = (
+            "The store has trained no classifier yet, so the general one speaks, which "
+            "comes with csfd."
+        )
+        return replace(open_general(), notice=notice)
     notice = "There is no champion yet, so the best of the comparison speaks."
     return replace(_open_newest(stores, BEST), notice=notice)
+
+
+def open_general() -> Ensemble:
+    """Open the classifier that comes with csfd."""
+    place = Stores(general_location())
+    folds = [GENERAL_FOLD]
+    found = _open_folds(place, _BEST_GENERAL, GENERAL_FOLDER, folds)
+    return replace(found, name=GENERAL)
 
 
 def open_version(registry: ChampionRegistry, version: Version) -> Ensemble:
@@ -73,13 +99,17 @@ def _open_newest(stores: Stores, alias: str) -> Ensemble:
     name = read_best(stores) if alias == BEST else alias
     folds = models.folds(name) if name is not None and name in CLASSIFIERS else []
     if name is None or not folds:
-        there = [known for known in CLASSIFIERS if models.folds(known)]
         raise SettingsError(
             f"The store {stores.root} has no trained classifier {alias!r}. It has: "
-            f"{', '.join(there) or 'none'}. Train some with csfd run, or name another "
-            "store in CSFD_STORE."
+            f"{', '.join(_trained(stores)) or 'none'}. Train some with csfd run, name "
+            f"another store in CSFD_STORE, or use {GENERAL}."
         )
     return _open_folds(stores, name, paths.CLASSIFIERS, folds)
+
+
+def _trained(stores: Stores) -> list[str]:
+    models = ClassifierStore(stores.root)
+    return [name for name in CLASSIFIERS if models.folds(name)]
 
 
 def _open_folds(

@@ -80,17 +80,21 @@ def choose_model(
     return ModelChoice(ordered[0], cards[ordered[0]].model_id, IN_SAMPLE)
 
 
-def open_model(alias: str, store: Location | None = None) -> ModelBundle:
+def open_model(alias: str | None, store: Location | None = None) -> ModelBundle:
     """Open a model by its alias.
 
     Args:
         alias: ``builtin``; ``store`` or ``fold_<k>`` for one that was trained in the
-            store; or a folder or ``s3://`` URL that holds one.
+            store; or a folder or ``s3://`` URL that holds one. ``None``: the store's
+            where it has one, else ``builtin``.
         store: The store that ``store`` and ``fold_<k>`` speak of.
 
     Raises:
         SettingsError: If the store has no such model.
     """
+    if alias is None:
+        has_own = store is not None and bool(ModelStore(store).cards())
+        alias = "store" if has_own else BUILTIN
     if alias == BUILTIN:
         return read_bundle(builtin_location())
     if alias == "store" or alias.startswith("fold_"):

@@ -122,6 +122,10 @@ basic_cnn = _classifier_asset(
     "basic_cnn",
     "A small CNN from scratch. Learns from patches around the fractures and on bone.",
 )
+triplanar_cnn = _classifier_asset(
+    "triplanar_cnn",
+    "A small CNN that sees each place on axial, sagittal and coronal planes at once.",
+)
 inception_v3 = _classifier_asset(
     "inception_v3", "InceptionV3 with a head that judges the slices of one vertebra."
 )
@@ -132,7 +136,7 @@ efficientnet_b5 = _classifier_asset(
     "efficientnet_b5",
     "EfficientNetB5 with a head that judges the slices of one vertebra.",
 )
-CLASSIFIER_ASSETS = (basic_cnn, inception_v3, resnet50, efficientnet_b5)
+CLASSIFIER_ASSETS = (basic_cnn, triplanar_cnn, inception_v3, resnet50, efficientnet_b5)
 
 
 def _describe(found: ClassifierRun) -> dict[str, dg.MetadataValue]:

@@ -22,6 +22,7 @@ class ClassificationResource(dg.ConfigurableResource):
     epochs: int | None = override_of(ClassificationSettings, "epochs")
     steps_per_epoch: int | None = override_of(ClassificationSettings, "steps_per_epoch")
     weights: str | None = override_of(ClassificationSettings, "weights")
+    initial: str | None = override_of(ClassificationSettings, "initial")
     folds: list[int] | None = override_of(
         ClassificationSettings,
         "folds",
@@ -39,7 +40,7 @@ class ClassificationResource(dg.ConfigurableResource):
         Raises:
             SettingsError: If one of them cannot be used.
         """
-        own = given(self, "seed", "epochs", "steps_per_epoch", "weights")
+        own = given(self, "seed", "epochs", "steps_per_epoch", "weights", "initial")
         wanted = ClassificationSettings.read(**own)
         known = wanted.model_dump(exclude={"folds"}, exclude_none=True)
         return settings_of(self.profile, **known)

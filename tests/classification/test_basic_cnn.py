@@ -12,7 +12,7 @@ from csfd_core.classification.basic_cnn.network import BasicCnn
 from csfd_core.classification.classifier import CropShape
 from csfd_core.classification.classifier_store import FoldResult
 from csfd_core.classification.classifiers import open_classifier
-from csfd_core.classification.config import ClassifierConfig
+from csfd_core.classification.config import NONE, ClassifierConfig
 from csfd_core.classification.fit import (
     ClassifierFit,
     fit_classifier,
@@ -32,7 +32,12 @@ from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import OVERALL
 
 CONFIG = ClassifierConfig(
-    epochs=2, steps_per_epoch=30, batch_size=32, patch_px=16, filters=(8, 16)
+    epochs=2,
+    steps_per_epoch=30,
+    batch_size=32,
+    patch_px=16,
+    filters=(8, 16),
+    initial=NONE,
 )
 SHORT = replace(CONFIG, epochs=3, steps_per_epoch=2, batch_size=8, filters=(4, 4))
 SHAPE = CropShape.of(CROPS.to_note())

@@ -1,6 +1,7 @@
 """Patches: where they are cut, and what of."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -47,19 +48,19 @@ def test_places_of_fractures_are_the_middles_of_the_boxes() -> None:
         vertebra = pool.vertebrae[place.vertebra]
         assert place.vertebra in pool.fractured
         assert vertebra.boxes is not None
-        (box,) = vertebra.boxes[place.crop]
+        (box,) = vertebra.boxes[int(place.plane)]
         assert box[0] < place.row < box[2]
         assert box[1] < place.column < box[3]
-        plane = vertebra.images[place.crop, 1]
+        plane = vertebra.images[int(place.plane), 1]
         assert plane[round(place.row), round(place.column)] == 250
 
 
 def test_a_box_outside_of_the_crop_is_no_place() -> None:
     inside = draw_vertebra(True, np.random.default_rng(0))
     boxes = (np.array([[0, -9, 4, -2], [2, 3, 6, 9]], np.float32), np.empty((0, 4)))
-    vertebra = Vertebra(images=inside.images, masks=inside.masks, boxes=boxes)
+    vertebra = replace(inside, boxes=boxes)
     pool = pool_of([vertebra], [1])
-    assert [(p.crop, p.row, p.column) for p in pool.boxed] == [(0, 4.0, 6.0)]
+    assert [(p.plane, p.row, p.column) for p in pool.boxed] == [(0, 4.0, 6.0)]
 
 
 @pytest.mark.parametrize("size", [2, 7, 40])
@@ -131,16 +132,13 @@ def test_unboxed_fractures_are_guessed_once_the_network_is_trusted() -> None:
     assert pool.suspected == []
     pool.mine(nowhere, rng, trusted=True)
     (place,) = pool.suspected  # one each, the most suspicious
-    assert (place.vertebra, place.crop, place.row, place.column) == (1, 1, 10.0, 20.0)
+    assert (place.vertebra, place.plane, place.row, place.column) == (1, 1, 10.0, 20.0)
 
 
 def test_mined_places_have_their_share_of_the_patches() -> None:
     pool = make_pool(mined_share=0.5)
     # Mark the mined place, which lies in the bone of every vertebra.
-    vertebrae = [
-        Vertebra(images=v.images.copy(), masks=v.masks, boxes=v.boxes)
-        for v in pool.vertebrae
-    ]
+    vertebrae = [replace(v, images=v.images.copy()) for v in pool.vertebrae]
     for vertebra in vertebrae:
         vertebra.images[1, :, 8:13, 18:23] = 255
     marked = pool_of(vertebrae, [index % 2 for index in range(12)])
@@ -167,7 +165,7 @@ def test_patches_are_the_planes_turned_about_their_place(
         rng.integers(0, 256, (1, channels, SIDE, SIDE)).astype(float), (0, 0, 2, 2)
     ).astype(np.uint8)
     masks = np.full((1, SIDE, SIDE), 255, dtype=np.uint8)
-    vertebra = Vertebra(images=images, masks=masks, boxes=None)
+    vertebra = Vertebra(images=images, masks=masks, heights_mm=np.zeros(1), boxes=None)
     pool = pool_of([vertebra, vertebra], [0, 1])
     seen: list[npt.NDArray[np.float64]] = []
     real = cv2.warpAffine

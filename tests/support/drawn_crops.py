@@ -31,6 +31,7 @@ from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
 CROPS = CropConfig(slices=2, neighbours=1, side_px=32, pixel_mm=2.0)
 SIDE = CROPS.side_px
+HEIGHTS_MM = np.array([0.0, 2.0])
 # Every third study has a fracture, of a level that differs from one to the next.
 Labels = Mapping[str, Sequence[int | None]]
 
@@ -66,6 +67,7 @@ def draw_vertebra(
     return Vertebra(
         images=np.clip(grey, 0, 255).astype(np.uint8),
         masks=np.repeat((disc * 255).astype(np.uint8)[None], 2, axis=0),
+        heights_mm=HEIGHTS_MM,
         boxes=tuple(boxes) if boxed else None,
     )
 
@@ -87,7 +89,7 @@ def crop_rows(
                 {
                     "level": name,
                     "crop_index": index,
-                    "z_mm": 2.0 * index,
+                    "z_mm": HEIGHTS_MM[index],
                     "label": label,
                     "slice_label": None if label is None else int(boxes.size > 0),
                     "boxes": None if label is None else boxes.ravel().tolist(),

@@ -6,133 +6,63 @@ is the mean of its most suspicious places, and the places are the heatmap. Each 
 judged as it is, in the mirror and as seen from the feet, and these views are averaged.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from scipy import ndimage
 
 from csfd_core.classification.basic_cnn.patches import PatchPool, to_inputs
-from csfd_core.classification.classifier import (
-    Classifier,
-    TrainingSet,
-    in_batches,
-    require_same_shapes,
+from csfd_core.classification.classifier import in_batches, require_same_shapes
+from csfd_core.classification.patchwise.classifier import (
+    NOWHERE,
+    TOGETHER,
+    PatchClassifier,
+    most_suspicious,
 )
-from csfd_core.classification.validation import (
-    Logits,
-    mean_of_steps,
-    validation_scores,
-)
-from csfd_core.classification.vertebrae import Grey, Vertebra, read_vertebrae
-from csfd_core.errors import StoreError
+from csfd_core.classification.patchwise.layers import STEP, convolutions
+from csfd_core.classification.vertebrae import Grey, Vertebra
 from csfd_core.learning.checkpoint import Weights
-from csfd_core.learning.loop import Loop, OnEpoch, Trained, take_steps, train_epochs
-from csfd_core.runtime.compute import all_devices, computing, predict_in_batches
-from csfd_core.store.crops import CropStore
-from csfd_core.vocabulary import LEVEL_NAMES
+from csfd_core.runtime.compute import computing, predict_in_batches
 
 if TYPE_CHECKING:
     import keras
 
 NAME: Final = "basic_cnn"
-_STEP: Final = 4  # pixels from one place to the next: two poolings
 _CENTRE: Final = 4  # places on a side, in the middle of a patch, that are judged
 _PATCH_PLACES: Final = 4  # of these, whose mean is the logit of a patch
-_PLACES: Final = 3  # whose mean is the logit of a vertebra
 _NEAR_PX: Final = 4  # places so far from the mask count
-_NOWHERE: Final = -12.0  # logit of places away from the vertebra
-_TOGETHER: Final = len(LEVEL_NAMES)  # vertebrae computed at once,
-_PIXELS: Final = 1 << 20  # unless they have more than these
-_WARM_UP: Final = 40  # steps
-_TRUSTED: Final = 0.6  # share of the epochs before it may say where fractures are
+_PIXELS: Final = 1 << 20  # more are not judged at once
 
 
-class BasicCnn(Classifier):
+class BasicCnn(PatchClassifier[Vertebra]):
     """See the module."""
 
-    def start(self) -> dict[str, Any]:
-        """Say that it starts from nothing."""
-        return {"weights": "none", "digest": f"seed {self.config.seed}"}
+    name = NAME
 
-    def train(self, data: TrainingSet, on_epoch: OnEpoch | None = None) -> Trained:
-        """Train on patches; places are mined anew before each epoch but the first.
-
-        Raises:
-            StoreError: If there are no fractured vertebrae, or only such.
-        """
-        with computing(self.config.mixed_precision):
-            import keras
-
-            keras.utils.set_random_seed(self.config.seed)
-            with all_devices():
-                model = self.patch_model()
-            pools = _Pools(data, self)
-            loop = Loop(
-                model=model,
-                epochs=self.config.epochs,
-                run_epoch=lambda epoch: self._run_epoch(model, pools, epoch),
-                validate=lambda: self._validate(data),
-                folder=data.folder,
-                patience=self.config.patience,
-            )
-            return train_epochs(loop, on_epoch)
-
-    def stored_logits(self, crops: CropStore, rows: pd.DataFrame) -> Logits:
-        """Return the logits of vertebrae in a store."""
-        return self._stored_logits(crops, rows, all_views=self.config.average_views)
-
-    def _validate(self, data: TrainingSet) -> Mapping[str, float]:
-        logits = self._stored_logits(data.crops, data.validation, all_views=False)
-        return validation_scores(logits, data.validation_labels)
-
-    def _stored_logits(
-        self, crops: CropStore, rows: pd.DataFrame, *, all_views: bool
-    ) -> Logits:
-        by_row = pd.Series(np.nan, index=rows.index, dtype=float)
-        read: list[Any] = []
-
-        def vertebrae() -> Any:  # noqa: ANN401 - an iterator that notes the places
-            for index, vertebra in read_vertebrae(crops, rows):
-                read.append(index)
-                yield vertebra
-
-        logits = [
-            _logits_of(self._places(batch, all_views=all_views))
-            for batch in in_batches(vertebrae(), _TOGETHER)
-        ]
-        if logits:
-            by_row.loc[read] = np.concatenate(logits)
-        return np.asarray(by_row.to_numpy(), dtype=float)
-
-    def logits(self, vertebrae: Sequence[Vertebra]) -> Logits:
-        """Return the mean of the most suspicious places of each vertebra."""
-        if not vertebrae:
-            return np.empty(0)
-        return _logits_of(self._places(vertebrae, all_views=self.config.average_views))
+    def open_pool(self) -> PatchPool:
+        """Return an empty pool of slices."""
+        return PatchPool(self.config.patch_px, self.config.mined_share)
 
     def heat(self, vertebra: Vertebra) -> npt.NDArray[np.float32]:
         """Return the probability of each place, smoothly between them."""
-        places = self._places([vertebra], all_views=self.config.average_views)[0]
+        places = self.judge([vertebra], all_views=self.config.average_views)[0]
         heat = 1 / (1 + np.exp(-places))
         return np.asarray(
-            np.clip(ndimage.zoom(heat, (1, _STEP, _STEP), order=1), 0, 1),
+            np.clip(ndimage.zoom(heat, (1, STEP, STEP), order=1), 0, 1),
             dtype=np.float32,
         )
 
     def suspects(self, vertebrae: Sequence[Vertebra]) -> list[npt.NDArray[np.float64]]:
         """Return the most suspicious places: crop, row and column, shape (n, 3)."""
         suspected: list[npt.NDArray[np.float64]] = []
-        for batch in in_batches(vertebrae, _TOGETHER):
-            for places in self._places(batch, all_views=False):
-                order = np.argsort(places, axis=None)[::-1][:_PLACES]
-                at = np.stack(np.unravel_index(order, places.shape), axis=1)
-                scaled = at.astype(float)
-                scaled[:, 1:] = (scaled[:, 1:] + 0.5) * _STEP - 0.5
-                suspected.append(scaled)
+        for batch in in_batches(vertebrae, TOGETHER):
+            for places in self.judge(batch, all_views=False):
+                at = most_suspicious(places).astype(float)
+                at[:, 1:] = (at[:, 1:] + 0.5) * STEP - 0.5
+                suspected.append(at)
         return suspected
 
     def get_weights(self) -> Weights:
@@ -165,7 +95,7 @@ class BasicCnn(Classifier):
             return _build(self.config.filters, self.shape.channels + 1, keras)
 
     def patch_model(self) -> "keras.Model":
-        """Return the network with the pooling of patches, compiled."""
+        """Return the network with the pooling of patches."""
         import keras
 
         side = self.config.patch_px
@@ -174,55 +104,19 @@ class BasicCnn(Classifier):
         edge = max(0, (int(places.shape[1]) - _CENTRE) // 2)
         centre = keras.layers.Cropping2D(edge)(places)
         outputs = _top_mean(keras)(keras.layers.Flatten()(centre))
-        model = keras.Model(inputs, outputs)
-        steps = self.config.epochs * self.config.steps_per_epoch
-        warm_up = min(_WARM_UP, max(1, steps // 10))
-        schedule = keras.optimizers.schedules.CosineDecay(
-            self.config.learning_rate / 30,
-            max(1, steps - warm_up),
-            warmup_target=self.config.learning_rate,
-            warmup_steps=warm_up,
-            alpha=0.01,
-        )
-        model.compile(
-            keras.optimizers.AdamW(
-                schedule, weight_decay=self.config.weight_decay, clipnorm=1.0
-            ),
-            loss=keras.losses.BinaryCrossentropy(from_logits=True),
-            metrics=[keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)],
-            jit_compile=False,
-        )
-        model.optimizer.build(model.trainable_variables)
-        return model
+        return keras.Model(inputs, outputs)
 
-    def _run_epoch(
-        self, model: "keras.Model", pools: "_Pools", epoch: int
-    ) -> Mapping[str, float]:
-        """Take the steps of one epoch."""
-        pool = pools.pool(epoch)
-        batches = (
-            pool.batch(
-                self.config.batch_size,
-                np.random.default_rng([self.config.seed, epoch, step]),
-            )
-            for step in range(self.config.steps_per_epoch)
-        )
-        return mean_of_steps(take_steps(model, batches))
-
-    def _places(
+    def judge(
         self, vertebrae: Sequence[Vertebra], *, all_views: bool
-    ) -> npt.NDArray[np.float32]:
-        """Return the logits of all places, (N, K, side / 4, side / 4).
+    ) -> list[npt.NDArray[np.float32]]:
+        """Return the logits of all places, (K, side / 4, side / 4) each.
 
-        Args:
-            vertebrae: N of them, at least one.
-            all_views: Average over the views, which takes four times as long and errs
-                less; watching and mining while it trains do without.
+        All four views take four times as long as one.
         """
         inputs = np.concatenate([to_inputs(vertebra) for vertebra in vertebrae])
         slices = self.shape.slices
         together = slices * min(
-            _TOGETHER, max(1, _PIXELS // inputs[:slices, ..., 0].size)
+            TOGETHER, max(1, _PIXELS // inputs[:slices, ..., 0].size)
         )
 
         def judge(inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -230,63 +124,14 @@ class BasicCnn(Classifier):
 
         judged = _mean_of_views(inputs, judge) if all_views else judge(inputs)
         near = np.concatenate([_near(vertebra.masks) for vertebra in vertebrae])
-        logits = np.where(near, judged, _NOWHERE)
-        return np.asarray(logits.reshape(len(vertebrae), -1, *logits.shape[1:]))
-
-
-class _Pools:
-    """The vertebrae in memory: the same in every epoch where they all fit."""
-
-    def __init__(self, data: TrainingSet, network: BasicCnn) -> None:
-        self._data, self._network = data, network
-        self._pool: PatchPool | None = None
-        self._fits = len(data.training) <= network.config.most_vertebrae
-
-    def pool(self, epoch: int) -> PatchPool:
-        config = self._network.config
-        rng = np.random.default_rng([config.seed, epoch])
-        if not self._fits:
-            self._pool = None  # its memory is needed for the next one
-            self._pool = self._read(rng)
-        elif self._pool is None:  # the same ones when a training goes on
-            self._pool = self._read(np.random.default_rng([config.seed, 0]))
-        if epoch:
-            trusted = epoch >= config.epochs * _TRUSTED
-            self._pool.mine(self._network.suspects, rng, trusted=trusted)
-        return self._pool
-
-    def _read(self, rng: np.random.Generator) -> PatchPool:
-        config = self._network.config
-        rows = self._data.training
-        is_fractured = (rows["label"] == 1).to_numpy(dtype=bool)
-        half = config.most_vertebrae // 2
-        fractured = rng.permutation(np.flatnonzero(is_fractured))[:half]
-        whole = rng.permutation(np.flatnonzero(~is_fractured))
-        whole = whole[: config.most_vertebrae - len(fractured)]
-        chosen = rows.iloc[np.sort(np.concatenate([fractured, whole]))]
-        pool = PatchPool(config.patch_px, config.mined_share)
-        labels = chosen["label"].astype(int).to_dict()
-        for index, vertebra in read_vertebrae(self._data.crops, chosen):
-            pool.add(vertebra, labels[index])
-        if not pool.can_train:
-            raise StoreError(
-                f"The training studies hold {len(fractured)} fractured and "
-                f"{len(whole)} whole vertebrae; both are needed. Add labelled studies."
-            )
-        return pool
+        logits = np.where(near, judged, NOWHERE)
+        return list(logits.reshape(len(vertebrae), -1, *logits.shape[1:]))
 
 
 def _build(filters: Sequence[int], channels: int, keras: Any) -> "keras.Model":  # noqa: ANN401
     layers = keras.layers
     inputs = keras.Input((None, None, channels))
-    values = inputs
-    for depth, width in enumerate(filters):
-        for _ in range(2 if depth else 1):
-            values = layers.Conv2D(width, 3, padding="same", use_bias=False)(values)
-            values = layers.BatchNormalization(momentum=0.9)(values)
-            values = layers.ReLU()(values)
-        if 2**depth < _STEP:
-            values = layers.MaxPooling2D(2)(values)
+    values = convolutions(inputs, filters)
     values = layers.Dropout(0.2)(values)
     outputs = layers.Conv2D(1, 1, dtype="float32")(values)
     return keras.Model(inputs, outputs, name=NAME)
@@ -298,13 +143,6 @@ def _top_mean(keras: Any) -> "keras.Layer":  # noqa: ANN401 - the module
         return keras.ops.mean(best, axis=-1, keepdims=True)
 
     return keras.layers.Lambda(pool, output_shape=(1,))
-
-
-def _logits_of(places: npt.NDArray[np.float32]) -> Logits:
-    """Return the mean of the most suspicious places of each vertebra, (N,)."""
-    flat = places.reshape(len(places), -1)
-    most = min(_PLACES, flat.shape[1])
-    return np.asarray(np.sort(flat, axis=1)[:, -most:].mean(axis=1), dtype=float)
 
 
 def _mean_of_views(
@@ -330,4 +168,4 @@ def _near(masks: Grey) -> npt.NDArray[np.bool_]:
     """Say which places lie on or beside the vertebra, (K, side / 4, side / 4)."""
     reach = 2 * _NEAR_PX  # even, as the middle of a place lies between two pixels
     wide = ndimage.maximum_filter(masks, size=(1, reach, reach))
-    return np.asarray(wide[:, _STEP // 2 :: _STEP, _STEP // 2 :: _STEP] > 0)
+    return np.asarray(wide[:, STEP // 2 :: STEP, STEP // 2 :: STEP] > 0)

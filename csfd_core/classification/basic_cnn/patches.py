@@ -1,81 +1,40 @@
-"""Patches that the basic CNN learns from: places with a fracture, and without.
+"""Patches of slices that the basic CNN learns from."""
 
-A vertebra has some thousand places and at most a few of them are broken. Patches around
-the fracture boxes teach where to look; patches of bone without a fracture teach what is
-none. After the first epoch, part of the latter are *mined*: places that the network
-itself takes for broken in vertebrae that are not (Felzenszwalb et al. 2010, hard
-negative mining). Later, the place that it finds the most suspicious in each fractured
-vertebra without boxes joins the former.
-"""
-
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
-from scipy import ndimage
 
+from csfd_core.classification.patchwise.places import (
+    Float,
+    Place,
+    PlacePool,
+    box_middles,
+)
 from csfd_core.classification.vertebrae import Grey, Vertebra
-
-Float = npt.NDArray[np.float32]
-Suspects = Callable[[Sequence[Vertebra]], list[npt.NDArray[np.float64]]]
 
 _GREY_MIDDLE: Final = 0.3  # of the bone window: soft tissue
 _GREY_WIDTH: Final = 0.2
 _JITTER_PX: Final = 2.0  # around the middle of a box, or any other place
 _NEAR_PX: Final = 2  # bone may lie so far outside of its mask
-_BONE_PLACES: Final = 4000  # kept of a vertebra; moved at random, they cover it
 _TURN_RAD: Final = 0.5
 _STRETCH: Final = 0.15
 _NOISE_ROWS: Final = 10_000  # drawn once: drawing takes longer than cutting
-_MINED_VERTEBRAE: Final = 200  # looked at after an epoch
-_PLACES_EACH: Final = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A place in the crops of the pool."""
+class PatchPool(PlacePool[Vertebra]):
+    """Vertebrae in memory, and the places to draw patches of slices from."""
 
-    vertebra: int
-    crop: int
-    row: float
-    column: float
-
-
-@dataclass(slots=True)
-class PatchPool:
-    """Vertebrae in memory, and the places to draw patches from.
-
-    Attributes:
-        size_px: Side of a patch.
-        mined_share: Of the patches without a fracture, how many are mined.
-        vertebrae: The pool.
-        fractured: Which of them are fractured and show bone.
-        whole: Which of them are not fractured and show bone.
-    """
-
-    size_px: int
-    mined_share: float
-    vertebrae: list[Vertebra] = field(default_factory=list)
-    fractured: list[int] = field(default_factory=list)
-    whole: list[int] = field(default_factory=list)
-    boxed: list[Place] = field(default_factory=list)
-    suspected: list[Place] = field(default_factory=list)  # fractured, without boxes
-    mined: list[Place] = field(default_factory=list)
-    _planes: list[Grey] = field(default_factory=list)  # (K, side, side, channels + 1)
-    _bone: list[npt.NDArray[np.int32]] = field(default_factory=list)
-    _noise: Float = field(init=False)  # (rows, side * (channels + 1))
+    def __init__(self, size_px: int, mined_share: float) -> None:
+        """Start empty."""
+        super().__init__(size_px, mined_share)
+        self._planes: list[Grey] = []  # (K, side, side, channels + 1)
+        self._noise: Float = np.empty((0, 0), dtype=np.float32)
 
     def add(self, vertebra: Vertebra, label: int) -> None:
-        """Take a copy of a vertebra, and list its boxes and its bone.
-
-        Args:
-            vertebra: May be a part of its study's memory, which is not held.
-            label: 1 where it is fractured.
-        """
-        index = len(self.vertebrae)
-        if not index:
+        """Take a copy of a vertebra, and list its boxes and its bone."""
+        if not self.vertebrae:
             self._noise = self._draw_noise(vertebra.images.shape[1])
         images, masks = vertebra.images, vertebra.masks
         planes = np.concatenate([images, masks[:, None]], axis=1)
@@ -85,88 +44,13 @@ class PatchPool:
             images=planes[..., :-1].transpose(0, 3, 1, 2),
             masks=planes[..., -1],
         )
-        self.vertebrae.append(in_memory)
         self._planes.append(planes)
-        self.boxed += _boxed_places(index, in_memory)
         near = np.ones((1, 2 * _NEAR_PX + 1, 2 * _NEAR_PX + 1), dtype=bool)
-        bone = np.flatnonzero(ndimage.binary_dilation(masks > 0, near))
-        kept = np.random.default_rng(index).permutation(bone)[:_BONE_PLACES]
-        self._bone.append(kept.astype(np.int32))
-        if bone.size:
-            (self.fractured if label == 1 else self.whole).append(index)
+        self._list(in_memory, in_memory.masks, label, near, box_middles(vertebra))
 
-    @property
-    def can_train(self) -> bool:
-        """Whether there are both kinds of places."""
-        return bool(self.fractured) and bool(self.whole)
-
-    def batch(self, size: int, rng: np.random.Generator) -> tuple[Float, Float]:
-        """Draw patches, half of them with a fracture.
-
-        Returns:
-            Patches (size, side, side, channels + 1), the mask last, and labels (size,).
-        """
-        positives = size // 2
-        places = self._fractured_places(positives, rng)
-        places += self._whole_places(size - positives, rng)
-        labels = np.zeros(size, dtype=np.float32)
-        labels[:positives] = 1
-        return self._vary(self._cut(places, rng), rng), labels
-
-    def mine(
-        self, suspects: Suspects, rng: np.random.Generator, *, trusted: bool
-    ) -> None:
-        """Look for places that are taken for fractures, and for those without boxes.
-
-        Args:
-            suspects: Returns the most suspicious places of each vertebra, most first,
-                shape (n, 3): crop, row, column.
-            rng: Chooses the vertebrae to look at.
-            trusted: Whether the network knows enough to say where an unboxed fracture
-                lies; too early, it would be taught its own errors.
-        """
-        chosen = rng.permutation(self.whole)[:_MINED_VERTEBRAE].tolist()
-        self.mined = self._places(chosen, suspects, _PLACES_EACH)
-        if not trusted and self.boxed:
-            return
-        unboxed = [i for i in self.fractured if self.vertebrae[i].boxes is None]
-        self.suspected = self._places(unboxed, suspects, 1)
-
-    def _places(self, chosen: list[int], suspects: Suspects, most: int) -> list[Place]:
-        found = suspects([self.vertebrae[index] for index in chosen])
-        return [
-            Place(index, int(crop), float(row), float(column))
-            for index, places in zip(chosen, found, strict=True)
-            for crop, row, column in places[:most]
-        ]
-
-    def _fractured_places(self, count: int, rng: np.random.Generator) -> list[Place]:
-        fractured = [*self.boxed, *self.suspected]
-        if not fractured:
-            # Nobody drew boxes: anywhere in a fractured vertebra, at first.
-            return self._bone_places(self.fractured, count, rng)
-        return [fractured[index] for index in rng.integers(len(fractured), size=count)]
-
-    def _whole_places(self, count: int, rng: np.random.Generator) -> list[Place]:
-        share = self.mined_share if self.mined else 0.0
-        mined = int(rng.binomial(count, share))
-        chosen = rng.integers(len(self.mined), size=mined) if mined else ()
-        places = [self.mined[index] for index in chosen]
-        return places + self._bone_places(self.whole, count - mined, rng)
-
-    def _bone_places(
-        self, among: Sequence[int], count: int, rng: np.random.Generator
-    ) -> list[Place]:
-        places = []
-        chosen = rng.integers(len(among), size=count)
-        for at, share in zip(chosen, rng.random(count), strict=True):
-            index = among[at]
-            bone = self._bone[index]
-            _, height, width = self.vertebrae[index].masks.shape
-            line, column = divmod(int(bone[int(share * bone.size)]), width)
-            crop, row = divmod(line, height)
-            places.append(Place(index, crop, float(row), float(column)))
-        return places
+    def cut(self, places: Sequence[Place], rng: np.random.Generator) -> Float:
+        """Cut and vary patches, (N, side, side, channels + 1), the mask last."""
+        return self._vary(self._cut(places, rng), rng)
 
     def _cut(self, places: Sequence[Place], rng: np.random.Generator) -> Grey:
         """Cut patches: turned, stretched, mirrored, half of them as seen from the feet.
@@ -193,7 +77,7 @@ class PatchPool:
         from_feet = rng.random(count) < 0.5
         for patch, place, to_plane in zip(patches, places, maps, strict=True):
             cv2.warpAffine(
-                self._planes[place.vertebra][place.crop],
+                self._planes[place.vertebra][int(place.plane)],
                 to_plane,
                 (side, side),
                 dst=patch,
@@ -242,14 +126,3 @@ def to_inputs(vertebra: Vertebra) -> Float:
     grey = vertebra.images.transpose(0, 2, 3, 1).astype(np.float32) / 255
     mask = vertebra.masks[..., None].astype(np.float32) / 255
     return np.concatenate([(grey - _GREY_MIDDLE) / _GREY_WIDTH, mask], axis=-1)
-
-
-def _boxed_places(index: int, vertebra: Vertebra) -> list[Place]:
-    side = vertebra.masks.shape[-1]
-    places = []
-    for crop, boxes in enumerate(vertebra.boxes or ()):
-        for row0, column0, row1, column1 in boxes:
-            row, column = (row0 + row1) / 2, (column0 + column1) / 2
-            if 0 <= row < side and 0 <= column < side:
-                places.append(Place(index, crop, float(row), float(column)))
-    return places

@@ -67,6 +67,8 @@ _NEAR_PX: Final = 6
 class BackboneClassifier(Classifier):
     """A backbone and its head."""
 
+    needs_start = True
+
     def __init__(self, spec: Application, *settings: Any) -> None:  # noqa: ANN401
         """Take the backbone, and what every classifier takes."""
         super().__init__(*settings)
