@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Result
-from csfd_core.classification.config import settings_of
+from csfd_core.classification.config import NONE, settings_of
 from csfd_core.classification.fit import fit_classifier, plan_classifier
 from csfd_core.classification.manifest import write_manifest
 from csfd_core.classification.score_tables import (
@@ -27,7 +27,7 @@ from csfd_core.ingest.outcomes import make_all
 from csfd_core.ingest.studies_table import write_studies_table
 from csfd_core.learning.loop import OnEpoch
 from csfd_core.phantom.config import PhantomConfig
-from csfd_core.phantom.source import write_phantom_source
+from csfd_core.phantom.source import PhantomStudy, write_phantom_source
 from csfd_core.runtime.executors import open_executor
 from csfd_core.segmentation.bundle import builtin_location, read_bundle, write_bundle
 from csfd_core.segmentation.masks import MaskMaker
@@ -60,14 +60,18 @@ _COLUMNS = (
 def run() -> Result:
     """Train with each seed; score each on the locked test set."""
     phantoms = PhantomConfig(studies=STUDIES)
-    stores = _prepare(phantoms)
+    stores, _ = prepare(FOLDER, phantoms)
     crop = CROP_PROFILES["demo"].to_note()
     manifest = write_manifest(stores, crop)
     seeds: dict[str, dict[str, Any]] = {}
     counts: dict[str, Any] = {}
     for seed in SEEDS:
         settings = settings_of(
-            "demo", seed=seed, epochs=EPOCHS, steps_per_epoch=STEPS_PER_EPOCH
+            "demo",
+            seed=seed,
+            epochs=EPOCHS,
+            steps_per_epoch=STEPS_PER_EPOCH,
+            initial=NONE,
         )
         fit = plan_classifier(_NAME, FOLD, settings, manifest)
         results = {_NAME: [fit_classifier(stores, fit, _tell(seed))]}
@@ -109,12 +113,12 @@ def _tell(seed: int) -> OnEpoch:
     return tell
 
 
-def _prepare(phantoms: PhantomConfig) -> Stores:
-    """Write the phantoms, convert them, predict their masks and cut their crops."""
-    source = FOLDER / "source"
-    stores = Stores(Location(FOLDER / "store"))
+def prepare(folder: Path, phantoms: PhantomConfig) -> tuple[Stores, list[PhantomStudy]]:
+    """Write phantoms, convert them, predict their masks and cut their crops."""
+    source = folder / "source"
+    stores = Stores(Location(folder / "store"))
     with open_executor(2) as executor:
-        write_phantom_source(source, phantoms, executor=executor)
+        studies = write_phantom_source(source, phantoms, executor=executor)
         tasks = study_tasks(Source(source).studies(), stores)
         assert not [o for o in convert_studies(tasks, executor) if o.message]
     sources = Sources([Source(source)])
@@ -128,7 +132,7 @@ def _prepare(phantoms: PhantomConfig) -> Stores:
         CropMaker.of_sources(stores, CROP_PROFILES["demo"], sources).make,
     ):
         assert not [o for o in make_all(make, uids) if o.message]
-    return stores
+    return stores, studies
 
 
 def _is_good(scores: dict[str, Any]) -> bool:

@@ -5,6 +5,7 @@ They have learnt from phantoms alone (``csfd_core.pretraining``).
 
 import hashlib
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -53,6 +54,21 @@ def general_card(name: str) -> ClassifierCard | None:
     return general_store().card(name, GENERAL_FOLD)
 
 
+def with_general(cards: Iterable[ClassifierCard]) -> list[ClassifierCard]:
+    """Return cards, and those of general classifiers that their trainings began from.
+
+    What a general classifier has learnt, the model that goes on from it has learnt too:
+    its card is given the fold that the model held out.
+    """
+    found = []
+    for card in cards:
+        found.append(card)
+        general = general_card(card.model) if card.started_from == GENERAL else None
+        if general is not None:
+            found.append(general.model_copy(update={"fold": card.fold}))
+    return found
+
+
 def read_initial(name: str, initial: str) -> Initial:
     """Read what a training starts from.
 
@@ -74,7 +90,7 @@ def read_initial(name: str, initial: str) -> Initial:
             f"{initial} holds no weights of a classifier. Name a weights.npz that csfd "
             f"wrote, {GENERAL} or {NONE}."
         ) from error
-    told = GENERAL if initial == GENERAL else Path(initial).name
+    told = GENERAL if initial == GENERAL else f"file {Path(initial).name}"
     return Initial(
         weights=weights, told=told, digest=hashlib.sha256(content).hexdigest()
     )

@@ -24,7 +24,7 @@ from csfd_core.phantom.imaging import (
     to_int16,
 )
 from csfd_core.phantom.labels import require_labels
-from csfd_core.phantom.lookalikes import draw_variants
+from csfd_core.phantom.lookalikes import Variants, draw_variants
 from csfd_core.phantom.neck import (
     SoftTissue,
     draw_soft_tissue,
@@ -113,6 +113,17 @@ def build_phantom_volume(
     return _pack(plan, scene, hounsfield, fractures, painted)
 
 
+def lookalikes_of(config: PhantomConfig, index: int) -> dict[str, Variants]:
+    """Return what resembles a fracture and is none, by level that has any of it."""
+    plan = plan_study(config, index)
+    bone = _draw_bone(open_stream(plan.seed, index, "bone"), plan.spine.age)
+    variants = {
+        name: _plan_vertebra(plan, level, None, bone).variants
+        for level, name in enumerate(LEVEL_NAMES, start=1)
+    }
+    return {name: own for name, own in variants.items() if own != Variants()}
+
+
 def _draw_fractures(config: PhantomConfig, plan: StudyPlan) -> dict[int, Fracture]:
     found = {}
     for level, name in enumerate(LEVEL_NAMES, start=1):
@@ -174,20 +185,26 @@ def _paint_vertebrae(
     found: dict[int, Painted] = {}
     above = skull
     for level in range(C1, _LOWEST_DRAWN + 1):
-        rng = open_stream(plan.seed, plan.index, f"vertebra {level}")
-        core = bone.trabecular_hu * rng.normal(1.15 if level <= C2 else 1.0, 0.05)
-        vertebra = VertebraPlan(
-            level=level,
-            tissue=replace(bone, trabecular_hu=float(core)),
-            variants=draw_variants(rng, level, plan.spine),
-            fracture=fractures.get(level),
-            seed=int(rng.integers(2**32)),
-        )
+        vertebra = _plan_vertebra(plan, level, fractures.get(level), bone)
         painted = paint_vertebra(scene, plan.spine, vertebra, above)
         if painted is not None:
             found[level] = painted
         above = painted
     return found
+
+
+def _plan_vertebra(
+    plan: StudyPlan, level: int, fracture: Fracture | None, bone: BoneTissue
+) -> VertebraPlan:
+    rng = open_stream(plan.seed, plan.index, f"vertebra {level}")
+    core = bone.trabecular_hu * rng.normal(1.15 if level <= C2 else 1.0, 0.05)
+    return VertebraPlan(
+        level=level,
+        tissue=replace(bone, trabecular_hu=float(core)),
+        variants=draw_variants(rng, level, plan.spine),
+        fracture=fracture,
+        seed=int(rng.integers(2**32)),
+    )
 
 
 def _paint_discs(

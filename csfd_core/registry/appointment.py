@@ -1,5 +1,6 @@
 """The title of champion: given and taken by hand, and whether its holder may serve."""
 
+from csfd_core.classification.general import with_general
 from csfd_core.errors import SettingsError, StoreError
 from csfd_core.learning.splits import leaks_of
 from csfd_core.registry.champion import ChampionRegistry, Version
@@ -87,7 +88,7 @@ def locked_studies_learnt_from(stores: Stores, frozen: FrozenEnsemble) -> list[s
     if stores.metadata.read_studies_inputs() is None:  # no table yet
         return []
     cards = [result.card for result in frozen.results(stores)]
-    return list(leaks_of(cards, stores.metadata.read_studies()).locked)
+    return list(leaks_of(with_general(cards), stores.metadata.read_studies()).locked)
 
 
 def require_whole(registry: ChampionRegistry, version: Version) -> FrozenEnsemble:

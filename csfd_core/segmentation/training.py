@@ -113,6 +113,7 @@ def train(
             folder=folder,
             monitor=VALIDATION_DICE,
             patience=plan.training.patience,
+            starts_trained=plan.initial is not None,
         )
         if on_epoch is None:
             return train_epochs(loop)

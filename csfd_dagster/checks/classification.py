@@ -4,6 +4,7 @@ import dagster as dg
 
 from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.classifiers import CLASSIFIERS
+from csfd_core.classification.general import with_general
 from csfd_core.classification.manifest import (
     balance_of_folds,
     patients_in_two_folds,
@@ -70,7 +71,7 @@ def _leak_check(name: str) -> dg.AssetChecksDefinition:
     def check(store: StoreResource) -> dg.AssetCheckResult:
         """No patient of the locked test set, nor of the held-out fold, was trained."""
         stores = store.open()
-        cards = ClassifierStore(stores.root).cards([name])
+        cards = with_general(ClassifierStore(stores.root).cards([name]))
         return leak_result(leaks_of(cards, stores.metadata.read_studies()))
 
     return check

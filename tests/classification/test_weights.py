@@ -34,7 +34,13 @@ def load(weights: str | Path, seed: int = 0) -> Any:
 
 
 def test_every_classifier_is_opened_by_its_name(tmp_path: Path) -> None:
-    names = ["basic_cnn", "inception_v3", "resnet50", "efficientnet_b5"]
+    names = [
+        "basic_cnn",
+        "triplanar_cnn",
+        "inception_v3",
+        "resnet50",
+        "efficientnet_b5",
+    ]
     assert list(CLASSIFIERS) == names
     for name in names:
         found = open_classifier(name, ClassifierConfig(), SHAPE, Location(tmp_path))

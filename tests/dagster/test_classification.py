@@ -22,7 +22,13 @@ from csfd_dagster.partitions import fold_number, folds
 from csfd_dagster.resources.classification import ClassificationResource
 from csfd_dagster.resources.stores import StoreResource
 
-CLASSIFIERS = ("basic_cnn", "inception_v3", "resnet50", "efficientnet_b5")
+CLASSIFIERS = (
+    "basic_cnn",
+    "triplanar_cnn",
+    "inception_v3",
+    "resnet50",
+    "efficientnet_b5",
+)
 UIDS = [f"1.2.826.0.1.3680043.{index}" for index in range(1, 60)]
 LOCKED = next(uid for uid in UIDS if is_test(uid))
 HELD_OUT = next(uid for uid in UIDS if not is_test(uid) and fold_of(uid) == 2)

@@ -25,10 +25,22 @@ GRAPH = {
     "training_manifest": {"vertebra_crops", "metadata_table"},
     **{
         name: {"training_manifest", "classification_settings"}
-        for name in ("basic_cnn", "inception_v3", "resnet50", "efficientnet_b5")
+        for name in (
+            "basic_cnn",
+            "triplanar_cnn",
+            "inception_v3",
+            "resnet50",
+            "efficientnet_b5",
+        )
     },
     "leakage_audit": {"training_manifest", "slice_store"},
-    "comparison_report": {"basic_cnn", "inception_v3", "resnet50", "efficientnet_b5"},
+    "comparison_report": {
+        "basic_cnn",
+        "triplanar_cnn",
+        "inception_v3",
+        "resnet50",
+        "efficientnet_b5",
+    },
     "champion_model": {"comparison_report"},
     "unseen_predictions": {"champion_model", "vertebra_crops"},
     "study_predictions": {"champion_model", "vertebra_crops"},

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,56 @@ def test_patience_ends_a_training_that_does_not_improve(tmp_path: Path) -> None:
     assert found.stopped is StopReason.NO_IMPROVEMENT
     patient, state = scripted(tmp_path / "b", [0.5] * 6, lambda e: quality[e])
     assert train_epochs(patient).best_epoch == 6
+
+
+def trained_already(folder: Path, quality: list[float], patience: int = 0) -> Loop:
+    """The quality of the weights that it starts from, then of each epoch."""
+    loop, _ = scripted(folder, [0.5] * (len(quality) - 1), patience=patience)
+    looked: list[int] = []
+
+    def validate() -> Mapping[str, float]:
+        weights = loop.model.get_weights()
+        values = {float(v) for w in weights for v in w.ravel()}
+        epoch = int(values.pop()) if len(values) == 1 else 0  # 0: as it started
+        looked.append(epoch)
+        logits = np.where(LABELS == 1, 1.0, -1.0) * quality[epoch]
+        return validation_scores(logits, LABELS)
+
+    return replace(loop, validate=validate, starts_trained=True)
+
+
+def test_weights_that_no_epoch_makes_better_are_kept(tmp_path: Path) -> None:
+    loop = trained_already(tmp_path, [1.0, 0.5, 0.9, 0.2], patience=2)
+    before = loop.model.get_weights()
+    found = train_epochs(loop)
+    assert (found.best_epoch, len(found.history)) == (0, 2)
+    assert found.stopped is StopReason.NO_IMPROVEMENT
+    assert found.best("val_loss") == found.before["val_loss"]
+    assert found.before["val_loss"] < min(row["val_loss"] for row in found.history)
+    for weights in (found.weights, loop.model.get_weights()):
+        for own, expected in zip(weights, before, strict=True):
+            np.testing.assert_array_equal(own, expected)
+
+
+def test_weights_that_an_epoch_makes_better_are_replaced(tmp_path: Path) -> None:
+    found = train_epochs(trained_already(tmp_path, [0.5, 0.2, 1.0, 0.8]))
+    assert found.best_epoch == 2
+    assert {float(v) for w in found.weights for v in w.ravel()} == {2.0}
+
+
+def test_the_score_of_the_start_is_measured_once_however_often_it_is_cut_off(
+    tmp_path: Path,
+) -> None:
+    def kill(row: dict[str, float]) -> None:
+        raise Killed("on purpose")
+
+    quality = [1.0, 0.5, 0.9]
+    with pytest.raises(Killed, match="on purpose"):
+        train_epochs(trained_already(tmp_path, quality), kill)
+    # Were it measured again, it would be that of the first epoch.
+    found = train_epochs(trained_already(tmp_path, quality))
+    assert found.best_epoch == 0
+    assert found.before["val_loss"] < found.history[1]["val_loss"]
 
 
 def test_one_class_in_validation_is_not_a_number_and_no_crash(tmp_path: Path) -> None:

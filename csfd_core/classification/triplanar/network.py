@@ -42,6 +42,7 @@ NAME: Final = "triplanar_cnn"
 _NEAR: Final = 4  # voxels: places so far from the mask count
 _RIM: Final = 12  # voxels above and below that the networks look into
 _BESIDE: Final = 14  # voxels around the mask that are looked at
+_NEARBY: Final = 3  # places on a side, whose strongest features a plane tells
 _HIDDEN: Final = 64  # of what joins the three planes
 
 Float = npt.NDArray[np.float32]
@@ -280,4 +281,8 @@ def _to_places(voxels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def _build_eye(plane: str, filters: Sequence[int], keras: Any) -> "keras.Model":  # noqa: ANN401
     inputs = keras.Input((None, None, CHANNELS))
-    return keras.Model(inputs, convolutions(inputs, filters), name=plane)
+    features = convolutions(inputs, filters)
+    # What lies beside a place counts: boxes do not say to the pixel where bone breaks,
+    # and planes through one place cut a break at places beside each other.
+    nearby = keras.layers.MaxPooling2D(_NEARBY, strides=1, padding="same")(features)
+    return keras.Model(inputs, nearby, name=plane)

@@ -8,13 +8,13 @@ from typing import Final
 import pandas as pd
 
 from csfd_core.classification.card import WHATS
+from csfd_core.classification.classifiers import has_backbone
 from csfd_core.classification.score_tables import EVEN, PREVALENCE, mean_threshold
 from csfd_core.reports.comparison.differences import SIGNIFICANT
 from csfd_core.reports.comparison.summary import Comparison
 from csfd_core.reports.extremes import Extremes
 from csfd_core.vocabulary import LEVEL_NAMES
 
-_BASIC: Final = "basic_cnn"  # has no pretrained form; every layer of it is trained
 _FEW_POSITIVES: Final = 10
 _FEW_ROWS: Final = 1000  # of a calibration curve
 _FEW_SUBJECTS: Final = 50
@@ -272,6 +272,6 @@ def _by_weights(c: Comparison) -> dict[str, list[str]]:
     """Return the models by what they started from; ``whole``: trained throughout."""
     groups: dict[str, list[str]] = {}
     for model, weights in zip(c.models["model"], c.models["weights"], strict=True):
-        is_whole = model == _BASIC and weights == "none"
+        is_whole = not has_backbone(model) and weights == "none"
         groups.setdefault("whole" if is_whole else weights, []).append(model)
     return groups

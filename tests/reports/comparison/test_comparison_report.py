@@ -192,7 +192,7 @@ def test_no_model_is_an_error() -> None:
 @pytest.mark.usefixtures("plain")
 def test_weights_are_explained() -> None:
     text = say(make_results(patients=8))["start"]
-    assert "basic_cnn has no pretrained form" in text
+    assert "basic_cnn started from nothing" in text
     assert "resnet50 started from no weights" in text
     assert "random and frozen" in text
     assert "no test of transfer learning" in text

@@ -1,0 +1,168 @@
+"""The general classifiers: what they say, what they know, and what starts from them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.drawn_crops import CROPS, manifest_of, write_store
+
+from csfd_core.classification.card import ClassifierCard
+from csfd_core.classification.classifier import CropShape
+from csfd_core.classification.classifiers import open_classifier
+from csfd_core.classification.config import GENERAL, NONE, ClassifierConfig
+from csfd_core.classification.fit import fit_classifier, plan_classifier
+from csfd_core.classification.general import (
+    general_card,
+    general_location,
+    read_initial,
+    with_general,
+)
+from csfd_core.crops.cutting import CROP_PROFILES
+from csfd_core.data_kind import DataKind
+from csfd_core.errors import SettingsError
+from csfd_core.learning.splits import leaks_of, learnt_from
+from csfd_core.phantom.study import study_uid_of
+from csfd_core.registry.serving import open_ensemble
+from csfd_core.store.locations import Location
+from csfd_core.store.stores import Stores
+from csfd_core.vocabulary import LEVEL_NAMES
+
+NETWORKS = ("basic_cnn", "triplanar_cnn")
+SMALL = ClassifierConfig(
+    epochs=1,
+    refine_epochs=1,
+    steps_per_epoch=2,
+    batch_size=8,
+    patch_px=16,
+    filters=(4, 4, 4),
+)
+
+
+def card_of(name: str) -> ClassifierCard:
+    card = general_card(name)
+    assert card is not None
+    return card
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_it_has_learnt_from_phantoms_alone_and_says_which(name: str) -> None:
+    card = card_of(name)
+    assert card.data_kind is DataKind.PHANTOM
+    assert len(card.training_studies) >= 400
+    assert card.crop == CROP_PROFILES["demo"].to_note()
+    assert card.disk_bytes is not None
+    assert card.disk_bytes < 5e6
+    assert not set(card.training_studies) & set(card.validation_studies)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_phantom_of_a_data_set_is_among_what_it_has_learnt(name: str) -> None:
+    """Of seeds that are used by default, by the demo, the simulation and the tests."""
+    learnt = learnt_from([card_of(name)])
+    for seed in (*range(100), 555, 90_001, 90_002):
+        assert not learnt & {study_uid_of(seed, index) for index in range(900)}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_store_whose_studies_it_has_learnt_is_a_leak(
+    tmp_path: Path, name: str
+) -> None:
+    """Planted: the general card names a study of the store's locked test set."""
+    stores = write_store(tmp_path, 40)
+    studies = stores.metadata.read_studies()
+    started = card_of(name).model_copy(
+        update={
+            "start": {"weights": GENERAL, "digest": "x"},
+            "fold": 2,
+            "training_studies": {},
+            "validation_studies": {},
+        }
+    )
+    assert not leaks_of(with_general([started]), studies)
+    own, general = with_general([started])
+    assert (own, general.fold) == (started, 2)
+    planted = dict.fromkeys(studies["study_uid"], "hash")
+    general = general.model_copy(update={"training_studies": planted})
+    leaks = leaks_of([own, general], studies)
+    assert leaks.locked
+    assert leaks.held_out
+
+
+def test_a_model_that_starts_from_nothing_has_learnt_nothing_more() -> None:
+    card = card_of("basic_cnn")
+    assert card.started_from == NONE
+    assert with_general([card]) == [card]
+
+
+def test_it_answers_to_its_name_and_where_nothing_was_trained(tmp_path: Path) -> None:
+    stores = Stores(Location(tmp_path / "nothing"))
+    named = open_ensemble(stores, GENERAL)
+    assert (named.name, named.notice, named.data_kind) == (GENERAL, "", "phantom")
+    default = open_ensemble(stores, "champion")
+    assert default.model_ids == named.model_ids
+    assert "trained no classifier yet" in default.notice
+    assert not (tmp_path / "nothing").exists()
+    with pytest.raises(SettingsError, match="It has: none. .* or use general"):
+        open_ensemble(stores, "basic_cnn")
+    found = named.predict({})
+    assert set(LEVEL_NAMES) <= set(found)
+
+
+def test_weights_to_start_from_are_named_by_their_file(tmp_path: Path) -> None:
+    file = general_location().join("builtin/basic_cnn/fold_0")
+    (tmp_path / "own.npz").write_bytes(file.read("weights.npz"))
+    own = read_initial("basic_cnn", str(tmp_path / "own.npz"))
+    assert own.told == "file own.npz"
+    assert own.digest == read_initial("basic_cnn", GENERAL).digest
+    assert read_initial("basic_cnn", NONE).weights == []
+    (tmp_path / "cut.npz").write_bytes(file.read("weights.npz")[:2000])
+    with pytest.raises(SettingsError, match="holds no weights of a classifier"):
+        read_initial("basic_cnn", str(tmp_path / "cut.npz"))
+    with pytest.raises(SettingsError, match="There is no file .*absent.npz"):
+        read_initial("basic_cnn", str(tmp_path / "absent.npz"))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_of_another_size_cannot_start_from_it(
+    tmp_path: Path, name: str
+) -> None:
+    stores = write_store(tmp_path, 14)
+    fit = plan_classifier(name, 0, SMALL, manifest_of(stores))
+    with pytest.raises(SettingsError, match=r"\(general\) do not fit.*start from none"):
+        fit_classifier(stores, fit)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_training_that_makes_it_no_better_keeps_it(tmp_path: Path, name: str) -> None:
+    """Planted: weights to start from that know the drawn fractures; a ruinous rate."""
+    stores = write_store(tmp_path / "store", 30)
+    manifest = manifest_of(stores)
+    able = replace(
+        SMALL, initial=NONE, epochs=3, steps_per_epoch=30, batch_size=32,
+        filters=(8, 16, 16),
+    )  # fmt: skip
+    first = fit_classifier(stores, plan_classifier(name, 0, able, manifest))
+    own = Location(tmp_path / "store").join(f"models/classification/{name}/fold_0")
+    (tmp_path / "own.npz").write_bytes(own.read("weights.npz"))
+    ruin = replace(
+        able, initial=str(tmp_path / "own.npz"), refine_rate=1.0, steps_per_epoch=3
+    )
+    second = fit_classifier(stores, plan_classifier(name, 0, ruin, manifest))
+    assert second.card.best_epoch == 0
+    assert second.card.started_from == "file own.npz"
+    assert second.card.before["val_loss"] == pytest.approx(
+        first.card.history[first.card.best_epoch - 1]["val_loss"], abs=0.02
+    )
+    np.testing.assert_allclose(
+        second.predictions["logit"], first.predictions["logit"], atol=0.1
+    )
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_its_weights_fit_the_networks_of_the_demo(name: str) -> None:
+    shape = CropShape.of(CROPS.to_note())
+    network = open_classifier(name, ClassifierConfig(), shape, Location("memory://x"))
+    network.set_weights(read_initial(name, GENERAL).weights)
+    assert network.start()["weights"] == GENERAL
