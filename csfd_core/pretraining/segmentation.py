@@ -1,9 +1,9 @@
 """Trains the general model that comes with csfd, on nothing but phantoms.
 
-Run ``python -m csfd_core.segmentation.pretrain OUT``; with ``--start FOLDER`` it goes
-on from an earlier model. Every epoch some phantoms of a pool are replaced by new ones,
-so that no more than a few samples are drawn from each. Needs no data and no network;
-run again with the same OUT, it goes on where it was stopped.
+Run ``python -m csfd_core.pretraining.segmentation OUT``; with ``--start FOLDER`` it
+goes on from an earlier model. Every epoch some phantoms of a pool are replaced by new
+ones, so that no more than a few samples are drawn from each. Needs no data and no
+network; run again with the same OUT, it goes on where it was stopped.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from csfd_core.segmentation.config import (
     SMALL,
     TrainingConfig,
 )
-from csfd_core.segmentation.data import _PHANTOM_SHAPE, PHANTOM_SPACING_MM, GridVolume
+from csfd_core.segmentation.data import GridVolume
 from csfd_core.segmentation.training import (
     VALIDATION_DICE,
     Plan,
@@ -41,6 +41,8 @@ from csfd_core.vocabulary import BONE_WINDOW, LEVEL_NAMES
 TRAINING_SEED: Final = 90_001  # phantom seeds that no other part of csfd uses
 VALIDATION_SEED: Final = 90_002
 _VALIDATION: Final = 8
+_SPACING_MM: Final = 1.5
+_SHAPE: Final = (184, 136, 136)
 _log = logging.getLogger(__name__)
 
 
@@ -143,8 +145,8 @@ def phantom_volume(seed: int, index: int) -> GridVolume:
     """Return one phantom study on the grid for training, its field of view wide."""
     rng = np.random.default_rng([seed, index, 7])
     grid = GridOverride(
-        shape_zyx=_PHANTOM_SHAPE,
-        spacing_zyx_mm=(PHANTOM_SPACING_MM,) * 3,
+        shape_zyx=_SHAPE,
+        spacing_zyx_mm=(_SPACING_MM,) * 3,
         centre_lps_mm=(0.0, float(rng.uniform(-25, 15)), float(rng.uniform(-25, 25))),
     )
     config = PhantomConfig(studies=1, seed=seed)
@@ -153,5 +155,5 @@ def phantom_volume(seed: int, index: int) -> GridVolume:
         study_uid=volume.plan.study_uid,
         grey=window_to_uint8(volume.hounsfield.astype(np.float32), BONE_WINDOW),
         labels=volume.mask,
-        spacing_mm=PHANTOM_SPACING_MM,
+        spacing_mm=_SPACING_MM,
     )

@@ -24,8 +24,6 @@ from csfd_core.segmentation.augment import (
 from csfd_core.segmentation.config import ModelConfig, NetworkConfig
 from csfd_core.vocabulary import LEVELS
 
-PHANTOM_SPACING_MM: Final = 1.5
-_PHANTOM_SHAPE: Final = (184, 136, 136)
 _COARSE: Final = 4  # voxels of the volume in one of its coarse copy
 _SPINE_SHARE: Final = 0.15  # of a coarse voxel that makes it spine
 # A level and more along the column: what the grid sees must decide, not where it is.
