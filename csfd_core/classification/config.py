@@ -32,7 +32,8 @@ class ClassifierConfig:
     # Of the basic and the triplanar CNN, which learn from patches.
     initial: str = GENERAL  # GENERAL, NONE, or a file of weights as csfd writes them
     refine_epochs: int = 3  # in place of ``epochs`` where it starts from weights,
-    refine_rate: float = 5e-4  # and in place of ``learning_rate``
+    refine_rate: float = 5e-4  # of ``learning_rate``,
+    refine_patience: int = 1  # and of ``patience``
     steps_per_epoch: int = 80
     patch_px: int = 40
     triplanar_px: int = 36  # of the triplanar CNN: its eyes see 30 pixels
@@ -58,11 +59,11 @@ class ClassifierConfig:
                 raise SettingsError(
                     f"`{name}` must be at least 1. Received: {getattr(self, name)}."
                 )
-        if min(self.patience, self.fine_tune_epochs) < 0:
-            raise SettingsError(
-                "`patience` and `fine_tune_epochs` must not be negative. Received: "
-                f"{self.patience}, {self.fine_tune_epochs}."
-            )
+        for name in ("patience", "refine_patience", "fine_tune_epochs"):
+            if getattr(self, name) < 0:
+                raise SettingsError(
+                    f"`{name}` must not be negative. Received: {getattr(self, name)}."
+                )
 
     @property
     def is_refined(self) -> bool:
@@ -74,6 +75,14 @@ class ClassifierConfig:
         if has_backbone:
             return self.epochs + self.fine_tune_epochs
         return self.refine_epochs if self.is_refined else self.epochs
+
+    def planned_patience(self, *, has_backbone: bool) -> int:
+        """Return after how many epochs without a lower loss a training stops."""
+        return (
+            self.patience
+            if has_backbone or not self.is_refined
+            else (self.refine_patience)
+        )
 
     def identity(self, *, has_backbone: bool) -> dict[str, Any]:
         """Return the settings that one kind of classifier depends on.
@@ -90,6 +99,7 @@ _OF_PATCHES: Final = frozenset(
         "initial",
         "refine_epochs",
         "refine_rate",
+        "refine_patience",
         "triplanar_px",
         "steps_per_epoch",
         "patch_px",

@@ -8,6 +8,7 @@ data and no network.
 import argparse
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,7 @@ from csfd_core.classification.classifier_store import (
     ClassifierStore,
     FoldResult,
 )
-from csfd_core.classification.config import NONE, settings_of
+from csfd_core.classification.config import NONE, ClassifierConfig, settings_of
 from csfd_core.classification.fit import fit_classifier, is_current, plan_classifier
 from csfd_core.classification.general import GENERAL_FOLD
 from csfd_core.classification.manifest import Manifest, manifest_of, rows_of_study
@@ -35,6 +36,7 @@ from csfd_core.vocabulary import LEVEL_NAMES
 TRAINING_SEED: Final = 90_003  # phantom seeds that no data set has by default
 VALIDATION_SEED: Final = 90_004
 NETWORKS: Final = ("basic_cnn", "triplanar_cnn")
+_IN_MEMORY: Final = 20_000  # vertebrae, of 0.8 MB at most
 _log = logging.getLogger(__name__)
 
 
@@ -68,11 +70,17 @@ def phantom_manifest(stores: Stores, sets: Sequence[PhantomSet]) -> Manifest:
     return manifest_of(rows, CROP.to_note(), DataKind.PHANTOM)
 
 
+def general_settings(epochs: int, steps: int) -> ClassifierConfig:
+    """Return the demo's settings, from nothing, with all vertebrae held in memory."""
+    settings = settings_of("demo", epochs=epochs, steps_per_epoch=steps, initial=NONE)
+    return replace(settings, most_vertebrae=_IN_MEMORY)
+
+
 def train_general(
     stores: Stores, name: str, manifest: Manifest, epochs: int, steps: int
 ) -> FoldResult:
     """Train a network for patches from nothing, unless the store has that very one."""
-    config = settings_of("demo", epochs=epochs, steps_per_epoch=steps, initial=NONE)
+    config = general_settings(epochs, steps)
     fit = plan_classifier(name, GENERAL_FOLD, config, manifest, Split.VALIDATION)
     if is_current(stores, fit):
         return ClassifierStore(stores.root).result(name, GENERAL_FOLD)

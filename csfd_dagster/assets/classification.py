@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from csfd_core.classification.card import ClassifierCard
+from csfd_core.classification.classifiers import has_backbone
 from csfd_core.classification.fit import (
     CODE_VERSION,
     plan_classifier,
@@ -22,6 +23,7 @@ from csfd_core.classification.manifest import (
 )
 from csfd_core.classification.training_run import ClassifierRun, run_classifier
 from csfd_core.learning.outcomes import StopReason, TrainingOutcome
+from csfd_core.text import count
 from csfd_dagster.assets.ingest import metadata_table
 from csfd_dagster.assets.outcomes import OWNERS, not_yet
 from csfd_dagster.assets.segmentation import vertebra_crops
@@ -160,7 +162,8 @@ def _why_stopped(card: ClassifierCard) -> str:
     """Say why a training ended."""
     match card.stopped:
         case StopReason.NO_IMPROVEMENT:
-            return f"no lower validation loss in {card.config.patience} epochs"
+            patience = card.config.planned_patience(has_backbone=has_backbone(card.model))
+            return f"no lower validation loss in {count(patience, 'epoch')}"
         case StopReason.NOT_A_NUMBER:
             return f"the loss was not a number in epoch {len(card.history) + 1}"
         case _:

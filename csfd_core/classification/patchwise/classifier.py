@@ -102,7 +102,7 @@ class PatchClassifier(Classifier, Generic[T]):
                 run_epoch=lambda epoch: self._run_epoch(model, pools, epoch),
                 validate=lambda: self._validate(data),
                 folder=data.folder,
-                patience=self.config.patience,
+                patience=self.config.planned_patience(has_backbone=False),
                 starts_trained=self.config.is_refined,
             )
             return train_epochs(loop, on_epoch)
