@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from csfd_core.classification.basic_cnn.network import NAME as BASIC_CNN
-from csfd_core.classification.card import ClassifierCard
+from csfd_core.classification.card import Calibrations, ClassifierCard
 from csfd_core.classification.classifier import Classifier, CropShape, TrainingSet
 from csfd_core.classification.classifier_store import (
     ClassifierStore,
@@ -43,7 +43,7 @@ from csfd_core.store import paths
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
-CODE_VERSION: Final = "4"  # raised when the same inputs must be trained again
+CODE_VERSION: Final = "5"  # raised when the same inputs must be trained again
 _TIMED: Final = 3  # studies
 
 
@@ -315,7 +315,9 @@ def _card(
         trained_at=datetime.now(UTC).isoformat("T", "seconds"),
         manifest=fit.manifest.inputs,
         data_kind=fit.manifest.data_kind,
-        calibration={"vertebra": calibrated.vertebra, "overall": calibrated.overall},
+        calibration=Calibrations(
+            vertebra=calibrated.vertebra, overall=calibrated.overall
+        ),
         thresholds={
             "vertebra": calibrated.vertebra_point,
             "overall": calibrated.overall_point,
