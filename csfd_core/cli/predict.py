@@ -99,8 +99,8 @@ def predict(
 
     Reads DICOM, finds the vertebrae, and judges each with a classifier that was trained
     in the store: the champion, or the best of the comparison while there is none.
-    Studies that cannot be trusted are named and left out; research software, not for
-    clinical use.
+    A level that the scan does not show is not assessed. Studies that cannot be trusted
+    are named and left out; research software, not for clinical use.
 
     Example: `csfd predict data/source --out predictions`
     """
