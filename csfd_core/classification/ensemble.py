@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from csfd_core.classification.card import WHATS, ClassifierCard
 from csfd_core.classification.classifier import Classifier
-from csfd_core.classification.judgement import Judgement
 from csfd_core.classification.probabilities import (
     Calibrated,
     ensemble_threshold,
@@ -24,7 +23,7 @@ from csfd_core.crops.cutting import CropConfig
 from csfd_core.data_kind import DataKind
 from csfd_core.store import paths
 from csfd_core.store.stores import Stores
-from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES
+from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL
 
 BEST: Final = "best"
 
@@ -67,15 +66,11 @@ class Ensemble:
             for key in WHATS
         }
 
-    def judge(self, vertebrae: Mapping[str, Vertebra]) -> Judgement:
-        """Return what is told of a study: no number of a vertebra that is not given."""
-        return Judgement.of(self.predict(vertebrae), vertebrae.keys())
-
     def predict(self, vertebrae: Mapping[str, Vertebra]) -> dict[str, float]:
         """Return calibrated probabilities of ``patient_overall`` and C1 to C7.
 
-        A vertebra that is not given has the prevalence of its level, for metrics that
-        need a number of every label.
+        A vertebra that is not given has the prevalence of its level, for metrics; what
+        is told of it is an ``Assessment``.
         """
         probabilities: list[npt.NDArray[np.float64]] = []
         levels = [name for name in LEVEL_NAMES if name in vertebrae]
@@ -99,3 +94,15 @@ def read_best(stores: Stores) -> str | None:
     if not stores.root.exists(paths.BEST_CLASSIFIER):
         return None
     return str(json.loads(stores.root.read(paths.BEST_CLASSIFIER))["model"])
+
+
+def suspicion(
+    probabilities: Mapping[str, float | None], thresholds: Mapping[str, float]
+) -> list[str]:
+    """Return the levels, and ``patient_overall``, above their operating point."""
+    return [
+        name
+        for name, value in probabilities.items()
+        if value is not None
+        and value >= thresholds["overall" if name == OVERALL else "vertebra"]
+    ]

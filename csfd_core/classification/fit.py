@@ -43,7 +43,7 @@ from csfd_core.store import paths
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
-CODE_VERSION: Final = "5"  # raised when the same inputs must be trained again
+CODE_VERSION: Final = "4"  # raised when the same inputs must be trained again
 _TIMED: Final = 3  # studies
 
 

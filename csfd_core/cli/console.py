@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from csfd_core.classification.judgement import NOT_ASSESSED, Judgement, rests_on
+from csfd_core.classification.assessment import NOT_ASSESSED, Assessment, rests_on
 from csfd_core.dicom.findings import Status
 from csfd_core.ingest.inspect import InspectedStudy
 from csfd_core.reports.page import format_value
@@ -157,8 +157,8 @@ def print_predictions(
     if not by_study:
         return
     console = _console()
-    judged = {uid: Judgement(probabilities=told) for uid, told in by_study.items()}
-    has_gaps = any(judgement.not_assessed for judgement in judged.values())
+    judged = {uid: Assessment(probabilities=told) for uid, told in by_study.items()}
+    has_gaps = any(assessment.not_assessed for assessment in judged.values())
     caption = "* above the operating point of validation"
     if has_gaps:
         caption += f"; – {NOT_ASSESSED}: not found, or hardly in the scan"
@@ -168,15 +168,16 @@ def print_predictions(
         table.add_column("any" if name == OVERALL else name, justify="right")
     if has_gaps:
         table.add_column("any rests on")
-    for study_uid, judgement in judged.items():
-        above = judgement.suspicious(thresholds)
+    for study_uid, assessment in judged.items():
         cells = []
         for name in LABEL_COLUMNS:
-            value = judgement.probabilities[name]
+            value = assessment.probabilities[name]
+            point = thresholds["overall" if name == OVERALL else "vertebra"]
+            is_above = value is not None and value >= point
             told = "–" if value is None else f"{value:.2f}"
-            cells.append(f"{told}{'*' if name in above else ' '}")
+            cells.append(f"{told}{'*' if is_above else ' '}")
         if has_gaps:
-            cells.append(rests_on(judgement.assessed))
+            cells.append(rests_on(assessment.assessed))
         table.add_row(study_uid, *cells)
     console.print(table)
 

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from csfd_core.classification.ensemble import Ensemble
-from csfd_core.classification.judgement import Judgement
+from csfd_core.classification.assessment import Assessment
+from csfd_core.classification.ensemble import Ensemble, suspicion
 from csfd_core.classification.manifest import LEAST_VISIBLE
 from csfd_core.classification.vertebrae import Vertebra, read_vertebrae
 from csfd_core.crops.study import MaskedStudy, cut_vertebrae, visible_shares
@@ -85,11 +85,12 @@ def predict_stored(
         StoreError: If the crops were cut in another way than the ensemble takes them.
     """
     started = time.perf_counter()
-    judgement = ensemble.judge(_stored_vertebrae(stores, study_uid, ensemble))
+    vertebrae = _stored_vertebrae(stores, study_uid, ensemble)
+    assessment = Assessment.of(ensemble.predict(vertebrae), vertebrae)
     masks = stores.predicted_masks.read_note(study_uid)
     note = _note(
         study_uid,
-        judgement,
+        assessment,
         ensemble,
         segmentation=_segmentation_of(masks),
         seconds={"classify": round(time.perf_counter() - started, 3)},
@@ -210,7 +211,7 @@ def _predict_scan(
         for crop in cut_vertebrae(study, ensemble.crop)
         if shares.get(crop.level, 1.0) >= LEAST_VISIBLE
     }
-    judgement = ensemble.judge(vertebrae)
+    assessment = Assessment.of(ensemble.predict(vertebrae), vertebrae)
     seconds = {
         "read": round(found.read_s, 3),
         **prediction.seconds,
@@ -218,7 +219,7 @@ def _predict_scan(
     }
     note = _note(
         scan.study_uid,
-        judgement,
+        assessment,
         ensemble,
         segmentation={
             "model": predictor.bundle.name,
@@ -235,11 +236,11 @@ def _predict_scan(
     write_file(out / f"{scan.name}.json", _to_bytes(note))
     return PredictedStudy(
         name=scan.name,
-        action=judgement.outcome,
+        action=assessment.outcome,
         notes=found.notes,
-        probabilities=judgement.probabilities,
+        probabilities=assessment.probabilities,
         suspicious=tuple(note["suspicious"]),
-        not_assessed=judgement.not_assessed,
+        not_assessed=assessment.not_assessed,
         flags=tuple(note["needs_eyes"]),
         seconds=sum(seconds.values()),
     )
@@ -247,7 +248,7 @@ def _predict_scan(
 
 def _note(
     study_uid: str,
-    judgement: Judgement,
+    assessment: Assessment,
     ensemble: Ensemble,
     *,
     segmentation: Mapping[str, Any],
@@ -259,7 +260,9 @@ def _note(
         "model_version": ensemble.version,
         "model_ids": ensemble.model_ids,
         "trained_on": ensemble.data_kind,
-        **judgement.to_note(ensemble.thresholds, segmentation["flags"]),
+        **assessment.to_note(segmentation["flags"]),
+        "thresholds": ensemble.thresholds,
+        "suspicious": suspicion(assessment.probabilities, ensemble.thresholds),
         "segmentation": segmentation,
         "seconds": seconds,
         "notice": ensemble.data_kind.notice,
@@ -273,9 +276,10 @@ def _upgraded(note: Mapping[str, Any]) -> dict[str, Any]:
     """
     kept = {name: value for name, value in note.items() if name != "not_seen"}
     assessed = [name for name in LEVEL_NAMES if name not in note["not_seen"]]
-    judgement = Judgement.of(note["probabilities"], assessed)
-    flags = note["segmentation"]["flags"]
-    return {**kept, **judgement.to_note(note["thresholds"], flags)}
+    assessment = Assessment.of(note["probabilities"], assessed)
+    suspicious = suspicion(assessment.probabilities, note["thresholds"])
+    told = assessment.to_note(note["segmentation"]["flags"])
+    return {**kept, **told, "suspicious": suspicious}
 
 
 def _segmentation_of(masks: PredictedMaskNote | None) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from typing import Any, Final
 import dagster as dg
 import pandas as pd
 
+from csfd_core.classification.assessment import NOT_ASSESSED, rests_on
 from csfd_core.classification.ensemble import read_best
 from csfd_core.classification.ensemble_predictions import unseen_studies
-from csfd_core.classification.judgement import NOT_ASSESSED, rests_on
 from csfd_core.classification.manifest import read_manifest
 from csfd_core.inference.predict import StoredPredictor, predict_stored, read_prediction
 from csfd_core.ingest.outcomes import StudyOutcome, make_all

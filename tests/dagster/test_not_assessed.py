@@ -15,10 +15,10 @@ from support.drawn_crops import (
     write_studies,
 )
 
+from csfd_core.classification.assessment import NOT_ASSESSED, NOTHING_FOUND
 from csfd_core.classification.config import ClassifierConfig
 from csfd_core.classification.ensemble import write_best
 from csfd_core.classification.fit import fit_classifier, plan_classifier
-from csfd_core.classification.judgement import NOT_ASSESSED, NOTHING_FOUND
 from csfd_core.evaluation.folds import is_test
 from csfd_core.store.locations import Location
 from csfd_core.store.stores import Stores

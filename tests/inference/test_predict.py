@@ -25,12 +25,12 @@ from support.drawn_crops import (
 )
 from typer.testing import CliRunner
 
+from csfd_core.classification.assessment import NOTHING_FOUND
 from csfd_core.classification.card import ClassifierCard
 from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.config import ClassifierConfig
-from csfd_core.classification.ensemble import Ensemble, read_best, write_best
+from csfd_core.classification.ensemble import Ensemble, read_best, suspicion, write_best
 from csfd_core.classification.fit import fit_classifier, plan_classifier
-from csfd_core.classification.judgement import NOTHING_FOUND
 from csfd_core.classification.manifest import Manifest
 from csfd_core.cli.main import app
 from csfd_core.errors import SettingsError, SourceError, StoreError
@@ -419,9 +419,12 @@ def test_an_ensemble_is_the_mean_of_its_folds() -> None:
     assert both.thresholds == pytest.approx({"vertebra": 0.3, "overall": 0.3})
     assert both.crop == CROPS
     assert both.predict({})["C3"] == pytest.approx(0.2)
-    told = both.judge({"C3": cast(Any, None)})
-    assert told.assessed == ("C3",)
-    assert told.probabilities["patient_overall"] == found["patient_overall"]
+
+
+def test_suspicion_is_above_the_operating_point() -> None:
+    found = {"patient_overall": 0.5, "C1": 0.3, "C2": 0.29, "C3": None}
+    assert suspicion(found, {"vertebra": 0.3, "overall": 0.6}) == ["C1"]
+    assert suspicion(found, {"vertebra": 0.9, "overall": 0.5}) == ["patient_overall"]
 
 
 def test_best_is_what_the_comparison_noted(stores: Stores) -> None:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
+from csfd_core.classification.assessment import NOT_ASSESSED, rests_on
 from csfd_core.classification.ensemble_predictions import (
     predicted_table,
     true_table,
     unseen_studies,
 )
-from csfd_core.classification.judgement import NOT_ASSESSED, rests_on
 from csfd_core.classification.score_tables import ranking
 from csfd_core.reports.comparison import charts, score_charts
 from csfd_core.reports.comparison.examples import Example, plot_examples

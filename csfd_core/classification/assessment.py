@@ -22,7 +22,7 @@ _DIGITS: Final = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
+class Assessment:
     """Probabilities of one study, as they are told.
 
     Attributes:
@@ -33,7 +33,9 @@ class Judgement:
     probabilities: Mapping[str, float | None]
 
     @classmethod
-    def of(cls, numbers: Mapping[str, float], assessed: Collection[str]) -> "Judgement":
+    def of(
+        cls, numbers: Mapping[str, float], assessed: Collection[str]
+    ) -> "Assessment":
         """Keep the numbers of what was assessed.
 
         Args:
@@ -64,19 +66,6 @@ class Judgement:
         """What it comes to: also without any number it is a result."""
         return Outcome.PREDICTED if self.assessed else Outcome.NOT_ASSESSED
 
-    def suspicious(self, thresholds: Mapping[str, float]) -> tuple[str, ...]:
-        """Return the levels, and ``patient_overall``, above their operating point.
-
-        Args:
-            thresholds: Of ``vertebra`` and ``overall``.
-        """
-        return tuple(
-            name
-            for name, value in self.probabilities.items()
-            if value is not None
-            and value >= thresholds["overall" if name == OVERALL else "vertebra"]
-        )
-
     def needs_eyes(self, flags: Iterable[str]) -> tuple[str, ...]:
         """Return why a person must look at the study, a sentence each.
 
@@ -95,15 +84,8 @@ class Judgement:
         )
         return (missing, *flags)
 
-    def to_note(
-        self, thresholds: Mapping[str, float], flags: Iterable[str]
-    ) -> dict[str, Any]:
-        """Return what a prediction's JSON says of it.
-
-        Args:
-            thresholds: As of ``suspicious``.
-            flags: As of ``needs_eyes``.
-        """
+    def to_note(self, flags: Iterable[str]) -> dict[str, Any]:
+        """Return what a prediction's JSON says of it; ``flags`` as ``needs_eyes``."""
         return {
             "outcome": self.outcome.value,
             "probabilities": {
@@ -112,8 +94,6 @@ class Judgement:
             },
             "not_assessed": list(self.not_assessed),
             "overall_rests_on": list(self.assessed),
-            "thresholds": dict(thresholds),
-            "suspicious": list(self.suspicious(thresholds)),
             "needs_eyes": list(self.needs_eyes(flags)),
         }
 
