@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 import pydantic
@@ -11,6 +12,7 @@ from csfd_core.classification.config import NONE, ClassifierConfig
 from csfd_core.data_kind import DataKind
 from csfd_core.evaluation.calibration import Calibration
 from csfd_core.evaluation.metrics import OperatingPoint
+from csfd_core.evaluation.study_calibration import StudyCalibration
 from csfd_core.learning.card import ModelCard, Score
 from csfd_core.learning.outcomes import StopReason
 from csfd_core.learning.splits import Split, learnt_from
@@ -39,6 +41,19 @@ WHATS: Final[tuple[What, ...]] = ("vertebra", "overall")
 Point = Annotated[OperatingPoint, pydantic.BeforeValidator(_undefined_as_nan)]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibrations:
+    """What the held-out fold has taught of a classifier's logits.
+
+    Attributes:
+        vertebra: From the logit of a vertebra to its probability.
+        overall: From the vertebrae of a study to its probability.
+    """
+
+    vertebra: Calibration
+    overall: StudyCalibration
+
+
 class ClassifierCard(ModelCard):
     """What a classifier says of itself.
 
@@ -54,7 +69,7 @@ class ClassifierCard(ModelCard):
             ``trained_labels``.
         manifest: Digest of the training manifest.
         data_kind: What it was trained on: phantom, mixed or real.
-        calibration: Of the logits, fitted on the held-out fold.
+        calibration: Of vertebrae and studies, fitted on the held-out fold.
         thresholds: Operating points, chosen there.
         prevalence: Of each level, and of fractured studies, among the training studies.
         parameters: Number of weights.
@@ -66,7 +81,9 @@ class ClassifierCard(ModelCard):
     """
 
     kind: ClassVar[str] = "a classifier"
+    newest: ClassVar[int] = 3  # 2: a study's probability had a temperature
 
+    schema_version: int = newest
     model: str
     config: Annotated[ClassifierConfig, pydantic.BeforeValidator(_of_older_cards)]
     start: dict[str, str]
@@ -77,7 +94,7 @@ class ClassifierCard(ModelCard):
     label_digests: dict[str, str] = {}
     manifest: str
     data_kind: DataKind
-    calibration: dict[What, Calibration]
+    calibration: Calibrations
     thresholds: dict[What, Point]
     prevalence: dict[str, float]
     parameters: int | None = None
@@ -121,7 +138,10 @@ class ClassifierCard(ModelCard):
 
     @classmethod
     def upgraded(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the fields of a card of schema version 1 as they are called now."""
+        """Return the fields of a card of an older schema version as they are now."""
+        values = {**values, "calibration": _with_weights(values["calibration"])}
+        if values.get("schema_version", 1) > 1:
+            return values
         stopped = values.get("stopped")
         prose = re.sub(r" in .*", "", stopped or "")  # without epochs
         return {
@@ -130,3 +150,13 @@ class ClassifierCard(ModelCard):
             "config": {"average_views": False, **values["config"]},
             "stopped": None if stopped is None else _STOPPED[prose],
         }
+
+
+def _with_weights(calibration: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the calibrations of a card up to schema version 2.
+
+    A study had a temperature and a bias of the logit of ``1 - Π(1 - pᵢ)``.
+    """
+    overall = dict(calibration["overall"])
+    weight = 1 / overall.pop("temperature", 1.0)
+    return {**calibration, "overall": {**overall, "any_weight": weight}}

@@ -69,7 +69,8 @@ class Ensemble:
     def predict(self, vertebrae: Mapping[str, Vertebra]) -> dict[str, float]:
         """Return calibrated probabilities of ``patient_overall`` and C1 to C7.
 
-        A vertebra that is not given has the prevalence of its level.
+        A vertebra that is not given has the prevalence of its level, for metrics; what
+        is told of it is an ``Assessment``.
         """
         probabilities: list[npt.NDArray[np.float64]] = []
         levels = [name for name in LEVEL_NAMES if name in vertebrae]
@@ -96,11 +97,12 @@ def read_best(stores: Stores) -> str | None:
 
 
 def suspicion(
-    probabilities: Mapping[str, float], thresholds: Mapping[str, float]
+    probabilities: Mapping[str, float | None], thresholds: Mapping[str, float]
 ) -> list[str]:
     """Return the levels, and ``patient_overall``, above their operating point."""
     return [
         name
         for name, value in probabilities.items()
-        if value >= thresholds["overall" if name == OVERALL else "vertebra"]
+        if value is not None
+        and value >= thresholds["overall" if name == OVERALL else "vertebra"]
     ]

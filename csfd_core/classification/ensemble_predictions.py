@@ -27,7 +27,7 @@ UNSEEN_COUNT: Final = 5
 _SALT: Final = "csfd shown test studies:"
 _UNLABELLED: Final = -1
 _COLUMNS: Final = (
-    "study_uid", "model", "level", "label", "probability", "patient", "is_seen",
+    "study_uid", "model", "level", "label", "probability", "patient", "is_assessed",
 )  # fmt: skip
 
 
@@ -63,8 +63,10 @@ def predictions_on_test_set(results: Results) -> pd.DataFrame:
 
     Returns:
         Columns ``study_uid``, ``model``, ``level``, ``label`` (NaN: unlabelled),
-        ``probability``, ``patient`` and ``is_seen`` (any fold saw the vertebra), for
-        the comparable test studies; models in their order, then studies, then levels.
+        ``probability``, ``patient`` and ``is_assessed``, for the comparable test
+        studies; models in their order, then studies, then levels. A level that was not
+        assessed has its prevalence, as metrics need a number of every label; a study
+        is assessed where any of its levels is.
     """
     studies = comparable_studies(results)
     parts = [
@@ -137,12 +139,16 @@ def to_study_rows(frame: pd.DataFrame) -> StudyRows:
 
 
 def predictions_table(results: Results) -> pd.DataFrame:
-    """Return ``predictions.csv``: what is scored, and test studies without a label."""
-    frame = predictions_on_test_set(results)[list(_COLUMNS[:5])]
-    labels = frame["label"].astype("Int64")
-    return frame.assign(label=labels).sort_values(
-        ["study_uid", "model"], kind="stable", ignore_index=True
+    """Return ``predictions.csv``: what is scored, and test studies without a label.
+
+    ``assessed`` is 0 where the probability is a prevalence, for the metrics alone.
+    """
+    predictions = predictions_on_test_set(results)
+    frame = predictions[list(_COLUMNS[:5])].assign(
+        label=predictions["label"].astype("Int64"),
+        assessed=predictions["is_assessed"].astype(int),
     )
+    return frame.sort_values(["study_uid", "model"], kind="stable", ignore_index=True)
 
 
 def unseen_studies(study_uids: Iterable[str], count: int = UNSEEN_COUNT) -> list[str]:
@@ -164,8 +170,13 @@ def true_table(predictions: pd.DataFrame, study_uids: Sequence[str]) -> pd.DataF
 def predicted_table(
     predictions: pd.DataFrame, study_uids: Sequence[str]
 ) -> pd.DataFrame:
-    """Return what each model says of some studies: rows of model and study."""
+    """Return what each model says of some studies: rows of model and study.
+
+    A level that was not assessed has no number: NaN.
+    """
     parts = []
+    told = predictions["probability"].where(predictions["is_assessed"].astype(bool))
+    predictions = predictions.assign(probability=told)
     for model in predictions["model"].unique():
         frame = predictions[predictions["model"] == model]
         table = _wide(frame, study_uids, "probability").reset_index()
@@ -219,14 +230,17 @@ def _mean_of_folds(
     every = every[every["study_uid"].isin(studies)]
     order = pd.Categorical(every["level"], categories=LABEL_COLUMNS, ordered=True)
     labels = _numbers(every["label"])
-    every = every.assign(level=order, label=labels, is_seen=every["logit"].notna())
+    is_level_assessed = every["logit"].notna()
+    has_any = is_level_assessed.groupby(every["study_uid"]).transform("any")
+    is_assessed = is_level_assessed.where(every["level"] != OVERALL, has_any)
+    every = every.assign(level=order, label=labels, is_assessed=is_assessed)
     mean = (
         every.groupby(["study_uid", "level"], observed=True, sort=True)
         .agg(
             label=("label", "first"),
             probability=("probability", "mean"),
             patient=("patient", "first"),
-            is_seen=("is_seen", "any"),
+            is_assessed=("is_assessed", "any"),
         )
         .reset_index()
     )

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from csfd_core.classification.card import ClassifierCard
+from csfd_core.classification.card import Calibrations, ClassifierCard
 from csfd_core.classification.classifier import Classifier, CropShape, TrainingSet
 from csfd_core.classification.classifier_store import (
     ClassifierStore,
@@ -341,7 +341,9 @@ def _card(
         trained_at=datetime.now(UTC).isoformat("T", "seconds"),
         manifest=fit.manifest.inputs,
         data_kind=fit.manifest.data_kind,
-        calibration={"vertebra": calibrated.vertebra, "overall": calibrated.overall},
+        calibration=Calibrations(
+            vertebra=calibrated.vertebra, overall=calibrated.overall
+        ),
         thresholds={
             "vertebra": calibrated.vertebra_point,
             "overall": calibrated.overall_point,

@@ -6,19 +6,14 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logit
 
 from csfd_core.classification.card import ClassifierCard
-from csfd_core.evaluation.calibration import (
-    Calibration,
-    fit_temperature,
-    overall_from_levels,
-)
+from csfd_core.evaluation.calibration import Calibration, fit_temperature
 from csfd_core.evaluation.metrics import OperatingPoint, operating_point
+from csfd_core.evaluation.study_calibration import StudyCalibration, fit_study
 from csfd_core.vocabulary import LEVEL_NAMES
 
 Array = npt.NDArray[np.float64]
-_NEVER_SURE: float = 1e-6
 _WITHOUT_FOLDS: Final = 0.5
 
 
@@ -38,14 +33,15 @@ class Calibrated:
 
     Attributes:
         vertebra: Of the logit of one vertebra.
-        overall: Of the logit of ``1 - prod(1 - p)`` over the levels.
-        prevalence: Of each level; stands for vertebrae that were not seen.
+        overall: From the vertebrae of a study to its probability.
+        prevalence: Of each level; in the study's probability and in metrics it stands
+            for vertebrae that were not assessed.
         vertebra_point: Above it a vertebra counts as fractured.
         overall_point: Above it a study does.
     """
 
     vertebra: Calibration
-    overall: Calibration
+    overall: StudyCalibration
     prevalence: Mapping[str, float]
     vertebra_point: OperatingPoint
     overall_point: OperatingPoint
@@ -57,7 +53,7 @@ class Calibrated:
         """Fit on studies that the network has not learnt from.
 
         Args:
-            logits: Of C1..C7, shape (N, 7); NaN where a vertebra was not seen.
+            logits: Of C1..C7, shape (N, 7); NaN where a vertebra was not assessed.
             labels: Of patient_overall, C1..C7, shape (N, 8); NaN where unknown.
             prevalence: Of each level among the training studies.
         """
@@ -65,24 +61,24 @@ class Calibrated:
         level_labels = labels[:, 1:][is_labelled].astype(int)
         vertebra = fit_temperature(logits[is_labelled], level_labels)
         probabilities = vertebra.apply(logits)
-        raw = _overall_logit(_filled(probabilities, prevalence))
-        seen = np.isfinite(labels[:, 0])
-        study_labels = labels[seen, 0].astype(int)
-        overall = fit_temperature(raw[seen], study_labels)
+        is_known = np.isfinite(labels[:, 0])
+        study_labels = labels[is_known, 0].astype(int)
+        levels = _filled(probabilities, prevalence)[is_known]
+        overall = fit_study(levels, study_labels)
         return cls(
             vertebra=vertebra,
             overall=overall,
             prevalence=dict(prevalence),
             vertebra_point=operating_point(level_labels, probabilities[is_labelled]),
-            overall_point=operating_point(study_labels, overall.apply(raw[seen])),
+            overall_point=operating_point(study_labels, overall.apply(levels)),
         )
 
     @classmethod
     def of(cls, card: ClassifierCard) -> "Calibrated":
         """Read what was fitted from the card of a classifier."""
         return cls(
-            vertebra=card.calibration["vertebra"],
-            overall=card.calibration["overall"],
+            vertebra=card.calibration.vertebra,
+            overall=card.calibration.overall,
             prevalence=card.prevalence,
             vertebra_point=card.thresholds["vertebra"],
             overall_point=card.thresholds["overall"],
@@ -94,24 +90,18 @@ def probabilities_of(calibrated: Calibrated, logits: Array) -> Array:
 
     Args:
         calibrated: What was fitted on a held-out fold.
-        logits: Of C1..C7, shape (N, 7); NaN where a vertebra was not seen.
+        logits: Of C1..C7, shape (N, 7); NaN where a vertebra was not assessed.
 
     Returns:
-        Of patient_overall, C1..C7, shape (N, 8); a vertebra that was not seen has the
-        prevalence of its level.
+        Of patient_overall, C1..C7, shape (N, 8); a vertebra that was not assessed has
+        the prevalence of its level, for metrics that need a number of every label.
     """
     if not len(logits):
         return np.empty((0, len(LEVEL_NAMES) + 1))
     levels = _filled(calibrated.vertebra.apply(logits), calibrated.prevalence)
-    overall = calibrated.overall.apply(_overall_logit(levels))
-    return np.column_stack([overall, levels])
+    return np.column_stack([calibrated.overall.apply(levels), levels])
 
 
 def _filled(probabilities: Array, prevalence: Mapping[str, float]) -> Array:
     shares = np.array([prevalence[level] for level in LEVEL_NAMES])
     return np.where(np.isfinite(probabilities), probabilities, shares)
-
-
-def _overall_logit(levels: Array) -> Array:
-    overall = overall_from_levels(levels)
-    return np.asarray(logit(np.clip(overall, _NEVER_SURE, 1 - _NEVER_SURE)))

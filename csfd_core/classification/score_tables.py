@@ -124,6 +124,7 @@ def reference_table(results: Results) -> pd.DataFrame:
 def levels_table(results: Results) -> pd.DataFrame:
     """Return how well each model does on each level, at its threshold for vertebrae."""
     predictions = predictions_on_test_set(results)
+    is_assessed = predictions["is_assessed"].astype(bool)
     rows = []
     for model, folds in results.items():
         threshold = mean_threshold(folds, "vertebra")
@@ -136,7 +137,7 @@ def levels_table(results: Results) -> pd.DataFrame:
                 "level": level,
                 "n": scores.n,
                 "positives": scores.positives,
-                "not_seen": int((~predictions["is_seen"][chosen].astype(bool)).sum()),
+                "not_assessed": int((~is_assessed[chosen]).sum()),
                 "auc": scores.auroc,
                 "sensitivity": scores.sensitivity,
                 "specificity": scores.specificity,

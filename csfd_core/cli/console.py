@@ -22,6 +22,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from csfd_core.classification.assessment import NOT_ASSESSED, Assessment, rests_on
 from csfd_core.dicom.findings import Status
 from csfd_core.ingest.inspect import InspectedStudy
 from csfd_core.reports.page import format_value
@@ -144,27 +145,39 @@ def _name(study: InspectedStudy) -> str:
 
 
 def print_predictions(
-    by_study: Mapping[str, Mapping[str, float]], thresholds: Mapping[str, float]
+    by_study: Mapping[str, Mapping[str, float | None]], thresholds: Mapping[str, float]
 ) -> None:
     """Print probabilities as a table; those above the operating point are marked.
 
     Args:
-        by_study: Probabilities of each study, by ``patient_overall`` and level.
+        by_study: Probabilities of each study, by ``patient_overall`` and level; what
+            was not assessed has none.
         thresholds: Operating points, ``overall`` and ``vertebra``.
     """
     if not by_study:
         return
     console = _console()
-    table = Table(box=SIMPLE, caption="* above the operating point of validation")
+    judged = {uid: Assessment(probabilities=told) for uid, told in by_study.items()}
+    has_gaps = any(assessment.not_assessed for assessment in judged.values())
+    caption = "* above the operating point of validation"
+    if has_gaps:
+        caption += f"; – {NOT_ASSESSED}: not found, or hardly in the scan"
+    table = Table(box=SIMPLE, caption=caption)
     table.add_column("study", overflow="fold")
     for name in LABEL_COLUMNS:
         table.add_column("any" if name == OVERALL else name, justify="right")
-    for study_uid, probabilities in by_study.items():
+    if has_gaps:
+        table.add_column("any rests on")
+    for study_uid, assessment in judged.items():
         cells = []
         for name in LABEL_COLUMNS:
-            value = probabilities[name]
+            value = assessment.probabilities[name]
             point = thresholds["overall" if name == OVERALL else "vertebra"]
-            cells.append(f"{value:.2f}{'*' if value >= point else ' '}")
+            is_above = value is not None and value >= point
+            told = "–" if value is None else f"{value:.2f}"
+            cells.append(f"{told}{'*' if is_above else ' '}")
+        if has_gaps:
+            cells.append(rests_on(assessment.assessed))
         table.add_row(study_uid, *cells)
     console.print(table)
 

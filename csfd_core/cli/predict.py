@@ -104,8 +104,8 @@ def predict(
     Reads DICOM, finds the vertebrae, and judges each with a classifier: the champion of
     the store, the best of its comparison while there is none, or the general classifier
     that comes with csfd where nothing was trained. Needs no store for the last.
-    Studies that cannot be trusted are named and left out; research software, not for
-    clinical use.
+    A level that the scan does not show is not assessed. Studies that cannot be trusted
+    are named and left out; research software, not for clinical use.
 
     Example: `csfd predict data/source --out predictions`
     """
@@ -134,13 +134,14 @@ def predict(
             source, out, predictor, ensemble, typer.echo, reading
         ):
             told.add(study, f"done in {study.seconds:.1f} s")
-            if study.action == Outcome.PREDICTED:
+            if study.probabilities:
                 probabilities[study.name] = study.probabilities
     print_predictions(probabilities, ensemble.thresholds)
+    empty = f"{told.empty} without a vertebra, " if told.empty else ""
     typer.echo(
         f"{told.counted(every_volume)} predicted by {ensemble.title} (trained on "
-        f"{ensemble.data_kind} data), {told.refused} left out, in {out}. Not for "
-        "clinical use."
+        f"{ensemble.data_kind} data), {empty}{told.refused} left out, in {out}. Not "
+        "for clinical use."
     )
     told.require_done("No study could be predicted.")
 
@@ -151,13 +152,15 @@ class _Tally:
 
     done_by: Outcome
     done: int = 0
+    empty: int = 0  # results without a number
     refused: int = 0
     failed: int = 0
 
     def add(self, study: "SegmentedStudy | PredictedStudy", told: str) -> None:
         """Tell of a study; ``told`` is what to say where it was done."""
-        if study.action == self.done_by:
-            self.done += 1
+        if study.action in (self.done_by, Outcome.NOT_ASSESSED):
+            self.done += study.action == self.done_by
+            self.empty += study.action == Outcome.NOT_ASSESSED
             typer.echo(f"{study.name}: {told}")
             for flag in study.flags:
                 typer.echo(f"  look at it: {flag}")
@@ -178,7 +181,7 @@ class _Tally:
         Raises:
             SourceError: With what to say.
         """
-        if self.refused and not self.done:
+        if self.refused and not self.done + self.empty:
             raise SourceError(nothing)
         if self.failed:
             studies = count(self.failed, "study")

@@ -2,11 +2,12 @@
 
 Everything that is fitted here is fitted on validation studies, never on test studies.
 The order is: ``correct_prior`` undoes the weights of the training loss, the fitted
-``Calibration`` turns logits of one vertebra into its probability, and
-``overall_from_levels`` joins the vertebrae of a study.
+``Calibration`` turns logits of one vertebra into its probability, and a
+``StudyCalibration`` (``study_calibration``) joins the vertebrae of a study.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,6 +55,28 @@ class Calibration:
         """Return probabilities of the logits' shape; a NaN logit stays NaN."""
         values = np.asarray(logits, dtype=np.float64)
         return np.asarray(expit(values / self.temperature + self.bias))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightPrior:
+    """Normal prior of the weights of a logistic regression.
+
+    Attributes:
+        sums: Each row makes a sum of the K weights, shape (K, K), invertible.
+        means: Of each sum, shape (K,).
+        deviations: The same.
+        bias_deviation: Of the bias, whose mean is 0.
+    """
+
+    sums: Array
+    means: Array
+    deviations: Array
+    bias_deviation: float = BIAS_DEVIATION
+
+
+_AROUND_IDENTITY: Final = WeightPrior(
+    sums=np.eye(1), means=np.ones(1), deviations=np.array([SLOPE_DEVIATION])
+)
 
 
 def correct_prior(logits: npt.ArrayLike, positive_weight: float) -> Array:
@@ -106,33 +129,56 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> Calibration
     x, y = _rows(logits, labels)
     if not 0 < y.sum() < y.size:
         return Calibration(n=y.size)
+    slope = (1 / HIGHEST_TEMPERATURE, 1 / LOWEST_TEMPERATURE)
+    weights, bias = fit_logistic(x[:, None], y, _AROUND_IDENTITY, [slope])
+    return Calibration(
+        temperature=float(1 / weights[0]), bias=bias, n=y.size, is_fitted=True
+    )
+
+
+def fit_logistic(
+    features: Array,
+    labels: Array,
+    prior: WeightPrior,
+    bounds: Sequence[tuple[float, float]],
+) -> tuple[Array, float]:
+    """Minimise the summed log loss of a logistic regression plus a normal prior.
+
+    The sum is strictly convex, so the minimum is the only one. (The regressions of
+    scikit-learn pull their weights to zero, never to another rule.)
+
+    Args:
+        features: Shape (N, K), finite.
+        labels: Shape (N,), 0 or 1, of both kinds.
+        prior: Of the K weights and the bias.
+        bounds: Of each weight.
+
+    Returns:
+        The weights (K,) and the bias.
+    """
+    start = np.append(np.linalg.solve(prior.sums, prior.means), 0.0)
 
     def loss(parameters: Array) -> tuple[float, Array]:
-        slope, bias = parameters
-        z = slope * x + bias
-        error = expit(z) - y
-        pull = (slope - 1) / SLOPE_DEVIATION**2, bias / BIAS_DEVIATION**2
-        value = (np.logaddexp(0, z) - y * z).sum()
-        value += ((slope - 1) * pull[0] + bias * pull[1]) / 2
-        gradient = np.array([(error * x).sum() + pull[0], error.sum() + pull[1]])
-        return float(value / y.size), gradient / y.size
+        weights, bias = parameters[:-1], parameters[-1]
+        z = features @ weights + bias
+        error = expit(z) - labels
+        off = (prior.sums @ weights - prior.means) / prior.deviations
+        value = (np.logaddexp(0, z) - labels * z).sum()
+        value += (off @ off + (bias / prior.bias_deviation) ** 2) / 2
+        pull = prior.sums.T @ (off / prior.deviations)
+        bias_pull = bias / prior.bias_deviation**2
+        gradient = np.append(features.T @ error + pull, error.sum() + bias_pull)
+        return float(value / labels.size), gradient / labels.size
 
-    bounds = [
-        (1 / HIGHEST_TEMPERATURE, 1 / LOWEST_TEMPERATURE),
-        (-BIAS_BOUND, BIAS_BOUND),
-    ]
     found = minimize(
         loss,
-        np.array([1.0, 0.0]),
+        start,
         jac=True,
         method="L-BFGS-B",
-        bounds=bounds,
+        bounds=[*bounds, (-BIAS_BOUND, BIAS_BOUND)],
         options={"ftol": 1e-14, "gtol": 1e-9},
     )
-    slope, bias = found.x
-    return Calibration(
-        temperature=float(1 / slope), bias=float(bias), n=y.size, is_fitted=True
-    )
+    return found.x[:-1], float(found.x[-1])
 
 
 def overall_from_levels(probabilities: npt.ArrayLike) -> Array:

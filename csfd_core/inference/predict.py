@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from csfd_core.classification.assessment import Assessment
 from csfd_core.classification.ensemble import Ensemble, suspicion
 from csfd_core.classification.manifest import LEAST_VISIBLE
 from csfd_core.classification.vertebrae import Vertebra, read_vertebrae
@@ -31,19 +32,21 @@ from csfd_core.store.notes import LevelNote, PredictedMaskNote
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES
 
+_FORMAT: Final = 2  # of the JSON; raised when what it says of the same study changes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictedStudy:
     """What became of one study."""
 
     name: str  # of its file: the study, of a further volume with its number
-    action: Outcome  # REFUSED or FAILED where there is nothing else
+    action: Outcome  # PREDICTED or NOT_ASSESSED; REFUSED or FAILED: nothing else
     message: str = ""  # why it was refused
     notes: tuple[str, ...] = ()  # what was said of its files
-    probabilities: Mapping[str, float] = field(default_factory=dict)
+    probabilities: Mapping[str, float | None] = field(default_factory=dict)
     suspicious: tuple[str, ...] = ()  # above the operating point
-    not_seen: tuple[str, ...] = ()  # levels that stand on their prevalence alone
-    flags: tuple[str, ...] = ()
+    not_assessed: tuple[str, ...] = ()  # levels without a number
+    flags: tuple[str, ...] = ()  # why a person must look at it, a sentence each
     seconds: float = 0.0
 
 
@@ -83,13 +86,12 @@ def predict_stored(
     """
     started = time.perf_counter()
     vertebrae = _stored_vertebrae(stores, study_uid, ensemble)
-    probabilities = ensemble.predict(vertebrae)
+    assessment = Assessment.of(ensemble.predict(vertebrae), vertebrae)
     masks = stores.predicted_masks.read_note(study_uid)
     note = _note(
         study_uid,
-        probabilities,
+        assessment,
         ensemble,
-        not_seen=[name for name in LEVEL_NAMES if name not in vertebrae],
         segmentation=_segmentation_of(masks),
         seconds={"classify": round(time.perf_counter() - started, 3)},
     )
@@ -137,7 +139,7 @@ def read_prediction(stores: Stores, study_uid: str) -> dict[str, Any] | None:
     if not stores.root.exists(path):
         return None
     note: dict[str, Any] = json.loads(stores.root.read(path))
-    return note
+    return _upgraded(note) if "not_seen" in note else note
 
 
 def prediction_is_current(stores: Stores, study_uid: str, ensemble: Ensemble) -> bool:
@@ -162,6 +164,7 @@ def _made_from(stores: Stores, study_uid: str, ensemble: Ensemble) -> dict[str, 
         "crops": None if crops is None else crops.inputs,
         "models": ensemble.model_ids,
         "version": ensemble.version,
+        "format": _FORMAT,
     }
 
 
@@ -213,8 +216,7 @@ def _predict_scan(
         for crop in cut_vertebrae(study, ensemble.crop)
         if shares.get(crop.level, 1.0) >= LEAST_VISIBLE
     }
-    probabilities = ensemble.predict(vertebrae)
-    not_seen = [name for name in LEVEL_NAMES if name not in vertebrae]
+    assessment = Assessment.of(ensemble.predict(vertebrae), vertebrae)
     seconds = {
         "read": round(found.read_s, 3),
         **prediction.seconds,
@@ -222,9 +224,8 @@ def _predict_scan(
     }
     note = _note(
         scan.study_uid,
-        probabilities,
+        assessment,
         ensemble,
-        not_seen=not_seen,
         segmentation={
             "model": predictor.bundle.name,
             "standing": None,
@@ -240,22 +241,21 @@ def _predict_scan(
     write_file(out / f"{scan.name}.json", _to_bytes(note))
     return PredictedStudy(
         name=scan.name,
-        action=Outcome.PREDICTED,
+        action=assessment.outcome,
         notes=found.notes,
-        probabilities=probabilities,
+        probabilities=assessment.probabilities,
         suspicious=tuple(note["suspicious"]),
-        not_seen=tuple(not_seen),
-        flags=prediction.review.flags,
+        not_assessed=assessment.not_assessed,
+        flags=tuple(note["needs_eyes"]),
         seconds=sum(seconds.values()),
     )
 
 
 def _note(
     study_uid: str,
-    probabilities: Mapping[str, float],
+    assessment: Assessment,
     ensemble: Ensemble,
     *,
-    not_seen: list[str],
     segmentation: Mapping[str, Any],
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
@@ -265,14 +265,26 @@ def _note(
         "model_version": ensemble.version,
         "model_ids": ensemble.model_ids,
         "trained_on": ensemble.data_kind,
-        "probabilities": {name: round(p, 6) for name, p in probabilities.items()},
+        **assessment.to_note(segmentation["flags"]),
         "thresholds": ensemble.thresholds,
-        "suspicious": suspicion(probabilities, ensemble.thresholds),
-        "not_seen": not_seen,
+        "suspicious": suspicion(assessment.probabilities, ensemble.thresholds),
         "segmentation": segmentation,
         "seconds": seconds,
         "notice": ensemble.data_kind.notice,
     }
+
+
+def _upgraded(note: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a prediction as it is written now.
+
+    Up to version 0.2 a level that was not seen had its prevalence for a number.
+    """
+    kept = {name: value for name, value in note.items() if name != "not_seen"}
+    assessed = [name for name in LEVEL_NAMES if name not in note["not_seen"]]
+    assessment = Assessment.of(note["probabilities"], assessed)
+    suspicious = suspicion(assessment.probabilities, note["thresholds"])
+    told = assessment.to_note(note["segmentation"]["flags"])
+    return {**kept, **told, "suspicious": suspicious}
 
 
 def _segmentation_of(masks: PredictedMaskNote | None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ class Outcome(StrEnum):
     UNCHANGED = "unchanged"  # it was current
     SEGMENTED = "segmented"
     PREDICTED = "predicted"
+    NOT_ASSESSED = "not assessed"  # a result without a number: no level was found
     QUARANTINED = "quarantined"  # not trusted, so nothing was made of it
     REFUSED = "refused"  # an input that cannot be trusted; the message says why
     WITHDRAWN = "withdrawn"  # left out, nothing of it is kept

@@ -9,15 +9,13 @@ import json
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Set
-from typing import Annotated, Any, ClassVar, Final, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import pydantic
 
 from csfd_core.errors import StoreError
 from csfd_core.learning.outcomes import StopReason
 from csfd_core.learning.splits import Split
-
-SCHEMA_VERSION: Final = 2  # 1: before cards named it
 
 
 def _undefined_as_nan(value: object) -> object:
@@ -49,8 +47,9 @@ class ModelCard(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(frozen=True, allow_inf_nan=True)
     kind: ClassVar[str]  # as messages call it
+    newest: ClassVar[int] = 2  # schema version; 1: before cards named it
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = newest
     model_id: str
     inputs: str = ""
     fold: int | None = None
@@ -104,13 +103,13 @@ class ModelCard(pydantic.BaseModel):
         try:
             values = json.loads(content)
             version = int(values.get("schema_version", 1))
-            if version > SCHEMA_VERSION:
+            if version > cls.newest:
                 raise StoreError(
                     f"A card of {cls.kind} has the schema version {version}; this csfd "
-                    f"reads up to {SCHEMA_VERSION}. Use the csfd that trained it."
+                    f"reads up to {cls.newest}. Use the csfd that trained it."
                 )
-            if version < SCHEMA_VERSION:
-                values = cls.upgraded(values)
+            if version < cls.newest:
+                values = cls.upgraded(values) | {"schema_version": cls.newest}
             return cls.model_validate({**location, **values})
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise StoreError(
@@ -120,7 +119,7 @@ class ModelCard(pydantic.BaseModel):
     @classmethod
     @abstractmethod
     def upgraded(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the fields of a card of schema version 1 as they are called now."""
+        """Return the fields of a card of an older schema version as they are now."""
 
 
 def _told(error: Exception) -> str:

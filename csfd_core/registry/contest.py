@@ -58,7 +58,7 @@ from csfd_core.store.notes import Note, named
 from csfd_core.store.stamp import is_current
 from csfd_core.store.stores import Stores
 from csfd_core.text import capital, count
-from csfd_core.vocabulary import LABEL_COLUMNS
+from csfd_core.vocabulary import LABEL_COLUMNS, OVERALL
 
 if TYPE_CHECKING:
     from csfd_core.runtime.tracking import TrackedRun
@@ -304,9 +304,7 @@ def _predict_anew(
     for uid in studies:
         own = rows[rows["study_uid"] == uid]
         pairs = dict(read_vertebrae(registry.stores.crops, own))
-        said = ensemble.predict(
-            {str(own.at[at, "level"]): v for at, v in pairs.items()}
-        )
+        vertebrae = {str(own.at[at, "level"]): v for at, v in pairs.items()}
         found += [
             {
                 "study_uid": uid,
@@ -315,9 +313,9 @@ def _predict_anew(
                 "label": math.nan,
                 "probability": probability,
                 "patient": str(own["patient"].iloc[0]),
-                "is_seen": level in set(own["level"]),
+                "is_assessed": level == OVERALL or level in vertebrae,
             }
-            for level, probability in said.items()
+            for level, probability in ensemble.predict(vertebrae).items()
         ]
     return pd.DataFrame(found)
 

@@ -1,11 +1,12 @@
 """The champion: the best of the comparison meets whoever serves."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import dagster as dg
 import pandas as pd
 
+from csfd_core.classification.assessment import NOT_ASSESSED, rests_on
 from csfd_core.classification.ensemble import read_best
 from csfd_core.classification.ensemble_predictions import unseen_studies
 from csfd_core.classification.manifest import read_manifest
@@ -105,7 +106,7 @@ def champion_model(
     deps=[champion_model, vertebra_crops],
     automation_condition=follows("champion_model", needs=["champion_model"]),
     output_required=False,
-    code_version="1",
+    code_version="2",
 )
 def unseen_predictions(
     context: dg.AssetExecutionContext, store: StoreResource, mlflow: MlflowResource
@@ -125,8 +126,8 @@ def unseen_predictions(
     drawn = unseen_studies(test["study_uid"].unique())
     notes = [predict_stored(stores, uid, ensemble) for uid in drawn]
     predicted = pd.DataFrame(
-        [{"study_uid": note["study_uid"], **note["probabilities"]} for note in notes],
-        columns=["study_uid", *LABEL_COLUMNS],
+        [_shown(note) for note in notes],
+        columns=["study_uid", *LABEL_COLUMNS, "rests_on"],
     )
     labels = stores.metadata.read_studies().set_index("study_uid")
     true = labels.loc[drawn, list(LABEL_COLUMNS)].reset_index()
@@ -155,7 +156,7 @@ def unseen_predictions(
     ),
     check_specs=[failure_check("study_predictions")],
     output_required=False,
-    code_version="1",
+    code_version="2",
 )
 def study_predictions(
     context: dg.AssetExecutionContext, store: StoreResource, mlflow: MlflowResource
@@ -183,6 +184,16 @@ def study_predictions(
     )
 
 
+def _shown(note: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row of a prediction in a table for readers."""
+    numbers = {
+        name: NOT_ASSESSED if value is None else value
+        for name, value in note["probabilities"].items()
+    }
+    levels = rests_on(note["overall_rests_on"])
+    return {"study_uid": note["study_uid"], **numbers, "rests_on": levels}
+
+
 def _facts(stores: Stores, outcome: StudyOutcome) -> dict[str, Any]:
     """Return what Dagster shows of one study's prediction."""
     note = read_prediction(stores, outcome.study_uid) or {}
@@ -190,7 +201,9 @@ def _facts(stores: Stores, outcome: StudyOutcome) -> dict[str, Any]:
         "model": str(note.get("model", "")),
         "trained_on": str(note.get("trained_on", "")),
         "suspicious": ", ".join(note.get("suspicious", [])) or "none",
-        "not_seen": ", ".join(note.get("not_seen", [])) or "none",
+        "not_assessed": ", ".join(note.get("not_assessed", [])) or "none",
+        "overall_rests_on": rests_on(note["overall_rests_on"]) if note else "",
+        "needs_eyes": "\n".join(note.get("needs_eyes", [])) or "no",
         "probabilities": dg.MetadataValue.json(dict(note.get("probabilities", {}))),
         "seconds": outcome.seconds,
     }

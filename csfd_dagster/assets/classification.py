@@ -162,7 +162,9 @@ def _why_stopped(card: ClassifierCard) -> str:
     """Say why a training ended."""
     match card.stopped:
         case StopReason.NO_IMPROVEMENT:
-            patience = card.config.planned_patience(has_backbone=has_backbone(card.model))
+            patience = card.config.planned_patience(
+                has_backbone=has_backbone(card.model)
+            )
             return f"no lower validation loss in {count(patience, 'epoch')}"
         case StopReason.NOT_A_NUMBER:
             return f"the loss was not a number in epoch {len(card.history) + 1}"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.cards import classifier_card
 
-from csfd_core.classification.card import ClassifierCard
+from csfd_core.classification.card import Calibrations, ClassifierCard
 from csfd_core.classification.probabilities import (
     Calibrated,
     ensemble_threshold,
@@ -15,6 +15,7 @@ from csfd_core.classification.probabilities import (
 )
 from csfd_core.evaluation.calibration import Calibration
 from csfd_core.evaluation.metrics import competition_log_loss, operating_point
+from csfd_core.evaluation.study_calibration import StudyCalibration
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
 PREVALENCE = {
@@ -23,7 +24,7 @@ PREVALENCE = {
 }
 PLAIN = Calibrated(
     vertebra=Calibration(),
-    overall=Calibration(),
+    overall=StudyCalibration(),
     prevalence=PREVALENCE,
     vertebra_point=operating_point([0, 1], [0.2, 0.6]),
     overall_point=operating_point([0, 1], [0.3, 0.9]),
@@ -50,7 +51,7 @@ def test_overall_is_the_chance_that_any_level_is_broken() -> None:
         assert row[0] == pytest.approx(1 - whole, rel=1e-5)
 
 
-def test_a_vertebra_that_was_not_seen_has_the_prevalence_of_its_level() -> None:
+def test_a_vertebra_that_was_not_assessed_has_the_prevalence_of_its_level() -> None:
     logits = np.full((2, 7), np.nan)
     logits[1, 2] = 3.0
     found = probabilities_of(PLAIN, logits)
@@ -118,7 +119,7 @@ def test_what_was_fitted_comes_back_from_the_card() -> None:
     logits, labels = drawn()
     fitted = Calibrated.fit(logits, labels, PREVALENCE)
     card = classifier_card(
-        calibration={"vertebra": fitted.vertebra, "overall": fitted.overall},
+        calibration=Calibrations(vertebra=fitted.vertebra, overall=fitted.overall),
         thresholds={
             "vertebra": fitted.vertebra_point,
             "overall": fitted.overall_point,
@@ -137,7 +138,7 @@ def test_the_prevalence_alone_scores_the_loss_of_the_prior() -> None:
     overall = 1 - 0.75**7
     calibrated = Calibrated(
         vertebra=Calibration(),
-        overall=Calibration(),
+        overall=StudyCalibration(),
         prevalence={OVERALL: 0.25, **shares},
         vertebra_point=PLAIN.vertebra_point,
         overall_point=PLAIN.overall_point,

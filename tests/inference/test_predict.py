@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -21,16 +23,27 @@ from support.drawn_crops import (
     uid_of,
     write_store,
 )
+from typer.testing import CliRunner
 
+from csfd_core.classification.assessment import NOTHING_FOUND
 from csfd_core.classification.card import ClassifierCard
 from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.config import ClassifierConfig
 from csfd_core.classification.ensemble import Ensemble, read_best, suspicion, write_best
 from csfd_core.classification.fit import fit_classifier, plan_classifier
 from csfd_core.classification.manifest import Manifest
+from csfd_core.cli.main import app
 from csfd_core.errors import SettingsError, SourceError, StoreError
 from csfd_core.evaluation.folds import is_test
-from csfd_core.inference.predict import PredictedStudy, predict_input, predict_stored
+from csfd_core.inference.predict import (
+    PredictedStudy,
+    StoredPredictor,
+    predict_input,
+    predict_stored,
+    prediction_is_current,
+    prediction_path,
+    read_prediction,
+)
 from csfd_core.inference.reading import Reading, read_scans, reading_ahead
 from csfd_core.inference.segment import segment_input
 from csfd_core.ingest.outcomes import Outcome
@@ -129,18 +142,23 @@ def test_a_study_becomes_the_json_of_the_contract(
     assert note["model"] == NAME
     assert note["model_ids"] == ensemble.model_ids
     assert list(note["probabilities"]) == list(LABEL_COLUMNS)
-    assert all(0 <= p <= 1 for p in note["probabilities"].values())
-    assert note["not_seen"] == ["C1", "C7"]  # not found, and barely in the scan
-    prevalences = [card.prevalence for card in ensemble.cards]
-    for level in ("C1", "C7"):
-        expected = np.mean([shares[level] for shares in prevalences])
-        assert note["probabilities"][level] == pytest.approx(expected, abs=1e-6)
+    missing = ["C1", "C7"]  # not found, and barely in the scan
+    assert [n for n, p in note["probabilities"].items() if p is None] == missing
+    assert all(0 <= p <= 1 for p in note["probabilities"].values() if p is not None)
+    assert note["outcome"] == "predicted"
+    assert note["not_assessed"] == missing
+    assert note["overall_rests_on"] == list(LEVEL_NAMES[1:6])
+    assert not set(note["suspicious"]) & set(missing)
     assert note["segmentation"]["flags"] == ["C1 is missing."]
+    assert "C1 and C7 were not assessed" in note["needs_eyes"][0]
+    assert note["needs_eyes"][1:] == ["C1 is missing."]
     assert note["trained_on"] == "phantom"
     assert "synthetic phantom" in note["notice"]
     study = found[STUDY_UID]
     assert study.action == Outcome.PREDICTED
-    assert dict(study.probabilities) == pytest.approx(note["probabilities"], abs=1e-6)
+    for name, told in note["probabilities"].items():
+        assert study.probabilities[name] == pytest.approx(told, abs=1e-6)
+    assert list(study.flags) == note["needs_eyes"]
     text = json.dumps(note)
     assert "Sensitive" not in text
     assert "19700101" not in text
@@ -156,6 +174,72 @@ def test_a_bad_study_is_refused_and_the_others_go_on(
     }
     assert "missing" in found[OTHER_UID].message
     assert [file.name for file in (tmp_path / "out").iterdir()] == [f"{STUDY_UID}.json"]
+
+
+class EmptyMask(KnownMask):
+    """A segmentation that finds no vertebra, as in a scan of the head."""
+
+    def predict(self, volume: object) -> Prediction:
+        review = Review(levels=(), flags=("No cervical vertebra was found.",))
+        mask = np.zeros_like(neck_mask())
+        return Prediction(mask=mask, review=review, seconds={"locate": 0.1})
+
+
+def test_a_scan_without_a_vertebra_is_a_result_without_numbers(
+    tmp_path: Path, ensemble: Ensemble
+) -> None:
+    write_study(tmp_path / "source")
+    head = cast(VertebraPredictor, EmptyMask())
+    (study,) = predict_input(
+        str(tmp_path / "source"), tmp_path / "out", head, ensemble, print, Reading()
+    )
+    assert study.action == Outcome.NOT_ASSESSED
+    assert study.flags == (NOTHING_FOUND,)
+    note = json.loads((tmp_path / "out" / f"{STUDY_UID}.json").read_text())
+    assert note["probabilities"] == dict.fromkeys(LABEL_COLUMNS)
+    assert note["outcome"] == "not assessed"
+    assert note["needs_eyes"] == [NOTHING_FOUND]
+    assert (note["suspicious"], note["overall_rests_on"]) == ([], [])
+    assert note["not_assessed"] == list(LEVEL_NAMES)
+
+
+@pytest.mark.parametrize("is_head", [True, False])
+def test_csfd_predict_tells_of_a_scan_without_a_vertebra_and_ends_well(
+    is_head: bool,
+    stores: Stores,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mask = EmptyMask() if is_head else KnownMask()
+    monkeypatch.setenv("CSFD_STORE", str(stores.root))
+    monkeypatch.setattr("csfd_core.segmentation.model_store.open_model", no_network)
+    monkeypatch.setattr(
+        "csfd_core.segmentation.predict.VertebraPredictor", lambda bundle: mask
+    )
+    monkeypatch.setattr(
+        "csfd_core.inference.reading.reading_ahead",
+        lambda every_volume: nullcontext(Reading()),
+    )
+    call = ["predict", str(source), "--out", str(tmp_path / "out"), "--model", NAME]
+    result = CliRunner().invoke(app, call)
+    assert result.exit_code == 0
+    lines = " ".join(result.output.split())
+    if is_head:
+        assert f"look at it: {NOTHING_FOUND}" in lines
+        assert "0 studies predicted by basic_cnn" in lines
+        assert "1 without a vertebra, 1 left out" in lines
+        assert " no level " in lines
+    else:
+        assert "look at it: C1 and C7 were not assessed" in lines
+        assert "1 study predicted by basic_cnn" in lines
+        assert "without a vertebra" not in lines
+        assert " C2 to C6 " in lines
+        assert "– not assessed: not found, or hardly in the scan" in lines
+
+
+def no_network(name: str, root: object) -> None:
+    """In place of a segmentation that is opened."""
 
 
 class FailsOnce(KnownMask):
@@ -253,7 +337,9 @@ def test_a_stored_study_is_predicted_from_its_crops(stores: Stores) -> None:
     note = predict_stored(stores, locked, ensemble)
     kept = json.loads(stores.root.read(f"predictions/{locked}.json"))
     assert kept == json.loads(json.dumps(note))
-    assert note["not_seen"] == []
+    assert note["not_assessed"] == []
+    assert note["needs_eyes"] == []
+    assert note["overall_rests_on"] == list(LEVEL_NAMES)
     rows = manifest.usable[manifest.usable["study_uid"] == locked]
     for row in rows.itertuples():
         is_high = note["probabilities"][row.level] > ensemble.thresholds["vertebra"]
@@ -262,7 +348,39 @@ def test_a_stored_study_is_predicted_from_its_crops(stores: Stores) -> None:
     assert shown is not None
     stores.crops.write(locked, [], shown)
     nothing = predict_stored(stores, locked, ensemble)
-    assert nothing["not_seen"] == list(LEVEL_NAMES)
+    assert nothing["not_assessed"] == list(LEVEL_NAMES)
+    assert nothing["probabilities"] == dict.fromkeys(LABEL_COLUMNS)
+
+
+def test_a_prediction_of_before_is_told_as_today_and_made_again(
+    stores: Stores,
+) -> None:
+    ensemble = open_ensemble(stores, NAME)
+    study_uid = next(uid for uid in map(uid_of, range(1, 40)) if not is_test(uid))
+    today = predict_stored(stores, study_uid, ensemble)
+    assert prediction_is_current(stores, study_uid, ensemble)
+    # As 0.2 wrote it: what was not seen had its prevalence for a number.
+    new = ("outcome", "not_assessed", "overall_rests_on", "needs_eyes")
+    before = {name: value for name, value in today.items() if name not in new}
+    before["probabilities"] = {**today["probabilities"], "C1": 0.9, "C7": 0.2}
+    before["suspicious"] = ["C1"]
+    before["not_seen"] = ["C1", "C7"]
+    before["made_from"] = {
+        k: today["made_from"][k] for k in ("crops", "models", "version")
+    }
+    path = prediction_path(study_uid)
+    stores.root.write(path, json.dumps(before).encode())
+    told = read_prediction(stores, study_uid)
+    assert told is not None
+    assert "not_seen" not in told
+    assert told["not_assessed"] == ["C1", "C7"]
+    assert told["probabilities"]["C1"] is told["probabilities"]["C7"] is None
+    assert told["probabilities"]["C2"] == today["probabilities"]["C2"]
+    assert "C1" not in told["suspicious"]
+    assert told["model"] == NAME
+    made = StoredPredictor(stores, lambda: ensemble).make(study_uid)
+    assert made.action == Outcome.WRITTEN
+    assert json.loads(stores.root.read(path)) == {**today, "seconds": ANY}
 
 
 class Constant(BrightClassifier):
@@ -304,7 +422,7 @@ def test_an_ensemble_is_the_mean_of_its_folds() -> None:
 
 
 def test_suspicion_is_above_the_operating_point() -> None:
-    found = {"patient_overall": 0.5, "C1": 0.3, "C2": 0.29}
+    found = {"patient_overall": 0.5, "C1": 0.3, "C2": 0.29, "C3": None}
     assert suspicion(found, {"vertebra": 0.3, "overall": 0.6}) == ["C1"]
     assert suspicion(found, {"vertebra": 0.9, "overall": 0.5}) == ["patient_overall"]
 

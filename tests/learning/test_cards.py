@@ -2,9 +2,11 @@
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from support.cards import classifier_card, point_of, segmentation_card
 
@@ -12,7 +14,6 @@ from csfd_core.classification.card import ClassifierCard
 from csfd_core.classification.config import ClassifierConfig
 from csfd_core.errors import StoreError
 from csfd_core.evaluation.calibration import Calibration
-from csfd_core.learning.card import SCHEMA_VERSION
 from csfd_core.learning.outcomes import StopReason
 from csfd_core.learning.splits import Split
 from csfd_core.segmentation.bundle import builtin_location, read_bundle
@@ -29,7 +30,7 @@ def test_a_classifier_of_before_is_read_with_all_it_said() -> None:
     written: dict[str, Any] = json.loads(CLASSIFIER)
     assert "schema_version" not in written
     card = ClassifierCard.from_json(CLASSIFIER)
-    assert card.schema_version == SCHEMA_VERSION
+    assert card.schema_version == ClassifierCard.newest
     same = (
         "model", "model_id", "fold", "inputs", "manifest", "crop", "start",
         "training_studies", "validation_studies", "test_studies", "label_digests",
@@ -47,8 +48,29 @@ def test_a_classifier_of_before_is_read_with_all_it_said() -> None:
         point = card.thresholds[what]
         assert point.threshold == written["thresholds"][what]["threshold"]
         assert point.is_default == written["thresholds"][what]["is_default"]
-        fitted = Calibration(**written["calibration"][what])
-        assert card.calibration[what] == fitted
+    assert card.calibration.vertebra == Calibration(
+        **written["calibration"]["vertebra"]
+    )
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_classifier_of_before_gives_studies_the_probabilities_that_it_gave(
+    version: int,
+) -> None:
+    written = json.loads(CLASSIFIER)
+    if version == 2:
+        new = {"stopped": "all_epochs", "schema_version": 2}
+        written |= {**new, "config": asdict(ClassifierConfig(epochs=1))}
+    card = ClassifierCard.from_json(json.dumps(written))
+    assert card.schema_version == ClassifierCard.newest
+    levels = np.array([[0.1, 0.3, 0.02, 0.2, 0.6, 0.05, 0.4], [0.01] * 7])
+    whole = np.prod(1 - levels, axis=1)
+    rule = Calibration(**written["calibration"]["overall"])  # a temperature, a bias
+    expected = rule.apply(np.log((1 - whole) / whole))
+    np.testing.assert_allclose(card.calibration.overall.apply(levels), expected)
+    fitted = card.calibration.overall
+    assert (fitted.n, fitted.is_fitted, fitted.worst_weight) == (3, True, 0.0)
+    assert ClassifierCard.from_json(card.to_json()) == card
 
 
 @pytest.mark.parametrize(
@@ -133,8 +155,8 @@ def test_what_is_undefined_is_null_and_comes_back_as_nan() -> None:
 
 
 def test_a_card_of_a_newer_csfd_is_refused_by_its_number() -> None:
-    newer = json.loads(classifier_card().to_json()) | {"schema_version": 3}
-    with pytest.raises(StoreError, match=r"schema version 3; this csfd reads up to 2"):
+    newer = json.loads(classifier_card().to_json()) | {"schema_version": 4}
+    with pytest.raises(StoreError, match=r"schema version 4; this csfd reads up to 3"):
         ClassifierCard.from_json(json.dumps(newer))
 
 

@@ -2,13 +2,16 @@
 
 from typing import Any
 
-from csfd_core.classification.card import ClassifierCard
+from csfd_core.classification.card import Calibrations, ClassifierCard
 from csfd_core.classification.config import ClassifierConfig
 from csfd_core.evaluation.calibration import Calibration
 from csfd_core.evaluation.metrics import OperatingPoint
+from csfd_core.evaluation.study_calibration import StudyCalibration
 from csfd_core.segmentation.card import SegmentationCard
 from csfd_core.segmentation.config import SMALL
 from csfd_core.vocabulary import LABEL_COLUMNS
+
+PLAIN = Calibrations(vertebra=Calibration(), overall=StudyCalibration())
 
 
 def point_of(threshold: float, *, is_default: bool = False) -> OperatingPoint:
@@ -22,7 +25,6 @@ def point_of(threshold: float, *, is_default: bool = False) -> OperatingPoint:
 
 
 def classifier_card(**changes: Any) -> ClassifierCard:
-    plain = Calibration()
     values: dict[str, Any] = {
         "model": "basic_cnn",
         "model_id": "m",
@@ -35,7 +37,7 @@ def classifier_card(**changes: Any) -> ClassifierCard:
         "validation_studies": {},
         "manifest": "manifest",
         "data_kind": "phantom",
-        "calibration": {"vertebra": plain, "overall": plain},
+        "calibration": PLAIN,
         "thresholds": {"vertebra": point_of(0.2), "overall": point_of(0.5)},
         "prevalence": dict.fromkeys(LABEL_COLUMNS, 0.2),
         "code_version": "1",

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import pandas as pd
 
 from csfd_core.classification.card import WHATS
@@ -166,7 +167,7 @@ def score_facts(c: Comparison, bins: pd.DataFrame) -> dict[str, object]:
         "level_ends": Extremes.of(levels["level"], levels["auc"].round(3)),
         "few_positives": _FEW_POSITIVES,
         "rare_levels": [f"{row.level} ({row.positives})" for row in few.itertuples()],
-        "hidden": int(levels["not_seen"].sum()),
+        "not_assessed": int(levels["not_assessed"].sum()),
         "vertebra_hits": c.best and _hits_of(c, c.best, "vertebra"),
         "study_hits": c.best and _hits_of(c, c.best, "overall"),
         "without_threshold": [
@@ -208,11 +209,13 @@ def unseen_facts(
         return facts
     levels, threshold = list(LEVEL_NAMES), mean_threshold(c.results[c.best], "vertebra")
     truth = true[levels].astype("Float64").to_numpy(dtype=float, na_value=math.nan)
-    is_above = predicted[c.best][levels].to_numpy(dtype=float) >= threshold
+    told = predicted[c.best][levels].to_numpy(dtype=float)
+    is_above = told >= threshold  # never where it was not assessed
     fractured, intact = truth == 1, truth == 0
     counts = (is_above & fractured, fractured, is_above & intact, intact)
     marked = Hits(*(int(each.sum()) for each in counts))
-    return {**facts, "threshold": threshold, "marked": marked}
+    without = int(np.isnan(told).sum())
+    return {**facts, "threshold": threshold, "marked": marked, "untold": without}
 
 
 def _ranked(c: Comparison, column: str, *, is_up_good: bool) -> list[Scored]:

@@ -135,7 +135,10 @@ def plot_folds(folds: pd.DataFrame, best: str | None) -> "Figure":
 
 @chart
 def plot_studies(true: pd.DataFrame, predicted: Mapping[str, pd.DataFrame]) -> "Figure":
-    """Probabilities of some studies: a panel per model, true fractures framed."""
+    """Probabilities of some studies: a panel per model, true fractures framed.
+
+    A level that was not assessed has no number: NaN.
+    """
     from matplotlib import colormaps
     from matplotlib.patches import Rectangle
 
@@ -163,5 +166,5 @@ def plot_studies(true: pd.DataFrame, predicted: Mapping[str, pd.DataFrame]) -> "
         axes.grid(visible=False)
         for spine in axes.spines.values():
             spine.set_visible(False)
-    panels[-1].set_xlabel("framed: labelled as fractured", fontsize=9)
+    panels[-1].set_xlabel("framed: labelled as fractured; –: not assessed", fontsize=9)
     return figure

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
+from csfd_core.classification.assessment import NOT_ASSESSED, rests_on
 from csfd_core.classification.ensemble_predictions import (
     predicted_table,
     true_table,
@@ -25,6 +26,7 @@ from csfd_core.reports.comparison.styles import STAR
 from csfd_core.reports.comparison.summary import Comparison
 from csfd_core.reports.page import Section, Table
 from csfd_core.text import Prose
+from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,7 +77,7 @@ def build_sections(c: Comparison, examples: Sequence[Example]) -> tuple[Section,
         figures["examples"] = plot_examples(examples)
     tables = _tables(c, bins, epochs)
     if not true.empty:
-        frame = pd.concat(predicted.values(), ignore_index=True)
+        frame = told_table(pd.concat(predicted.values(), ignore_index=True))
         tables["unseen"] = (
             *_table("true_labels", "True labels", true, is_open=True),
             *_table(
@@ -117,6 +119,24 @@ def calibration_table(c: Comparison) -> pd.DataFrame:
     ]
     table = pd.concat(parts, ignore_index=True)
     return table[["model", *table.columns.drop("model")]]
+
+
+def told_table(predicted: pd.DataFrame) -> pd.DataFrame:
+    """Return probabilities for readers: what was not assessed is told by these words.
+
+    The column ``rests_on`` says what the probability of each study rests on.
+    """
+    is_assessed = predicted[list(LEVEL_NAMES)].notna()
+    texts = [
+        rests_on([name for name in LEVEL_NAMES if row[name]])
+        for row in is_assessed.to_dict(orient="records")
+    ]
+    shown = predicted.assign(rests_on=texts)
+    for name in LABEL_COLUMNS:
+        if shown[name].isna().any():
+            numbers = shown[name].map("{:.4g}".format, na_action="ignore")
+            shown[name] = numbers.fillna(NOT_ASSESSED)
+    return shown
 
 
 def _figures(

@@ -20,7 +20,7 @@ class NewPredictions:
 
     Attributes:
         frame: One row per study (index ``study_uid``), a column per level and
-            ``patient_overall``; NaN where the level was not seen.
+            ``patient_overall``; NaN where the level was not assessed.
         made: How many were predicted now; the others were there.
         missing: Studies that cannot be predicted, and why, a sentence or nothing.
     """
@@ -106,10 +106,5 @@ def _read_current(
 
 
 def _seen(note: dict[str, Any]) -> dict[str, float]:
-    """Return the probabilities without those that are prevalences alone."""
-    unseen = set(note["not_seen"])
-    return {
-        name: float(p)
-        for name, p in note["probabilities"].items()
-        if name not in unseen
-    }
+    """Return the probabilities of what was assessed."""
+    return {n: float(p) for n, p in note["probabilities"].items() if p is not None}

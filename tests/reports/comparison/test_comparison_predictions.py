@@ -1,5 +1,6 @@
 """The ensemble of folds, and which studies models are compared on."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -76,7 +77,7 @@ def test_unlabelled_studies_are_predicted_but_not_scored() -> None:
     assert "p2" not in rows.patients
 
 
-def test_levels_that_no_fold_saw_are_told_from_the_rest() -> None:
+def test_levels_that_no_fold_saw_are_marked_and_have_no_number_for_readers() -> None:
     results = make_results(MODELS[:1], patients=3)
     fold = results[MODELS[0]][0]
     frame = fold.predictions.copy()
@@ -85,13 +86,30 @@ def test_levels_that_no_fold_saw_are_told_from_the_rest() -> None:
     )
     hidden = {MODELS[0]: [replace(fold, predictions=frame)]}
     seen = predictions.predictions_on_test_set(hidden)
-    levels = seen[(seen["level"] != OVERALL) & ~seen["is_seen"].astype(bool)]
+    levels = seen[~seen["is_assessed"].astype(bool)]
     assert levels[["study_uid", "level"]].to_numpy().tolist() == [["1.2.1", "C7"]]
+    table = predictions.predictions_table(hidden)
+    kept = table[table["assessed"] == 0]
+    assert kept[["study_uid", "level"]].to_numpy().tolist() == [["1.2.1", "C7"]]
+    assert kept["probability"].notna().all()  # the metric needs it
+    told = predictions.predicted_table(seen, ["1.2.0", "1.2.1"]).set_index("study_uid")
+    assert math.isnan(told.at["1.2.1", "C7"])
+    assert told.drop(columns=["C7", "model"]).notna().all(axis=None)
+    assert told.at["1.2.0", "C7"] > 0
+
+
+def test_a_study_of_which_no_fold_saw_a_level_is_not_assessed() -> None:
+    results = make_results(MODELS[:1], patients=3)
+    hidden = {MODELS[0]: [change(results[MODELS[0]][0], "1.2.1", logit=np.nan)]}
+    found = predictions.predictions_on_test_set(hidden)
+    without = found[~found["is_assessed"].astype(bool)]
+    assert without["study_uid"].tolist() == ["1.2.1"] * 8
 
 
 def test_predictions_table_has_the_columns_of_the_contract() -> None:
     table = predictions.predictions_table(make_results(MODELS, folds=2, patients=3))
-    assert list(table) == ["study_uid", "model", "level", "label", "probability"]
+    assert list(table)[:5] == ["study_uid", "model", "level", "label", "probability"]
+    assert list(table)[5:] == ["assessed"]
     assert len(table) == 4 * 3 * 8
     assert set(table["level"]) == set(LABEL_COLUMNS)
     assert not table.duplicated(["study_uid", "model", "level"]).any()

@@ -15,6 +15,7 @@ from support.cards import point_of
 from support.comparison_results import MODELS, make_labels, make_result, make_results
 
 from csfd_core.classification.classifier_store import FoldResult
+from csfd_core.classification.ensemble_predictions import unseen_studies
 from csfd_core.errors import StoreError
 from csfd_core.learning.splits import Split
 from csfd_core.reports.comparison.examples import Example
@@ -70,7 +71,8 @@ def test_files_of_the_contract_lie_at_the_top(written: tuple[Path, Written]) -> 
     models = pd.read_csv(folder / "models.csv")
     said = pd.read_csv(folder / "predictions.csv")
     assert models["model"].tolist() == list(MODELS)
-    assert list(said) == ["study_uid", "model", "level", "label", "probability"]
+    contract = ["study_uid", "model", "level", "label", "probability"]
+    assert list(said) == [*contract, "assessed"]
     assert len(said) == 4 * 40 * 8
     for name in ("folds", "differences", "references", "true_labels", "calibration"):
         assert (folder / "tables" / f"{name}.csv").stat().st_size
@@ -271,6 +273,31 @@ def test_default_thresholds_are_told() -> None:
 
 
 @pytest.mark.usefixtures("plain")
+def test_levels_that_were_not_assessed_have_words_for_numbers() -> None:
+    results = make_results(MODELS[:1])
+    fold = results[MODELS[0]][0]
+    shown = unseen_studies(f"1.2.{place}" for place in range(40))[:2]
+    rows = fold.predictions
+    is_hidden = rows["study_uid"].isin(shown) & rows["level"].isin(["C1", "C7"])
+    hidden = rows.assign(logit=rows["logit"].mask(is_hidden))
+    page = build({MODELS[0]: [replace(fold, predictions=hidden)]}, PHANTOM)
+    section = next(s for s in page.sections if s.key == "unseen")
+    frame = next(t.frame for t in section.tables if t.name == "predicted_probabilities")
+    told = frame.set_index("study_uid")
+    for uid in told.index:
+        is_whole = uid not in shown
+        assert told.at[uid, "rests_on"] == ("all levels" if is_whole else "C2 to C6")
+        for level in ("C1", "C7"):
+            assert (told.at[uid, level] == "not assessed") is not is_whole
+    assert set(rows.loc[is_hidden, "probability"]).isdisjoint(
+        pd.to_numeric(told["C1"], errors="coerce").dropna()
+    )
+    assert "4 vertebrae were not assessed and have no number" in section.sentence
+    levels = sentences(page)["levels"]
+    assert "4 of 280 vertebrae were not assessed" in levels
+    assert "take the prevalence of the level for them" in levels
+
+
 def test_models_without_epochs_are_told() -> None:
     results = make_results(MODELS[:1], patients=6)
     fold = results[MODELS[0]][0]
