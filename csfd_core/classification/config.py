@@ -36,7 +36,6 @@ class ClassifierConfig:
     refine_patience: int = 1  # and of ``patience``
     steps_per_epoch: int = 80
     patch_px: int = 40
-    triplanar_px: int = 36  # of the triplanar CNN: its eyes see 30 pixels
     filters: tuple[int, ...] = (24, 48, 64)
     most_vertebrae: int = 2400  # held in memory at a time
     mined_share: float = 0.4  # of the patches without a fracture: the most alike
@@ -53,7 +52,6 @@ class ClassifierConfig:
             "batch_size",
             "steps_per_epoch",
             "patch_px",
-            "triplanar_px",
         ):
             if getattr(self, name) < 1:
                 raise SettingsError(
@@ -91,16 +89,16 @@ class ClassifierConfig:
             has_backbone: It is a head on a backbone, and no network for patches.
         """
         others = _OF_PATCHES if has_backbone else _OF_BACKBONES
+        if not self.is_refined:  # as of a csfd where nothing was
+            others |= _OF_REFINEMENT
         return {name: v for name, v in asdict(self).items() if name not in others}
 
 
-_OF_PATCHES: Final = frozenset(
+_OF_REFINEMENT: Final = frozenset(
+    ("initial", "refine_epochs", "refine_rate", "refine_patience")
+)
+_OF_PATCHES: Final = _OF_REFINEMENT | frozenset(
     (
-        "initial",
-        "refine_epochs",
-        "refine_rate",
-        "refine_patience",
-        "triplanar_px",
         "steps_per_epoch",
         "patch_px",
         "filters",

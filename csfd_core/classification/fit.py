@@ -28,7 +28,7 @@ from csfd_core.classification.classifier_store import (
     FoldResult,
 )
 from csfd_core.classification.classifiers import has_backbone, open_classifier
-from csfd_core.classification.config import ClassifierConfig
+from csfd_core.classification.config import NONE, ClassifierConfig
 from csfd_core.classification.general import initial_digest
 from csfd_core.classification.manifest import Manifest, labels_of
 from csfd_core.classification.probabilities import Calibrated, probabilities_of
@@ -109,7 +109,7 @@ def plan_classifier(
         "config": config.identity(has_backbone=on_backbone),
         "weights": _file_digest(config.weights)
         if on_backbone
-        else initial_digest(name, config.initial),
+        else initial_digest(name, config.initial) or NONE,
         "crop": dict(manifest.crop),
         "rows": rows[
             ["study_uid", "level", "label", "fold", "is_test", "content_hash"]

@@ -23,7 +23,7 @@ from support.drawn_crops import (
 
 from csfd_core.classification.card import ClassifierCard
 from csfd_core.classification.classifier_store import ClassifierStore
-from csfd_core.classification.config import ClassifierConfig, settings_of
+from csfd_core.classification.config import NONE, ClassifierConfig, settings_of
 from csfd_core.classification.fit import (
     ClassifierFit,
     fit_classifier,
@@ -41,7 +41,7 @@ from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
 pytestmark = pytest.mark.usefixtures("bright")
-CONFIG = ClassifierConfig(epochs=1)
+CONFIG = ClassifierConfig(epochs=1, initial=NONE)
 NAME = "basic_cnn"
 
 
@@ -291,6 +291,8 @@ def test_models_that_are_absent_or_of_other_weights_are_told(
     monkeypatch.setattr(
         BrightClassifier, "start", lambda self: {"weights": "x", "digest": "other"}
     )
+    open_trained(stores, NAME, 0)  # all of its weights are kept with it
+    monkeypatch.setattr(BrightClassifier, "needs_start", True)
     with pytest.raises(StoreError, match="are not what they were"):
         open_trained(stores, NAME, 0)
 

@@ -20,6 +20,7 @@ from csfd_core.classification.fit import (
 )
 from csfd_core.classification.patchwise.classifier import NOWHERE
 from csfd_core.classification.patchwise.places import Place
+from csfd_core.classification.triplanar import network as network_of_planes
 from csfd_core.classification.triplanar import places as cutting
 from csfd_core.classification.triplanar.network import TriplanarCnn
 from csfd_core.classification.triplanar.places import TriplanarPool
@@ -127,15 +128,22 @@ def test_boxes_lie_at_the_height_of_their_slice() -> None:
     assert pool.boxed == [Place(0, 4 * 4.5 + 1.5, 6.0, 9.0)]
 
 
-def test_whole_vertebrae_are_judged_as_the_patches_around_their_places() -> None:
-    """What training sees of a place is what the use sees of it, in all three planes."""
-    vertebra = random_vertebra(np.random.default_rng(2))
-    own = network(triplanar_px=36, average_views=False)
+def test_whole_vertebrae_are_judged_as_the_patches_around_their_places(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What training sees of a place is what the use sees of it, in all three planes.
+
+    Exactly so of a patch that is a little wider than those of the training.
+    """
+    monkeypatch.setattr(network_of_planes, "_PATCH_PX", 44)
+    large = replace(FINE, slices=15, side_px=64)
+    vertebra = random_vertebra(np.random.default_rng(2), large)
+    own = network(large, average_views=False)
     (places,) = own.judge([vertebra], all_views=False)
-    assert places.shape == (10, 10, 10)
-    pool = TriplanarPool(36, 0.0, FINE)
+    assert places.shape == (17, 16, 16)
+    pool = TriplanarPool(44, 0.0, large)
     pool.add(vertebra, 0)
-    cells = [(5, 5, 5), (4, 5, 5), (5, 4, 5), (5, 5, 4)]
+    cells = [(8, 8, 8), (7, 8, 8), (8, 7, 8), (8, 8, 7)]
     at = [Place(0, *((np.array(cell) + 0.5) * 4 - 0.5)) for cell in cells]
     expected = own.patch_model()(still_patches(pool, at), training=False)
     found = [places[cell] for cell in cells]

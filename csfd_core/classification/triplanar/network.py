@@ -42,6 +42,7 @@ NAME: Final = "triplanar_cnn"
 _NEAR: Final = 4  # voxels: places so far from the mask count
 _RIM: Final = 12  # voxels above and below that the networks look into
 _BESIDE: Final = 14  # voxels around the mask that are looked at
+_PATCH_PX: Final = 36  # of which a plane's network sees 30, and what lies beside them
 _NEARBY: Final = 3  # places on a side, whose strongest features a plane tells
 _HIDDEN: Final = 64  # of what joins the three planes
 
@@ -55,9 +56,7 @@ class TriplanarCnn(PatchClassifier[VertebraVolume]):
 
     def open_pool(self) -> TriplanarPool:
         """Return an empty pool of volumes."""
-        return TriplanarPool(
-            self.config.triplanar_px, self.config.mined_share, self.shape
-        )
+        return TriplanarPool(_PATCH_PX, self.config.mined_share, self.shape)
 
     def judge(
         self, vertebrae: Sequence[Vertebra], *, all_views: bool
@@ -92,7 +91,7 @@ class TriplanarCnn(PatchClassifier[VertebraVolume]):
         """Return the network for three patches around one place."""
         import keras
 
-        side = self.config.triplanar_px
+        side = _PATCH_PX
         inputs = keras.Input((len(PLANES), side, side, CHANNELS))
         centre = side // STEP // 2
         seen = [
@@ -117,7 +116,7 @@ class TriplanarCnn(PatchClassifier[VertebraVolume]):
 
     def keras_model(self) -> tuple["keras.Model", npt.NDArray[np.float32]]:
         """Return the network for patches, and grey ones."""
-        side = self.config.triplanar_px
+        side = _PATCH_PX
         shape = (1, len(PLANES), side, side, CHANNELS)
         with computing(self.config.mixed_precision):
             return self.patch_model(), np.zeros(shape, dtype=np.float32)
