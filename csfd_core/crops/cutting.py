@@ -154,7 +154,7 @@ def _extent_mm(
     ones along those of the slices, which are others where the study is oblique.
     """
     spacing = np.array(scan.spacing_mm)
-    affine = np.linalg.inv(scan.lps_to_mm) @ np.diag([*spacing, 1.0])
+    affine = np.asarray(np.linalg.inv(scan.lps_to_mm) @ np.diag([*spacing, 1.0]))
     around = span_of(box, affine, scan.mask.shape)
     own = scan.mask[around] == LEVEL_NAMES.index(box.level) + 1
     (span,) = ndimage.find_objects(own.astype(np.uint8))

@@ -5,7 +5,7 @@ Each study gives one JSON file, the same from either.
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,8 +14,16 @@ from typing import Any
 from csfd_core.classification.ensemble import Ensemble, suspicion
 from csfd_core.classification.manifest import LEAST_VISIBLE
 from csfd_core.classification.vertebrae import Vertebra, read_vertebrae
-from csfd_core.crops.study import MaskedStudy, cut_vertebrae, visible_shares
+from csfd_core.crops.study import MaskedStudy
 from csfd_core.errors import StoreError
+from csfd_core.inference.evidence import stored_affines
+from csfd_core.inference.judgement import (
+    JudgedScan,
+    Judgement,
+    WriteBeside,
+    judge_study,
+    judge_vertebrae,
+)
 from csfd_core.inference.reading import (
     Reading,
     ReadScan,
@@ -54,6 +62,8 @@ def predict_input(
     ensemble: Ensemble,
     say: Say,
     reading: Reading,
+    *,
+    beside: Sequence[WriteBeside] = (),
 ) -> Iterator[PredictedStudy]:
     """Predict every study of a DICOM folder, zip file or source.
 
@@ -64,12 +74,15 @@ def predict_input(
         ensemble: Judges them.
         say: Told what of the input belongs to no study.
         reading: How the input is read.
+        beside: Called with each study before its JSON is written.
 
     Raises:
         SourceError: If the input cannot be read, or holds no files.
         SettingsError: If the results cannot be written.
     """
-    judge = partial(_predict_scan, out=out, predictor=predictor, ensemble=ensemble)
+    judge = partial(
+        _predict_scan, out=out, predictor=predictor, ensemble=ensemble, beside=beside
+    )
     yield from each_judged(read_scans(source, say, reading), judge)
 
 
@@ -83,16 +96,20 @@ def predict_stored(
     """
     started = time.perf_counter()
     vertebrae = _stored_vertebrae(stores, study_uid, ensemble)
-    probabilities = ensemble.predict(vertebrae)
+    affines = stored_affines(stores, study_uid, ensemble.crop)
+    judgement = judge_vertebrae(ensemble, vertebrae, affines)
     masks = stores.predicted_masks.read_note(study_uid)
     note = _note(
         study_uid,
-        probabilities,
+        judgement,
         ensemble,
         not_seen=[name for name in LEVEL_NAMES if name not in vertebrae],
         segmentation=_segmentation_of(masks),
         seconds={"classify": round(time.perf_counter() - started, 3)},
     )
+    if masks is not None:
+        sop_uids = stores.metadata.read_sop_uids(study_uid)
+        note["evidence"] = judgement.evidence(masks.geometry, sop_uids)
     note["content_hash"] = None if masks is None else masks.content_hash
     note["made_from"] = _made_from(stores, study_uid, ensemble)
     stores.root.write(prediction_path(study_uid), _to_bytes(note))
@@ -187,6 +204,7 @@ def _predict_scan(
     out: Path,
     predictor: VertebraPredictor,
     ensemble: Ensemble,
+    beside: Sequence[WriteBeside],
 ) -> PredictedStudy:
     scan = found.scan
     if scan is None or scan.geometry is None or found.grey is None:
@@ -199,17 +217,11 @@ def _predict_scan(
     prediction = find_vertebrae(scan, found.grey, predictor)
     started = time.perf_counter()
     levels = prediction.review.notes()
-    shares = visible_shares(levels)
     study = MaskedStudy(
         grey=found.grey, mask=prediction.mask, geometry=scan.geometry, levels=levels
     )
-    vertebrae = {
-        crop.level: Vertebra(images=crop.images, masks=crop.masks, boxes=None)
-        for crop in cut_vertebrae(study, ensemble.crop)
-        if shares.get(crop.level, 1.0) >= LEAST_VISIBLE
-    }
-    probabilities = ensemble.predict(vertebrae)
-    not_seen = [name for name in LEVEL_NAMES if name not in vertebrae]
+    judgement = judge_study(study, ensemble)
+    not_seen = [name for name in LEVEL_NAMES if name not in judgement.assessed]
     seconds = {
         "read": round(found.read_s, 3),
         **prediction.seconds,
@@ -217,7 +229,7 @@ def _predict_scan(
     }
     note = _note(
         scan.study_uid,
-        probabilities,
+        judgement,
         ensemble,
         not_seen=not_seen,
         segmentation={
@@ -228,16 +240,21 @@ def _predict_scan(
         },
         seconds=seconds,
     )
+    sop_uids = [header.sop_uid for header in scan.headers]
+    note["evidence"] = judgement.evidence(scan.geometry, sop_uids)
     note["volume"] = scan.volume
     note["content_hash"] = scan.content_hash
     note["warnings"] = [finding.code for finding in scan.findings]
     note["notes"] = list(scan.notes)
+    judged = JudgedScan(scan=scan, study=study, judgement=judgement, note=note, out=out)
+    for write in beside:
+        write(judged)
     write_file(out / f"{scan.name}.json", _to_bytes(note))
     return PredictedStudy(
         name=scan.name,
         action=Outcome.PREDICTED,
         notes=found.notes,
-        probabilities=probabilities,
+        probabilities=judgement.probabilities,
         suspicious=tuple(note["suspicious"]),
         not_seen=tuple(not_seen),
         flags=prediction.review.flags,
@@ -247,13 +264,14 @@ def _predict_scan(
 
 def _note(
     study_uid: str,
-    probabilities: Mapping[str, float],
+    judgement: Judgement,
     ensemble: Ensemble,
     *,
     not_seen: list[str],
     segmentation: Mapping[str, Any],
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
+    probabilities = judgement.probabilities
     return {
         "study_uid": study_uid,
         "model": ensemble.name,
@@ -264,6 +282,8 @@ def _note(
         "thresholds": ensemble.thresholds,
         "suspicious": suspicion(probabilities, ensemble.thresholds),
         "not_seen": not_seen,
+        "uncertainty": judgement.uncertainty(),
+        "evidence": dict.fromkeys(judgement.assessed),
         "segmentation": segmentation,
         "seconds": seconds,
         "notice": ensemble.data_kind.notice,
