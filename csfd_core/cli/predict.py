@@ -94,6 +94,21 @@ def predict(
     ] = "champion",
     segmentation: SegmentationOption = "store",
     every_volume: EveryVolumeOption = False,
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report",
+            help="Also one page per study, UID.html, with its pictures inside.",
+        ),
+    ] = False,
+    heatmaps: Annotated[
+        bool,
+        typer.Option(
+            "--heatmaps",
+            help="Also what the classifier looked at, UID_heatmap.nii.gz, in the grid "
+            "of the slices.",
+        ),
+    ] = False,
 ) -> None:
     """Say how likely each of C1 to C7 is fractured: one JSON per study, and a table.
 
@@ -102,13 +117,15 @@ def predict(
     Studies that cannot be trusted are named and left out; research software, not for
     clinical use.
 
-    Example: `csfd predict data/source --out predictions`
+    Example: `csfd predict data/source --out predictions --report`
     """
     from csfd_core.cli.console import print_predictions
     from csfd_core.cli.stores import open_stores
+    from csfd_core.inference.heatmap import write_heatmap
     from csfd_core.inference.predict import predict_input
     from csfd_core.inference.reading import reading_ahead
     from csfd_core.registry.serving import open_ensemble
+    from csfd_core.reports.prediction.page import write_prediction_page
     from csfd_core.segmentation.model_store import open_model
     from csfd_core.segmentation.predict import VertebraPredictor
     from csfd_core.settings import Settings
@@ -116,13 +133,15 @@ def predict(
     stores = open_stores(Settings.read().store)
     told = _Tally(done_by=Outcome.PREDICTED)
     probabilities = {}
+    wanted = {write_heatmap: heatmaps, write_prediction_page: report}
+    beside = [write for write, is_wanted in wanted.items() if is_wanted]
     with reading_ahead(every_volume=every_volume) as reading:
         ensemble = open_ensemble(stores, model)
         if ensemble.notice:
             typer.echo(ensemble.notice, err=True)
         predictor = VertebraPredictor(open_model(segmentation, stores.root))
         for study in predict_input(
-            source, out, predictor, ensemble, typer.echo, reading
+            source, out, predictor, ensemble, typer.echo, reading, beside=beside
         ):
             told.add(study, f"done in {study.seconds:.1f} s")
             if study.action == Outcome.PREDICTED:

@@ -42,74 +42,64 @@ class LevelHeat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """The strongest place of one vertebra."""
+    """The strongest place of one vertebra, in voxels (slice, row, column) of its study.
 
-    slice_index: int  # 0 is nearest the head
-    sop_uid: str | None
-    x_px: float  # left edge in the slice, then the upper edge
-    y_px: float
-    width_px: float
-    height_px: float
-    lower_lps_mm: tuple[float, ...]  # x, y, z
-    upper_lps_mm: tuple[float, ...]
+    The middle of the first voxel is (0, 0, 0), its outer corner (-0.5, -0.5, -0.5).
+    """
+
+    place: npt.NDArray[np.float64]  # (3,), of the peak
+    lower: npt.NDArray[np.float64]  # (3,), corners of the box
+    upper: npt.NDArray[np.float64]
     peak: float  # 0..1
 
-    def to_json(self) -> dict[str, Any]:
-        """Return it as it stands in the JSON of a prediction."""
+    @property
+    def slice_index(self) -> int:
+        """The slice that the peak lies on; 0 is nearest the head."""
+        return int(np.rint(self.place[0]))
+
+    def to_json(
+        self, geometry: VolumeGeometry, sop_uids: Sequence[str | None]
+    ) -> dict[str, Any]:
+        """Return it as it stands in the JSON of a prediction.
+
+        Args:
+            geometry: Of the study.
+            sop_uids: SOPInstanceUID of each of its slices, head to feet.
+        """
+        affine = geometry.affine()
+        lps = corners_of(self.lower, self.upper) @ affine[:3, :3].T + affine[:3, 3]
+        y, x = _rounded(self.lower[1:] + 0.5)
+        height, width = _rounded(self.upper[1:] - self.lower[1:])
         return {
             "slice_index": self.slice_index,
-            "sop_instance_uid": self.sop_uid,
-            "box_px": {
-                "x": self.x_px,
-                "y": self.y_px,
-                "width": self.width_px,
-                "height": self.height_px,
-            },
+            "sop_instance_uid": sop_uids[self.slice_index],
+            "box_px": {"x": x, "y": y, "width": width, "height": height},
             "box_lps_mm": {
-                "lower": list(self.lower_lps_mm),
-                "upper": list(self.upper_lps_mm),
+                "lower": _rounded(lps.min(axis=0)),
+                "upper": _rounded(lps.max(axis=0)),
             },
-            "peak": self.peak,
+            "peak": round(self.peak, 4),
         }
 
 
-def evidence_of(
-    found: LevelHeat, geometry: VolumeGeometry, sop_uids: Sequence[str | None]
-) -> Evidence | None:
+def evidence_of(found: LevelHeat, geometry: VolumeGeometry) -> Evidence | None:
     """Return the strongest place of a vertebra; ``None`` where nothing speaks for one.
 
-    Args:
-        found: The vertebra.
-        geometry: Of the study.
-        sop_uids: SOPInstanceUID of each of its slices, head to feet.
+    Crops may reach beyond the scan; the box does not.
     """
     place = hottest_place(found.heat, found.masks)
     peak = float(found.heat[place])
-    if peak <= 0:
+    if not (peak > 0 and found.masks[place]):
         return None
-    low, high = _around(found, place)
     to_voxels = np.linalg.inv(geometry.affine()) @ found.affine_lps
-    corners = corners_of(low, high) @ to_voxels[:3, :3].T + to_voxels[:3, 3]
-    # Crops may reach beyond the scan; the box does not.
-    ends = np.array(geometry.shape_zyx) - 0.5
-    low, high = (
-        np.clip(edge, -0.5, ends) for edge in (corners.min(axis=0), corners.max(axis=0))
-    )
-    middle = to_voxels[0, :3] @ place + to_voxels[0, 3]
-    index = int(np.clip(np.rint(middle), 0, geometry.shape_zyx[0] - 1))
-    lps = corners_of(low, high) @ geometry.affine()[:3, :3].T + geometry.affine()[:3, 3]
-    y, x = _rounded(low[1:] + 0.5)
-    height, width = _rounded(high[1:] - low[1:])
+    corners = corners_of(*_around(found, place)) @ to_voxels[:3, :3].T
+    corners += to_voxels[:3, 3]
+    last = np.array(geometry.shape_zyx) - 1
     return Evidence(
-        slice_index=index,
-        sop_uid=sop_uids[index],
-        x_px=x,
-        y_px=y,
-        width_px=width,
-        height_px=height,
-        lower_lps_mm=_rounded(lps.min(axis=0)),
-        upper_lps_mm=_rounded(lps.max(axis=0)),
-        peak=round(peak, 4),
+        place=np.clip(to_voxels[:3, :3] @ place + to_voxels[:3, 3], 0, last),
+        lower=np.clip(corners.min(axis=0), -0.5, last + 0.5),
+        upper=np.clip(corners.max(axis=0), -0.5, last + 0.5),
+        peak=peak,
     )
 
 
@@ -119,8 +109,11 @@ def evidence_to_json(
     sop_uids: Sequence[str | None],
 ) -> dict[str, Any]:
     """Return the evidence of each level as it stands in the JSON of a prediction."""
-    found = {heat.level: evidence_of(heat, geometry, sop_uids) for heat in heats}
-    return {level: e if e is None else e.to_json() for level, e in found.items()}
+    found = {heat.level: evidence_of(heat, geometry) for heat in heats}
+    return {
+        level: None if one is None else one.to_json(geometry, sop_uids)
+        for level, one in found.items()
+    }
 
 
 def stored_affines(
@@ -170,5 +163,5 @@ def _around(
     return low - lacking, high + lacking
 
 
-def _rounded(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
-    return tuple(round(float(value), _DIGITS) for value in values)
+def _rounded(values: npt.NDArray[np.float64]) -> list[float]:
+    return [round(float(value), _DIGITS) for value in values]

@@ -19,7 +19,7 @@ from csfd_core.crops.boxes import Affine
 from csfd_core.crops.study import MaskedStudy, cut_vertebrae, visible_shares
 from csfd_core.dicom.geometry import VolumeGeometry
 from csfd_core.inference.evidence import LevelHeat, evidence_to_json
-from csfd_core.inference.uncertainty import spreads_of, spreads_to_json
+from csfd_core.inference.uncertainty import Spread, spreads_of
 from csfd_core.ingest.scan import StudyScan
 
 
@@ -44,9 +44,10 @@ class Judgement:
         """Of ``patient_overall`` and C1 to C7: the mean of the members."""
         return mean_of_members(self.said)
 
-    def uncertainty(self) -> dict[str, Any]:
-        """Return how far the members agree, as it stands in the JSON."""
-        return spreads_to_json(spreads_of(self.said, self.thresholds, self.assessed))
+    @property
+    def spreads(self) -> dict[str, Spread | None]:
+        """How far the members agree on each level and on the whole study."""
+        return spreads_of(self.said, self.thresholds, self.assessed)
 
     def evidence(
         self, geometry: VolumeGeometry, sop_uids: Sequence[str | None]

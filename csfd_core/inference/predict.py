@@ -32,6 +32,7 @@ from csfd_core.inference.reading import (
     read_scans,
 )
 from csfd_core.inference.segment import find_vertebrae, write_file
+from csfd_core.inference.uncertainty import spreads_to_json
 from csfd_core.ingest.outcomes import Outcome, StudyOutcome
 from csfd_core.segmentation.predict import VertebraPredictor
 from csfd_core.store import paths
@@ -282,7 +283,7 @@ def _note(
         "thresholds": ensemble.thresholds,
         "suspicious": suspicion(probabilities, ensemble.thresholds),
         "not_seen": not_seen,
-        "uncertainty": judgement.uncertainty(),
+        "uncertainty": spreads_to_json(judgement.spreads),
         "evidence": dict.fromkeys(judgement.assessed),
         "segmentation": segmentation,
         "seconds": seconds,
