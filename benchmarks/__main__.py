@@ -31,6 +31,7 @@ LONG = (
     "segmentation",
     "pipeline",
     "basic_cnn",
+    "evidence",
 )  # minutes; run where they are named
 
 

@@ -37,7 +37,7 @@ Directions = tuple[Sequence[float], Sequence[float]]
 
 CROPS = CropConfig(slices=12, neighbours=1, side_px=80, pixel_mm=0.5, margin_mm=1.0)
 LEVEL = "C4"
-SPOT: Box = (slice(12, 14), slice(40, 46), slice(25, 31))  # within the bone of C4
+SPOT: Box = (slice(12, 13), slice(40, 46), slice(25, 31))  # within the bone of C4
 ROWS, COLUMNS = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
 SPACING_MM = (1.25, 1.5)  # between rows, between columns
 _BONE = (700 - BONE_WINDOW.center_hu) / BONE_WINDOW.width_hu + 0.5  # of the grey levels

@@ -12,7 +12,7 @@ from csfd_core.inference.segment import write_file
 from csfd_core.reports.html import render_html
 from csfd_core.reports.prediction.levels import LevelFacts, facts_of, shown_levels
 from csfd_core.reports.prediction.pictures import Painter
-from csfd_core.text import Prose, chance, count, number
+from csfd_core.text import Prose, chance, count, number, uncapital
 from csfd_core.vocabulary import BONE_WINDOW, LEVEL_NAMES, OVERALL
 
 _say: Final = Prose("csfd_core.reports", "prediction")
@@ -57,6 +57,7 @@ def build_prediction_page(judged: JudgedScan) -> str:
         chance=chance,
         number=number,
         say=_say,
+        uncapital=uncapital,
         **sentences,
     )
 
