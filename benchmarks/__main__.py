@@ -32,6 +32,7 @@ LONG = (
     "pipeline",
     "basic_cnn",
     "general",
+    "evidence",
 )  # minutes; run where they are named
 
 

@@ -45,6 +45,11 @@ class DataKind(StrEnum):
         return _BANNERS.get(self)
 
     @property
+    def caution(self) -> str:
+        """What heads a page with predictions by a model trained on such data."""
+        return f"{NOT_CLINICAL} {_CAUTIONS[self]}"
+
+    @property
     def notice(self) -> str:
         """What goes with a prediction by a model that was trained on such data."""
         return f"{NOT_CLINICAL}{_TRAINED_ON.get(self, '')}"
@@ -65,6 +70,14 @@ _BANNERS: Final = {
     "Nothing here has a clinical meaning.",
     DataKind.MIXED: "Part of these data is a synthetic phantom of no patient. The "
     "numbers have no clinical meaning.",
+}
+_CAUTIONS: Final = {
+    DataKind.PHANTOM: "The model has learnt from a synthetic phantom alone, computed "
+    "images of no patient: what it says here means nothing clinically.",
+    DataKind.MIXED: "The model has learnt partly from a synthetic phantom, computed "
+    "images of no patient: what it says here means nothing clinically.",
+    DataKind.REAL: "The model has learnt from real studies; a radiologist has to read "
+    "the images all the same.",
 }
 _TRAINED_ON: Final = {
     DataKind.PHANTOM: " The model was trained on a synthetic phantom.",

@@ -22,6 +22,8 @@ _PLAIN_NAME: Final = re.compile(
 )
 _PASSWORD: Final = re.compile(r"(?<=://)([^/@:\s]*:)[^/@\s]*@")
 _SMALLEST_P: Final = 1e-4  # that is written out
+_LEAST_CHANCE: Final = 0.001  # that is written out
+_FINE_CHANCE: Final = 0.0995  # below it, with a digit behind the point
 _SINGULARS: Final = (("y", "ies"), ("a", "ae"), ("x", "xes"), ("ss", "sses"))
 
 
@@ -106,6 +108,16 @@ def number(value: float, form: str = ".3f", unknown: str = "not defined") -> str
 def percent(share: float, digits: int = 0) -> str:
     """Return a share of 1 in percent."""
     return number(share, f".{digits}%")
+
+
+def chance(probability: float) -> str:
+    """Return a probability in percent: finer where it is small, never none or all."""
+    if 0 <= probability < _LEAST_CHANCE:
+        return f"below {percent(_LEAST_CHANCE, 1)}"
+    if 1 - _LEAST_CHANCE < probability <= 1:
+        return f"above {percent(1 - _LEAST_CHANCE, 1)}"
+    is_coarse = _FINE_CHANCE <= probability <= 1 - _FINE_CHANCE
+    return percent(probability, 0 if is_coarse else 1)
 
 
 def share_of(share: float) -> str:
@@ -199,7 +211,7 @@ def _template(package: str, name: str) -> "jinja2.Template":
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
     environment.tests["nan"] = math.isnan
     words = (count, agree, plural, join, number, percent, share_of, span, interval)
-    for function in (*words, p_value, capital, uncapital):
+    for function in (*words, chance, p_value, capital, uncapital):
         environment.globals[function.__name__] = function
     path = files(package) / "templates" / f"{name}.jinja"
     return environment.from_string(path.read_text("utf-8"))

@@ -72,6 +72,13 @@ class Ensemble:
         A vertebra that is not given has the prevalence of its level, for metrics; what
         is told of it is an ``Assessment``.
         """
+        return mean_of_members(self.members_say(vertebrae))
+
+    def members_say(self, vertebrae: Mapping[str, Vertebra]) -> npt.NDArray[np.float64]:
+        """Return what each member says alone, columns as in ``LABEL_COLUMNS``, (M, 8).
+
+        A vertebra that is not given has the prevalence of its level.
+        """
         probabilities: list[npt.NDArray[np.float64]] = []
         levels = [name for name in LEVEL_NAMES if name in vertebrae]
         for member, card in zip(self.members, self.cards, strict=True):
@@ -80,8 +87,26 @@ class Ensemble:
                 columns = [LEVEL_NAMES.index(name) for name in levels]
                 logits[0, columns] = member.logits([vertebrae[name] for name in levels])
             probabilities.append(probabilities_of(Calibrated.of(card), logits)[0])
-        mean = np.mean(probabilities, axis=0)
-        return {name: float(p) for name, p in zip(LABEL_COLUMNS, mean, strict=True)}
+        return np.stack(probabilities)
+
+    def heat(self, vertebra: Vertebra) -> npt.NDArray[np.float32]:
+        """Return where a fracture is suspected, the mean of the members, 0..1.
+
+        Shape (K, side, side), as the vertebra's crops.
+        """
+        heats = [member.heat(vertebra) for member in self.members]
+        return np.asarray(np.mean(heats, axis=0), dtype=np.float32)
+
+
+def mean_of_members(said: npt.NDArray[np.float64]) -> dict[str, float]:
+    """Return what an ensemble says, from what each of its members does, (M, 8)."""
+    mean = said.mean(axis=0)
+    return {name: float(p) for name, p in zip(LABEL_COLUMNS, mean, strict=True)}
+
+
+def threshold_of(thresholds: Mapping[str, float], name: str) -> float:
+    """Return the operating point of a level, or of ``patient_overall``."""
+    return thresholds["overall" if name == OVERALL else "vertebra"]
 
 
 def write_best(stores: Stores, name: str) -> None:
@@ -103,6 +128,5 @@ def suspicion(
     return [
         name
         for name, value in probabilities.items()
-        if value is not None
-        and value >= thresholds["overall" if name == OVERALL else "vertebra"]
+        if value is not None and value >= threshold_of(thresholds, name)
     ]

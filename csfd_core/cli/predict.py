@@ -98,6 +98,21 @@ def predict(
         ),
     ] = None,
     every_volume: EveryVolumeOption = False,
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report",
+            help="Also one page per study, UID.html, with its pictures inside.",
+        ),
+    ] = False,
+    heatmaps: Annotated[
+        bool,
+        typer.Option(
+            "--heatmaps",
+            help="Also what the classifier looked at, UID_heatmap.nii.gz, in the grid "
+            "of the slices.",
+        ),
+    ] = False,
 ) -> None:
     """Say how likely each of C1 to C7 is fractured: one JSON per study, and a table.
 
@@ -107,14 +122,16 @@ def predict(
     A level that the scan does not show is not assessed. Studies that cannot be trusted
     are named and left out; research software, not for clinical use.
 
-    Example: `csfd predict data/source --out predictions`
+    Example: `csfd predict data/source --out predictions --report`
     """
     from csfd_core.classification.config import GENERAL
     from csfd_core.cli.console import print_predictions
     from csfd_core.cli.stores import open_stores
+    from csfd_core.inference.heatmap import write_heatmap
     from csfd_core.inference.predict import predict_input
     from csfd_core.inference.reading import reading_ahead
     from csfd_core.registry.serving import open_ensemble
+    from csfd_core.reports.prediction.page import write_prediction_page
     from csfd_core.segmentation.bundle import BUILTIN
     from csfd_core.segmentation.model_store import open_model
     from csfd_core.segmentation.predict import VertebraPredictor
@@ -123,6 +140,8 @@ def predict(
     stores = open_stores(Settings.read().store)
     told = _Tally(done_by=Outcome.PREDICTED)
     probabilities = {}
+    wanted = {write_heatmap: heatmaps, write_prediction_page: report}
+    beside = [write for write, is_wanted in wanted.items() if is_wanted]
     with reading_ahead(every_volume=every_volume) as reading:
         ensemble = open_ensemble(stores, model)
         if ensemble.notice:
@@ -131,7 +150,7 @@ def predict(
             segmentation = BUILTIN
         predictor = VertebraPredictor(open_model(segmentation, stores.root))
         for study in predict_input(
-            source, out, predictor, ensemble, typer.echo, reading
+            source, out, predictor, ensemble, typer.echo, reading, beside=beside
         ):
             told.add(study, f"done in {study.seconds:.1f} s")
             if study.probabilities:

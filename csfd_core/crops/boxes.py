@@ -61,7 +61,7 @@ def boxes_of_levels(mask: npt.NDArray[np.integer], affine: Affine) -> list[Level
             continue
         low = [part.start - 0.5 for part in span]
         high = [part.stop - 0.5 for part in span]
-        corners = _corners(np.array(low), np.array(high)) @ affine[:3, :3].T
+        corners = corners_of(np.array(low), np.array(high)) @ affine[:3, :3].T
         corners = corners + affine[:3, 3]
         found.append(
             LevelBox(
@@ -76,7 +76,7 @@ def boxes_of_levels(mask: npt.NDArray[np.integer], affine: Affine) -> list[Level
 def span_of(box: LevelBox, affine: Affine, shape: tuple[int, ...]) -> Span:
     """Return the voxels of a grid that a box touches."""
     inverse = np.linalg.inv(affine)
-    corners = _corners(np.array(box.lower_lps_mm), np.array(box.upper_lps_mm))
+    corners = corners_of(np.array(box.lower_lps_mm), np.array(box.upper_lps_mm))
     at = corners @ inverse[:3, :3].T + inverse[:3, 3]
     low = np.floor(at.min(axis=0) + 0.5 + 1e-6).astype(int)
     high = np.ceil(at.max(axis=0) + 0.5 - 1e-6).astype(int)
@@ -102,7 +102,7 @@ def paste(
     volume[span][part == label] = label
 
 
-def _corners(
+def corners_of(
     low: npt.NDArray[np.float64], high: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
     """Return the eight corners of a box, shape (8, 3)."""

@@ -10,8 +10,9 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
-from csfd_core.crops.boxes import LevelBox
+from csfd_core.crops.boxes import Affine, LevelBox, span_of
 from csfd_core.dicom.grids import Axes, Triple, resampling_weights
 from csfd_core.vocabulary import LEVEL_NAMES
 
@@ -66,12 +67,10 @@ class TurnedScan:
     grey: Grey
     mask: Grey
     spacing_mm: Triple
-    lps_to_mm: npt.NDArray[np.float64]  # LPS mm to mm along the turned axes, (4, 4)
+    lps_to_mm: Affine  # LPS mm to mm along the turned axes, (4, 4)
 
     @classmethod
-    def of(
-        cls, grey: Grey, mask: Grey, affine: npt.NDArray[np.float64]
-    ) -> "TurnedScan":
+    def of(cls, grey: Grey, mask: Grey, affine: Affine) -> "TurnedScan":
         """Turn a study.
 
         Args:
@@ -106,14 +105,23 @@ class LevelCrop:
     masks: Grey  # (K, side, side): 255 where the vertebra is, 0 elsewhere
     middles_mm: npt.NDArray[np.float64]  # (K,): mm below the first voxel of the scan
     centre_yx_mm: npt.NDArray[np.float64]  # (2,): mm behind and left of that voxel
+    affine_lps: Affine  # maps (crop, row, column, 1) to LPS mm, (4, 4)
     box: LevelBox
+
+
+def affine_of_crops(scan: TurnedScan, box: LevelBox, config: CropConfig) -> Affine:
+    """Return the map from (crop, row, column, 1) of a vertebra's crops to LPS mm."""
+    low, high = _extent_mm(scan, box)
+    height = (high[0] - low[0] + 2 * config.margin_mm) / config.slices
+    centre, half = (low + high) / 2, (config.side_px - 1) / 2 * config.pixel_mm
+    to_mm = np.diag([height, config.pixel_mm, config.pixel_mm, 1.0])
+    to_mm[:3, 3] = low[0] - config.margin_mm + height / 2, *(centre[1:] - half)
+    return np.asarray(np.linalg.inv(scan.lps_to_mm) @ to_mm)
 
 
 def cut_level(scan: TurnedScan, box: LevelBox, config: CropConfig) -> LevelCrop:
     """Cut one vertebra out of a study."""
-    corners = np.array([box.lower_lps_mm, box.upper_lps_mm])
-    at = corners @ scan.lps_to_mm[:3, :3].T + scan.lps_to_mm[:3, 3]
-    low, high = at.min(axis=0), at.max(axis=0)
+    low, high = _extent_mm(scan, box)
     top, end = low[0] - config.margin_mm, high[0] + config.margin_mm
     middles = top + (np.arange(config.slices) + 0.5) / config.slices * (end - top)
     steps = np.arange(-config.neighbours, config.neighbours + 1)
@@ -132,8 +140,27 @@ def cut_level(scan: TurnedScan, box: LevelBox, config: CropConfig) -> LevelCrop:
         masks=np.where(found >= 127.5, 255, 0).astype(np.uint8),
         middles_mm=middles,
         centre_yx_mm=centre[1:],
+        affine_lps=affine_of_crops(scan, box, config),
         box=box,
     )
+
+
+def _extent_mm(
+    scan: TurnedScan, box: LevelBox
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the lower and upper corner of a vertebra along the turned axes.
+
+    They are those of its voxels: the box runs along the patient's axes, and the turned
+    ones along those of the slices, which are others where the study is oblique.
+    """
+    spacing = np.array(scan.spacing_mm)
+    affine = np.asarray(np.linalg.inv(scan.lps_to_mm) @ np.diag([*spacing, 1.0]))
+    around = span_of(box, affine, scan.mask.shape)
+    own = scan.mask[around] == LEVEL_NAMES.index(box.level) + 1
+    (span,) = ndimage.find_objects(own.astype(np.uint8))
+    low = [a.start + part.start - 0.5 for a, part in zip(around, span, strict=True)]
+    high = [a.start + part.stop - 0.5 for a, part in zip(around, span, strict=True)]
+    return np.array(low) * spacing, np.array(high) * spacing
 
 
 def _sample(

@@ -5,7 +5,7 @@ Each study gives one JSON file, the same from either.
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,16 @@ from csfd_core.classification.assessment import Assessment
 from csfd_core.classification.ensemble import Ensemble, suspicion
 from csfd_core.classification.manifest import LEAST_VISIBLE
 from csfd_core.classification.vertebrae import Vertebra, read_vertebrae
-from csfd_core.crops.study import MaskedStudy, cut_vertebrae, visible_shares
+from csfd_core.crops.study import MaskedStudy
 from csfd_core.errors import StoreError
+from csfd_core.inference.evidence import stored_affines
+from csfd_core.inference.judgement import (
+    JudgedScan,
+    Judgement,
+    WriteBeside,
+    judge_study,
+    judge_vertebrae,
+)
 from csfd_core.inference.reading import (
     Reading,
     ReadScan,
@@ -25,6 +33,7 @@ from csfd_core.inference.reading import (
     read_scans,
 )
 from csfd_core.inference.segment import find_vertebrae, write_file
+from csfd_core.inference.uncertainty import spreads_to_json
 from csfd_core.ingest.outcomes import Outcome, StudyOutcome
 from csfd_core.segmentation.predict import VertebraPredictor
 from csfd_core.store import paths
@@ -57,6 +66,8 @@ def predict_input(
     ensemble: Ensemble,
     say: Say,
     reading: Reading,
+    *,
+    beside: Sequence[WriteBeside] = (),
 ) -> Iterator[PredictedStudy]:
     """Predict every study of a DICOM folder, zip file or source.
 
@@ -67,12 +78,15 @@ def predict_input(
         ensemble: Judges them.
         say: Told what of the input belongs to no study.
         reading: How the input is read.
+        beside: Called with each study before its JSON is written.
 
     Raises:
         SourceError: If the input cannot be read, or holds no files.
         SettingsError: If the results cannot be written.
     """
-    judge = partial(_predict_scan, out=out, predictor=predictor, ensemble=ensemble)
+    judge = partial(
+        _predict_scan, out=out, predictor=predictor, ensemble=ensemble, beside=beside
+    )
     yield from each_judged(read_scans(source, say, reading), judge)
 
 
@@ -86,15 +100,19 @@ def predict_stored(
     """
     started = time.perf_counter()
     vertebrae = _stored_vertebrae(stores, study_uid, ensemble)
-    assessment = Assessment.of(ensemble.predict(vertebrae), vertebrae)
+    affines = stored_affines(stores, study_uid, ensemble.crop)
+    judgement = judge_vertebrae(ensemble, vertebrae, affines)
     masks = stores.predicted_masks.read_note(study_uid)
     note = _note(
         study_uid,
-        assessment,
+        judgement,
         ensemble,
         segmentation=_segmentation_of(masks),
         seconds={"classify": round(time.perf_counter() - started, 3)},
     )
+    if masks is not None:
+        sop_uids = stores.metadata.read_sop_uids(study_uid)
+        note["evidence"] = judgement.evidence(masks.geometry, sop_uids)
     note["content_hash"] = None if masks is None else masks.content_hash
     note["made_from"] = _made_from(stores, study_uid, ensemble)
     stores.root.write(prediction_path(study_uid), _to_bytes(note))
@@ -190,6 +208,7 @@ def _predict_scan(
     out: Path,
     predictor: VertebraPredictor,
     ensemble: Ensemble,
+    beside: Sequence[WriteBeside],
 ) -> PredictedStudy:
     scan = found.scan
     if scan is None or scan.geometry is None or found.grey is None:
@@ -202,21 +221,10 @@ def _predict_scan(
     prediction = find_vertebrae(scan, found.grey, predictor)
     started = time.perf_counter()
     levels = prediction.review.notes()
-    shares = visible_shares(levels)
     study = MaskedStudy(
         grey=found.grey, mask=prediction.mask, geometry=scan.geometry, levels=levels
     )
-    vertebrae = {
-        crop.level: Vertebra(
-            images=crop.images,
-            masks=crop.masks,
-            heights_mm=crop.middles_mm,
-            boxes=None,
-        )
-        for crop in cut_vertebrae(study, ensemble.crop)
-        if shares.get(crop.level, 1.0) >= LEAST_VISIBLE
-    }
-    assessment = Assessment.of(ensemble.predict(vertebrae), vertebrae)
+    judgement = judge_study(study, ensemble)
     seconds = {
         "read": round(found.read_s, 3),
         **prediction.seconds,
@@ -224,7 +232,7 @@ def _predict_scan(
     }
     note = _note(
         scan.study_uid,
-        assessment,
+        judgement,
         ensemble,
         segmentation={
             "model": predictor.bundle.name,
@@ -234,18 +242,23 @@ def _predict_scan(
         },
         seconds=seconds,
     )
+    sop_uids = [header.sop_uid for header in scan.headers]
+    note["evidence"] = judgement.evidence(scan.geometry, sop_uids)
     note["volume"] = scan.volume
     note["content_hash"] = scan.content_hash
     note["warnings"] = [finding.code for finding in scan.findings]
     note["notes"] = list(scan.notes)
+    judged = JudgedScan(scan=scan, study=study, judgement=judgement, note=note, out=out)
+    for write in beside:
+        write(judged)
     write_file(out / f"{scan.name}.json", _to_bytes(note))
     return PredictedStudy(
         name=scan.name,
-        action=assessment.outcome,
+        action=judgement.assessment.outcome,
         notes=found.notes,
-        probabilities=assessment.probabilities,
+        probabilities=judgement.assessment.probabilities,
         suspicious=tuple(note["suspicious"]),
-        not_assessed=assessment.not_assessed,
+        not_assessed=judgement.assessment.not_assessed,
         flags=tuple(note["needs_eyes"]),
         seconds=sum(seconds.values()),
     )
@@ -253,12 +266,13 @@ def _predict_scan(
 
 def _note(
     study_uid: str,
-    assessment: Assessment,
+    judgement: Judgement,
     ensemble: Ensemble,
     *,
     segmentation: Mapping[str, Any],
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
+    assessment = judgement.assessment
     return {
         "study_uid": study_uid,
         "model": ensemble.name,
@@ -268,6 +282,8 @@ def _note(
         **assessment.to_note(segmentation["flags"]),
         "thresholds": ensemble.thresholds,
         "suspicious": suspicion(assessment.probabilities, ensemble.thresholds),
+        "uncertainty": spreads_to_json(judgement.spreads),
+        "evidence": dict.fromkeys(judgement.assessed),
         "segmentation": segmentation,
         "seconds": seconds,
         "notice": ensemble.data_kind.notice,

@@ -10,11 +10,11 @@ import math
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
+from csfd_core.reports.html import render_html
 from csfd_core.reports.render import (
     chart_png,
     chart_svg,
@@ -164,26 +164,16 @@ def _draw(section: Section) -> _Drawn:
 
 
 def _to_html(page: Page, drawn: Mapping[str, _Drawn]) -> str:
-    import jinja2
-
-    folder = files("csfd_core.reports") / "templates"
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["value"] = format_value
-    template = environment.from_string((folder / "page.html").read_text("utf-8"))
-    return template.render(
+    return render_html(
+        "page",
         page=page,
-        style=(folder / "page.css").read_text("utf-8"),
         markup={key: figure.markup for key, figure in drawn.items()},
         figures=FIGURES,
         csv_path=_csv_path,
         rows=_rows,
         classes=_classes,
         film_source=_film_source,
+        value=format_value,
     )
 
 

@@ -245,6 +245,11 @@ class MetadataStore:
         table, _ = read_parquet(self.location, path, ["instance_number"])
         return list(table.column("instance_number").to_pylist())
 
+    def read_sop_uids(self, study_uid: str) -> list[str | None]:
+        """Return the SOPInstanceUID of each slice, head to feet."""
+        table, _ = read_parquet(self.location, self.path(study_uid), ["sop_uid"])
+        return list(table.column("sop_uid").to_pylist())
+
     def read_records(self) -> list[StudyRecord]:
         """Return the records of all studies, sorted by study."""
         with ThreadPoolExecutor(_READERS) as pool:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
+from scipy import ndimage
 
 from csfd_core.crops.boxes import boxes_of_levels
 from csfd_core.crops.cutting import CropConfig, TurnedScan, cut_level
@@ -155,3 +156,58 @@ def test_crops_come_back_from_the_store(tmp_path: Path) -> None:
     assert facts_table["label"] == [1] * 4
     assert store.read_level("1.2.3", "C1")[0].shape == (0, 3, 24, 24)
     assert store.read_note("1.2.4") is None
+
+
+def tilted(degrees: float) -> npt.NDArray[np.float64]:
+    """The affine of a stack that is tilted about the axis from right to left."""
+    sine, cosine = np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))
+    affine = AFFINE.copy()
+    affine[:3, :3] = [[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]] @ AFFINE[:3, :3]
+    return affine
+
+
+@pytest.mark.parametrize("degrees", [-20.0, 20.0])
+def test_crops_of_a_tilted_stack_are_those_of_the_same_voxels(degrees: float) -> None:
+    grey, mask = make_study()
+    mask[5:30, 20:50, 20:30] = 4  # long from front to back, as vertebrae are
+    expected, found = (
+        cut_level(
+            TurnedScan.of(grey, mask, affine), boxes_of_levels(mask, affine)[0], CONFIG
+        )
+        for affine in (AFFINE, tilted(degrees))
+    )
+    assert found.middles_mm == pytest.approx(expected.middles_mm)
+    np.testing.assert_array_equal(found.masks, expected.masks)
+    np.testing.assert_array_equal(found.images, expected.images)
+
+
+AFFINES = [AFFINE, tilted(-20.0), AFFINE[:, [1, 2, 0, 3]], AFFINE[:, [2, 0, 1, 3]]]
+
+
+@pytest.mark.parametrize(
+    "affine", AFFINES, ids=["axial", "tilted", "coronal", "sagittal"]
+)
+@pytest.mark.parametrize("flipped", [(), (0,), (0, 1, 2)])
+def test_crops_are_the_scan_at_the_places_of_their_affine(
+    affine: npt.NDArray[np.float64], flipped: tuple[int, ...]
+) -> None:
+    stored = affine.copy()
+    mask = np.zeros((40, 60, 70), dtype=np.uint8)
+    mask[10:30, 25:40, 15:35] = 4
+    for axis in flipped:
+        stored[:3, 3] += stored[:3, axis] * (mask.shape[axis] - 1)
+        stored[:3, axis] *= -1
+    mask = np.flip(mask, flipped)
+    grey = np.random.default_rng(0).integers(0, 256, mask.shape).astype(np.uint8)
+    (box,) = boxes_of_levels(mask, stored)
+    crop = cut_level(TurnedScan.of(grey, mask, stored), box, CONFIG)
+    to_voxels = np.linalg.inv(stored) @ crop.affine_lps
+    floats = grey.astype(float)
+    middle = crop.images[:, 1]
+    expected = ndimage.affine_transform(floats, to_voxels, None, middle.shape, order=1)
+    inside = ndimage.affine_transform(
+        np.ones_like(floats), to_voxels, None, middle.shape, order=1
+    )
+    is_inside = inside > 1 - 1e-6
+    assert is_inside.mean() > 0.5
+    assert np.abs(middle - expected)[is_inside].max() < 0.51  # of a grey level

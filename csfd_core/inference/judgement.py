@@ -1,0 +1,141 @@
+"""What an ensemble says of one study: how likely, how surely, and where.
+
+A ``JudgedScan`` is all that was seen of a study while it is in memory. What is written
+beside the JSON of a prediction, heatmaps and pages, is made from it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from csfd_core.classification.assessment import Assessment
+from csfd_core.classification.ensemble import Ensemble, mean_of_members
+from csfd_core.classification.manifest import LEAST_VISIBLE
+from csfd_core.classification.vertebrae import Vertebra
+from csfd_core.crops.boxes import Affine
+from csfd_core.crops.study import MaskedStudy, cut_vertebrae, visible_shares
+from csfd_core.dicom.geometry import VolumeGeometry
+from csfd_core.inference.evidence import LevelHeat, evidence_to_json
+from csfd_core.inference.uncertainty import Spread, spreads_of
+from csfd_core.ingest.scan import StudyScan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What an ensemble says of the vertebrae of a study.
+
+    Attributes:
+        said: Probabilities of each member, columns as in ``LABEL_COLUMNS``, (M, 8).
+        assessed: The levels that it has judged.
+        heats: Where it suspects fractures, of those whose place in the study is known.
+        thresholds: Its operating points.
+    """
+
+    said: npt.NDArray[np.float64]
+    assessed: tuple[str, ...]
+    heats: tuple[LevelHeat, ...]
+    thresholds: Mapping[str, float]
+
+    @property
+    def assessment(self) -> Assessment:
+        """The mean of the members, of what was assessed."""
+        return Assessment.of(mean_of_members(self.said), self.assessed)
+
+    @property
+    def spreads(self) -> dict[str, Spread | None]:
+        """How far the members agree on each level and on the whole study."""
+        return spreads_of(self.said, self.thresholds, self.assessed)
+
+    def evidence(
+        self, geometry: VolumeGeometry, sop_uids: Sequence[str | None]
+    ) -> dict[str, Any]:
+        """Return where the strongest place of each level lies, as in the JSON.
+
+        Args:
+            geometry: Of the study.
+            sop_uids: SOPInstanceUID of each of its slices, head to feet.
+        """
+        found = evidence_to_json(self.heats, geometry, sop_uids)
+        return {level: found.get(level) for level in self.assessed}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedScan:
+    """One study and what an ensemble says of it.
+
+    Attributes:
+        scan: Headers, findings and notes.
+        study: Grey levels, mask and geometry.
+        judgement: What the ensemble says.
+        note: The JSON of the prediction.
+        out: Folder of the results.
+    """
+
+    scan: StudyScan
+    study: MaskedStudy
+    judgement: Judgement
+    note: Mapping[str, Any]
+    out: Path
+
+    @property
+    def name(self) -> str:
+        """What its files are called."""
+        return self.scan.name
+
+
+WriteBeside = Callable[[JudgedScan], None]
+
+
+def judge_study(study: MaskedStudy, ensemble: Ensemble) -> Judgement:
+    """Cut the vertebrae of a study, and judge those that show enough."""
+    shares = visible_shares(study.levels)
+    crops = [
+        crop
+        for crop in cut_vertebrae(study, ensemble.crop)
+        if shares.get(crop.level, 1.0) >= LEAST_VISIBLE
+    ]
+    vertebrae = {
+        crop.level: Vertebra(
+            images=crop.images,
+            masks=crop.masks,
+            heights_mm=crop.middles_mm,
+            boxes=None,
+        )
+        for crop in crops
+    }
+    affines = {crop.level: crop.affine_lps for crop in crops}
+    return judge_vertebrae(ensemble, vertebrae, affines)
+
+
+def judge_vertebrae(
+    ensemble: Ensemble,
+    vertebrae: Mapping[str, Vertebra],
+    affines: Mapping[str, Affine],
+) -> Judgement:
+    """Judge vertebrae.
+
+    Args:
+        ensemble: The classifier.
+        vertebrae: By level.
+        affines: By level, from (crop, row, column, 1) to LPS mm, where that is known.
+    """
+    heats = tuple(
+        LevelHeat(
+            level=level,
+            heat=ensemble.heat(vertebra),
+            masks=vertebra.masks,
+            affine_lps=affines[level],
+        )
+        for level, vertebra in vertebrae.items()
+        if level in affines
+    )
+    return Judgement(
+        said=ensemble.members_say(vertebrae),
+        assessed=tuple(vertebrae),
+        heats=heats,
+        thresholds=ensemble.thresholds,
+    )

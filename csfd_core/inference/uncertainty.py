@@ -1,0 +1,54 @@
+"""How far the members of an ensemble agree on a study."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from csfd_core.classification.ensemble import threshold_of
+from csfd_core.vocabulary import LABEL_COLUMNS, OVERALL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """What the members of an ensemble say of one level, or of the whole study."""
+
+    lowest: float
+    highest: float
+    at_operating_point: bool  # some members are above it, and some below
+
+
+def spreads_of(
+    said: npt.NDArray[np.float64],
+    thresholds: Mapping[str, float],
+    assessed: Collection[str],
+) -> dict[str, Spread | None]:
+    """Return the spread of each level and of ``patient_overall``.
+
+    ``None`` where there is none: of a single member, and of levels that were not
+    assessed, as the members have not seen them.
+
+    Args:
+        said: Probabilities of each member, columns as in ``LABEL_COLUMNS``, (M, 8).
+        thresholds: Operating points of the ensemble.
+        assessed: The levels that it has judged.
+    """
+    spreads: dict[str, Spread | None] = dict.fromkeys(LABEL_COLUMNS)
+    for name, column in zip(LABEL_COLUMNS, said.T, strict=True):
+        is_told = bool(assessed) if name == OVERALL else name in assessed
+        if len(column) < 2 or not is_told:
+            continue
+        above = column >= threshold_of(thresholds, name)
+        spreads[name] = Spread(
+            lowest=round(float(column.min()), 6),
+            highest=round(float(column.max()), 6),
+            at_operating_point=bool(above.any() and not above.all()),
+        )
+    return spreads
+
+
+def spreads_to_json(spreads: Mapping[str, Spread | None]) -> dict[str, Any]:
+    """Return spreads as they stand in the JSON of a prediction."""
+    return {name: s if s is None else asdict(s) for name, s in spreads.items()}

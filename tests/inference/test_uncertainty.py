@@ -1,0 +1,78 @@
+"""How far the members of an ensemble agree."""
+
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from support.spots import spot_ensemble
+
+from csfd_core.inference.judgement import judge_vertebrae
+from csfd_core.inference.uncertainty import Spread, spreads_of, spreads_to_json
+from csfd_core.vocabulary import LABEL_COLUMNS, OVERALL
+
+THRESHOLDS = {"vertebra": 0.3, "overall": 0.6}
+SEEN = ("C1", "C2", "C3", "C4")
+
+
+def said(**columns: tuple[float, ...]) -> Any:
+    members = len(next(iter(columns.values())))
+    known = {name: columns.get(name, (0.0,) * members) for name in LABEL_COLUMNS}
+    return np.array([known[name] for name in LABEL_COLUMNS]).T
+
+
+def test_the_spread_reaches_from_the_lowest_to_the_highest_member() -> None:
+    found = spreads_of(said(C1=(0.5, 0.1, 0.2)), THRESHOLDS, SEEN)["C1"]
+    assert found is not None
+    assert (found.lowest, found.highest) == (0.1, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "is_within"),
+    [
+        ((0.1, 0.29), False),  # all below
+        ((0.31, 0.9), False),  # all above
+        ((0.1, 0.9), True),
+        ((0.3, 0.9), False),  # at the point counts as above, as it does for suspicion
+        ((0.2, 0.3), True),
+    ],
+)
+def test_levels_at_the_operating_point_are_those_the_members_disagree_on(
+    probabilities: tuple[float, float], is_within: bool
+) -> None:
+    found = spreads_of(said(C2=probabilities), THRESHOLDS, SEEN)["C2"]
+    assert found is not None
+    assert found.at_operating_point == is_within
+
+
+def test_the_study_is_compared_with_its_own_operating_point() -> None:
+    both = (0.4, 0.5)
+    found = spreads_of(said(patient_overall=both, C1=both), THRESHOLDS, SEEN)
+    assert found[OVERALL] == Spread(lowest=0.4, highest=0.5, at_operating_point=False)
+    over = spreads_of(said(patient_overall=(0.5, 0.7)), THRESHOLDS, SEEN)[OVERALL]
+    assert over is not None
+    assert over.at_operating_point
+
+
+def test_one_member_and_levels_that_nobody_saw_have_no_spread() -> None:
+    alone = spreads_of(said(C1=(0.4,)), THRESHOLDS, SEEN)
+    assert spreads_to_json(alone) == dict.fromkeys(LABEL_COLUMNS)
+    found = spreads_to_json(spreads_of(said(C7=(0.1, 0.9)), THRESHOLDS, SEEN))
+    assert list(found) == list(LABEL_COLUMNS)
+    assert found["C7"] is None
+    assert found["C1"] == {"lowest": 0.0, "highest": 0.0, "at_operating_point": False}
+
+
+def test_an_ensemble_says_the_mean_of_what_its_members_say() -> None:
+    ensemble = spot_ensemble(-1.0, 0.5, 2.0)
+    vertebra = cast(Any, type("Dark", (), {"images": np.zeros((2, 3, 4, 4), np.uint8)}))
+    judgement = judge_vertebrae(ensemble, {"C3": vertebra}, {})
+    logits = -2 + np.array([-1.0, 0.5, 2.0])
+    expected = 1 / (1 + np.exp(-logits))
+    column = LABEL_COLUMNS.index("C3")
+    assert judgement.said[:, column] == pytest.approx(expected)
+    assert judgement.probabilities["C3"] == pytest.approx(expected.mean())
+    assert judgement.probabilities == ensemble.predict({"C3": vertebra})
+    spread = judgement.spreads["C3"]
+    assert spread is not None
+    assert spread.lowest == pytest.approx(expected.min(), abs=1e-6)
+    assert judgement.heats == ()  # nobody knows where it lies
