@@ -6,6 +6,9 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 STUDIES ?= 60
 SEED ?= 0
 
+# Tests start many processes. None compiles again what another has compiled.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo simulate test test-fast check lint type bench ui serve mlflow lock clean
 
 help:
@@ -27,7 +30,7 @@ $(VENV)/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	awk '/^[^ ]/ { is_uv = /^uv==/ } is_uv' requirements.lock > $(VENV)/uv.txt
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(VENV)/uv.txt
-	$(INSTALL) --require-hashes --requirement requirements.lock
+	$(INSTALL) --compile-bytecode --require-hashes --requirement requirements.lock
 	$(INSTALL) --no-deps --no-build-isolation --editable .
 	touch $@
 

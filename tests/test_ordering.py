@@ -9,8 +9,10 @@ import pytest
 from support.ordering import deal_slow
 
 
-def item(module: str, *, is_slow: bool) -> Any:
-    def marker(name: str) -> bool:
+def item(module: str, *, is_slow: bool, time_s: int | None = None) -> Any:
+    def marker(name: str) -> Any:
+        if name == "timeout" and time_s is not None:
+            return pytest.mark.timeout(time_s).mark
         return is_slow and name == "slow"
 
     return SimpleNamespace(path=Path(module), get_closest_marker=marker)
@@ -31,6 +33,16 @@ def test_every_worker_starts_with_whole_modules_of_slow_tests(workers: int) -> N
     assert all(dealt[start].get_closest_marker("slow") for start in starts)
     order = [one.path for one in dealt if one.get_closest_marker("slow")]
     assert len(list(itertools.groupby(order))) == 5
+
+
+def test_the_modules_that_are_given_most_time_come_first() -> None:
+    quick = [item(f"{index}", is_slow=False) for index in range(6)]
+    given = {"a": None, "b": 600, "c": None, "d": 1800, "e": 900, "f": 1200}
+    slow = [item(name, is_slow=True, time_s=given[name]) for name in "abccdef"]
+    dealt = deal_slow([*slow, *quick], 2)
+    order = "".join(str(one.path) for one in dealt if one.get_closest_marker("slow"))
+    # Of d, f, e, b, a, c each worker has every second one.
+    assert order == "dea" + "fbcc"
 
 
 def test_without_slow_tests_the_order_stays() -> None:
