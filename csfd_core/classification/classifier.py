@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import keras
 
 T = TypeVar("T")
+Heat = npt.NDArray[np.float32]  # 0..1, (K, side, side)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +111,12 @@ class Classifier(ABC):
         """Return the logits (N,) of vertebrae in memory."""
 
     @abstractmethod
-    def heat(self, vertebra: Vertebra) -> npt.NDArray[np.float32]:
+    def heat(self, vertebra: Vertebra) -> Heat:
         """Return where a fracture is suspected, 0..1, (K, side, side)."""
+
+    def look(self, vertebrae: Sequence[Vertebra]) -> tuple[Logits, list[Heat]]:
+        """Return ``logits`` and the ``heat`` of each vertebra."""
+        return self.logits(vertebrae), [self.heat(each) for each in vertebrae]
 
     @abstractmethod
     def get_weights(self) -> Weights:

@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from csfd_core.classification.card import WHATS, ClassifierCard
-from csfd_core.classification.classifier import Classifier
+from csfd_core.classification.classifier import Classifier, Heat
 from csfd_core.classification.probabilities import (
     Calibrated,
     ensemble_threshold,
     probabilities_of,
 )
+from csfd_core.classification.validation import Logits
 from csfd_core.classification.vertebrae import Vertebra
 from csfd_core.crops.cutting import CropConfig
 from csfd_core.data_kind import DataKind
@@ -79,23 +80,42 @@ class Ensemble:
 
         A vertebra that is not given has the prevalence of its level.
         """
-        probabilities: list[npt.NDArray[np.float64]] = []
-        levels = [name for name in LEVEL_NAMES if name in vertebrae]
-        for member, card in zip(self.members, self.cards, strict=True):
-            logits = np.full((1, len(LEVEL_NAMES)), np.nan)
-            if levels:
-                columns = [LEVEL_NAMES.index(name) for name in levels]
-                logits[0, columns] = member.logits([vertebrae[name] for name in levels])
-            probabilities.append(probabilities_of(Calibrated.of(card), logits)[0])
-        return np.stack(probabilities)
+        shown = list(vertebrae.values())
+        return np.stack(
+            [
+                _calibrated(card, list(vertebrae), member.logits(shown))
+                for member, card in zip(self.members, self.cards, strict=True)
+            ]
+        )
 
-    def heat(self, vertebra: Vertebra) -> npt.NDArray[np.float32]:
-        """Return where a fracture is suspected, the mean of the members, 0..1.
+    def look(
+        self, vertebrae: Mapping[str, Vertebra]
+    ) -> tuple[npt.NDArray[np.float64], dict[str, Heat]]:
+        """Return what each member says alone, and where fractures are suspected.
 
-        Shape (K, side, side), as the vertebra's crops.
+        Returns:
+            As ``members_say``; and by level the mean of the members' heat, 0..1, shape
+            (K, side, side), as the vertebra's crops.
         """
-        heats = [member.heat(vertebra) for member in self.members]
-        return np.asarray(np.mean(heats, axis=0), dtype=np.float32)
+        said, heats = [], []
+        for member, card in zip(self.members, self.cards, strict=True):
+            logits, own = member.look(list(vertebrae.values()))
+            said.append(_calibrated(card, list(vertebrae), logits))
+            heats.append(own)
+        means = {
+            level: np.asarray(np.mean(own, axis=0), dtype=np.float32)
+            for level, own in zip(vertebrae, zip(*heats, strict=True), strict=True)
+        }
+        return np.stack(said), means
+
+
+def _calibrated(
+    card: ClassifierCard, levels: Sequence[str], logits: Logits
+) -> npt.NDArray[np.float64]:
+    """Return the probabilities of a study, columns as in ``LABEL_COLUMNS``, (8,)."""
+    row = np.full((1, len(LEVEL_NAMES)), np.nan)
+    row[0, [LEVEL_NAMES.index(level) for level in levels]] = logits
+    return np.asarray(probabilities_of(Calibrated.of(card), row)[0])
 
 
 def mean_of_members(said: npt.NDArray[np.float64]) -> dict[str, float]:

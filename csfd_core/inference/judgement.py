@@ -123,19 +123,19 @@ def judge_vertebrae(
         vertebrae: By level.
         affines: By level, from (crop, row, column, 1) to LPS mm, where that is known.
     """
-    heats = tuple(
-        LevelHeat(
-            level=level,
-            heat=ensemble.heat(vertebra),
-            masks=vertebra.masks,
-            affine_lps=affines[level],
-        )
-        for level, vertebra in vertebrae.items()
-        if level in affines
-    )
+    said, heats = ensemble.look(vertebrae)
     return Judgement(
-        said=ensemble.members_say(vertebrae),
+        said=said,
         assessed=tuple(vertebrae),
-        heats=heats,
+        heats=tuple(
+            LevelHeat(
+                level=level,
+                heat=heats[level],
+                masks=vertebra.masks,
+                affine_lps=affines[level],
+            )
+            for level, vertebra in vertebrae.items()
+            if level in affines
+        ),
         thresholds=ensemble.thresholds,
     )

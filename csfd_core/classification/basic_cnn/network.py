@@ -46,14 +46,12 @@ class BasicCnn(PatchClassifier[Vertebra]):
         """Return an empty pool of slices."""
         return PatchPool(self.config.patch_px, self.config.mined_share)
 
-    def heat(self, vertebra: Vertebra) -> npt.NDArray[np.float32]:
-        """Return the probability of each place, smoothly between them."""
-        places = self.judge([vertebra], all_views=self.config.average_views)[0]
-        heat = 1 / (1 + np.exp(-places))
-        return np.asarray(
-            np.clip(ndimage.zoom(heat, (1, STEP, STEP), order=1), 0, 1),
-            dtype=np.float32,
-        )
+    def spread_out(
+        self, places: npt.NDArray[np.float32], vertebra: Vertebra
+    ) -> npt.NDArray[np.float32]:
+        """Interpolate between the places of each slice."""
+        heat = ndimage.zoom(places, (1, STEP, STEP), order=1)
+        return np.asarray(np.clip(heat, 0, 1), dtype=np.float32)
 
     def suspects(self, vertebrae: Sequence[Vertebra]) -> list[npt.NDArray[np.float64]]:
         """Return the most suspicious places: crop, row and column, shape (n, 3)."""

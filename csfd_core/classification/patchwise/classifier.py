@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.special import expit
 
-from csfd_core.classification.classifier import Classifier, TrainingSet, in_batches
+from csfd_core.classification.classifier import (
+    Classifier,
+    Heat,
+    TrainingSet,
+    in_batches,
+)
 from csfd_core.classification.config import NONE
 from csfd_core.classification.general import read_initial
 from csfd_core.classification.patchwise.places import PlacePool
@@ -68,6 +74,10 @@ class PatchClassifier(Classifier, Generic[T]):
             all_views: Average over the views, which takes longer and errs less;
                 watching and mining while it trains do without.
         """
+
+    @abstractmethod
+    def spread_out(self, places: npt.NDArray[np.float32], vertebra: Vertebra) -> Heat:
+        """Interpolate between the places of a vertebra, on the grid of its crops."""
 
     def start(self) -> dict[str, Any]:
         """Say whether it starts from general weights, those of a file, or nothing."""
@@ -133,6 +143,22 @@ class PatchClassifier(Classifier, Generic[T]):
                 f"The weights to start from ({initial.told}) do not fit: {error} Or "
                 f"start from {NONE}."
             ) from error
+
+    def heat(self, vertebra: Vertebra) -> Heat:
+        """Return the probability of each place, smoothly between them."""
+        return self.look([vertebra])[1][0]
+
+    def look(self, vertebrae: Sequence[Vertebra]) -> tuple[Logits, list[Heat]]:
+        """Return ``logits`` and the ``heat`` of each vertebra, judged once for both."""
+        if not vertebrae:
+            return np.empty(0), []
+        judged = self.judge(vertebrae, all_views=self.config.average_views)
+        chances = [expit(places) for places in judged]
+        heats = [
+            self.spread_out(own, vertebra)
+            for own, vertebra in zip(chances, vertebrae, strict=True)
+        ]
+        return _logits_of(judged), heats
 
     def compiled(self) -> "keras.Model":
         """Return the network for patches with its loss and its optimizer."""

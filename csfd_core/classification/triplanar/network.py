@@ -74,16 +74,14 @@ class TriplanarCnn(PatchClassifier[VertebraVolume]):
             for volume in vertebrae
         ]
 
-    def heat(self, vertebra: Vertebra) -> npt.NDArray[np.float32]:
-        """Return the probability of each place, smoothly between them."""
+    def spread_out(self, places: Float, vertebra: Vertebra) -> Float:
+        """Interpolate between the places, at the heights of the slices."""
         volume = VertebraVolume.of(vertebra, self.shape)
-        places = self._judge(volume, mirrored=self.config.average_views)
         side = np.arange(volume.grey.shape[1], dtype=float)
         at = np.stack(np.meshgrid(volume.planes, side, side, indexing="ij"))
         heat = np.empty(at.shape[1:], dtype=np.float32)
-        probabilities = np.asarray(1 / (1 + np.exp(-places)), dtype=np.float32)
         ndimage.map_coordinates(
-            probabilities, _to_places(at), output=heat, order=1, mode="nearest"
+            places, _to_places(at), output=heat, order=1, mode="nearest"
         )
         return heat
 
