@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -85,7 +86,7 @@ def read_initial(name: str, initial: str) -> Initial:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             weights = [arrays[key].astype(np.float32) for key in sorted(arrays.files)]
-    except (OSError, ValueError, TypeError, EOFError) as error:
+    except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:
         raise SettingsError(
             f"{initial} holds no weights of a classifier. Name a weights.npz that csfd "
             f"wrote, {GENERAL} or {NONE}."

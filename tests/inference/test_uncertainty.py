@@ -70,8 +70,13 @@ def test_an_ensemble_says_the_mean_of_what_its_members_say() -> None:
     expected = 1 / (1 + np.exp(-logits))
     column = LABEL_COLUMNS.index("C3")
     assert judgement.said[:, column] == pytest.approx(expected)
-    assert judgement.probabilities["C3"] == pytest.approx(expected.mean())
-    assert judgement.probabilities == ensemble.predict({"C3": vertebra})
+    assert judgement.assessment.probabilities["C3"] == pytest.approx(expected.mean())
+    predicted = ensemble.predict({"C3": vertebra})
+    told = judgement.assessment.probabilities
+    assert {name: told[name] for name in ("C3", OVERALL)} == {
+        name: predicted[name] for name in ("C3", OVERALL)
+    }
+    assert told["C4"] is None
     spread = judgement.spreads["C3"]
     assert spread is not None
     assert spread.lowest == pytest.approx(expected.min(), abs=1e-6)
