@@ -186,7 +186,7 @@ def _box_of(volume: PhantomVolume, evidence: Mapping[str, Any]) -> Box:
 def _by_chance(
     volume: PhantomVolume, level: str, box: Box, true: Sequence[FractureBox]
 ) -> float:
-    """Return how often a box of this size touches that lies anywhere on the vertebra."""
+    """Return how often a box of this size touches, anywhere on the vertebra."""
     places = np.argwhere(volume.mask == LEVEL_NAMES.index(level) + 1)
     rng = np.random.default_rng(len(places))
     drawn = places[rng.integers(len(places), size=_RANDOM_BOXES)]
