@@ -93,8 +93,8 @@ def test_a_store_says_the_same_as_the_files(
     one, other = found[LEVEL], expected[LEVEL]
     assert one["sop_instance_uid"] == other["sop_instance_uid"]
     assert one["slice_index"] == other["slice_index"]
-    # JPEG moves an edge by less than a pixel of the crops.
-    assert one["box_px"] == pytest.approx(other["box_px"], abs=0.45)
+    # JPEG moves an edge by a pixel of the crops, which is a third of the slice's.
+    assert one["box_px"] == pytest.approx(other["box_px"], abs=0.7)
     for end in ("lower", "upper"):
         near = pytest.approx(other["box_lps_mm"][end], abs=0.8)
         assert one["box_lps_mm"][end] == near
