@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from csfd_core.classification.card import WHATS, ClassifierCard
 from csfd_core.classification.classifier import Classifier, Heat
+from csfd_core.classification.config import GENERAL
 from csfd_core.classification.probabilities import (
     Calibrated,
     ensemble_threshold,
@@ -42,6 +43,8 @@ class Ensemble:
     @property
     def title(self) -> str:
         """Name, and version where it has one."""
+        if self.name == GENERAL:
+            return "the general classifier"
         return f"{self.name}, version {self.version}" if self.version else self.name
 
     @property
