@@ -177,10 +177,9 @@ def contender_of(
     rows = manifest.usable[manifest.usable["is_test"]]
     studies = sorted(str(uid) for uid in rows["study_uid"].unique())
     kept = predictions_on_test_set({version.model: results})
-    fresh = [uid for uid in studies if _still_holds(uid, rows, results, manifest)]
-    fresh = [uid for uid in fresh if uid in set(kept["study_uid"])]
+    fresh = _still_hold(rows, results, manifest) & set(kept["study_uid"])
     parts = [kept[kept["study_uid"].isin(fresh)]]
-    stale = [uid for uid in studies if uid not in set(fresh)]
+    stale = [uid for uid in studies if uid not in fresh]
     if stale and results[0].card.crop == dict(manifest.crop):
         parts.append(_predict_anew(registry, version, rows, stale))
     frame = pd.concat(parts, ignore_index=True)
@@ -273,24 +272,29 @@ def _unmet(name: str, sentence: str) -> Condition:
     return Condition(name=name, is_met=False, sentence=sentence)
 
 
-def _still_holds(
-    uid: str, rows: pd.DataFrame, results: list[FoldResult], manifest: Manifest
-) -> bool:
-    """Say whether what every fold said of a study is what it would say now."""
-    own = rows[rows["study_uid"] == uid]
-    levels, content = set(own["level"]), str(own["content_hash"].iloc[0])
+def _still_hold(
+    rows: pd.DataFrame, results: list[FoldResult], manifest: Manifest
+) -> set[str]:
+    """Return the studies of which every fold has said what it would say now."""
+    levels = _levels_by_study(rows)
+    content = rows.drop_duplicates("study_uid").set_index("study_uid")["content_hash"]
+    holding = set(levels)
     for result in results:
-        hashes = result.card.test_studies
-        if hashes is None:  # of an older card
-            if result.card.manifest != manifest.inputs:
-                return False
-        elif hashes.get(uid) != content:
-            return False
         said = result.predictions
-        said = said[(said["study_uid"] == uid) & (said["group"] == Split.TEST)]
-        if set(said["level"][said["logit"].notna()]) != levels:
-            return False
-    return True
+        said = said[(said["group"] == Split.TEST) & said["logit"].notna()]
+        told = _levels_by_study(said)
+        holding = {uid for uid in holding if told.get(uid) == levels[uid]}
+        hashes = result.card.test_studies
+        if hashes is not None:
+            holding = {uid for uid in holding if hashes.get(uid) == str(content[uid])}
+        elif result.card.manifest != manifest.inputs:  # of an older card
+            return set()
+    return holding
+
+
+def _levels_by_study(rows: pd.DataFrame) -> dict[str, frozenset[str]]:
+    levels = rows["level"].groupby(rows["study_uid"])
+    return {str(uid): frozenset(own) for uid, own in levels}
 
 
 def _predict_anew(
