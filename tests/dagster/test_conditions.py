@@ -1,11 +1,14 @@
 """What follows from what: the conditions of the graph, on assets that do nothing."""
 
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+from support.instances import small_instance
 
 from csfd_core.classification.classifiers import CLASSIFIERS
 from csfd_core.ingest.plan import Plan
@@ -21,6 +24,7 @@ STUDY = {"study_headers", "slice_store", "mask_store"}
 OF_MASKS = {"vertebra_masks", "vertebra_crops"}
 REPORTS = {"mask_overlay_video", "eda_report"}
 DECIDED = {"comparison_report", "champion_model", "unseen_predictions", "data_drift"}
+Asked = dict[str, set[str | None]]  # partitions by asset, in one round
 
 
 @dataclass(slots=True)
@@ -79,7 +83,7 @@ class Graph:
             run_config=QUIET,
         )
 
-    def settle(self) -> list[dict[str, set[str | None]]]:
+    def settle(self) -> list[Asked]:
         """Do what the conditions ask for; return what they asked for in each round."""
         rounds = []
         while True:
@@ -117,31 +121,46 @@ class Graph:
         yield from (range_tags(part) for part in partition_ranges(ordered, wanted))
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What is kept of a graph whose first studies have arrived; tests copy it."""
+
+    home: Path
+    cursor: Any
+    rounds: list[Asked]
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Begun:
+    """Let two studies arrive at an empty store, one fold being wanted."""
+    home = tmp_path_factory.mktemp("begun")
+    with small_instance(home) as instance:
+        graph = Graph(instance)
+        assert graph.settle() == []
+        graph.arrive("a", "b")
+        graph.observe("source_labels", "1")
+        graph.observe("segmentation_settings", "1")
+        graph.observe("classification_settings", "1", "fold_0")
+        rounds = graph.settle()
+    return Begun(home, graph.cursor, rounds)
+
+
 @pytest.fixture
-def graph() -> Iterator[Graph]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        built = Graph(instance)
-        assert built.settle() == []
-        yield built
+def graph(begun: Begun, tmp_path: Path) -> Iterator[Graph]:
+    """Two studies and all that follows from them."""
+    home = shutil.copytree(begun.home, tmp_path / "home")
+    with small_instance(home) as instance:
+        yield Graph(instance, cursor=begun.cursor)
 
 
-def begin(graph: Graph, *uids: str) -> list[dict[str, set[str | None]]]:
-    """Let studies arrive at an empty store, one fold being wanted."""
-    graph.arrive(*uids)
-    graph.observe("source_labels", "1")
-    graph.observe("segmentation_settings", "1")
-    graph.observe("classification_settings", "1", "fold_0")
-    return graph.settle()
-
-
-def names(rounds: list[dict[str, set[str | None]]]) -> list[set[str]]:
+def names(rounds: list[Asked]) -> list[set[str]]:
     return [set(asked) for asked in rounds]
 
 
 def test_everything_follows_from_studies_that_arrive_at_an_empty_store(
-    graph: Graph,
+    begun: Begun, graph: Graph
 ) -> None:
-    rounds = begin(graph, "a", "b")
+    rounds = begun.rounds
     assert names(rounds) == [
         STUDY,
         {"metadata_table", "segmentation_model", *REPORTS},
@@ -159,7 +178,6 @@ def test_everything_follows_from_studies_that_arrive_at_an_empty_store(
 def test_study_that_arrives_is_predicted_in_one_round_and_teaches_nothing(
     graph: Graph,
 ) -> None:
-    begin(graph, "a", "b")
     graph.versions["metadata_table"] = "2"
     graph.arrive("c")
     first, *later = graph.settle()
@@ -169,7 +187,6 @@ def test_study_that_arrives_is_predicted_in_one_round_and_teaches_nothing(
 
 
 def test_observation_of_the_same_version_starts_nothing(graph: Graph) -> None:
-    begin(graph, "a", "b")
     graph.observe("source_studies", "1", "a")
     graph.observe("source_labels", "1")
     graph.observe("classification_settings", "1", "fold_0")
@@ -178,14 +195,12 @@ def test_observation_of_the_same_version_starts_nothing(graph: Graph) -> None:
 
 def test_study_that_is_due_again_as_it_was_is_asked_for_again(graph: Graph) -> None:
     """One that failed has partitions, and files of the version that is known."""
-    begin(graph, "a", "b")
     due = Plan(take_up={"a": "1"}, new=(), unsettled={}, incomplete=(), withdrawn=())
     take_up(graph.instance, "studies", due)
     assert [asked.get("study_headers") for asked in graph.settle()][:1] == [{"a"}]
 
 
 def test_changed_labels_concern_their_study_and_the_tables(graph: Graph) -> None:
-    begin(graph, "a", "b")
     graph.observe("source_studies", "2", "a")
     graph.observe("source_labels", "2")
     rounds = graph.settle()
@@ -200,7 +215,6 @@ def test_changed_labels_concern_their_study_and_the_tables(graph: Graph) -> None
 
 
 def test_retraining_follows_from_its_root(graph: Graph) -> None:
-    begin(graph, "a", "b")
     graph.make("segmentation_model", "training_manifest")
     assert graph.settle() == []  # the manifest is the same
     graph.versions["training_manifest"] = "2"
@@ -210,7 +224,6 @@ def test_retraining_follows_from_its_root(graph: Graph) -> None:
 
 
 def test_new_model_remakes_no_study(graph: Graph) -> None:
-    begin(graph, "a", "b")
     graph.versions |= {"segmentation_model": "2", "champion_model": "2"}
     graph.make("segmentation_model")
     assert graph.settle() == []
@@ -219,7 +232,6 @@ def test_new_model_remakes_no_study(graph: Graph) -> None:
 
 
 def test_settings_train_what_they_concern(graph: Graph) -> None:
-    begin(graph, "a", "b")
     graph.observe("classification_settings", "1", "fold_1")
     first, *_ = graph.settle()
     assert {fold for asked in first.values() for fold in asked} == {"fold_1"}
@@ -231,11 +243,10 @@ def test_settings_train_what_they_concern(graph: Graph) -> None:
 
 
 def test_what_is_missing_when_the_daemon_starts_anew_is_made(graph: Graph) -> None:
-    begin(graph, "a")
-    graph.arrive("b")
+    graph.arrive("c")
     graph.cursor = None  # of another home
     (asked, *_) = graph.settle()
-    assert asked["study_headers"] == {"b"}
+    assert asked["study_headers"] == {"c"}
 
 
 def test_runs_of_conditions_and_backfills_are_told_from_those_of_a_person() -> None:
