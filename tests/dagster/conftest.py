@@ -32,16 +32,20 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     tf.config.run_functions_eagerly(False)
 
 
-@pytest.fixture(autouse=True)
-def _settled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def _settled_at_once() -> Iterator[None]:
     """A study has to stay as it is from one look of the sensor to the next."""
-    monkeypatch.setenv("CSFD_SETTLE_S", "0")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CSFD_SETTLE_S", "0")
+        yield
 
 
-@pytest.fixture(autouse=True)
-def _plain_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def _plain_figures() -> Iterator[None]:
     """What is tried here is who makes a report and when, not how it looks."""
-    plain_figures(monkeypatch)
+    with pytest.MonkeyPatch.context() as patch:
+        plain_figures(patch)
+        yield
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What the sensor takes up from the inbox, what it leaves alone, what it takes out."""
 
 import functools
-import hashlib
 import json
 import os
 import shutil
@@ -12,22 +11,13 @@ from typing import Any
 import dagster as dg
 import pytest
 from support.dicom_studies import neck_mask, volume_affine_ras, write_mask, write_study
-from support.instances import small_instance
-from support.sensing import Sensing
+from support.sensing import Place, copy_of, open_place
 
 from csfd_core.lineage.forward import files_of
-from csfd_core.store.locations import Location
-from csfd_core.store.paths import LISTINGS
-from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS
 from csfd_dagster import sensors
 from csfd_dagster.definitions import build_defs
 from csfd_dagster.partitions import range_tags
-from csfd_dagster.resources.stores import (
-    ExecutorResource,
-    SourceResource,
-    StoreResource,
-)
 
 pytestmark = pytest.mark.slow
 
@@ -36,69 +26,33 @@ HEADER = ",".join(["StudyInstanceUID", *LABEL_COLUMNS])
 READER = "Dr. Curious Name"
 
 
-class Place(Sensing):
-    """Source, inbox and store of a test, and Dagster on them."""
+def note(place: Place, uid: str, **facts: Any) -> None:
+    """Write a label file into the inbox."""
+    path = place.root / "inbox" / "labels" / f"{uid}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    told = {"study_uid": uid, "reader": READER, "date": "2026-01-05", **facts}
+    path.write_text(json.dumps(told))
 
-    def __init__(self, root: Path, instance: dg.DagsterInstance) -> None:
-        self.root = root
-        super().__init__(
-            instance,
-            {
-                "source": SourceResource(
-                    source_url=str(root / "source"), inbox_url=str(root / "inbox")
-                ),
-                "store": StoreResource(store_url=str(root / "store")),
-                "executor": ExecutorResource(workers=1),
-            },
-        )
 
-    @property
-    def stores(self) -> Stores:
-        return Stores(Location(self.root / "store"))
-
-    def images(self, uid: str, where: str = "source") -> Path:
-        return self.root / where / "train_images" / uid
-
-    def look(self) -> str:
-        """Let the sensor look once; return what it says first."""
-        result = self.tick()
-        assert result.skip_reason is not None
-        return str(result.skip_reason.skip_message).partition(".")[0]
-
-    def partitions(self) -> set[str]:
-        return set(self.instance.get_dynamic_partitions("studies"))
-
-    def stored(self) -> dict[str, tuple[str, int]]:
-        """Content and time of every file but the notes on listings."""
-        root = self.root / "store"
-        return {
-            str(path.relative_to(root)): (
-                hashlib.sha256(path.read_bytes()).hexdigest(),
-                path.stat().st_mtime_ns,
-            )
-            for path in root.rglob("*")
-            if path.is_file() and LISTINGS not in str(path)
-        }
-
-    def note(self, uid: str, **facts: Any) -> None:
-        """Write a label file into the inbox."""
-        path = self.root / "inbox" / "labels" / f"{uid}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        told = {"study_uid": uid, "reader": READER, "date": "2026-01-05", **facts}
-        path.write_text(json.dumps(told))
+@pytest.fixture(scope="module")
+def settled(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Two studies, one with a mask, ingested."""
+    folder = tmp_path_factory.mktemp("settled")
+    for uid in (UID, OTHER):
+        write_study(folder / "source", uid)
+    write_mask(folder / "source", neck_mask(), volume_affine_ras(), UID)
+    rows = [HEADER, *(f"{uid},1,0,1,0,0,0,0,0" for uid in (UID, OTHER))]
+    (folder / "source" / "train.csv").write_text("\n".join(rows) + "\n")
+    with open_place(folder) as found:
+        assert "Nothing has changed in 2 studies." in found.settle()
+    return found
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    """Two studies, one with a mask, ingested."""
-    for uid in (UID, OTHER):
-        write_study(tmp_path / "source", uid)
-    write_mask(tmp_path / "source", neck_mask(), volume_affine_ras(), UID)
-    rows = [HEADER, *(f"{uid},1,0,1,0,0,0,0,0" for uid in (UID, OTHER))]
-    (tmp_path / "source" / "train.csv").write_text("\n".join(rows) + "\n")
-    with small_instance() as instance:
-        found = Place(tmp_path, instance)
-        assert "Nothing has changed in 2 studies." in found.settle()
+def place(settled: Place, tmp_path: Path) -> Iterator[Place]:
+    """A copy of them, in which nothing has changed."""
+    with copy_of(settled, tmp_path) as found:
+        assert found.look() == "Nothing has changed in 2 studies"
         yield found
 
 
@@ -146,7 +100,7 @@ def test_same_bytes_make_no_report_due_and_a_new_label_does(place: Place) -> Non
     place.settle()
     second = evaluate(cursor=first.cursor)
     assert second.total_requested == 0
-    place.note(UID, labels={"C5": 1})
+    note(place, UID, labels={"C5": 1})
     place.settle()
     assert evaluate(cursor=second.cursor).total_requested == 2
 
@@ -158,7 +112,7 @@ def test_study_that_lacks_slices_of_its_label_file_is_left_alone(place: Place) -
         path.unlink()
     (folder / ".25.dcm").write_bytes(b"hidden")
     (folder / "26.dcm").write_bytes(b"")
-    place.note(NEW, labels={"C1": 0}, slices=24)
+    note(place, NEW, labels={"C1": 0}, slices=24)
     reason = place.settle()
     assert f"1 study waits for files: {NEW} has 14 of 24." in reason
     assert READER not in reason
@@ -175,18 +129,18 @@ def test_study_that_lacks_slices_of_its_label_file_is_left_alone(place: Place) -
 
 def test_label_file_that_is_put_right_lets_its_study_in(place: Place) -> None:
     write_study(place.root / "inbox", NEW)
-    place.note(NEW, labels={"C1": 0}, slices=25)
+    note(place, NEW, labels={"C1": 0}, slices=25)
     assert "24 of 25" in place.settle()
-    place.note(NEW, labels={"C1": 0}, slices=24)
+    note(place, NEW, labels={"C1": 0}, slices=24)
     assert place.settle() == "Nothing has changed in 3 studies."
 
 
 def test_one_that_waits_holds_up_neither_others_nor_the_table(place: Place) -> None:
     write_study(place.root / "inbox", NEW)
-    place.note(NEW, labels={"C1": 0}, slices=25)
+    note(place, NEW, labels={"C1": 0}, slices=25)
     place.images("1.2.3", "inbox").mkdir()  # not a file of it yet
     write_study(place.root / "inbox", f"{NEW}.1")
-    place.note(UID, labels={"C5": 1})
+    note(place, UID, labels={"C5": 1})
     assert "24 of 25" in place.settle()
     table = place.stores.metadata.read_studies().set_index("study_uid")
     assert set(table.index) == {UID, OTHER, f"{NEW}.1"}
@@ -242,7 +196,7 @@ class Clock:
 
 
 def test_label_file_withdraws_its_study_once(place: Place) -> None:
-    place.note(UID, withdrawn="consent withdrawn")
+    note(place, UID, withdrawn="consent withdrawn")
     assert place.partitions() == {UID, OTHER}
     place.tick()
     assert place.partitions() == {OTHER}
@@ -252,7 +206,7 @@ def test_label_file_withdraws_its_study_once(place: Place) -> None:
     assert (record.by, record.reason) == (READER, "consent withdrawn")
     assert place.follow() == [{"metadata_table"}]
     touch(place.images(UID))
-    place.note(UID, withdrawn="again", date="2026-01-06")
+    note(place, UID, withdrawn="again", date="2026-01-06")
     assert place.settle() == "Nothing has changed in 1 study."
     assert place.stores.withdrawn.read(UID) == record
     assert set(place.stores.metadata.read_studies()["study_uid"]) == {OTHER}
@@ -261,7 +215,7 @@ def test_label_file_withdraws_its_study_once(place: Place) -> None:
 def test_withdrawal_that_was_cut_off_is_finished(place: Place) -> None:
     left = place.root / "store" / "slices" / f"{UID}.parquet"
     kept = left.read_bytes()
-    place.note(UID, withdrawn="consent withdrawn")
+    note(place, UID, withdrawn="consent withdrawn")
     place.tick()
     left.write_bytes(kept)
     place.cursor = None  # nor does the sensor remember
@@ -270,8 +224,8 @@ def test_withdrawal_that_was_cut_off_is_finished(place: Place) -> None:
 
 
 def test_reader_stands_in_no_log_of_dagster(place: Place) -> None:
-    place.note(UID, withdrawn="consent withdrawn")
-    place.note(OTHER, labels={"C1": 1})
+    note(place, UID, withdrawn="consent withdrawn")
+    note(place, OTHER, labels={"C1": 1})
     place.settle()
     logs = [
         str(record)

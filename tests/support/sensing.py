@@ -1,17 +1,31 @@
 """The sensor of new studies in tests: its ticks, and what follows in ingestion."""
 
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from csfd_core.store.locations import Location
+from csfd_core.store.paths import LISTINGS
+from csfd_core.store.stores import Stores
 from csfd_dagster.definitions import build_defs
 from csfd_dagster.engine import QUIET
 from csfd_dagster.partitions import partition_ranges, range_tags
 from csfd_dagster.resources.classification import ClassificationResource
 from csfd_dagster.resources.segmentation import SegmentationResource
+from csfd_dagster.resources.stores import (
+    ExecutorResource,
+    SourceResource,
+    StoreResource,
+)
 from csfd_dagster.sensors import look_for_studies
+from support.instances import small_instance
 
 INGESTION = dg.AssetSelection.groups("ingest") - dg.AssetSelection.assets("store_audit")
 
@@ -113,3 +127,65 @@ class Sensing:
         )
         self.runs.append(result)
         return result
+
+
+class Place(Sensing):
+    """Source, inbox and store of a test in one folder, and Dagster on them."""
+
+    def __init__(self, root: Path, instance: dg.DagsterInstance) -> None:
+        self.root = root
+        super().__init__(
+            instance,
+            {
+                "source": SourceResource(
+                    source_url=str(root / "source"), inbox_url=str(root / "inbox")
+                ),
+                "store": StoreResource(store_url=str(root / "store")),
+                "executor": ExecutorResource(workers=1),
+            },
+        )
+
+    @property
+    def stores(self) -> Stores:
+        return Stores(Location(self.root / "store"))
+
+    def images(self, uid: str, where: str = "source") -> Path:
+        return self.root / where / "train_images" / uid
+
+    def look(self) -> str:
+        """Let the sensor look once; return what it says first."""
+        result = self.tick()
+        assert result.skip_reason is not None
+        return str(result.skip_reason.skip_message).partition(".")[0]
+
+    def partitions(self) -> set[str]:
+        return set(self.instance.get_dynamic_partitions("studies"))
+
+    def stored(self) -> dict[str, tuple[str, int]]:
+        """Content and time of every file but the notes on listings."""
+        root = self.root / "store"
+        return {
+            str(path.relative_to(root)): (
+                hashlib.sha256(path.read_bytes()).hexdigest(),
+                path.stat().st_mtime_ns,
+            )
+            for path in root.rglob("*")
+            if path.is_file() and LISTINGS not in str(path)
+        }
+
+
+@contextmanager
+def open_place(root: Path) -> Iterator[Place]:
+    """Open Dagster on what lies in a folder."""
+    with small_instance(root / "home") as instance:
+        yield Place(root, instance)
+
+
+@contextmanager
+def copy_of(place: Place, root: Path) -> Iterator[Place]:
+    """Go on in a copy of a place that is closed."""
+    shutil.copytree(place.root, root, dirs_exist_ok=True)
+    with open_place(root) as copy:
+        copy.cursor, copy.conditions = place.cursor, place.conditions
+        copy.runs += place.runs
+        yield copy
