@@ -27,7 +27,7 @@ Array = npt.NDArray[np.float64]
 # Standard deviations of the normal prior around the default. A fold has a seventh as
 # many studies as vertebrae, so the prior is narrower than that of a vertebra's slope.
 SUM_DEVIATION: Final = 0.25
-WORST_DEVIATION: Final = 0.5
+WORST_DEVIATION: Final = 1.0
 BIAS_DEVIATION: Final = 0.5
 _PRIOR: Final = WeightPrior(
     sums=np.array([[1.0, 1.0], [0.0, 1.0]]),  # both weights together; of the worst
@@ -86,7 +86,7 @@ def fit_study(levels: npt.ArrayLike, labels: npt.ArrayLike) -> StudyCalibration:
 
     Minimises the summed log loss plus a normal prior around ``1 - Π(1 - pᵢ)``, as
     ``fit_temperature`` does: of the sum of both weights (standard deviation 0.25), of
-    the weight of the worst vertebra (0.5) and of the bias (0.5).
+    the weight of the worst vertebra (1) and of the bias (0.5).
 
     Args:
         levels: As ``StudyCalibration.apply``.

@@ -93,7 +93,7 @@ def test_the_fit_is_the_minimum_of_the_documented_sum(n: int, seed: int) -> None
         any_weight, worst, bias = parameters
         rule = StudyCalibration(any_weight=any_weight, worst_weight=worst, bias=bias)
         nll = n * log_loss(labels, rule.apply(levels))
-        prior = ((any_weight + worst - 1) / 0.25) ** 2 + (worst / 0.5) ** 2
+        prior = ((any_weight + worst - 1) / 0.25) ** 2 + worst**2
         return float(nll + (prior + (bias / 0.5) ** 2) / 2)
 
     bounds = [(0.1, 10), (0, 10), (-10, 10)]
