@@ -37,8 +37,8 @@ def spreads_of(
     """
     spreads: dict[str, Spread | None] = dict.fromkeys(LABEL_COLUMNS)
     for name, column in zip(LABEL_COLUMNS, said.T, strict=True):
-        is_told = bool(assessed) if name == OVERALL else name in assessed
-        if len(column) < 2 or not is_told:
+        is_assessed = bool(assessed) if name == OVERALL else name in assessed
+        if len(column) < 2 or not is_assessed:
             continue
         above = column >= threshold_of(thresholds, name)
         spreads[name] = Spread(

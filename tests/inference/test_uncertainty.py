@@ -56,6 +56,8 @@ def test_the_study_is_compared_with_its_own_operating_point() -> None:
 def test_one_member_and_levels_that_nobody_saw_have_no_spread() -> None:
     alone = spreads_of(said(C1=(0.4,)), THRESHOLDS, SEEN)
     assert spreads_to_json(alone) == dict.fromkeys(LABEL_COLUMNS)
+    nothing = spreads_of(said(patient_overall=(0.1, 0.9)), THRESHOLDS, ())
+    assert spreads_to_json(nothing) == dict.fromkeys(LABEL_COLUMNS)
     found = spreads_to_json(spreads_of(said(C7=(0.1, 0.9)), THRESHOLDS, SEEN))
     assert list(found) == list(LABEL_COLUMNS)
     assert found["C7"] is None

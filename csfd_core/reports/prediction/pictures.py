@@ -120,7 +120,8 @@ class Painter:
         evidence = level.evidence
         place_mm = centre_mm if evidence is None else self._planes.to_mm(evidence.place)
         along, down, across = AXES[kind]
-        field = self._planes.around(centre_mm, kind, _LEVEL_MM)
+        # Both the vertebra and its place, none at the edge.
+        field = self._planes.around((centre_mm + place_mm) / 2, kind, _LEVEL_MM)
         view = self._planes.view(kind, float(place_mm[along]), field)
         index = round(float(place_mm[0]) / self._planes.scan.spacing_mm[0])
         shown = Picture(
