@@ -167,7 +167,7 @@ def print_predictions(
     for name in LABEL_COLUMNS:
         table.add_column("any" if name == OVERALL else name, justify="right")
     if has_gaps:
-        table.add_column("any rests on")
+        table.add_column("any rests on", no_wrap=True)
     for study_uid, assessment in judged.items():
         cells = []
         for name in LABEL_COLUMNS:

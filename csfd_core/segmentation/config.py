@@ -130,7 +130,7 @@ PROFILES: Final[dict[str, SegmentationProfile]] = {
     "demo": SegmentationProfile(
         model=SMALL,
         training=TrainingConfig(
-            epochs=6, steps_per_epoch=25, learning_rate=3e-4, patience=1
+            epochs=6, steps_per_epoch=25, learning_rate=3e-4, patience=4
         ),
     ),
     "full": SegmentationProfile(

@@ -11,7 +11,7 @@ import pytest
 from support.cards import classifier_card, point_of, segmentation_card
 
 from csfd_core.classification.card import ClassifierCard
-from csfd_core.classification.config import ClassifierConfig
+from csfd_core.classification.config import NONE, ClassifierConfig
 from csfd_core.errors import StoreError
 from csfd_core.evaluation.calibration import Calibration
 from csfd_core.learning.outcomes import StopReason
@@ -41,8 +41,8 @@ def test_a_classifier_of_before_is_read_with_all_it_said() -> None:
     for name in same:
         assert getattr(card, name) == written[name], name
     assert list(card.history) == written["history"]
-    assert card.config == ClassifierConfig(epochs=1)
-    assert card.settings == written["config"]
+    assert card.config == ClassifierConfig(epochs=1, initial=NONE)
+    assert card.settings.items() >= written["config"].items()
     assert card.weights == written["weights"]
     for what in ("vertebra", "overall"):
         point = card.thresholds[what]

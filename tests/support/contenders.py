@@ -23,7 +23,13 @@ from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL
 from support.cards import classifier_card, point_of
 
 SHARE = 0.15
-CROP = {"slices": 8, "neighbours": 1, "side_px": 96}
+CROP = {
+    "slices": 8,
+    "neighbours": 1,
+    "neighbour_mm": 2.0,
+    "side_px": 96,
+    "pixel_mm": 0.8,
+}
 PREVALENCE = {**dict.fromkeys(LEVEL_NAMES, SHARE), OVERALL: 1 - (1 - SHARE) ** 7}
 THRESHOLDS = {"vertebra": 0.2, "overall": 0.5}
 
