@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.drawn_crops import manifest_of, put_tiny_backbone, write_store
 
-from csfd_core.classification.config import ClassifierConfig
+from csfd_core.classification.config import NONE, ClassifierConfig
 from csfd_core.classification.fit import open_trained, plan_classifier
 from csfd_core.classification.training_run import run_classifier
 from csfd_core.learning.outcomes import TrainingOutcome
@@ -17,7 +17,7 @@ from csfd_core.runtime.tracking import RunIdentity, TrackedRun, tracked_run
 from csfd_core.store.stores import Stores
 
 CONFIG = ClassifierConfig(
-    epochs=2, steps_per_epoch=2, batch_size=8, patch_px=16, filters=(4, 4)
+    epochs=2, steps_per_epoch=2, batch_size=8, patch_px=16, filters=(4, 4), initial=NONE
 )
 # Keras reads its variables in a way that NumPy 2 deprecates; the others are MLflow's.
 pytestmark = [

@@ -14,7 +14,7 @@ from support.drawn_crops import manifest_of, write_store
 from support.paths import TESTS
 
 from csfd_core.classification.classifier_store import ClassifierStore
-from csfd_core.classification.config import ClassifierConfig
+from csfd_core.classification.config import NONE, ClassifierConfig
 from csfd_core.classification.fit import (
     fit_classifier,
     is_current,
@@ -30,7 +30,12 @@ from csfd_core.store.stores import Stores
 
 NAME = "basic_cnn"
 OLD = ClassifierConfig(
-    epochs=1, steps_per_epoch=4, batch_size=8, patch_px=16, filters=(4, 8, 8)
+    epochs=1,
+    steps_per_epoch=4,
+    batch_size=8,
+    patch_px=16,
+    filters=(4, 8, 8),
+    initial=NONE,
 )
 NEW = replace(OLD, epochs=3, seed=1)
 TRAIN = """
