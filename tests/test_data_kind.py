@@ -33,3 +33,7 @@ def test_only_real_data_go_without_a_warning() -> None:
     assert "no clinical meaning" in str(DataKind.MIXED.banner)
     assert DataKind.REAL.notice == "Research software; not for clinical use."
     assert DataKind.PHANTOM.notice.endswith("trained on a synthetic phantom.")
+    cautions = {kind: kind.caution for kind in DataKind}
+    assert all(told.startswith("Research software;") for told in cautions.values())
+    meaningless = {k for k, told in cautions.items() if "nothing clinically" in told}
+    assert meaningless == {DataKind.PHANTOM, DataKind.MIXED}

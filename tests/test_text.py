@@ -11,6 +11,7 @@ from csfd_core import registry, reports
 from csfd_core.text import (
     Prose,
     agree,
+    chance,
     count,
     interval,
     join,
@@ -42,6 +43,26 @@ def test_a_number_goes_with_its_noun_and_verb(
     number: int, noun: str, verbs: tuple[str, ...], told: str
 ) -> None:
     assert count(number, noun, *verbs) == told
+
+
+@pytest.mark.parametrize(
+    ("probability", "told"),
+    [
+        (0.0, "below 0.1 %"),
+        (0.0009, "below 0.1 %"),
+        (0.001, "0.1 %"),
+        (0.0994, "9.9 %"),
+        (0.0996, "10 %"),
+        (0.5, "50 %"),
+        (0.9, "90 %"),
+        (0.9126, "91.3 %"),
+        (0.999, "99.9 %"),
+        (1.0, "above 99.9 %"),
+        (NAN, "not defined"),
+    ],
+)
+def test_a_chance_is_never_none_or_all(probability: float, told: str) -> None:
+    assert chance(probability) == told
 
 
 def test_a_word_goes_with_the_number_before_it() -> None:
