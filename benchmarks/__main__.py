@@ -32,6 +32,7 @@ LONG = (
     "pipeline",
     "basic_cnn",
     "general",
+    "foreign",
     "evidence",
 )  # minutes; run where they are named
 

@@ -45,7 +45,8 @@ import json, sys, time
 import numpy as np
 from csfd_core.runtime.compute import computing
 from csfd_core.segmentation.config import PROFILES
-from csfd_core.segmentation.data import draw_sample, phantom_volume, to_batch
+from csfd_core.pretraining.segmentation import phantom_volume
+from csfd_core.segmentation.data import draw_sample, to_batch
 from csfd_core.segmentation.training import Plan, compile_model
 
 def peak():  # not ru_maxrss: a child inherits that of its parent

@@ -56,6 +56,23 @@ def phantom(
         Profile,
         typer.Option(help="demo: small and fast; full: 512x512, 69-1082 slices."),
     ] = "demo",
+    version: Annotated[
+        int,
+        typer.Option(
+            "--phantom-version",
+            min=1,
+            max=2,
+            help="2: as various as published anatomy; 1: the phantom up to csfd 0.2.",
+        ),
+    ] = 2,
+    foreign: Annotated[
+        bool,
+        typer.Option(
+            "--foreign",
+            help="Necks outside of what any training draws: very short or long, bent, "
+            "turned, sharp or soft, scans that end within the column.",
+        ),
+    ] = False,
     workers: WorkersOption = None,
 ) -> None:
     """Write synthetic CT studies of the neck, in the layout of the RSNA data set.
@@ -68,7 +85,9 @@ def phantom(
     from csfd_core.phantom.config import PhantomConfig
     from csfd_core.phantom.source import PhantomStudy, write_phantom_source
 
-    config = PhantomConfig(studies=studies, seed=seed, profile=profile)
+    config = PhantomConfig(
+        studies=studies, seed=seed, profile=profile, version=version, foreign=foreign
+    )
     with (
         _open_executor(studies, workers) as executor,
         study_progress("Phantom", studies) as progress,

@@ -4,8 +4,11 @@ No anatomy, no files: only what a caller may choose.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from csfd_core.vocabulary import Profile
+
+VERSIONS: Final = (1, 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +22,9 @@ class PhantomConfig:
     seed: int = 0
     profile: Profile = "demo"
     first: int = 0  # index of the first study
+    # 1: the first phantom, all necks much alike; 2: as various as published anatomy.
+    version: int = 2
+    foreign: bool = False  # necks outside of what version 2 otherwise draws
     masked_share: float = 0.4  # studies with a NIfTI mask; real data: 87 of 2019
     boxed_share: float = 0.4  # fractured studies with boxes; real data: 235 of 961
     fracture_gap_mm: tuple[float, float] = (0.7, 2.0)
@@ -39,6 +45,18 @@ class PhantomConfig:
             "profile",
             self.profile,
             "must be 'demo' or 'full'",
+        )
+        _require(
+            self.version in VERSIONS,
+            "version",
+            self.version,
+            f"must be one of {VERSIONS}",
+        )
+        _require(
+            not self.foreign or self.version == VERSIONS[-1],
+            "foreign",
+            self.foreign,
+            f"needs version {VERSIONS[-1]}",
         )
         for name in ("masked_share", "boxed_share", "metal_share", "compressed_share"):
             share = getattr(self, name)

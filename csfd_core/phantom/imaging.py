@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy import fft
 
 from csfd_core.phantom.grid import Float, Grid
+from csfd_core.phantom.ranges import Ranges
 from csfd_core.phantom.scene import Scene
 
 _SLAB: Final = 24
@@ -35,9 +36,11 @@ class Scanner:
     table_mm: float  # distance of the table behind the body; negative: none seen
 
 
-def draw_scanner(rng: np.random.Generator, spacing_mm: float) -> Scanner:
+def draw_scanner(
+    rng: np.random.Generator, spacing_mm: float, ranges: Ranges
+) -> Scanner:
     """Draw a scanner; coarse pixels average over more noise."""
-    sharp = rng.random()
+    sharp = ranges.sharpness.draw(rng)
     nyquist = 0.5 / spacing_mm
     base = 11.0 * np.exp(1.2 * sharp) * np.exp(rng.normal(0, 0.35))
     return Scanner(
@@ -45,7 +48,7 @@ def draw_scanner(rng: np.random.Generator, spacing_mm: float) -> Scanner:
         boost=float(max(0.0, 1.6 * (sharp - 0.45))),
         noise_hu=float(np.clip(base * (0.75 / max(spacing_mm, 0.35)) ** 0.35, 5, 75)),
         along_z=float(rng.uniform(0.1, 0.65)),
-        shoulder=float(rng.uniform(0.2, 1.3)),
+        shoulder=ranges.shoulder.draw(rng),
         shading_hu=float(rng.uniform(0, 7)),
         streak_hu=float(rng.uniform(250, 900)),
         table_mm=float(rng.uniform(3, 30) if rng.random() < 0.7 else -1),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from csfd_core.phantom.ranges import Ranges
 from csfd_core.phantom.shapes import Capsule, Column, Ellipsoid
 from csfd_core.phantom.spine import C1, C2, Spine, VertebraSize
 
@@ -22,7 +23,9 @@ class Variants:
     ossicles: tuple[Ellipsoid, ...] = ()  # corticated bone beside the vertebra
 
 
-def draw_variants(rng: np.random.Generator, level: int, spine: Spine) -> Variants:
+def draw_variants(
+    rng: np.random.Generator, level: int, spine: Spine, ranges: Ranges
+) -> Variants:
     """Draw the look-alikes of one vertebra; older necks have more of them."""
     if level == C1:
         x = float(rng.normal(0, 0.8))
@@ -30,7 +33,7 @@ def draw_variants(rng: np.random.Generator, level: int, spine: Spine) -> Variant
         return Variants(clefts=(cleft,) if rng.random() < 0.06 else ())
     size = spine.sizes[level]
     return Variants(
-        spurs=_draw_spurs(rng, size, spine.age, level),
+        spurs=_draw_spurs(rng, size, spine.age, level, ranges),
         pits=_draw_pits(rng, size, spine.age, level),
         canals=_draw_canals(rng, size, level),
         ossicles=_draw_ossicles(rng, size, spine.age, level),
@@ -38,7 +41,11 @@ def draw_variants(rng: np.random.Generator, level: int, spine: Spine) -> Variant
 
 
 def _draw_spurs(
-    rng: np.random.Generator, size: VertebraSize, age: float, level: int
+    rng: np.random.Generator,
+    size: VertebraSize,
+    age: float,
+    level: int,
+    ranges: Ranges,
 ) -> tuple[Ellipsoid, ...]:
     likely = age**1.5 * (0.75 if 4 <= level <= 7 else 0.3)
     spurs = []
@@ -50,7 +57,7 @@ def _draw_spurs(
             x = float(size.half_width * np.sin(angle))
             y = float(-size.half_depth * np.cos(angle))
             z = end * (size.height / 2 - 0.3)
-            big = float(rng.uniform(1.2, 2.8))
+            big = ranges.spur_mm.draw(rng)
             flat = float(rng.uniform(0.9, 1.7))
             spurs.append(Ellipsoid((x * 1.03, y * 1.05, z), (big * 1.4, big, flat)))
     return tuple(spurs)

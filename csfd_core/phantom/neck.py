@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from csfd_core.phantom.grid import Float, Vector
+from csfd_core.phantom.ranges import Ranges
 from csfd_core.phantom.scene import Scene
 from csfd_core.phantom.spine import Spine
 
@@ -130,7 +131,7 @@ class SoftTissue:
     marbling_hu: float  # standard deviation within soft tissue
 
 
-def draw_soft_tissue(rng: np.random.Generator) -> SoftTissue:
+def draw_soft_tissue(rng: np.random.Generator, ranges: Ranges) -> SoftTissue:
     """Draw one patient; about a third have contrast medium in their vessels."""
     contrast = rng.random() < 0.35
     vessel = rng.uniform(150, 420) if contrast else rng.uniform(30, 55)
@@ -156,8 +157,8 @@ def draw_soft_tissue(rng: np.random.Generator) -> SoftTissue:
         swelling_mm=float(rng.gamma(1.2, 1.2)),
         collar_mm=float(rng.uniform(4, 12) if rng.random() < 0.25 else 0.0),
         collar_hu=float(rng.uniform(-500, 20)),
-        sheath=float(rng.uniform(0.02, 0.14)),
-        marbling_hu=float(rng.uniform(2, 16)),
+        sheath=ranges.sheath.draw(rng),
+        marbling_hu=ranges.marbling_hu.draw(rng),
     )
 
 

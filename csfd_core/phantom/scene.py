@@ -22,6 +22,8 @@ class BoneTissue:
     trabecular_hu: float
     cortex_mm: float
     texture_hu: float = 0.0  # standard deviation within the core
+    blotch_hu: float = 0.0  # the same over some millimetres
+    uneven: float = 0.0  # standard deviation of the cortex, as a share of it
 
 
 class Scene:
@@ -87,6 +89,9 @@ class Scene:
         """
         outer = self.coverage(distance)
         thickness = np.float32(tissue.cortex_mm) if cortex_mm is None else cortex_mm
+        if tissue.uneven:
+            differs = np.float32(tissue.uneven) * self.texture(box, coarse=True)
+            thickness = thickness * np.clip(1 + differs, 0.35, 1.8)
         inner = self.coverage(distance + thickness)
         # Trabeculae grow denser towards the cortex.
         core = np.clip(distance * np.float32(0.3) + np.float32(1.0), 0, 1)
@@ -94,6 +99,8 @@ class Scene:
         core += np.float32(tissue.trabecular_hu)
         if tissue.texture_hu:
             core += np.float32(tissue.texture_hu) * self.texture(box)
+        if tissue.blotch_hu:
+            core += np.float32(tissue.blotch_hu) * self.texture(box, coarse=True)
         part = self.hounsfield[box]
         part *= 1 - outer
         part += np.float32(tissue.cortex_hu) * (outer - inner)

@@ -30,6 +30,7 @@ _FORMAT: Final = 1  # of the phantoms; raise it when the same settings draw othe
 _SETTINGS: Final = "phantom.json"
 _RECORDS: Final = ".phantom"
 _PER_CALL: Final = ("studies", "first")  # may differ between calls
+_SINCE_2: Final = ("version", "foreign")  # settings that version 1 did not have
 _BOX_COLUMNS: Final = ("StudyInstanceUID", "x", "y", "width", "height", "slice_number")
 
 
@@ -154,6 +155,8 @@ def _describe(volume: PhantomVolume, syntax_uid: str, size_bytes: int) -> Phanto
 def _claim(out: Path, config: PhantomConfig) -> None:
     """Make ``out`` a phantom folder of these settings, or raise."""
     settings = {k: v for k, v in asdict(config).items() if k not in _PER_CALL}
+    if config.version == 1:  # whose folders name no version
+        settings = {k: v for k, v in settings.items() if k not in _SINCE_2}
     text = _to_json({"format": _FORMAT, **settings})
     if out.exists() and not out.is_dir():
         raise SettingsError(f"{out} is a file. Name a folder for the phantoms.")

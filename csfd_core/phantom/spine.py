@@ -4,12 +4,13 @@ Sizes follow Panjabi et al., "Cervical human vertebrae" (Spine 16, 1991) and "Th
 human vertebrae" (Spine 16, 1991); curvature follows the usual range of C2-C7 lordosis.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from csfd_core.phantom.grid import Float, Frame, Grid, Vector, rotation_of
+from csfd_core.phantom.ranges import Ranges
 
 C1, C2, C7, T1 = 1, 2, 7, 8
 LOWEST: Final = 12  # T5, far enough below any field of view
@@ -33,6 +34,7 @@ class VertebraSize:
     uncus: float  # height of the uncinate processes
     foramen: float  # radius of the transverse foramina; 0 where there are none
     pitch: float  # to the vertebra above and below, for the articular pillars
+    facet_tilt: float = 0.95  # fall of their ends towards the back, mm per mm
 
 
 # Width, depth, height, canal width and depth, pillar, spinous length and drop, span,
@@ -51,6 +53,8 @@ _SIZES: Final[dict[int, tuple[float, ...]]] = {
     12: (12.2, 10.5, 19.0, 9.0, 14.6, 15.0, 26.0, 28.0, 31.0, 0.0, 0.0),
 }
 C1_HALF_SPAN: Final = 39.0
+_BLOCKS: Final = (2, 2, 5, 3, 6)  # levels that are one with the next, C2 most often
+_BLOCK_MM: Final = 0.5  # what is left of the disc within a block
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ class Spine:
     skull: Frame
     scale: float
     age: float  # 0 young .. 1 old: degeneration, density, calcification
+    fused: int | None = None  # a level that is one block with the next below
 
     def along(self, grid: Grid, local: tuple[float, float, float]) -> Vector:
         """Return the world x and y of a local point at every slice, shape (2, Z)."""
@@ -85,26 +90,64 @@ class Spine:
         return np.asarray(level - over, dtype=np.float32)
 
 
-def draw_spine(rng: np.random.Generator) -> Spine:
-    """Draw a neck with its C4 body at the origin."""
+def draw_spine(
+    rng: np.random.Generator, build_rng: np.random.Generator, ranges: Ranges
+) -> Spine:
+    """Draw a neck with its C4 body at the origin.
+
+    Args:
+        rng: Sizes, pose and wear.
+        build_rng: What only the later versions of the phantom draw.
+        ranges: How far necks differ.
+    """
     age = float(rng.beta(1.3, 1.3))
-    scale = float(np.clip(rng.normal(1.0, 0.07), 0.84, 1.17))
-    sizes = _draw_sizes(rng)
-    discs = {i: float(_draw_disc(rng, i, age)) for i in range(2, LOWEST)}
-    rotations = _draw_rotations(rng)
-    frames = _stack(rotations, sizes, discs, scale)
+    scale = ranges.scale.draw(rng)
+    disc_mm = ranges.disc_mm.draw(build_rng)
+    sizes = _grown(_draw_sizes(rng, disc_mm), build_rng, ranges)
+    discs = {i: float(_draw_disc(rng, i, age, disc_mm)) for i in range(2, LOWEST)}
+    fused = None
+    if build_rng.random() < ranges.fused_share:
+        fused = int(build_rng.choice(_BLOCKS))
+        discs[fused] = _BLOCK_MM
+    rotations = _draw_rotations(rng, ranges)
+    if fused is not None:
+        rotations[fused] = rotations[fused + 1]
+    dens_gap = ranges.dens_gap_mm.draw(build_rng)
+    frames = _stack(rotations, sizes, discs, scale, dens_gap)
     nod = rotation_of(rng.normal(-0.02, 0.07), rng.normal(0, 0.03), 0.0)
-    skull = Frame(frames[C1].to_world((0, 0, 0)), rotations[C1] @ nod, scale)
-    return Spine(frames, sizes, discs, skull, scale, age)
+    lifted = (0.0, 0.0, ranges.skull_gap_mm.draw(build_rng))
+    skull = Frame(frames[C1].to_world(lifted), rotations[C1] @ nod, scale)
+    return Spine(frames, sizes, discs, skull, scale, age, fused)
 
 
-def _draw_disc(rng: np.random.Generator, level: int, age: float) -> float:
-    usual = 4.4 if level < T1 else 4.2
+def _draw_disc(
+    rng: np.random.Generator, level: int, age: float, disc_mm: float
+) -> float:
+    usual = disc_mm if level < T1 else disc_mm - 0.2
     worn = age * rng.beta(1.2, 2.5) * (0.9 if 4 <= level <= 7 else 0.5)
     return usual * rng.uniform(0.9, 1.12) * (1 - worn)
 
 
-def _draw_sizes(rng: np.random.Generator) -> dict[int, VertebraSize]:
+def _grown(
+    sizes: dict[int, VertebraSize], rng: np.random.Generator, ranges: Ranges
+) -> dict[int, VertebraSize]:
+    """Return sizes of a neck that is longer or shorter, level by level."""
+    stature = ranges.stature.draw(rng)
+    tilt = ranges.facet_tilt.draw(rng)
+    grown = {}
+    for level, size in sizes.items():
+        longer = stature * ranges.level_height.draw(rng)
+        height = size.height * longer
+        grown[level] = replace(
+            size,
+            height=height,
+            pitch=size.pitch + (height - size.height) * (level > C2),
+            facet_tilt=tilt,
+        )
+    return grown
+
+
+def _draw_sizes(rng: np.random.Generator, disc_mm: float) -> dict[int, VertebraSize]:
     """Draw sizes that deviate alike in neighbouring levels."""
     shared = rng.normal(
         1, [0.05, 0.05, 0.05, 0.06, 0.08, 0.03, 0.08, 0.1, 0.04, 0.2, 0.1]
@@ -113,18 +156,18 @@ def _draw_sizes(rng: np.random.Generator) -> dict[int, VertebraSize]:
     for level, usual in _SIZES.items():
         own = rng.normal(1, np.array([1, 1, 1.2, 1, 1, 1, 3, 3, 2, 6, 5]) * 0.018)
         values = np.array(usual) * np.clip(shared * own, 0.6, 1.6)
-        pitch = values[2] + 4.4 if level > C2 else 17.0
+        pitch = values[2] + disc_mm if level > C2 else 17.0
         drawn[level] = VertebraSize(*(float(v) for v in (*values, pitch)))
     return drawn
 
 
-def _draw_rotations(rng: np.random.Generator) -> dict[int, Vector]:
+def _draw_rotations(rng: np.random.Generator, ranges: Ranges) -> dict[int, Vector]:
     """Draw the pose of each level: lordosis, scoliosis, a turned head and a tilt."""
-    slope_t1 = np.deg2rad(np.clip(rng.normal(21, 7), 4, 38))
-    lordosis = np.deg2rad(np.clip(rng.normal(19, 13), -14, 48))
-    tilt = np.deg2rad(rng.normal(0, 3.5))
-    curve = np.deg2rad(rng.normal(0, 4.5))
-    head_yaw = np.deg2rad(np.clip(rng.normal(0, 10), -32, 32))
+    slope_t1 = np.deg2rad(ranges.slope_t1_deg.draw(rng))
+    lordosis = np.deg2rad(ranges.lordosis_deg.draw(rng))
+    tilt = np.deg2rad(ranges.tilt_deg.draw(rng))
+    curve = np.deg2rad(ranges.curve_deg.draw(rng))
+    head_yaw = np.deg2rad(ranges.head_yaw_deg.draw(rng))
     body_yaw = np.deg2rad(rng.normal(0, 3))
     apex = rng.uniform(0.8, 1.3)
     rotations = {}
@@ -147,6 +190,7 @@ def _stack(
     sizes: dict[int, VertebraSize],
     discs: dict[int, float],
     scale: float,
+    dens_gap_mm: float,
 ) -> dict[int, Frame]:
     """Pile the bodies up from the lowest, then move C4 to the origin."""
     up = {i: r[:, 2] for i, r in rotations.items()}
@@ -156,7 +200,7 @@ def _stack(
         step = up[below] * sizes[below].height / 2 + up[level] * sizes[level].height / 2
         between = (up[below] + up[level]) / 2 * discs[level]
         centres[level] = centres[below] + scale * (step + between)
-    reach = sizes[C2].height / 2 + DENS_MIDDLE
+    reach = sizes[C2].height / 2 + DENS_MIDDLE + dens_gap_mm
     dens = rotations[C2] @ np.array([0.0, -0.4, reach])
     centres[C1] = centres[C2] + scale * dens
     origin = centres[4]

@@ -10,9 +10,9 @@ import numpy as np
 from csfd_core.phantom.config import GridOverride, PhantomConfig
 from csfd_core.phantom.grid import Grid, Vector
 from csfd_core.phantom.labels import draw_labels
+from csfd_core.phantom.ranges import Ranges, ranges_of
 from csfd_core.phantom.spine import C1, C7, Spine, draw_spine
 from csfd_core.phantom.streams import open_stream
-from csfd_core.vocabulary import Profile
 
 # Quantiles of the slices per study of the real data set.
 _SLICE_QUANTILES: Final = (
@@ -33,6 +33,7 @@ _ABOVE: Final = (4, 10, 23, 33, 48, 80, 95)
 _BELOW: Final = (4, 10, 23, 36, 53, 85, 100)
 _FALLING_SHARE: Final = 0.9024
 _FULL_SIDE: Final = 512
+_WHOLE_MM: Final = 12.0  # from the end of a scan to the middle of what it shows whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +71,18 @@ class StudyPlan:
     seed: int
     study_uid: str
     labels: dict[str, int]
+    ranges: Ranges
     spine: Spine
     scan: Scan
     has_mask: bool
     has_boxes: bool
 
 
-def study_uid_of(seed: int, index: int, profile: Profile = "demo") -> str:
+def study_uid_of(config: PhantomConfig, index: int) -> str:
     """Return the StudyInstanceUID of one study: 2.25 and a number from its key."""
-    return derive_uid(f"csfd phantom {profile} {seed} {index}")
+    kind = "" if config.version == 1 else f"{config.version} "
+    kind += "foreign " if config.foreign else ""
+    return derive_uid(f"csfd phantom {kind}{config.profile} {config.seed} {index}")
 
 
 def derive_uid(key: str) -> str:
@@ -104,17 +108,25 @@ def plan_study(
         grid: Replaces the drawn grid.
     """
     labels = draw_labels(open_stream(config.seed, index, "labels"))
-    spine = draw_spine(open_stream(config.seed, index, "spine"))
+    respects = open_stream(config.seed, index, "ranges")
+    ranges = ranges_of(config.version, foreign=config.foreign, rng=respects)
+    build = open_stream(config.seed, index, "build")
+    spine = draw_spine(open_stream(config.seed, index, "spine"), build, ranges)
     masked = has_mask(config, index)
     rng = open_stream(config.seed, index, "scan")
-    draw = _draw_demo if config.profile == "demo" else _draw_full
-    scan = draw(rng, spine, labels, masked) if grid is None else _take(grid)
+    if grid is not None:
+        scan = _take(grid)
+    elif config.profile == "demo":
+        scan = _draw_demo(rng, spine, labels, ranges, may_end=not masked)
+    else:
+        scan = _draw_full(rng, spine, labels)
     boxed = open_stream(config.seed, index, "boxes").random() < config.boxed_share
     return StudyPlan(
         index=index,
         seed=config.seed,
-        study_uid=study_uid_of(config.seed, index, config.profile),
+        study_uid=study_uid_of(config, index),
         labels=labels,
+        ranges=ranges,
         spine=spine,
         scan=scan,
         has_mask=masked,
@@ -134,11 +146,16 @@ def _take(grid: GridOverride) -> Scan:
 
 
 def _draw_demo(
-    rng: np.random.Generator, spine: Spine, labels: dict[str, int], masked: bool
+    rng: np.random.Generator,
+    spine: Spine,
+    labels: dict[str, int],
+    ranges: Ranges,
+    *,
+    may_end: bool,
 ) -> Scan:
     side = int(rng.choice([160, 176, 192]))
     pixel = float(np.round(rng.uniform(0.84, 1.06) * 170 / side, 4))
-    top, bottom = _draw_ends(rng, spine, labels, masked)
+    top, bottom = _draw_ends(rng, spine, labels, ranges, may_end=may_end)
     gap = float(rng.choice([1.25, 1.5, 1.75, 2.0], p=[0.15, 0.3, 0.25, 0.3]))
     gap = max(gap, float(np.ceil((top - bottom) / 125 * 8) / 8))
     slices = max(round((top - bottom) / gap), 50)
@@ -147,7 +164,12 @@ def _draw_demo(
 
 
 def _draw_ends(
-    rng: np.random.Generator, spine: Spine, labels: dict[str, int], masked: bool
+    rng: np.random.Generator,
+    spine: Spine,
+    labels: dict[str, int],
+    ranges: Ranges,
+    *,
+    may_end: bool,
 ) -> tuple[float, float]:
     """Return the highest and lowest z of a scan that shows the neck or nearly all."""
     c1, c7 = (float(spine.frames[i].centre[2]) for i in (C1, C7))
@@ -155,18 +177,22 @@ def _draw_ends(
         float(np.interp(rng.random(), _SHARES, q)) for q in (_ABOVE, _BELOW)
     )
     top, bottom = c1 + 12 + 0.75 * above, c7 - 16 - 0.75 * below
-    cut_top, cut_bottom = rng.random(2) < (0.06, 0.1)
-    low_top, high_bottom = c1 - rng.uniform(-4, 14), c7 - rng.uniform(-10, 14)
-    if cut_top and not masked and not labels["C1"] and not labels["C2"]:
+    cut_top, cut_bottom = rng.random(2) < (ranges.cut_top, ranges.cut_bottom)
+    low_top = c1 - ranges.cut_top_mm.draw(rng)
+    high_bottom = c7 - ranges.cut_bottom_mm.draw(rng)
+    broken = [
+        float(spine.frames[i].centre[2]) for i, n in enumerate(labels, 1) if labels[n]
+    ]
+    cut_top &= max(broken, default=-np.inf) < low_top - _WHOLE_MM
+    cut_bottom &= min(broken, default=np.inf) > high_bottom + _WHOLE_MM
+    if cut_top and may_end and not labels["C1"] and not labels["C2"]:
         top = low_top
-    if cut_bottom and not masked and not labels["C7"] and not labels["C6"]:
+    if cut_bottom and may_end and not labels["C7"] and not labels["C6"]:
         bottom = high_bottom
     return top, bottom
 
 
-def _draw_full(
-    rng: np.random.Generator, spine: Spine, labels: dict[str, int], masked: bool
-) -> Scan:
+def _draw_full(rng: np.random.Generator, spine: Spine, labels: dict[str, int]) -> Scan:
     slices = int(round(float(np.interp(rng.random(), *_SLICE_QUANTILES))))
     thickness, gap = _draw_spacing(rng, slices)
     pixel = float(np.round(np.clip(0.318 * np.exp(rng.normal(0, 0.2)), 0.19, 0.713), 4))

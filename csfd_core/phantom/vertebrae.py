@@ -141,7 +141,9 @@ def _carve_c2(carver: Carver, size: VertebraSize) -> None:
     carver.add_pair(Capsule((9, 3, 0), (14, 3, top - 6), 4.5, 5.0), 3.0)
     back = size.half_depth
     carver.add_pair(Capsule((14, 3, 3), (19, back + 5, -4), 4.6, 4.6), 3.0)
-    pillar = Slab((size.pillar_x, back + 5.5, -7.0), (5.6, 5.6, 4.5), tilt=0.95)
+    pillar = Slab(
+        (size.pillar_x, back + 5.5, -7.0), (5.6, 5.6, 4.5), tilt=size.facet_tilt
+    )
     carver.add_pair(pillar, 2.0)
     tip = (size.half_span, 5.0, -4.0)
     carver.add_pair(Capsule((15, 5, -1), tip, 3.4, 2.3), 2.0)
@@ -151,7 +153,7 @@ def _carve_pillars(carver: Carver, size: VertebraSize) -> None:
     """Articular pillars: their ends fall towards the back at about 45 degrees."""
     half = (size.pitch - JOINT_GAP * 1.4) / 2
     centre = (size.pillar_x, size.half_depth + 5.5, -1.0)
-    carver.add_pair(Slab(centre, (5.6, 5.4, half), tilt=0.95), 1.5)
+    carver.add_pair(Slab(centre, (5.6, 5.4, half), tilt=size.facet_tilt), 1.5)
     start = (size.half_width - 2, size.half_depth - 3.5, 1.5)
     end = (size.pillar_x - 2, size.half_depth + 3.5, 0.8)
     carver.add_pair(Capsule(start, end, 2.7, 3.0, (1, 1, 1.25)), 2.0)

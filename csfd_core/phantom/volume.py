@@ -36,6 +36,7 @@ from csfd_core.phantom.neck import (
     smooth_shade,
     trace_contour,
 )
+from csfd_core.phantom.ranges import Normal
 from csfd_core.phantom.scene import BoneTissue, Scene
 from csfd_core.phantom.shapes import Ellipsoid
 from csfd_core.phantom.skeleton import (
@@ -116,7 +117,7 @@ def build_phantom_volume(
 def lookalikes_of(config: PhantomConfig, index: int) -> dict[str, Variants]:
     """Return what resembles a fracture and is none, by level that has any of it."""
     plan = plan_study(config, index)
-    bone = _draw_bone(open_stream(plan.seed, index, "bone"), plan.spine.age)
+    bone = _draw_bone(plan)
     variants = {
         name: _plan_vertebra(plan, level, None, bone).variants
         for level, name in enumerate(LEVEL_NAMES, start=1)
@@ -144,10 +145,11 @@ def _paint(
     def stream(purpose: str) -> np.random.Generator:
         return open_stream(plan.seed, plan.index, purpose)
 
-    soft = draw_soft_tissue(stream("soft tissue"))
+    soft = draw_soft_tissue(stream("soft tissue"), plan.ranges)
     head = draw_head(stream("head"), spine.age, config.metal_share)
-    scanner = draw_scanner(stream("scanner"), plan.scan.spacing_zyx_mm[1])
-    bone = _draw_bone(stream("bone"), spine.age)
+    pixel_mm = plan.scan.spacing_zyx_mm[1]
+    scanner = draw_scanner(stream("scanner"), pixel_mm, plan.ranges)
+    bone = _draw_bone(plan)
     contour = trace_contour(scene, spine, soft)
     paint_body(scene, contour, soft)
     paint_neck(scene, spine, soft)
@@ -165,12 +167,19 @@ def _paint(
     return painted
 
 
-def _draw_bone(rng: np.random.Generator, age: float) -> BoneTissue:
+def _draw_bone(plan: StudyPlan) -> BoneTissue:
+    rng = open_stream(plan.seed, plan.index, "bone")
+    build = open_stream(plan.seed, plan.index, "bone build")
+    ranges, age = plan.ranges, plan.spine.age
     return BoneTissue(
-        cortex_hu=float(rng.uniform(850, 1400) * (1 - 0.2 * age)),
-        trabecular_hu=float(np.clip(rng.normal(380 - 190 * age, 55), 110, 520)),
-        cortex_mm=float(rng.uniform(0.8, 1.5) * (1 - 0.2 * age)),
+        cortex_hu=ranges.cortex_hu.draw(rng) * (1 - 0.2 * age),
+        trabecular_hu=Normal(380 - 190 * age, ranges.trabecular_sd_hu, 110, 520).draw(
+            rng
+        ),
+        cortex_mm=ranges.cortex_mm.draw(rng) * (1 - 0.2 * age),
         texture_hu=float(rng.uniform(15, 55)),
+        blotch_hu=ranges.blotch_hu.draw(build),
+        uneven=ranges.cortex_uneven.draw(build),
     )
 
 
@@ -186,6 +195,8 @@ def _paint_vertebrae(
     above = skull
     for level in range(C1, _LOWEST_DRAWN + 1):
         vertebra = _plan_vertebra(plan, level, fractures.get(level), bone)
+        if plan.spine.fused == level - 1:
+            above = None  # one block
         painted = paint_vertebra(scene, plan.spine, vertebra, above)
         if painted is not None:
             found[level] = painted
@@ -201,7 +212,7 @@ def _plan_vertebra(
     return VertebraPlan(
         level=level,
         tissue=replace(bone, trabecular_hu=float(core)),
-        variants=draw_variants(rng, level, plan.spine),
+        variants=draw_variants(rng, level, plan.spine, plan.ranges),
         fracture=fracture,
         seed=int(rng.integers(2**32)),
     )

@@ -29,13 +29,20 @@ from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import BONE_WINDOW, LEVEL_NAMES
 
 CROP: Final[CropConfig] = CROP_PROFILES["demo"]
-_FORMAT: Final = 1  # raised when the same seed gives other crops
+_FORMAT: Final = 2  # raised when the same seed gives other crops
 _BROKEN: Final = 0.4  # share of the vertebrae of training necks that are fractured
+_OLDER: Final = 5  # one neck in so many is of version 1 of the phantom
 _FINE: Final = 0.25  # share of the necks that are scanned finer than the demo's
 _FINE_MM: Final = (0.5, 0.7)  # pixels
 _FINE_GAP_MM: Final = (0.8, 1.25)
 _FINE_EXTENT_MM: Final = (190.0, 145.0)  # along the neck, and across
 _BOX_COLUMNS: Final = ["slice_index", "x", "y", "width", "height"]
+
+
+def phantom_config(seed: int, neck: int) -> PhantomConfig:
+    """Return what a neck is drawn from: as various as may be, some as of version 1."""
+    version = 1 if neck % _OLDER == _OLDER - 1 else 2
+    return PhantomConfig(studies=1, seed=seed, version=version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +67,8 @@ class PhantomSet:
     def study_uid(self, neck: int, variant: int) -> str:
         """Name a study; the first variant as ``csfd phantom`` names the neck."""
         if variant == 0:
-            return study_uid_of(self.seed, neck)
-        return derive_uid(f"csfd general phantom {self.seed} {neck} {variant}")
+            return study_uid_of(phantom_config(self.seed, neck), neck)
+        return derive_uid(f"csfd general phantom 2 {self.seed} {neck} {variant}")
 
     @property
     def fold(self) -> int:
@@ -100,7 +107,7 @@ class PhantomSet:
     def build(self, neck: int, variant: int) -> PhantomVolume:
         """Paint a study."""
         return build_phantom_volume(
-            PhantomConfig(studies=1, seed=self.seed),
+            phantom_config(self.seed, neck),
             neck,
             labels=self.labels(neck, variant),
             grid=self.grid(neck),
@@ -126,8 +133,8 @@ def cut_neck(stores: Stores, phantoms: PhantomSet, neck: int) -> list[str]:
     prediction: Prediction | None = None
     for variant, uid in enumerate(uids):
         volume = phantoms.build(neck, variant)
-        grey, boxes = _head_to_feet(volume)
-        geometry = _geometry(volume)
+        grey, boxes = head_to_feet(volume)
+        geometry = geometry_of(volume)
         # A fracture hardly changes where the vertebrae are found.
         prediction = prediction or _segment(grey, geometry)
         facts = StudyFacts(
@@ -155,7 +162,7 @@ def cut_neck(stores: Stores, phantoms: PhantomSet, neck: int) -> list[str]:
     return uids
 
 
-def _head_to_feet(volume: PhantomVolume) -> tuple[np.ndarray, pd.DataFrame]:
+def head_to_feet(volume: PhantomVolume) -> tuple[np.ndarray, pd.DataFrame]:
     """Return the bone window (slice, row, column), and fracture boxes on its slices."""
     boxes = pd.DataFrame(
         [[getattr(box, name) for name in _BOX_COLUMNS] for box in volume.boxes],
@@ -169,7 +176,7 @@ def _head_to_feet(volume: PhantomVolume) -> tuple[np.ndarray, pd.DataFrame]:
     return window_to_uint8(hounsfield.astype(np.float32), BONE_WINDOW), boxes
 
 
-def _geometry(volume: PhantomVolume) -> VolumeGeometry:
+def geometry_of(volume: PhantomVolume) -> VolumeGeometry:
     """Return where the slices lie once they are ordered head to feet."""
     gap, row_mm, column_mm = volume.spacing_zyx_mm
     z, y, x = volume.hounsfield.shape

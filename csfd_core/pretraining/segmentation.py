@@ -20,8 +20,9 @@ import numpy as np
 
 from csfd_core.dicom.pixels import window_to_uint8
 from csfd_core.learning.loop import EpochRow, Trained
-from csfd_core.phantom.config import GridOverride, PhantomConfig
+from csfd_core.phantom.config import GridOverride
 from csfd_core.phantom.volume import build_phantom_volume
+from csfd_core.pretraining.phantoms import phantom_config
 from csfd_core.segmentation.bundle import ModelBundle, read_bundle, write_bundle
 from csfd_core.segmentation.card import SegmentationCard
 from csfd_core.segmentation.config import (
@@ -88,7 +89,7 @@ def pretrain(settings: TrainingConfig, folder: Path, pool: int = 120) -> Trained
     finally:
         phantoms.close()
     card = SegmentationCard(
-        model_id=f"general-{settings.seed}-{settings.epochs}",
+        model_id=f"general-{TRAINING_SEED}-{settings.seed}-{settings.epochs}",
         networks=SMALL,
         # Not the place of an earlier model, which means nothing elsewhere.
         training=replace(settings, initial=earlier),
@@ -122,6 +123,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rate", type=float, default=1.5e-3, help="Learning rate.")
+    parser.add_argument("--pool", type=int, default=120, help="Phantoms at a time.")
     parser.add_argument("--start", help="Folder of a model to go on from.")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -134,7 +136,7 @@ def main() -> None:
         strength=1.0,
         initial=arguments.start or "none",
     )
-    pretrain(settings, arguments.out)
+    pretrain(settings, arguments.out, arguments.pool)
 
 
 if __name__ == "__main__":
@@ -149,8 +151,7 @@ def phantom_volume(seed: int, index: int) -> GridVolume:
         spacing_zyx_mm=(_SPACING_MM,) * 3,
         centre_lps_mm=(0.0, float(rng.uniform(-25, 15)), float(rng.uniform(-25, 25))),
     )
-    config = PhantomConfig(studies=1, seed=seed)
-    volume = build_phantom_volume(config, index, grid=grid)
+    volume = build_phantom_volume(phantom_config(seed, index), index, grid=grid)
     return GridVolume(
         study_uid=volume.plan.study_uid,
         grey=window_to_uint8(volume.hounsfield.astype(np.float32), BONE_WINDOW),

@@ -22,6 +22,7 @@ from csfd_core.crops.cutting import CROP_PROFILES
 from csfd_core.data_kind import DataKind
 from csfd_core.errors import SettingsError
 from csfd_core.learning.splits import leaks_of, learnt_from
+from csfd_core.phantom.config import VERSIONS, PhantomConfig
 from csfd_core.phantom.study import study_uid_of
 from csfd_core.registry.serving import open_ensemble
 from csfd_core.store.locations import Location
@@ -61,7 +62,9 @@ def test_no_phantom_of_a_data_set_is_among_what_it_has_learnt(name: str) -> None
     """Of seeds that are used by default, by the demo, the simulation and the tests."""
     learnt = learnt_from([card_of(name)])
     for seed in (*range(100), 555, 90_001, 90_002):
-        assert not learnt & {study_uid_of(seed, index) for index in range(900)}
+        for version in VERSIONS:
+            config = PhantomConfig(studies=1, seed=seed, version=version)
+            assert not learnt & {study_uid_of(config, index) for index in range(900)}
 
 
 @pytest.mark.parametrize("name", NETWORKS)

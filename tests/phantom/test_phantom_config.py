@@ -30,10 +30,15 @@ def test_a_grid_without_voxels_is_refused():
 
 
 def test_study_uids_are_valid_unique_and_depend_on_seed_and_index():
-    uids = [study_uid_of(seed, i) for seed in (0, 1) for i in range(50)]
+    uids = [
+        study_uid_of(PhantomConfig(studies=1, version=version, seed=seed), i)
+        for version in (1, 2)
+        for seed in (0, 1)
+        for i in range(50)
+    ]
     assert all(is_uid(uid) for uid in uids)
-    assert len(set(uids)) == 100
-    assert study_uid_of(1, 7) == uids[57]
+    assert len(set(uids)) == 200
+    assert study_uid_of(PhantomConfig(studies=9, seed=1), 7) == uids[157]
 
 
 def test_a_plan_does_not_depend_on_the_number_of_studies():
