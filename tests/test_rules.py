@@ -121,3 +121,14 @@ def test_the_store_has_the_documented_layout() -> None:
 def test_a_name_that_is_no_identifier_never_becomes_a_path() -> None:
     with pytest.raises(IdentifierError, match=r"Not a valid DICOM UID: '\.\./x'"):
         paths.of_study(paths.SLICES, "../x")
+
+
+def test_what_is_run_as_a_module_starts_when_all_of_it_is_defined() -> None:
+    """A name that is defined below the call of ``main`` is missing in ``python -m``."""
+    early = []
+    for name, source in SOURCES.items():
+        body = ast.parse(source).body
+        for node in body[:-1]:
+            if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test):
+                early.append(f"{name}, line {node.lineno}")
+    assert early == []

@@ -103,6 +103,23 @@ def pretrain(settings: TrainingConfig, folder: Path, pool: int = 120) -> Trained
     return result
 
 
+def phantom_volume(seed: int, index: int) -> GridVolume:
+    """Return one phantom study on the grid for training, its field of view wide."""
+    rng = np.random.default_rng([seed, index, 7])
+    grid = GridOverride(
+        shape_zyx=_SHAPE,
+        spacing_zyx_mm=(_SPACING_MM,) * 3,
+        centre_lps_mm=(0.0, float(rng.uniform(-25, 15)), float(rng.uniform(-25, 25))),
+    )
+    volume = build_phantom_volume(phantom_config(seed, index), index, grid=grid)
+    return GridVolume(
+        study_uid=volume.plan.study_uid,
+        grey=window_to_uint8(volume.hounsfield.astype(np.float32), BONE_WINDOW),
+        labels=volume.mask,
+        spacing_mm=_SPACING_MM,
+    )
+
+
 def _report(row: EpochRow, epochs: int) -> None:
     _log.info(
         "epoch %d: loss %.4f, validation Dice %.4f (%s), %.0f s, %.0f s left",
@@ -141,20 +158,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-
-
-def phantom_volume(seed: int, index: int) -> GridVolume:
-    """Return one phantom study on the grid for training, its field of view wide."""
-    rng = np.random.default_rng([seed, index, 7])
-    grid = GridOverride(
-        shape_zyx=_SHAPE,
-        spacing_zyx_mm=(_SPACING_MM,) * 3,
-        centre_lps_mm=(0.0, float(rng.uniform(-25, 15)), float(rng.uniform(-25, 25))),
-    )
-    volume = build_phantom_volume(phantom_config(seed, index), index, grid=grid)
-    return GridVolume(
-        study_uid=volume.plan.study_uid,
-        grey=window_to_uint8(volume.hounsfield.astype(np.float32), BONE_WINDOW),
-        labels=volume.mask,
-        spacing_mm=_SPACING_MM,
-    )

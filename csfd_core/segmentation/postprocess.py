@@ -153,6 +153,7 @@ def _contradictions(levels: Sequence[LevelFinding]) -> list[str]:
         *_wrong_levels(levels),
         *_wrong_shares(levels),
         *_wrong_ends(levels),
+        *_without_ends(levels),
     ]
 
 
@@ -206,6 +207,17 @@ def _wrong_ends(levels: Sequence[LevelFinding]) -> list[str]:
     if last.level != LEVEL_NAMES[-1] and not last.is_cut:
         flags.append(f"Nothing was found below {last.level}, though the scan goes on.")
     return flags
+
+
+def _without_ends(levels: Sequence[LevelFinding]) -> list[str]:
+    """Find columns of which neither end can be seen, where levels cannot be counted."""
+    first, last = levels[0], levels[-1]
+    if first.is_cut and last.is_cut:
+        return [
+            f"The scan begins at {first.level} and ends at {last.level}: with neither "
+            "end of the neck in view, levels may be shifted."
+        ]
+    return []
 
 
 def _between(upper: str, lower: str) -> str:

@@ -97,6 +97,17 @@ def test_levels_at_the_end_of_the_scan_are_cut_and_nothing_is_missing_there() ->
     assert open_ended == ("Nothing was found below C5, though the scan goes on.",)
 
 
+def test_a_scan_that_shows_neither_end_of_the_neck_is_flagged() -> None:
+    labels = column((3, 4, 5))
+    within = ScanGrid(first_mm=(0.0, 0.0, 0.0), step_mm=1.5, depth_mm=44.0)
+    (flag,) = review(labels[5:35], sure(labels)[5:35], within).flags
+    assert flag.startswith("The scan begins at C3 and ends at C5:")
+    top = ScanGrid(first_mm=(0.0, 0.0, 0.0), step_mm=1.5, depth_mm=300.0)
+    assert "neither end" not in " ".join(
+        review(labels[5:35], sure(labels)[5:35], top).flags
+    )
+
+
 def test_unsure_and_implausible_levels_are_flagged() -> None:
     labels = column()
     labels[41:46][labels[41:46] == 4] = 0
