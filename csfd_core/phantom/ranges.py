@@ -70,6 +70,8 @@ class Ranges:
         scale: Size of the whole neck, 1 an average one.
         stature: Height of bodies and discs against their width.
         level_height: Height of a single vertebra against that of its neighbours.
+        body_depth: Depth of bodies against their width.
+        spinous_fall: How steeply spinous processes fall, 1 as published on average.
         disc_mm: Height of a disc before it wears.
         slope_t1_deg: Forward lean of T1.
         lordosis_deg: From C2 to T1; negative is a kyphosis.
@@ -96,6 +98,8 @@ class Ranges:
     scale: Range
     stature: Range
     level_height: Range
+    body_depth: Range
+    spinous_fall: Range
     disc_mm: Range
     slope_t1_deg: Range
     lordosis_deg: Range
@@ -129,6 +133,8 @@ VERSION_1: Final = Ranges(
     scale=Normal(1.0, 0.07, 0.84, 1.17),
     stature=_ONE,
     level_height=_ONE,
+    body_depth=_ONE,
+    spinous_fall=_ONE,
     disc_mm=Normal(4.4, 0.0),
     slope_t1_deg=Normal(21, 7, 4, 38),
     lordosis_deg=Normal(19, 13, -14, 48),
@@ -158,6 +164,8 @@ VERSION_2: Final = Ranges(
     scale=Normal(1.0, 0.08, 0.82, 1.2),
     stature=Normal(1.04, 0.09, 0.84, 1.24),
     level_height=Normal(1.0, 0.05, 0.85, 1.15),
+    body_depth=Normal(1.07, 0.07, 0.9, 1.25),
+    spinous_fall=Uniform(0.4, 1.1),
     disc_mm=Uniform(2.4, 4.2),
     slope_t1_deg=Normal(24, 9, 2, 46),
     lordosis_deg=Normal(18, 17, -28, 58),

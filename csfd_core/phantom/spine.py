@@ -134,13 +134,16 @@ def _grown(
     """Return sizes of a neck that is longer or shorter, level by level."""
     stature = ranges.stature.draw(rng)
     tilt = ranges.facet_tilt.draw(rng)
+    deeper, fall = ranges.body_depth.draw(rng), ranges.spinous_fall.draw(rng)
     grown = {}
     for level, size in sizes.items():
         longer = stature * ranges.level_height.draw(rng)
         height = size.height * longer
         grown[level] = replace(
             size,
+            half_depth=size.half_depth * deeper,
             height=height,
+            spinous_drop=size.spinous_drop * fall,
             pitch=size.pitch + (height - size.height) * (level > C2),
             facet_tilt=tilt,
         )
