@@ -30,7 +30,7 @@ LONG = (
     "damaged",
     "segmentation",
     "pipeline",
-    "basic_cnn",
+    "classifiers",
     "general",
     "foreign",
     "evidence",

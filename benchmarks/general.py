@@ -5,13 +5,15 @@ that the general segmentation predicts. Nothing is trained. Studies, masks and c
 stay in ``data``.
 """
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.basic_cnn import prepare
+from benchmarks.classifiers import prepare
 from benchmarks.harness import Result
 from csfd_core.classification.card import ClassifierCard
 from csfd_core.classification.fit import open_trained
@@ -33,36 +35,80 @@ from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL
 
 FOLDER = Path("data/benchmarks/general")
-STUDIES = 250
 NETWORKS = ("basic_cnn", "triplanar_cnn")
-LEAST_AUC_VERTEBRA, LEAST_AUC_OVERALL, MOST_LOG_LOSS = 0.97, 0.94, 0.25
 IN_PLANE = ("facet", "dens")  # sites whose break lies in the plane of the slices
 LEAST_ABOVE, MOST_ALARMS = 0.95, 0.15
+SEED = 91_001  # no training and no data set has it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Set:
+    """Phantoms to judge, and what the best classifier is to reach on them."""
+
+    phantoms: PhantomConfig
+    least_auc_vertebra: float
+    least_auc_overall: float = 0.0
+    most_log_loss: float = math.inf
+
+
+SETS = {
+    "version 1": Set(
+        phantoms=PhantomConfig(studies=160, seed=SEED, version=1),
+        least_auc_vertebra=0.97,
+        least_auc_overall=0.94,
+        most_log_loss=0.25,
+    ),
+    "version 2": Set(
+        phantoms=PhantomConfig(studies=160, seed=SEED),
+        least_auc_vertebra=0.95,
+        least_auc_overall=0.92,
+        most_log_loss=0.30,
+    ),
+    "foreign": Set(
+        phantoms=PhantomConfig(studies=160, seed=SEED, foreign=True),
+        least_auc_vertebra=0.90,
+    ),
+}
 
 
 def run() -> Result:
-    """Judge every study with each general classifier."""
-    phantoms = PhantomConfig(studies=STUDIES)
-    stores, studies = prepare(FOLDER, phantoms)
-    rows = write_manifest(stores, CROP_PROFILES["demo"].to_note()).usable
-    measured = {name: _judge(stores, name, rows, studies) for name in NETWORKS}
-    best = min(measured.values(), key=lambda scores: scores["competition_log_loss"])
+    """Judge every study of each set with each general classifier."""
+    measured, is_met = {}, True
+    for name, group in SETS.items():
+        stores, studies = prepare(FOLDER / name.replace(" ", "_"), group.phantoms)
+        rows = write_manifest(stores, CROP_PROFILES["demo"].to_note()).usable
+        scores = {
+            network: _judge(stores, network, rows, studies, group.phantoms)
+            for network in NETWORKS
+        }
+        best = min(scores.values(), key=lambda own: own["competition_log_loss"])
+        is_met &= _is_met(best, group)
+        measured[name] = scores
     return Result(
         question="AUC, log loss and sites that are missed, of the general classifiers "
         "on unseen phantoms",
-        target=f"the best: AUC per vertebra {LEAST_AUC_VERTEBRA}, overall "
-        f"{LEAST_AUC_OVERALL}, log loss at most {MOST_LOG_LOSS}, "
-        f"{' and '.join(IN_PLANE)} above {LEAST_ABOVE:.0%} of whole vertebrae, "
-        f"false alarms at look-alikes at most {MOST_ALARMS} a study",
-        met=_is_met(best),
-        data=f"{STUDIES} demo phantoms of seed {phantoms.seed}, masks predicted by the "
-        "general segmentation",
+        target="the best: "
+        + "; ".join(
+            f"{name}: AUC per vertebra {group.least_auc_vertebra}, overall "
+            f"{group.least_auc_overall}, log loss at most {group.most_log_loss}"
+            for name, group in SETS.items()
+        )
+        + f"; {' and '.join(IN_PLANE)} above {LEAST_ABOVE:.0%} of whole vertebrae, "
+        f"false alarms at look-alikes at most {MOST_ALARMS} a study, on versions 1 and "
+        "2",
+        met=is_met,
+        data=f"demo phantoms of seed {SEED}, masks predicted by the general "
+        "segmentation",
         measured=measured,
     )
 
 
 def _judge(
-    stores: Stores, name: str, rows: pd.DataFrame, studies: list[PhantomStudy]
+    stores: Stores,
+    name: str,
+    rows: pd.DataFrame,
+    studies: list[PhantomStudy],
+    phantoms: PhantomConfig,
 ) -> dict[str, Any]:
     card = general_card(name)
     assert card is not None
@@ -92,20 +138,22 @@ def _judge(
         "auc_overall": round(auroc(overall, told[OVERALL].to_numpy()), 3),
         "competition_log_loss": round(competition_log_loss(truths, told), 3),
         "prevalence_log_loss": round(competition_log_loss(truths, shares), 3),
-        **_at_the_operating_point(judged, card, studies),
+        **_at_the_operating_point(judged, card, studies, phantoms),
         "above_whole": _above_whole(judged, studies),
         "parameters": classifier.parameters,
     }
 
 
 def _at_the_operating_point(
-    judged: pd.DataFrame, card: ClassifierCard, studies: list[PhantomStudy]
+    judged: pd.DataFrame,
+    card: ClassifierCard,
+    studies: list[PhantomStudy],
+    phantoms: PhantomConfig,
 ) -> dict[str, float]:
     flagged = judged["probability"] >= card.thresholds["vertebra"].threshold
     is_fractured = judged["label"] == 1
     index_of = {study.study_uid: study.index for study in studies}
-    config = PhantomConfig(studies=STUDIES)
-    alike = {uid: lookalikes_of(config, index) for uid, index in index_of.items()}
+    alike = {uid: lookalikes_of(phantoms, index) for uid, index in index_of.items()}
     has_alike = pd.Series(
         [
             level in alike[uid]
@@ -147,12 +195,17 @@ def _above_whole(
     }
 
 
-def _is_met(scores: dict[str, Any]) -> bool:
+def _is_met(scores: dict[str, Any], group: Set) -> bool:
+    reached = (
+        scores["auc_vertebra"] >= group.least_auc_vertebra
+        and scores["auc_overall"] >= group.least_auc_overall
+        and scores["competition_log_loss"] <= group.most_log_loss
+    )
+    if group.phantoms.foreign:
+        return bool(reached)
     sites = scores["above_whole"]
     return bool(
-        scores["auc_vertebra"] >= LEAST_AUC_VERTEBRA
-        and scores["auc_overall"] >= LEAST_AUC_OVERALL
-        and scores["competition_log_loss"] <= MOST_LOG_LOSS
+        reached
         and all(sites[site][0] >= LEAST_ABOVE for site in IN_PLANE)
         and scores["of_these_at_look_alikes"] <= MOST_ALARMS
     )

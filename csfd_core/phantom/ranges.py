@@ -9,11 +9,12 @@ respects outside of what version 2 ever draws; nothing is trained on them.
 """
 
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
 _FOREIGN_SHARE: Final = 0.35  # of the respects in which a foreign neck lies outside
+_FOREIGN_ENDS: Final = 0.4  # share of scans that end within its column, at either end
 
 
 class Range(Protocol):
@@ -215,8 +216,9 @@ def ranges_of(version: int, *, foreign: bool, rng: np.random.Generator) -> Range
         return {1: VERSION_1, 2: VERSION_2}[version]
     is_outside = rng.random(len(_FOREIGN)) < _FOREIGN_SHARE
     is_outside[int(rng.integers(len(_FOREIGN)))] = True
-    changes: dict[str, Range] = {}
+    changes: dict[str, Any] = {}
     for outside, respect in zip(is_outside, _FOREIGN, strict=True):
         changes |= respect if outside else {}
-    ends = {"cut_top_mm": Uniform(14, 45), "cut_bottom_mm": Uniform(-45, -10)}
-    return replace(VERSION_2, cut_top=0.4, cut_bottom=0.4, **ends, **changes)  # type: ignore[arg-type]
+    changes |= {"cut_top": _FOREIGN_ENDS, "cut_top_mm": Uniform(14, 45)}
+    changes |= {"cut_bottom": _FOREIGN_ENDS, "cut_bottom_mm": Uniform(-45, -10)}
+    return replace(VERSION_2, **changes)
