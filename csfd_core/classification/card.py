@@ -11,6 +11,7 @@ import pydantic
 from csfd_core.classification.config import NONE, ClassifierConfig
 from csfd_core.data_kind import DataKind
 from csfd_core.evaluation.calibration import Calibration
+from csfd_core.evaluation.conformal import VerdictBounds
 from csfd_core.evaluation.metrics import OperatingPoint
 from csfd_core.evaluation.study_calibration import StudyCalibration
 from csfd_core.learning.card import ModelCard, Score
@@ -71,6 +72,8 @@ class ClassifierCard(ModelCard):
         data_kind: What it was trained on: phantom, mixed or real.
         calibration: Of vertebrae and studies, fitted on the held-out fold.
         thresholds: Operating points, chosen there.
+        bounds: Between which probabilities a verdict is not certain, found there; {}:
+            of an older card.
         prevalence: Of each level, and of fractured studies, among the training studies.
         parameters: Number of weights.
         disk_bytes: Of the weights as they are kept.
@@ -96,6 +99,7 @@ class ClassifierCard(ModelCard):
     data_kind: DataKind
     calibration: Calibrations
     thresholds: dict[What, Point]
+    bounds: dict[What, VerdictBounds] = {}
     prevalence: dict[str, float]
     parameters: int | None = None
     disk_bytes: int | None = None

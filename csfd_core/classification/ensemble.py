@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from csfd_core.classification.card import WHATS, ClassifierCard
+from csfd_core.classification.card import WHATS, ClassifierCard, What
 from csfd_core.classification.classifier import Classifier, Heat
 from csfd_core.classification.config import GENERAL
 from csfd_core.classification.probabilities import (
@@ -23,6 +23,7 @@ from csfd_core.classification.validation import Logits
 from csfd_core.classification.vertebrae import Vertebra
 from csfd_core.crops.cutting import CropConfig
 from csfd_core.data_kind import DataKind
+from csfd_core.evaluation.conformal import VerdictBounds, joined
 from csfd_core.store import paths
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL
@@ -69,6 +70,16 @@ class Ensemble:
             key: ensemble_threshold([c.thresholds[key].threshold for c in self.cards])
             for key in WHATS
         }
+
+    @property
+    def bounds(self) -> dict[What, VerdictBounds]:
+        """Between which probabilities its verdicts are not certain.
+
+        Empty where a member is older than such bounds.
+        """
+        if not all(card.bounds for card in self.cards):
+            return {}
+        return {what: joined([c.bounds[what] for c in self.cards]) for what in WHATS}
 
     def predict(self, vertebrae: Mapping[str, Vertebra]) -> dict[str, float]:
         """Return calibrated probabilities of ``patient_overall`` and C1 to C7.
@@ -127,9 +138,14 @@ def mean_of_members(said: npt.NDArray[np.float64]) -> dict[str, float]:
     return {name: float(p) for name, p in zip(LABEL_COLUMNS, mean, strict=True)}
 
 
+def what_is(name: str) -> What:
+    """Return whether a name is of a level, or of a whole study."""
+    return "overall" if name == OVERALL else "vertebra"
+
+
 def threshold_of(thresholds: Mapping[str, float], name: str) -> float:
     """Return the operating point of a level, or of ``patient_overall``."""
-    return thresholds["overall" if name == OVERALL else "vertebra"]
+    return thresholds[what_is(name)]
 
 
 def write_best(stores: Stores, name: str) -> None:

@@ -348,6 +348,7 @@ def _card(
             "vertebra": calibrated.vertebra_point,
             "overall": calibrated.overall_point,
         },
+        bounds=dict(calibrated.bounds),
         prevalence=dict(calibrated.prevalence),
         code_version=CODE_VERSION,
         lock_sha256=lock_digest(),

@@ -1,14 +1,15 @@
 """From logits of vertebrae to calibrated probabilities of them and of the study."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from csfd_core.classification.card import ClassifierCard
+from csfd_core.classification.card import ClassifierCard, What
 from csfd_core.evaluation.calibration import Calibration, fit_temperature
+from csfd_core.evaluation.conformal import VerdictBounds, verdict_bounds
 from csfd_core.evaluation.metrics import OperatingPoint, operating_point
 from csfd_core.evaluation.study_calibration import StudyCalibration, fit_study
 from csfd_core.vocabulary import LEVEL_NAMES
@@ -38,6 +39,8 @@ class Calibrated:
             for vertebrae that were not assessed.
         vertebra_point: Above it a vertebra counts as fractured.
         overall_point: Above it a study does.
+        bounds: Between which probabilities a verdict is not certain, of vertebrae and
+            of studies; {}: they were not measured.
     """
 
     vertebra: Calibration
@@ -45,6 +48,7 @@ class Calibrated:
     prevalence: Mapping[str, float]
     vertebra_point: OperatingPoint
     overall_point: OperatingPoint
+    bounds: Mapping[What, VerdictBounds] = field(default_factory=dict)
 
     @classmethod
     def fit(
@@ -65,12 +69,17 @@ class Calibrated:
         study_labels = labels[is_known, 0].astype(int)
         levels = _filled(probabilities, prevalence)[is_known]
         overall = fit_study(levels, study_labels)
+        of_vertebrae, of_studies = probabilities[is_labelled], overall.apply(levels)
         return cls(
             vertebra=vertebra,
             overall=overall,
             prevalence=dict(prevalence),
-            vertebra_point=operating_point(level_labels, probabilities[is_labelled]),
-            overall_point=operating_point(study_labels, overall.apply(levels)),
+            vertebra_point=operating_point(level_labels, of_vertebrae),
+            overall_point=operating_point(study_labels, of_studies),
+            bounds={
+                "vertebra": verdict_bounds(of_vertebrae, level_labels),
+                "overall": verdict_bounds(of_studies, study_labels),
+            },
         )
 
     @classmethod
@@ -82,6 +91,7 @@ class Calibrated:
             prevalence=card.prevalence,
             vertebra_point=card.thresholds["vertebra"],
             overall_point=card.thresholds["overall"],
+            bounds=card.bounds,
         )
 
 

@@ -13,14 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from csfd_core.classification.assessment import Assessment
+from csfd_core.classification.card import What
 from csfd_core.classification.ensemble import Ensemble, mean_of_members
 from csfd_core.classification.manifest import LEAST_VISIBLE
 from csfd_core.classification.vertebrae import Vertebra
 from csfd_core.crops.boxes import Affine
 from csfd_core.crops.study import MaskedStudy, cut_vertebrae, visible_shares
 from csfd_core.dicom.geometry import VolumeGeometry
+from csfd_core.evaluation.conformal import Verdict, VerdictBounds
 from csfd_core.inference.evidence import LevelHeat, evidence_to_json
-from csfd_core.inference.uncertainty import Spread, spreads_of
+from csfd_core.inference.uncertainty import Spread, spreads_of, verdicts_of
 from csfd_core.ingest.scan import StudyScan
 
 
@@ -33,12 +35,14 @@ class Judgement:
         assessed: The levels that it has judged.
         heats: Where it suspects fractures, of those whose place in the study is known.
         thresholds: Its operating points.
+        bounds: Between which its verdicts are not certain; {}: not known.
     """
 
     said: npt.NDArray[np.float64]
     assessed: tuple[str, ...]
     heats: tuple[LevelHeat, ...]
     thresholds: Mapping[str, float]
+    bounds: Mapping[What, VerdictBounds]
 
     @property
     def assessment(self) -> Assessment:
@@ -49,6 +53,11 @@ class Judgement:
     def spreads(self) -> dict[str, Spread | None]:
         """How far the members agree on each level and on the whole study."""
         return spreads_of(self.said, self.thresholds, self.assessed)
+
+    @property
+    def verdicts(self) -> dict[str, Verdict | None]:
+        """What is certain of each level and of the whole study."""
+        return verdicts_of(self.assessment.probabilities, self.bounds)
 
     def evidence(
         self, geometry: VolumeGeometry, sop_uids: Sequence[str | None]
@@ -138,4 +147,5 @@ def judge_vertebrae(
             if level in affines
         ),
         thresholds=ensemble.thresholds,
+        bounds=ensemble.bounds,
     )

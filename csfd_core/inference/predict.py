@@ -41,7 +41,7 @@ from csfd_core.store.notes import LevelNote, PredictedMaskNote
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES
 
-_FORMAT: Final = 2  # of the JSON; raised when what it says of the same study changes
+_FORMAT: Final = 3  # of the JSON; raised when what it says of the same study changes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,6 +282,7 @@ def _note(
         **assessment.to_note(segmentation["flags"]),
         "thresholds": ensemble.thresholds,
         "suspicious": suspicion(assessment.probabilities, ensemble.thresholds),
+        "verdicts": judgement.verdicts,
         "uncertainty": spreads_to_json(judgement.spreads),
         "evidence": dict.fromkeys(judgement.assessed),
         "segmentation": segmentation,

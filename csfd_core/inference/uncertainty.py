@@ -1,4 +1,4 @@
-"""How far the members of an ensemble agree on a study."""
+"""How sure an ensemble is of a study: do its members agree, is a verdict certain?"""
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from csfd_core.classification.ensemble import threshold_of
+from csfd_core.classification.card import What
+from csfd_core.classification.ensemble import threshold_of, what_is
+from csfd_core.evaluation.conformal import Verdict, VerdictBounds
 from csfd_core.vocabulary import LABEL_COLUMNS, OVERALL
 
 
@@ -47,6 +49,25 @@ def spreads_of(
             at_operating_point=bool(above.any() and not above.all()),
         )
     return spreads
+
+
+def verdicts_of(
+    probabilities: Mapping[str, float | None], bounds: Mapping[What, VerdictBounds]
+) -> dict[str, Verdict | None]:
+    """Return what each probability leaves open, by name.
+
+    ``None`` of a level that was not assessed, and of all where there are no bounds.
+
+    Args:
+        probabilities: Of ``patient_overall`` and C1 to C7.
+        bounds: Of the ensemble.
+    """
+    return {
+        name: bounds[what_is(name)].verdict(value)
+        if bounds and value is not None
+        else None
+        for name, value in probabilities.items()
+    }
 
 
 def spreads_to_json(spreads: Mapping[str, Spread | None]) -> dict[str, Any]:

@@ -1,13 +1,21 @@
 """How far the members of an ensemble agree."""
 
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 import pytest
 from support.spots import spot_ensemble
 
+from csfd_core.classification.card import What
+from csfd_core.evaluation.conformal import Verdict, VerdictBounds
 from csfd_core.inference.judgement import judge_vertebrae
-from csfd_core.inference.uncertainty import Spread, spreads_of, spreads_to_json
+from csfd_core.inference.uncertainty import (
+    Spread,
+    spreads_of,
+    spreads_to_json,
+    verdicts_of,
+)
 from csfd_core.vocabulary import LABEL_COLUMNS, OVERALL
 
 THRESHOLDS = {"vertebra": 0.3, "overall": 0.6}
@@ -83,3 +91,38 @@ def test_an_ensemble_says_the_mean_of_what_its_members_say() -> None:
     assert spread is not None
     assert spread.lowest == pytest.approx(expected.min(), abs=1e-6)
     assert judgement.heats == ()  # nobody knows where it lies
+
+
+BOUNDS: dict[What, VerdictBounds] = {
+    "vertebra": VerdictBounds(
+        fractured_from=0.1, whole_up_to=0.4, fractured_n=30, whole_n=200
+    ),
+    "overall": VerdictBounds(
+        fractured_from=0.5, whole_up_to=0.8, fractured_n=20, whole_n=40
+    ),
+}
+
+
+def test_a_verdict_is_told_of_what_was_assessed_by_bounds_of_its_own() -> None:
+    told = {OVERALL: 0.45, "C1": 0.05, "C2": 0.45, "C3": 0.2, "C4": None}
+    assert verdicts_of(told, BOUNDS) == {
+        OVERALL: Verdict.WHOLE,
+        "C1": Verdict.WHOLE,
+        "C2": Verdict.FRACTURED,
+        "C3": Verdict.UNDECIDED,
+        "C4": None,
+    }
+
+
+def test_models_from_before_there_were_bounds_tell_no_verdict() -> None:
+    assert verdicts_of({OVERALL: 0.9, "C1": 0.9}, {}) == {OVERALL: None, "C1": None}
+
+
+def test_an_ensemble_has_bounds_where_all_of_its_members_do() -> None:
+    ensemble = spot_ensemble(0.0, 1.0)
+    old, new = (
+        card.model_copy(update={"bounds": bounds})
+        for card, bounds in zip(ensemble.cards, ({}, BOUNDS), strict=True)
+    )
+    assert replace(ensemble, cards=[old, new]).bounds == {}
+    assert replace(ensemble, cards=[new, new]).bounds["overall"].whole_up_to == 0.8

@@ -9,6 +9,7 @@ from scipy.special import expit
 from csfd_core.classification.card import ClassifierCard
 from csfd_core.classification.classifier_store import FoldResult
 from csfd_core.evaluation.calibration import overall_from_levels
+from csfd_core.evaluation.conformal import VerdictBounds, verdict_bounds
 from csfd_core.evaluation.metrics import OperatingPoint, operating_point
 from csfd_core.learning.splits import Split
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
@@ -61,7 +62,10 @@ def make_history(skill: float, epochs: int = 8) -> list[dict[str, float]]:
 
 
 def make_card(
-    model: str, fold: int, thresholds: Mapping[str, OperatingPoint]
+    model: str,
+    fold: int,
+    thresholds: Mapping[str, OperatingPoint],
+    bounds: Mapping[str, VerdictBounds],
 ) -> ClassifierCard:
     weights = WEIGHTS.get(model, "none")
     return classifier_card(
@@ -69,6 +73,7 @@ def make_card(
         start={"weights": weights, "digest": "d"}, parameters=1_500_000,
         disk_bytes=3_000_000, train_s=60.0 + fold, ms_per_study=25.0,
         history=make_history(SKILLS.get(model, 1.0)), thresholds=thresholds,
+        bounds=bounds,
         prevalence=PREVALENCE, code_version="0.1.0",
     )  # fmt: skip
 
@@ -81,17 +86,18 @@ def make_result(
     strength = SKILLS.get(model, 1.0) if skill is None else skill
     held_out = make_frame(make_labels(30, 100 + fold), Split.VALIDATION, strength, rng)
     test = make_frame(labels, Split.TEST, strength, rng)
-    thresholds = {}
+    thresholds, bounds = {}, {}
     for what, rows in (
         ("vertebra", held_out[held_out["level"] != OVERALL]),
         ("overall", held_out[held_out["level"] == OVERALL]),
     ):
         point = operating_point(rows["label"].astype(int), rows["probability"])
         thresholds[what] = point_of(point.threshold)
+        bounds[what] = verdict_bounds(rows["probability"], rows["label"].astype(int))
     return FoldResult(
         model=model,
         fold=fold,
-        card=make_card(model, fold, thresholds),
+        card=make_card(model, fold, thresholds, bounds),
         predictions=pd.concat([held_out, test], ignore_index=True),
     )
 

@@ -11,6 +11,7 @@ import pandas as pd
 from csfd_core.classification.card import WHATS
 from csfd_core.classification.classifiers import has_backbone
 from csfd_core.classification.score_tables import EVEN, PREVALENCE, mean_threshold
+from csfd_core.evaluation.conformal import CLAIMED
 from csfd_core.reports.comparison.differences import SIGNIFICANT
 from csfd_core.reports.comparison.summary import Comparison
 from csfd_core.reports.extremes import Extremes
@@ -170,6 +171,13 @@ def score_facts(c: Comparison, bins: pd.DataFrame) -> dict[str, object]:
         "not_assessed": int(levels["not_assessed"].sum()),
         "vertebra_hits": c.best and _hits_of(c, c.best, "vertebra"),
         "study_hits": c.best and _hits_of(c, c.best, "overall"),
+        "claimed": CLAIMED,
+        "told_verdicts": list(
+            c.verdicts[c.verdicts["of"] == "vertebra"]
+            .sort_values("model", key=lambda names: names != c.best, kind="stable")
+            .head(1)
+            .itertuples()
+        ),
         "without_threshold": [
             f"{model} ({'vertebrae' if what == 'vertebra' else 'studies'})"
             for model, folds in c.results.items()

@@ -14,6 +14,7 @@ import pytest
 from support.cards import point_of
 from support.comparison_results import MODELS, make_labels, make_result, make_results
 
+from csfd_core.classification import score_tables as tables
 from csfd_core.classification.classifier_store import FoldResult
 from csfd_core.classification.ensemble_predictions import unseen_studies
 from csfd_core.errors import StoreError
@@ -23,6 +24,7 @@ from csfd_core.reports.comparison.report import build_report, write_report
 from csfd_core.reports.comparison.sections import LITERATURE
 from csfd_core.reports.page import Page, Written, build_page
 from csfd_core.store.locations import Location
+from csfd_core.text import percent
 
 PHANTOM = {"data_kind": "phantom"}
 build = partial(build_report, repeats=50)  # no interval is looked at here
@@ -270,6 +272,21 @@ def test_default_thresholds_are_told() -> None:
     card = fold.card.model_copy(update={"thresholds": thresholds})
     text = say({MODELS[0]: [replace(fold, card=card)]})["confusion"]
     assert "it is 0.5, for folds of basic_cnn (studies)." in text
+
+
+@pytest.mark.usefixtures("plain")
+def test_verdicts_are_told_of_the_best_model_or_not_at_all() -> None:
+    results = make_results(MODELS[:2])
+    text = say(results)["verdicts"]
+    row = tables.verdicts_table(results).set_index(["model", "of"])
+    best = row.loc[(MODELS[1], "vertebra")]
+    assert f"fractured test vertebrae {MODELS[1]} leaves it open in" in text
+    assert f"decides nothing of {percent(best['undecided'])}." in text
+    old = {
+        model: [replace(fold, card=fold.card.model_copy(update={"bounds": {}}))]
+        for model, (fold,) in results.items()
+    }
+    assert "they come with the next training" in say(old)["verdicts"]
 
 
 @pytest.mark.usefixtures("plain")

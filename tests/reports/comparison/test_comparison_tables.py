@@ -236,6 +236,45 @@ def test_confusion_agrees_with_scikit_learn() -> None:
         assert counts.tolist() == [tn, fp, fn, tp]
 
 
+def test_verdicts_are_counted_one_by_one() -> None:
+    """By hand, from the bounds of the cards and the mean probability of the folds."""
+    results = make_results(MODELS[:2], folds=2)
+    frame = predictions.predictions_on_test_set(results)
+    table = tables.verdicts_table(results)
+    assert table[["model", "of"]].values.tolist() == [
+        [model, what] for model in MODELS[:2] for what in ("vertebra", "overall")
+    ]
+    for _, row in table.iterrows():
+        bounds = [fold.card.bounds[row["of"]] for fold in results[row["model"]]]
+        low = sum(own.fractured_from for own in bounds) / 2
+        high = sum(own.whole_up_to for own in bounds) / 2
+        mine = frame[
+            (frame["model"] == row["model"])
+            & ((frame["level"] == OVERALL) == (row["of"] == "overall"))
+        ]
+        fractured, whole = (mine[mine["label"] == label] for label in (1, 0))
+        assert (row["fractured"], row["whole"]) == (len(fractured), len(whole))
+        open_to = {
+            "fractured": (fractured["probability"] >= low)
+            | (fractured["probability"] > high),
+            "whole": (whole["probability"] <= high) | (whole["probability"] < low),
+        }
+        for kind, is_open in open_to.items():
+            assert row[f"{kind}_right"] == pytest.approx(is_open.mean())
+        may_break = mine["probability"] >= low
+        may_be_whole = mine["probability"] <= high
+        assert row["undecided"] == pytest.approx((may_break == may_be_whole).mean())
+
+
+def test_a_model_from_before_there_were_verdicts_has_none() -> None:
+    results = make_results(MODELS[:2])
+    (fold,) = results[MODELS[0]]
+    old = replace(fold, card=fold.card.model_copy(update={"bounds": {}}))
+    table = tables.verdicts_table({**results, MODELS[0]: [old]})
+    assert set(table["model"]) == {MODELS[1]}
+    assert tables.verdicts_table({MODELS[0]: [old]}).empty
+
+
 def test_folds_have_a_spread_only_where_there_are_several() -> None:
     labels = make_labels(20, seed=1)
     results = {
