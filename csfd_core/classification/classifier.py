@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy import ndimage
 
 from csfd_core.classification.config import ClassifierConfig
 from csfd_core.classification.validation import Logits
@@ -171,3 +172,15 @@ def require_same_shapes(now: Weights, given: Weights, name: str) -> None:
                 f"The weights of {name} belong to another network: array {index} has "
                 f"the shape {array.shape}, in the file {other.shape}. Train it again."
             )
+
+
+def enlarged(maps: npt.NDArray[np.float32], side_px: int) -> npt.NDArray[np.float32]:
+    """Interpolate maps of coarse cells linearly to pixels, (K, n, n) to (K, side, side).
+
+    The middle of a cell stays where it is: in the middle of the pixels that it covers.
+    """
+    scale = (1, side_px / maps.shape[1], side_px / maps.shape[2])
+    fine = ndimage.zoom(
+        maps.astype(np.float32), scale, order=1, mode="nearest", grid_mode=True
+    )
+    return np.asarray(fine, dtype=np.float32)

@@ -12,6 +12,7 @@ from scipy import ndimage
 from support.drawn_crops import SIDE, draw_vertebra
 
 from csfd_core.classification.basic_cnn.patches import PatchPool, to_inputs
+from csfd_core.classification.classifier import enlarged
 from csfd_core.classification.vertebrae import Vertebra
 
 PATCH = 17  # odd: it has a middle pixel
@@ -225,3 +226,22 @@ def test_a_whole_vertebra_is_fed_as_patches_are() -> None:
     expected = (vertebra.images[1, 2].astype(float) / 255 - 0.3) / 0.2
     np.testing.assert_allclose(inputs[1, ..., 2], expected, atol=1e-5)
     assert set(np.unique(inputs[..., 3])) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(("cells", "side"), [(24, 96), (3, 96), (7, 112)])
+def test_a_hot_cell_lies_in_the_middle_of_the_pixels_that_it_covers(
+    cells: int, side: int
+) -> None:
+    """The oracle is the middle of the cell: (cell + 1/2) of its width, minus 1/2."""
+    wide = side / cells
+    for row, column in ((1, 1), (cells - 2, 1), (cells // 2, cells - 2)):
+        maps = np.zeros((1, cells, cells), dtype=np.float32)
+        maps[0, row, column] = 1
+        heat = enlarged(maps, side)
+        assert heat.shape == (1, side, side)
+        middle = ndimage.center_of_mass(heat[0])
+        wanted = (np.array([row, column]) + 0.5) * wide - 0.5
+        if cells > 3:  # else the ramps end at the edge
+            np.testing.assert_allclose(middle, wanted, atol=0.05)
+        at = np.argwhere(heat[0] == heat.max()).mean(axis=0)
+        np.testing.assert_allclose(at, wanted, atol=0.5)

@@ -15,7 +15,11 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from csfd_core.classification.basic_cnn.patches import PatchPool, to_inputs
-from csfd_core.classification.classifier import in_batches, require_same_shapes
+from csfd_core.classification.classifier import (
+    enlarged,
+    in_batches,
+    require_same_shapes,
+)
 from csfd_core.classification.patchwise.classifier import (
     NOWHERE,
     TOGETHER,
@@ -50,8 +54,7 @@ class BasicCnn(PatchClassifier[Vertebra]):
         self, places: npt.NDArray[np.float32], vertebra: Vertebra
     ) -> npt.NDArray[np.float32]:
         """Interpolate between the places of each slice."""
-        heat = ndimage.zoom(places, (1, STEP, STEP), order=1)
-        return np.asarray(np.clip(heat, 0, 1), dtype=np.float32)
+        return np.clip(enlarged(places, places.shape[1] * STEP), 0, 1)
 
     def suspects(self, vertebrae: Sequence[Vertebra]) -> list[npt.NDArray[np.float64]]:
         """Return the most suspicious places: crop, row and column, shape (n, 3)."""

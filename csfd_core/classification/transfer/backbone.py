@@ -22,6 +22,7 @@ from scipy import ndimage
 from csfd_core.classification.classifier import (
     Classifier,
     TrainingSet,
+    enlarged,
     require_same_shapes,
 )
 from csfd_core.classification.transfer.applications import Application
@@ -124,9 +125,7 @@ class BackboneClassifier(Classifier):
                 vertebra_logit = logit["vertebra"][0, 0]
             gradient = tf.reduce_mean(tape.gradient(vertebra_logit, maps), axis=(1, 2))
             cam = tf.nn.relu(tf.einsum("khwc,kc->khw", maps, gradient)).numpy()
-        side = self.shape.side_px
-        scale = (1, side / cam.shape[1], side / cam.shape[2])
-        heat = ndimage.zoom(cam.astype(np.float32), scale, order=1)
+        heat = enlarged(cam, self.shape.side_px)
         peak = float(heat.max())
         return np.asarray(np.clip(heat / peak if peak else heat, 0, 1), np.float32)
 
