@@ -175,7 +175,7 @@ def require_same_shapes(now: Weights, given: Weights, name: str) -> None:
 
 
 def enlarged(maps: npt.NDArray[np.float32], side_px: int) -> npt.NDArray[np.float32]:
-    """Interpolate maps of coarse cells linearly to pixels, (K, n, n) to (K, side, side).
+    """Interpolate maps of coarse cells linearly, (K, n, n) to pixels (K, side, side).
 
     The middle of a cell stays where it is: in the middle of the pixels that it covers.
     """
