@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 import pydantic
 
 from csfd_core.classification.config import NONE, ClassifierConfig
+from csfd_core.classification.reference import Reference
 from csfd_core.data_kind import DataKind
 from csfd_core.evaluation.calibration import Calibration
 from csfd_core.evaluation.metrics import OperatingPoint
@@ -72,6 +73,8 @@ class ClassifierCard(ModelCard):
         calibration: Of vertebrae and studies, fitted on the held-out fold.
         thresholds: Operating points, chosen there.
         prevalence: Of each level, and of fractured studies, among the training studies.
+        reference: What the training studies look like, and how far an ordinary study
+            lies from them; ``None``: of an older card, or of too few studies.
         parameters: Number of weights.
         disk_bytes: Of the weights as they are kept.
         train_s: How long the training took.
@@ -81,7 +84,7 @@ class ClassifierCard(ModelCard):
     """
 
     kind: ClassVar[str] = "a classifier"
-    newest: ClassVar[int] = 3  # 2: a study's probability had a temperature
+    newest: ClassVar[int] = 4  # 3: without a reference; 2: a study had a temperature
 
     schema_version: int = newest
     model: str
@@ -97,6 +100,7 @@ class ClassifierCard(ModelCard):
     calibration: Calibrations
     thresholds: dict[What, Point]
     prevalence: dict[str, float]
+    reference: Reference | None = None
     parameters: int | None = None
     disk_bytes: int | None = None
     train_s: Score = math.nan
@@ -139,9 +143,11 @@ class ClassifierCard(ModelCard):
     @classmethod
     def upgraded(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields of a card of an older schema version as they are now."""
-        values = {**values, "calibration": _with_weights(values["calibration"])}
-        if values.get("schema_version", 1) > 1:
-            return values
+        version = values.get("schema_version", 1)
+        if version < 3:
+            values = {**values, "calibration": _with_weights(values["calibration"])}
+        if version > 1:
+            return dict(values)
         stopped = values.get("stopped")
         prose = re.sub(r" in .*", "", stopped or "")  # without epochs
         return {
