@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float64]
 
 LEAST_TRAINING: Final = 12  # studies; of fewer there is no covariance worth its name
 LEAST_HELD_OUT: Final = 4
-MOST_STUDIES: Final = 200  # measured of each; more change little
+MOST_STUDIES: Final = 150  # measured of each; more change little
 ORDINARY: Final = 0.99  # share of ordinary studies that lie within the limit
 QUIET: Final = "quiet"
 _LEAST_SURE: Final = "least_sure"
@@ -50,7 +50,10 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
         "the bright parts of the bone are darker",
         "the bright parts of the bone are brighter",
     ),
-    "around": ("what surrounds the bone is darker", "what surrounds it is brighter"),
+    "around": (
+        "what surrounds the bone is darker",
+        "what surrounds the bone is brighter",
+    ),
     "edges": ("bone is smoother", "bone has stronger edges"),
     "along": ("bone changes less along the neck", "bone changes more along the neck"),
     "grain": ("soft tissue is smoother", "soft tissue is noisier"),
@@ -142,8 +145,8 @@ class Reference:
             logits: Of its vertebrae, NaN where there is none.
         """
         values = _summary(study, self.levels)
-        if not np.isfinite(values).any():
-            return None
+        if not np.isfinite(values[: len(LEVEL_FACTS)]).any():
+            return None  # no vertebra
         z = (values - np.array(self.means)) / np.array(self.spreads)
         known = np.isfinite(z)
         part = np.array(self.covariance)[np.ix_(known, known)]

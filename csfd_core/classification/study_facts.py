@@ -38,6 +38,7 @@ LEVEL_FACTS: Final = (
 )
 UNEVEN: Final = {"volume_uneven": VOLUME, "spacing_uneven": SPACING}
 PIXEL, GAP = "pixel", "gap"
+_FINE: Final = 0.5  # of the distance of neighbours; finer slices are averaged
 _WHOLE: Final = 0.999  # share of a vertebra that the scan shows
 _SURE: Final = 0.9995  # no confidence counts as higher
 
@@ -67,8 +68,9 @@ class MeasuredStudy:
 
     Attributes:
         levels: By name, one per level of ``LEVEL_NAMES``, (7,).
-        pixel: Logarithm of the pixel size in mm.
-        gap: Logarithm of the distance of slices in mm.
+        pixel: Logarithm of the pixel size in mm; what is finer than the crops' pixels,
+            which a crop does not show, counts as these.
+        gap: Logarithm of the distance of slices in mm; of the crops' alike.
     """
 
     levels: Mapping[str, Floats]
@@ -100,8 +102,8 @@ def measure_study(seen: SeenStudy) -> MeasuredStudy:
     gap, row, column_mm = seen.spacing_zyx_mm
     return MeasuredStudy(
         levels=found,
-        pixel=math.log(math.sqrt(row * column_mm)),
-        gap=math.log(gap),
+        pixel=math.log(max(math.sqrt(row * column_mm), seen.crop.pixel_mm)),
+        gap=math.log(max(gap, seen.crop.neighbour_mm * _FINE)),
     )
 
 

@@ -4,8 +4,10 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from support.drawn_crops import CROPS
 from support.spots import spot_ensemble
 
+from csfd_core.classification.study_facts import SeenStudy
 from csfd_core.inference.judgement import judge_vertebrae
 from csfd_core.inference.uncertainty import Spread, spreads_of, spreads_to_json
 from csfd_core.vocabulary import LABEL_COLUMNS, OVERALL
@@ -67,7 +69,14 @@ def test_one_member_and_levels_that_nobody_saw_have_no_spread() -> None:
 def test_an_ensemble_says_the_mean_of_what_its_members_say() -> None:
     ensemble = spot_ensemble(-1.0, 0.5, 2.0)
     vertebra = cast(Any, type("Dark", (), {"images": np.zeros((2, 3, 4, 4), np.uint8)}))
-    judgement = judge_vertebrae(ensemble, {"C3": vertebra}, {})
+    seen = SeenStudy(
+        vertebrae={"C3": vertebra},
+        confidences={},
+        shares={},
+        spacing_zyx_mm=None,
+        crop=CROPS,
+    )
+    judgement = judge_vertebrae(ensemble, seen, {})
     logits = -2 + np.array([-1.0, 0.5, 2.0])
     expected = 1 / (1 + np.exp(-logits))
     column = LABEL_COLUMNS.index("C3")
