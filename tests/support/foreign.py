@@ -68,6 +68,23 @@ def abdomen(spacing_zyx_mm: Triple = (5.0, 0.8, 0.8), seed: int = 0) -> Hounsfie
     return _grainy(volume, 15.0, seed)
 
 
+def chest(spacing_zyx_mm: Triple = (2.5, 0.9, 0.9), seed: int = 0) -> Hounsfield:
+    """Draw lungs, ribs and thoracic vertebrae."""
+    shape = (round(220 / spacing_zyx_mm[0]), 400, 400)
+    z, y, x = _grid(shape, spacing_zyx_mm)
+    volume = np.full(shape, AIR, dtype=np.float32)
+    body = (y / 120) ** 2 + (x / 165) ** 2
+    volume[np.broadcast_to(body < 1, shape)] = MUSCLE
+    wall = np.abs(np.sqrt(body) - 0.88) < 0.03
+    volume[wall & (np.mod(z + 0.5 * y, 26.0) < 9.0)] = 500.0
+    lung = (y / 85) ** 2 + ((np.abs(x) - 75) / 55) ** 2 < 1
+    volume[np.broadcast_to(lung, shape)] = -850.0
+    is_bone = np.mod(z, 25.0) < 20.0
+    column = (((y - 75) / 15) ** 2 + (x / 17) ** 2 < 1) & is_bone
+    volume[column] = 300.0
+    return _grainy(volume, 15.0, seed)
+
+
 def _grid(shape: tuple[int, int, int], spacing: Triple) -> list[Hounsfield]:
     """Return the mm from the middle along each axis, to be broadcast."""
     axes = [
