@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float64]
 
 LEAST_TRAINING: Final = 12  # studies; of fewer there is no covariance worth its name
 LEAST_HELD_OUT: Final = 4
-MOST_STUDIES: Final = 150  # measured of each; more change little
+MOST_STUDIES: Final = 100  # measured of each; more change little
 ORDINARY: Final = 0.99  # share of ordinary studies that lie within the limit
 QUIET: Final = "quiet"
 _LEAST_SURE: Final = "least_sure"
@@ -34,6 +34,7 @@ _SURENESS: Final = "confidence"
 _QUIET_SHARE: Final = 0.25  # of a study's logits; most studies have a few fractures
 FACTS: Final = (*LEVEL_FACTS, *UNEVEN, _LEAST_SURE, PIXEL, GAP)
 _LEAST_SPREAD: Final = 0.02  # nothing is known more exactly than to so much
+_SOFT: Final = 2.0  # spreads; what deviates less counts as it is
 _FARTHEST: Final = 3  # facts that are named
 
 # What a fact says of a study where it is lower, and where it is higher.
@@ -117,7 +118,7 @@ class Reference:
         facts: Names of the facts of a study.
         means: Of the facts, over training studies.
         spreads: Their standard deviations.
-        covariance: Of the facts, each divided by its spread; shrunk.
+        covariance: Of the facts, each divided by its spread and softened; shrunk.
         quiet: Mean and spread of the logits of a study's least suspicious vertebrae, of
             held-out studies: a network is surer of those that it has learnt.
         limit: Of the distance.
@@ -150,11 +151,12 @@ class Reference:
         z = (values - np.array(self.means)) / np.array(self.spreads)
         known = np.isfinite(z)
         part = np.array(self.covariance)[np.ix_(known, known)]
-        square = float(z[known] @ np.linalg.solve(part, z[known]))
+        soft = _softened(z[known])
+        square = float(soft @ np.linalg.solve(part, soft))
         of_quiet = (quiet_logit(logits) - self.quiet[0]) / self.quiet[1]
         named = dict(zip(self.facts, z.tolist(), strict=True)) | {QUIET: of_quiet}
         if math.isfinite(of_quiet):
-            square += of_quiet**2
+            square += float(_softened(of_quiet)) ** 2
         measured = [
             Deviation(fact=fact, spreads=round(value, 2))
             for fact, value in named.items()
@@ -190,7 +192,7 @@ def learn_reference(
     usual = [_usual(column) for column in table.T]
     means, spreads = np.array(usual).T
     z = np.nan_to_num((table - means) / spreads)
-    covariance = LedoitWolf(assume_centered=True).fit(z).covariance_
+    covariance = LedoitWolf(assume_centered=True).fit(_softened(z)).covariance_
     quiet = np.array([quiet_logit(own) for own in logits])
     gaps = [math.exp(one.gap) for one in training if math.isfinite(one.gap)]
     learnt = Reference(
@@ -236,6 +238,15 @@ def _limit(scores: Sequence[float]) -> float:
     reach = float(stdtrit(count - 1, ORDINARY)) * math.sqrt(1 + 1 / count)
     seen = float(np.quantile(scores, ORDINARY))
     return round(max(math.exp(float(logs.mean()) + reach * spread), seen), 4)
+
+
+def _softened(z: npt.ArrayLike) -> Floats:
+    """Return deviations of which large ones count by their logarithm.
+
+    Facts have long tails: of an ordinary study whose levels are hard to tell, one fact
+    lies seven spreads off. A study of another kind lies off in several.
+    """
+    return np.asarray(_SOFT * np.arcsinh(np.asarray(z, dtype=float) / _SOFT))
 
 
 def _summary(
