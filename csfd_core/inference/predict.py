@@ -277,6 +277,7 @@ def _note(
         "study_uid": study_uid,
         "verdict": verdict_of(unlike, assessment.probabilities, suspicious),
         "unlike": unlike.to_json(),
+        "format": _FORMAT,
         "model": ensemble.name,
         "model_version": ensemble.version,
         "model_ids": ensemble.model_ids,

@@ -55,6 +55,7 @@ def predict(folder: Path, ensemble: Ensemble) -> tuple[PredictedStudy, Any, str]
 def test_a_study_above_the_limit_says_so_before_anything_else(tmp_path: Path) -> None:
     ensemble = with_limits(spot_ensemble(0.0, 0.5), (FAR, FAR))
     study, note, page = predict(tmp_path, ensemble)
+    assert note["format"] == 3
     assert list(note)[:3] == ["study_uid", "verdict", "unlike"]
     assert note["verdict"] == "needs eyes"
     assert note["unlike"]["above"] is True
