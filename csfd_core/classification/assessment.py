@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import Any, Final
 
 from csfd_core.ingest.outcomes import Outcome
+from csfd_core.segmentation.columns import TWO_NECKS
 from csfd_core.text import agree, join
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL
 
@@ -66,26 +67,31 @@ class Assessment:
         """What it comes to: also without any number it is a result."""
         return Outcome.PREDICTED if self.assessed else Outcome.NOT_ASSESSED
 
-    def needs_eyes(self, flags: Iterable[str]) -> tuple[str, ...]:
+    def needs_eyes(
+        self, flags: Iterable[str], first: Iterable[str] = ()
+    ) -> tuple[str, ...]:
         """Return why a person must look at the study, a sentence each.
 
         Args:
             flags: What in its mask contradicts anatomy.
+            first: What must be known before anything else.
         """
         if not self.assessed:
-            return (NOTHING_FOUND,)
+            return (TWO_NECKS if TWO_NECKS in flags else NOTHING_FOUND,)
         if not self.not_assessed:
-            return tuple(flags)
+            return (*first, *flags)
         were = agree(len(self.not_assessed), "was", "were")
         missing = (
             f"{join(self.not_assessed)} {were} not assessed: not found, or hardly in "
             f"the scan. The study's probability rests on {rests_on(self.assessed)}, "
             "and for the others on how often they are broken."
         )
-        return (missing, *flags)
+        return (*first, missing, *flags)
 
-    def to_note(self, flags: Iterable[str]) -> dict[str, Any]:
-        """Return what a prediction's JSON says of it; ``flags`` as ``needs_eyes``."""
+    def to_note(
+        self, flags: Iterable[str], first: Iterable[str] = ()
+    ) -> dict[str, Any]:
+        """Return what a prediction's JSON says of it; arguments as ``needs_eyes``."""
         return {
             "outcome": self.outcome.value,
             "probabilities": {
@@ -94,7 +100,7 @@ class Assessment:
             },
             "not_assessed": list(self.not_assessed),
             "overall_rests_on": list(self.assessed),
-            "needs_eyes": list(self.needs_eyes(flags)),
+            "needs_eyes": list(self.needs_eyes(flags, first)),
         }
 
 

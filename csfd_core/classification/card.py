@@ -9,9 +9,10 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 import pydantic
 
 from csfd_core.classification.config import NONE, ClassifierConfig
+from csfd_core.classification.reference import Reference
 from csfd_core.data_kind import DataKind
 from csfd_core.evaluation.calibration import Calibration
-from csfd_core.evaluation.conformal import VerdictBounds
+from csfd_core.evaluation.conformal import AnswerBounds
 from csfd_core.evaluation.metrics import OperatingPoint
 from csfd_core.evaluation.study_calibration import StudyCalibration
 from csfd_core.learning.card import ModelCard, Score
@@ -72,9 +73,11 @@ class ClassifierCard(ModelCard):
         data_kind: What it was trained on: phantom, mixed or real.
         calibration: Of vertebrae and studies, fitted on the held-out fold.
         thresholds: Operating points, chosen there.
-        bounds: Between which probabilities a verdict is not certain, found there; {}:
+        bounds: Between which probabilities an answer is not certain, found there; {}:
             of an older card.
         prevalence: Of each level, and of fractured studies, among the training studies.
+        reference: What the training studies look like, and how far an ordinary study
+            lies from them; ``None``: of an older card, or of too few studies.
         parameters: Number of weights.
         disk_bytes: Of the weights as they are kept.
         train_s: How long the training took.
@@ -84,7 +87,7 @@ class ClassifierCard(ModelCard):
     """
 
     kind: ClassVar[str] = "a classifier"
-    newest: ClassVar[int] = 3  # 2: a study's probability had a temperature
+    newest: ClassVar[int] = 4  # 3: without a reference; 2: a study had a temperature
 
     schema_version: int = newest
     model: str
@@ -99,8 +102,9 @@ class ClassifierCard(ModelCard):
     data_kind: DataKind
     calibration: Calibrations
     thresholds: dict[What, Point]
-    bounds: dict[What, VerdictBounds] = {}
+    bounds: dict[What, AnswerBounds] = {}
     prevalence: dict[str, float]
+    reference: Reference | None = None
     parameters: int | None = None
     disk_bytes: int | None = None
     train_s: Score = math.nan
@@ -143,9 +147,11 @@ class ClassifierCard(ModelCard):
     @classmethod
     def upgraded(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields of a card of an older schema version as they are now."""
-        values = {**values, "calibration": _with_weights(values["calibration"])}
-        if values.get("schema_version", 1) > 1:
-            return values
+        version = values.get("schema_version", 1)
+        if version < 3:
+            values = {**values, "calibration": _with_weights(values["calibration"])}
+        if version > 1:
+            return dict(values)
         stopped = values.get("stopped")
         prose = re.sub(r" in .*", "", stopped or "")  # without epochs
         return {

@@ -133,8 +133,20 @@ class ClassifierStore:
         return {model: results for model, results in by_model.items() if results}
 
     def read_weights(self, model: str, fold: int) -> list[npt.NDArray[np.float32]]:
-        """Return the weights of a classifier in the order of its network."""
+        """Return the weights of a classifier in the order of its network.
+
+        Raises:
+            StoreError: If they are not those that its card speaks of.
+        """
         content = self.of_fold(model, fold).read(WEIGHTS)
+        card = self.card(model, fold)
+        wanted = None if card is None else card.weights_sha256
+        if wanted and wanted != hashlib.sha256(content).hexdigest():
+            raise StoreError(
+                f"The weights of {model} are of another version than their card: "
+                f"{self.of_fold(model, fold)}/{WEIGHTS}. Bring the file back that "
+                "belongs to it, or train it again."
+            )
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return [arrays[key].astype(np.float32) for key in sorted(arrays.files)]
 

@@ -19,16 +19,38 @@ from csfd_core.classification.probabilities import (
     ensemble_threshold,
     probabilities_of,
 )
+from csfd_core.classification.study_facts import (
+    SeenStudy,
+    logits_of_levels,
+    measure_study,
+)
+from csfd_core.classification.unlike import NOT_MEASURED, Unlike
 from csfd_core.classification.validation import Logits
 from csfd_core.classification.vertebrae import Vertebra
 from csfd_core.crops.cutting import CropConfig
 from csfd_core.data_kind import DataKind
-from csfd_core.evaluation.conformal import VerdictBounds, joined
+from csfd_core.evaluation.conformal import AnswerBounds, joined
 from csfd_core.store import paths
 from csfd_core.store.stores import Stores
-from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL
+from csfd_core.vocabulary import LABEL_COLUMNS, OVERALL
 
 BEST: Final = "best"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """What an ensemble has seen in a study.
+
+    Attributes:
+        said: Probabilities of each member, columns as in ``LABEL_COLUMNS``, (M, 8).
+        heats: By level the mean of the members' heat, 0..1, shape (K, side, side), as
+            the vertebra's crops.
+        logits: Of each member, of C1 to C7, NaN where there is none, (7,) each.
+    """
+
+    said: npt.NDArray[np.float64]
+    heats: Mapping[str, Heat]
+    logits: Sequence[Logits]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,14 +94,27 @@ class Ensemble:
         }
 
     @property
-    def bounds(self) -> dict[What, VerdictBounds]:
-        """Between which probabilities its verdicts are not certain.
+    def bounds(self) -> dict[What, AnswerBounds]:
+        """Between which probabilities its answers are not certain.
 
         Empty where a member is older than such bounds.
         """
         if not all(card.bounds for card in self.cards):
             return {}
         return {what: joined([c.bounds[what] for c in self.cards]) for what in WHATS}
+
+    def unlike(self, seen: SeenStudy, logits: Sequence[Logits]) -> Unlike:
+        """Return how far a study lies from what the members have learnt from."""
+        references = [card.reference for card in self.cards]
+        if not any(references):
+            return Unlike(score=None, limit=None, why_not=NOT_MEASURED)
+        spacing = seen.spacing_zyx_mm
+        return Unlike.of(
+            references,
+            measure_study(seen),
+            logits,
+            None if spacing is None else spacing[0],
+        )
 
     def predict(self, vertebrae: Mapping[str, Vertebra]) -> dict[str, float]:
         """Return calibrated probabilities of ``patient_overall`` and C1 to C7.
@@ -102,34 +137,27 @@ class Ensemble:
             ]
         )
 
-    def look(
-        self, vertebrae: Mapping[str, Vertebra]
-    ) -> tuple[npt.NDArray[np.float64], dict[str, Heat]]:
-        """Return what each member says alone, and where fractures are suspected.
-
-        Returns:
-            As ``members_say``; and by level the mean of the members' heat, 0..1, shape
-            (K, side, side), as the vertebra's crops.
-        """
-        said, heats = [], []
+    def look(self, vertebrae: Mapping[str, Vertebra]) -> Looked:
+        """Return what each member says alone, and where fractures are suspected."""
+        said, heats, seen = [], [], []
         for member, card in zip(self.members, self.cards, strict=True):
             logits, own = member.look(list(vertebrae.values()))
+            seen.append(logits_of_levels(list(vertebrae), logits))
             said.append(_calibrated(card, list(vertebrae), logits))
             heats.append(own)
         means = {
             level: np.asarray(np.mean(own, axis=0), dtype=np.float32)
             for level, own in zip(vertebrae, zip(*heats, strict=True), strict=True)
         }
-        return np.stack(said), means
+        return Looked(said=np.stack(said), heats=means, logits=seen)
 
 
 def _calibrated(
     card: ClassifierCard, levels: Sequence[str], logits: Logits
 ) -> npt.NDArray[np.float64]:
     """Return the probabilities of a study, columns as in ``LABEL_COLUMNS``, (8,)."""
-    row = np.full((1, len(LEVEL_NAMES)), np.nan)
-    row[0, [LEVEL_NAMES.index(level) for level in levels]] = logits
-    return np.asarray(probabilities_of(Calibrated.of(card), row)[0])
+    row = logits_of_levels(levels, logits)
+    return np.asarray(probabilities_of(Calibrated.of(card), row[None])[0])
 
 
 def mean_of_members(said: npt.NDArray[np.float64]) -> dict[str, float]:

@@ -33,6 +33,7 @@ from csfd_core.classification.general import initial_digest
 from csfd_core.classification.manifest import Manifest, labels_of
 from csfd_core.classification.probabilities import Calibrated, probabilities_of
 from csfd_core.classification.trained_labels import label_words
+from csfd_core.classification.training_reference import build_reference
 from csfd_core.classification.vertebrae import read_vertebrae
 from csfd_core.errors import StoreError
 from csfd_core.learning.checkpoint import checkpoint_folder
@@ -173,6 +174,12 @@ def fit_classifier(
             "train_s": round(seconds, 1),
             "ms_per_study": _time_of_study(stores, fit, classifier),
             "parameters": classifier.parameters,
+            "reference": build_reference(
+                stores,
+                fit.training["study_uid"],
+                fit.validation["study_uid"],
+                pd.DataFrame(rows),
+            ),
             "mlflow_run_id": run_id,
         }
     )

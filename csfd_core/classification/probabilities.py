@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from csfd_core.classification.card import ClassifierCard, What
 from csfd_core.evaluation.calibration import Calibration, fit_temperature
-from csfd_core.evaluation.conformal import VerdictBounds, verdict_bounds
+from csfd_core.evaluation.conformal import AnswerBounds, answer_bounds
 from csfd_core.evaluation.metrics import OperatingPoint, operating_point
 from csfd_core.evaluation.study_calibration import StudyCalibration, fit_study
 from csfd_core.vocabulary import LEVEL_NAMES
@@ -39,7 +39,7 @@ class Calibrated:
             for vertebrae that were not assessed.
         vertebra_point: Above it a vertebra counts as fractured.
         overall_point: Above it a study does.
-        bounds: Between which probabilities a verdict is not certain, of vertebrae and
+        bounds: Between which probabilities an answer is not certain, of vertebrae and
             of studies; {}: they were not measured.
     """
 
@@ -48,7 +48,7 @@ class Calibrated:
     prevalence: Mapping[str, float]
     vertebra_point: OperatingPoint
     overall_point: OperatingPoint
-    bounds: Mapping[What, VerdictBounds] = field(default_factory=dict)
+    bounds: Mapping[What, AnswerBounds] = field(default_factory=dict)
 
     @classmethod
     def fit(
@@ -77,8 +77,8 @@ class Calibrated:
             vertebra_point=operating_point(level_labels, of_vertebrae),
             overall_point=operating_point(study_labels, of_studies),
             bounds={
-                "vertebra": verdict_bounds(of_vertebrae, level_labels),
-                "overall": verdict_bounds(of_studies, study_labels),
+                "vertebra": answer_bounds(of_vertebrae, level_labels),
+                "overall": answer_bounds(of_studies, study_labels),
             },
         )
 

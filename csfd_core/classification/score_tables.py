@@ -31,7 +31,7 @@ from csfd_core.evaluation.bootstrap import (
 )
 from csfd_core.evaluation.bootstrap import Rows as Draw
 from csfd_core.evaluation.calibration import overall_from_levels
-from csfd_core.evaluation.conformal import CLAIMED, Verdict, joined
+from csfd_core.evaluation.conformal import CLAIMED, Answer, joined
 from csfd_core.evaluation.metrics import (
     auroc,
     competition_log_loss,
@@ -52,7 +52,7 @@ MODEL_COLUMNS: Final = (
     "test_studies", "test_patients", "test_vertebrae", "test_fractures",
     "test_fractured_studies",
 )  # fmt: skip
-VERDICT_COLUMNS: Final = (
+ANSWER_COLUMNS: Final = (
     "model", "of", "claimed", "fractured", "fractured_right", "whole", "whole_right",
     "undecided",
 )  # fmt: skip
@@ -176,13 +176,13 @@ def confusion(rows: Rows, threshold: float) -> dict[str, int]:
     }
 
 
-def verdicts_table(results: Results) -> pd.DataFrame:
-    """Return how often verdicts are right, against what they claim.
+def answers_table(results: Results) -> pd.DataFrame:
+    """Return how often answers are right, against what they claim.
 
     Of each kind, ``fractured`` and ``whole``: how many there are, and the share whose
-    right answer the verdict leaves open; ``undecided``: the share of all that it leaves
-    open altogether. Models with a fold from before there were verdicts have no row, and
-    what was not assessed has no verdict.
+    right answer is left open; ``undecided``: the share of which nothing is decided.
+    Models with a fold from before there were answers have no row, and
+    what was not assessed has no answer.
     """
     predictions = predictions_on_test_set(results)
     assessed = predictions[predictions["is_assessed"].astype(bool)]
@@ -192,20 +192,20 @@ def verdicts_table(results: Results) -> pd.DataFrame:
         for what in WHATS if cards and all(card.bounds for card in cards) else ():
             bounds = joined([card.bounds[what] for card in cards])
             labelled = rows_of(assessed, model, what)
-            said = pd.Series(map(bounds.verdict, labelled.probabilities), dtype=object)
+            said = pd.Series(map(bounds.answer, labelled.probabilities), dtype=object)
             is_fractured = labelled.labels == 1
             row = {
                 "model": model,
                 "of": what,
                 "claimed": CLAIMED,
                 "fractured": int(is_fractured.sum()),
-                "fractured_right": (said[is_fractured] != Verdict.WHOLE).mean(),
+                "fractured_right": (said[is_fractured] != Answer.WHOLE).mean(),
                 "whole": int((~is_fractured).sum()),
-                "whole_right": (said[~is_fractured] != Verdict.FRACTURED).mean(),
-                "undecided": (said == Verdict.UNDECIDED).mean(),
+                "whole_right": (said[~is_fractured] != Answer.FRACTURED).mean(),
+                "undecided": (said == Answer.UNDECIDED).mean(),
             }
             rows.append(row)
-    return pd.DataFrame(rows, columns=list(VERDICT_COLUMNS))
+    return pd.DataFrame(rows, columns=list(ANSWER_COLUMNS))
 
 
 def folds_table(results: Results) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from csfd_core.classification.assessment import NOT_ASSESSED, Assessment, rests_on
+from csfd_core.classification.unlike import Unlike, Verdict
 from csfd_core.dicom.findings import Status
 from csfd_core.ingest.inspect import InspectedStudy
 from csfd_core.reports.page import format_value
@@ -145,24 +146,35 @@ def _name(study: InspectedStudy) -> str:
 
 
 def print_predictions(
-    by_study: Mapping[str, Mapping[str, float | None]], thresholds: Mapping[str, float]
+    by_study: Mapping[str, Mapping[str, float | None]],
+    thresholds: Mapping[str, float],
+    unlike: Mapping[str, Unlike],
 ) -> None:
     """Print probabilities as a table; those above the operating point are marked.
+
+    A study that is unlike what was learnt is told first, and has no marks: its numbers
+    say little.
 
     Args:
         by_study: Probabilities of each study, by ``patient_overall`` and level; what
             was not assessed has none.
         thresholds: Operating points, ``overall`` and ``vertebra``.
+        unlike: How far each study lies from what was learnt.
     """
     if not by_study:
         return
     console = _console()
+    foreign = {uid for uid in by_study if uid in unlike and unlike[uid].is_above}
     judged = {uid: Assessment(probabilities=told) for uid, told in by_study.items()}
     has_gaps = any(assessment.not_assessed for assessment in judged.values())
     caption = "* above the operating point of validation"
     if has_gaps:
         caption += f"; – {NOT_ASSESSED}: not found, or hardly in the scan"
+    if foreign:
+        caption += "; needs eyes: unlike what the classifier has learnt from"
     table = Table(box=SIMPLE, caption=caption)
+    if foreign:
+        table.add_column("look", no_wrap=True)
     table.add_column("study", overflow="fold")
     for name in LABEL_COLUMNS:
         table.add_column("any" if name == OVERALL else name, justify="right")
@@ -173,12 +185,13 @@ def print_predictions(
         for name in LABEL_COLUMNS:
             value = assessment.probabilities[name]
             point = thresholds["overall" if name == OVERALL else "vertebra"]
-            is_above = value is not None and value >= point
+            is_above = value is not None and value >= point and study_uid not in foreign
             told = "–" if value is None else f"{value:.2f}"
             cells.append(f"{told}{'*' if is_above else ' '}")
         if has_gaps:
             cells.append(rests_on(assessment.assessed))
-        table.add_row(study_uid, *cells)
+        first = [Verdict.NEEDS_EYES if study_uid in foreign else ""] if foreign else []
+        table.add_row(*first, study_uid, *cells)
     console.print(table)
 
 

@@ -139,7 +139,7 @@ def predict(
 
     stores = open_stores(Settings.read().store)
     told = _Tally(done_by=Outcome.PREDICTED)
-    probabilities = {}
+    probabilities, unlike = {}, {}
     wanted = {write_heatmap: heatmaps, write_prediction_page: report}
     beside = [write for write, is_wanted in wanted.items() if is_wanted]
     with reading_ahead(every_volume=every_volume) as reading:
@@ -155,7 +155,9 @@ def predict(
             told.add(study, f"done in {study.seconds:.1f} s")
             if study.probabilities:
                 probabilities[study.name] = study.probabilities
-    print_predictions(probabilities, ensemble.thresholds)
+            if study.unlike is not None:
+                unlike[study.name] = study.unlike
+    print_predictions(probabilities, ensemble.thresholds, unlike)
     empty = f"{told.empty} without a vertebra, " if told.empty else ""
     typer.echo(
         f"{told.counted(every_volume)} predicted by {ensemble.title} (trained on "

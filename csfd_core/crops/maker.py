@@ -97,6 +97,7 @@ class CropMaker:
             model_id=mask_note.model_id,
             standing=mask_note.standing,
             levels=tuple(sorted({row["level"] for row in rows})),
+            spacing_zyx_mm=mask_note.spacing_zyx_mm,
         )
         size = self._stores.crops.write(study_uid, rows, note)
         return _outcome(Outcome.WRITTEN, note, size)

@@ -1,9 +1,9 @@
-"""Verdicts that are right as often as they claim: split conformal prediction.
+"""Answers that are right as often as they claim: split conformal prediction.
 
-A verdict is the set of answers that a probability leaves open. The bounds are quantiles
-of the probabilities of held-out fractured and held-out whole cases, each kind apart, so
-that of either kind at least the claimed share of new cases has the right answer in its
-set, whatever the classifier is (Vovk 2012, conditional validity of inductive conformal
+A probability leaves one answer open, both or neither. The bounds are quantiles of the
+probabilities of held-out fractured and held-out whole cases, each kind apart, so that
+of either kind at least the claimed share of new cases has the right answer left open,
+whatever the classifier is (Vovk 2012, conditional validity of inductive conformal
 predictors; Angelopoulos and Bates 2021, section 4.2). Where both answers are open, or
 neither, nothing is decided.
 """
@@ -20,7 +20,7 @@ CLAIMED: Final = 0.9  # share of right answers, of the fractured and of the whol
 _ROUNDING: Final = 1e-9
 
 
-class Verdict(StrEnum):
+class Answer(StrEnum):
     """What a probability leaves open."""
 
     WHOLE = "whole"
@@ -29,7 +29,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerdictBounds:
+class AnswerBounds:
     """Which probabilities leave which answers open.
 
     Attributes:
@@ -44,18 +44,18 @@ class VerdictBounds:
     fractured_n: int
     whole_n: int
 
-    def verdict(self, probability: float) -> Verdict:
+    def answer(self, probability: float) -> Answer:
         """Return what a probability leaves open."""
         may_break = probability >= self.fractured_from
         may_be_whole = probability <= self.whole_up_to
         if may_break == may_be_whole:
-            return Verdict.UNDECIDED
-        return Verdict.FRACTURED if may_break else Verdict.WHOLE
+            return Answer.UNDECIDED
+        return Answer.FRACTURED if may_break else Answer.WHOLE
 
 
-def verdict_bounds(
+def answer_bounds(
     probabilities: npt.ArrayLike, labels: npt.ArrayLike, claimed: float = CLAIMED
-) -> VerdictBounds:
+) -> AnswerBounds:
     """Find the bounds on held-out cases.
 
     With too few cases of a kind (9 for 90 %) its answer stays open everywhere.
@@ -81,7 +81,7 @@ def verdict_bounds(
         kind.size - math.ceil(claimed * (kind.size + 1) - _ROUNDING)
         for kind in (broken, whole)
     ]
-    return VerdictBounds(
+    return AnswerBounds(
         fractured_from=float(broken[outside[0]]) if outside[0] >= 0 else 0.0,
         whole_up_to=float(whole[-1 - outside[1]]) if outside[1] >= 0 else 1.0,
         fractured_n=int(broken.size),
@@ -89,7 +89,7 @@ def verdict_bounds(
     )
 
 
-def joined(bounds: list[VerdictBounds]) -> VerdictBounds:
+def joined(bounds: list[AnswerBounds]) -> AnswerBounds:
     """Return the bounds of an ensemble: the means of its members'.
 
     Raises:
@@ -97,7 +97,7 @@ def joined(bounds: list[VerdictBounds]) -> VerdictBounds:
     """
     if not bounds:
         raise ValueError("`bounds` must hold those of a member. Received: [].")
-    return VerdictBounds(
+    return AnswerBounds(
         fractured_from=float(np.mean([own.fractured_from for own in bounds])),
         whole_up_to=float(np.mean([own.whole_up_to for own in bounds])),
         fractured_n=sum(own.fractured_n for own in bounds),

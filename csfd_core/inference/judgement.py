@@ -16,13 +16,15 @@ from csfd_core.classification.assessment import Assessment
 from csfd_core.classification.card import What
 from csfd_core.classification.ensemble import Ensemble, mean_of_members
 from csfd_core.classification.manifest import LEAST_VISIBLE
+from csfd_core.classification.study_facts import SeenStudy
+from csfd_core.classification.unlike import Unlike
 from csfd_core.classification.vertebrae import Vertebra
 from csfd_core.crops.boxes import Affine
 from csfd_core.crops.study import MaskedStudy, cut_vertebrae, visible_shares
 from csfd_core.dicom.geometry import VolumeGeometry
-from csfd_core.evaluation.conformal import Verdict, VerdictBounds
+from csfd_core.evaluation.conformal import Answer, AnswerBounds
 from csfd_core.inference.evidence import LevelHeat, evidence_to_json
-from csfd_core.inference.uncertainty import Spread, spreads_of, verdicts_of
+from csfd_core.inference.uncertainty import Spread, answers_of, spreads_of
 from csfd_core.ingest.scan import StudyScan
 
 
@@ -35,14 +37,16 @@ class Judgement:
         assessed: The levels that it has judged.
         heats: Where it suspects fractures, of those whose place in the study is known.
         thresholds: Its operating points.
-        bounds: Between which its verdicts are not certain; {}: not known.
+        bounds: Between which its answers are not certain; {}: not known.
+        unlike: How far the study lies from what it has learnt from.
     """
 
     said: npt.NDArray[np.float64]
     assessed: tuple[str, ...]
     heats: tuple[LevelHeat, ...]
     thresholds: Mapping[str, float]
-    bounds: Mapping[What, VerdictBounds]
+    bounds: Mapping[What, AnswerBounds]
+    unlike: Unlike
 
     @property
     def assessment(self) -> Assessment:
@@ -55,9 +59,9 @@ class Judgement:
         return spreads_of(self.said, self.thresholds, self.assessed)
 
     @property
-    def verdicts(self) -> dict[str, Verdict | None]:
+    def answers(self) -> dict[str, Answer | None]:
         """What is certain of each level and of the whole study."""
-        return verdicts_of(self.assessment.probabilities, self.bounds)
+        return answers_of(self.assessment.probabilities, self.bounds)
 
     def evidence(
         self, geometry: VolumeGeometry, sop_uids: Sequence[str | None]
@@ -117,29 +121,36 @@ def judge_study(study: MaskedStudy, ensemble: Ensemble) -> Judgement:
         for crop in crops
     }
     affines = {crop.level: crop.affine_lps for crop in crops}
-    return judge_vertebrae(ensemble, vertebrae, affines)
+    seen = SeenStudy(
+        vertebrae=vertebrae,
+        confidences={name: level.confidence for name, level in study.levels.items()},
+        shares=shares,
+        spacing_zyx_mm=study.geometry.spacing_zyx_mm,
+        crop=ensemble.crop,
+    )
+    return judge_vertebrae(ensemble, seen, affines)
 
 
 def judge_vertebrae(
-    ensemble: Ensemble,
-    vertebrae: Mapping[str, Vertebra],
-    affines: Mapping[str, Affine],
+    ensemble: Ensemble, seen: SeenStudy, affines: Mapping[str, Affine]
 ) -> Judgement:
-    """Judge vertebrae.
+    """Judge the vertebrae of a study.
 
     Args:
         ensemble: The classifier.
-        vertebrae: By level.
+        seen: The vertebrae, and what else is seen of the study.
         affines: By level, from (crop, row, column, 1) to LPS mm, where that is known.
     """
-    said, heats = ensemble.look(vertebrae)
+    vertebrae = seen.vertebrae
+    looked = ensemble.look(vertebrae)
     return Judgement(
-        said=said,
+        said=looked.said,
+        unlike=ensemble.unlike(seen, looked.logits),
         assessed=tuple(vertebrae),
         heats=tuple(
             LevelHeat(
                 level=level,
-                heat=heats[level],
+                heat=looked.heats[level],
                 masks=vertebra.masks,
                 affine_lps=affines[level],
             )

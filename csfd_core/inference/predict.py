@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from csfd_core.classification.assessment import Assessment
 from csfd_core.classification.ensemble import Ensemble, suspicion
-from csfd_core.classification.manifest import LEAST_VISIBLE
-from csfd_core.classification.vertebrae import Vertebra, read_vertebrae
+from csfd_core.classification.study_facts import SeenStudy
+from csfd_core.classification.training_reference import read_seen
+from csfd_core.classification.unlike import NOT_MEASURED, Unlike, verdict_of
 from csfd_core.crops.study import MaskedStudy
 from csfd_core.errors import StoreError
 from csfd_core.inference.evidence import stored_affines
@@ -54,6 +55,7 @@ class PredictedStudy:
     notes: tuple[str, ...] = ()  # what was said of its files
     probabilities: Mapping[str, float | None] = field(default_factory=dict)
     suspicious: tuple[str, ...] = ()  # above the operating point
+    unlike: Unlike | None = None  # how far it lies from what was learnt
     not_assessed: tuple[str, ...] = ()  # levels without a number
     flags: tuple[str, ...] = ()  # why a person must look at it, a sentence each
     seconds: float = 0.0
@@ -99,9 +101,9 @@ def predict_stored(
         StoreError: If the crops were cut in another way than the ensemble takes them.
     """
     started = time.perf_counter()
-    vertebrae = _stored_vertebrae(stores, study_uid, ensemble)
+    seen = _stored_vertebrae(stores, study_uid, ensemble)
     affines = stored_affines(stores, study_uid, ensemble.crop)
-    judgement = judge_vertebrae(ensemble, vertebrae, affines)
+    judgement = judge_vertebrae(ensemble, seen, affines)
     masks = stores.predicted_masks.read_note(study_uid)
     note = _note(
         study_uid,
@@ -157,7 +159,9 @@ def read_prediction(stores: Stores, study_uid: str) -> dict[str, Any] | None:
     if not stores.root.exists(path):
         return None
     note: dict[str, Any] = json.loads(stores.root.read(path))
-    return _upgraded(note) if "not_seen" in note else note
+    if "not_seen" in note:
+        note = _upgraded(note)
+    return note if "unlike" in note else _without_distance(note)
 
 
 def prediction_is_current(stores: Stores, study_uid: str, ensemble: Ensemble) -> bool:
@@ -186,9 +190,7 @@ def _made_from(stores: Stores, study_uid: str, ensemble: Ensemble) -> dict[str, 
     }
 
 
-def _stored_vertebrae(
-    stores: Stores, study_uid: str, ensemble: Ensemble
-) -> dict[str, Vertebra]:
+def _stored_vertebrae(stores: Stores, study_uid: str, ensemble: Ensemble) -> SeenStudy:
     """Read the vertebrae of a study that show enough to be judged."""
     note = stores.crops.read_note(study_uid)
     if note is None or note.crop != ensemble.crop.to_note():
@@ -196,11 +198,7 @@ def _stored_vertebrae(
             f"The crops of study {study_uid} are missing, or were cut in another way "
             f"than {ensemble.title} takes them. Materialize vertebra_crops of it again."
         )
-    facts = stores.crops.read_facts(study_uid).to_pandas()
-    shares = facts.drop_duplicates("level")[["level", "visible_share"]]
-    rows = shares[shares["visible_share"] >= LEAST_VISIBLE].assign(study_uid=study_uid)
-    read = dict(read_vertebrae(stores.crops, rows))
-    return {str(rows.at[place, "level"]): vertebra for place, vertebra in read.items()}
+    return read_seen(stores, study_uid)
 
 
 def _predict_scan(
@@ -258,6 +256,7 @@ def _predict_scan(
         notes=found.notes,
         probabilities=judgement.assessment.probabilities,
         suspicious=tuple(note["suspicious"]),
+        unlike=judgement.unlike,
         not_assessed=judgement.assessment.not_assessed,
         flags=tuple(note["needs_eyes"]),
         seconds=sum(seconds.values()),
@@ -272,17 +271,21 @@ def _note(
     segmentation: Mapping[str, Any],
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
-    assessment = judgement.assessment
+    assessment, unlike = judgement.assessment, judgement.unlike
+    suspicious = suspicion(assessment.probabilities, ensemble.thresholds)
     return {
         "study_uid": study_uid,
+        "verdict": verdict_of(unlike, assessment.probabilities, suspicious),
+        "unlike": unlike.to_json(),
+        "format": _FORMAT,
         "model": ensemble.name,
         "model_version": ensemble.version,
         "model_ids": ensemble.model_ids,
         "trained_on": ensemble.data_kind,
-        **assessment.to_note(segmentation["flags"]),
+        **assessment.to_note(segmentation["flags"], unlike.warnings),
         "thresholds": ensemble.thresholds,
-        "suspicious": suspicion(assessment.probabilities, ensemble.thresholds),
-        "verdicts": judgement.verdicts,
+        "suspicious": suspicious,
+        "answers": judgement.answers,
         "uncertainty": spreads_to_json(judgement.spreads),
         "evidence": dict.fromkeys(judgement.assessed),
         "segmentation": segmentation,
@@ -302,6 +305,13 @@ def _upgraded(note: Mapping[str, Any]) -> dict[str, Any]:
     suspicious = suspicion(assessment.probabilities, note["thresholds"])
     told = assessment.to_note(note["segmentation"]["flags"])
     return {**kept, **told, "suspicious": suspicious}
+
+
+def _without_distance(note: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a prediction of a csfd that measured no distance as it is written now."""
+    unlike = Unlike(score=None, limit=None, why_not=NOT_MEASURED)
+    verdict = verdict_of(unlike, note["probabilities"], note["suspicious"])
+    return {**note, "verdict": verdict, "unlike": unlike.to_json()}
 
 
 def _segmentation_of(masks: PredictedMaskNote | None) -> dict[str, Any]:

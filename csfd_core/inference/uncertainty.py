@@ -1,4 +1,4 @@
-"""How sure an ensemble is of a study: do its members agree, is a verdict certain?"""
+"""How sure an ensemble is of a study: do its members agree, is an answer certain?"""
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from csfd_core.classification.card import What
 from csfd_core.classification.ensemble import threshold_of, what_is
-from csfd_core.evaluation.conformal import Verdict, VerdictBounds
+from csfd_core.evaluation.conformal import Answer, AnswerBounds
 from csfd_core.vocabulary import LABEL_COLUMNS, OVERALL
 
 
@@ -51,9 +51,9 @@ def spreads_of(
     return spreads
 
 
-def verdicts_of(
-    probabilities: Mapping[str, float | None], bounds: Mapping[What, VerdictBounds]
-) -> dict[str, Verdict | None]:
+def answers_of(
+    probabilities: Mapping[str, float | None], bounds: Mapping[What, AnswerBounds]
+) -> dict[str, Answer | None]:
     """Return what each probability leaves open, by name.
 
     ``None`` of a level that was not assessed, and of all where there are no bounds.
@@ -63,7 +63,7 @@ def verdicts_of(
         bounds: Of the ensemble.
     """
     return {
-        name: bounds[what_is(name)].verdict(value)
+        name: bounds[what_is(name)].answer(value)
         if bounds and value is not None
         else None
         for name, value in probabilities.items()

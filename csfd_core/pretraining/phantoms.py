@@ -157,6 +157,7 @@ def cut_neck(stores: Stores, phantoms: PhantomSet, neck: int) -> list[str]:
             model_id=_predictor().bundle.name,
             standing=UNSEEN,
             levels=tuple(sorted({row["level"] for row in rows})),
+            spacing_zyx_mm=volume.spacing_zyx_mm,
         )
         stores.crops.write(uid, rows, note)
     return uids

@@ -23,6 +23,7 @@ from csfd_core.dicom.grids import (
 )
 from csfd_core.runtime.compute import computing, one_blas_thread
 from csfd_core.segmentation.bundle import ModelBundle
+from csfd_core.segmentation.columns import TWO_NECKS, shows_two_necks
 from csfd_core.segmentation.config import CLASSES, NetworkConfig
 from csfd_core.segmentation.data import with_coordinates
 from csfd_core.segmentation.networks import build_model
@@ -96,7 +97,15 @@ class VertebraPredictor:
 
     def _predict(self, volume: Reduced) -> Prediction:
         started = time.perf_counter()
-        centre, stretch = self._locate(volume)
+        spine = self._find_spine(volume)
+        if shows_two_necks(spine, self.bundle.config.locator.spacing_mm):
+            empty = np.zeros(volume.full_shape, dtype=np.uint8)
+            return Prediction(
+                mask=np.ascontiguousarray(volume.axes.turn_back(empty)),
+                review=Review(levels=(), flags=(TWO_NECKS,)),
+                seconds={"locate": round(time.perf_counter() - started, 3)},
+            )
+        centre, stretch = self._locate(volume, spine)
         located = time.perf_counter()
         crop = self._segment(volume, centre, stretch)
         labels = clean_levels(crop.probability, crop.step_mm)
@@ -146,23 +155,27 @@ class VertebraPredictor:
         np.exp(logits, out=logits)
         return np.asarray(logits / logits.sum(axis=-1, keepdims=True))
 
-    def _locate(self, volume: Reduced) -> tuple[Triple, float]:
-        """Return the middle of C1 to C7, and how far the grid must be stretched."""
+    def _find_spine(self, volume: Reduced) -> Float:
+        """Return how likely each voxel of the whole scan is spine, on a coarse grid."""
         network = self.bundle.config.locator
         step = network.spacing_mm
         shape = [
             max(small, -(-int(mm / step + 1) // _AVERAGE_CELLS) * _AVERAGE_CELLS)
             for mm, small in zip(volume.extent_mm, network.shape_zyx, strict=True)
         ]
-        z, y, x = (mm / 2 for mm in volume.extent_mm)
-        middle = (z, y, x)
+        middle = _middle_of(volume)
         grey = resample(volume, middle, (shape[0], shape[1], shape[2]), step)
-        spine = self._run("locator", with_coordinates(grey, network)[None])[..., 1]
+        return self._run("locator", with_coordinates(grey, network)[None])[..., 1]
+
+    def _locate(self, volume: Reduced, spine: Float) -> tuple[Triple, float]:
+        """Return the middle of C1 to C7, and how far the grid must be stretched."""
+        step = self.bundle.config.locator.spacing_mm
+        middle = _middle_of(volume)
         box = _box_of_spine(spine)
         if box is None:
             return middle, 1.0
         points = [
-            grid_points_mm(m, n, step) for m, n in zip(middle, shape, strict=True)
+            grid_points_mm(m, n, step) for m, n in zip(middle, spine.shape, strict=True)
         ]
         low = [at[part.start] - step / 2 for at, part in zip(points, box, strict=True)]
         high = [
@@ -190,6 +203,11 @@ class VertebraPredictor:
             total[here] += seen[there]
         total /= np.maximum(total.sum(axis=-1, keepdims=True), 1e-6)
         return _Crop(probability=total, centre_mm=centre, step_mm=step)
+
+
+def _middle_of(volume: Reduced) -> Triple:
+    z, y, x = (mm / 2 for mm in volume.extent_mm)
+    return (z, y, x)
 
 
 def _box_of_spine(spine: Float) -> tuple[slice, ...] | None:

@@ -147,3 +147,4 @@ class CropNote(Note):
     model_id: str
     standing: str
     levels: tuple[str, ...]
+    spacing_zyx_mm: tuple[float, float, float] | None = None  # None: older than 0.3

@@ -198,6 +198,8 @@ def _facts(stores: Stores, outcome: StudyOutcome) -> dict[str, Any]:
     """Return what Dagster shows of one study's prediction."""
     note = read_prediction(stores, outcome.study_uid) or {}
     return {
+        "verdict": str(note.get("verdict", "")),
+        "unlike": note["unlike"]["told"] if note else "",
         "model": str(note.get("model", "")),
         "trained_on": str(note.get("trained_on", "")),
         "suspicious": ", ".join(note.get("suspicious", [])) or "none",

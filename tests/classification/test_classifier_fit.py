@@ -140,7 +140,7 @@ def test_a_model_is_kept_with_what_it_was_made_from(
     text = stores.root.read("models/classification/basic_cnn/fold_0/card.json")
     assert ClassifierCard.from_json(text) == result.card
     card = json.loads(text)
-    assert card["schema_version"] == 3
+    assert card["schema_version"] == 4
     assert card["stopped"] == "all_epochs"
     assert is_current(stores, fit)
     assert not is_current(stores, plan(manifest, 1))

@@ -1,5 +1,6 @@
 """The general classifiers: what they say, what they know, and what starts from them."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,21 +10,24 @@ from support.drawn_crops import CROPS, manifest_of, write_store
 
 from csfd_core.classification.card import ClassifierCard
 from csfd_core.classification.classifier import CropShape
+from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.classifiers import open_classifier
 from csfd_core.classification.config import GENERAL, NONE, ClassifierConfig
 from csfd_core.classification.fit import fit_classifier, plan_classifier
 from csfd_core.classification.general import (
     general_card,
     general_location,
+    general_store,
     read_initial,
     with_general,
 )
 from csfd_core.crops.cutting import CROP_PROFILES
 from csfd_core.data_kind import DataKind
-from csfd_core.errors import SettingsError
+from csfd_core.errors import SettingsError, StoreError
 from csfd_core.learning.splits import leaks_of, learnt_from
 from csfd_core.phantom.config import VERSIONS, PhantomConfig
 from csfd_core.phantom.study import study_uid_of
+from csfd_core.registry import serving
 from csfd_core.registry.serving import open_ensemble
 from csfd_core.store.locations import Location
 from csfd_core.store.stores import Stores
@@ -161,6 +165,49 @@ def test_a_training_that_makes_it_no_better_keeps_it(tmp_path: Path, name: str) 
     np.testing.assert_allclose(
         second.predictions["logit"], first.predictions["logit"], atol=0.1
     )
+
+
+def test_weights_of_another_version_than_their_card_are_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted: the weights of another training, of the very same shapes."""
+    own = ClassifierStore(Location(tmp_path), "builtin")
+    there, here = general_store(), own.of_fold("triplanar_cnn", 0)
+    weights = there.read_weights("triplanar_cnn", 0)
+    result = there.result("triplanar_cnn", 0)
+    own.write(result.card, weights, result.predictions.to_dict("records"))
+    monkeypatch.setattr(serving, "general_location", lambda: Location(tmp_path))
+    assert open_ensemble(Stores(Location(tmp_path)), GENERAL).members
+    card = here.read("card.json")
+    other = [weights[0] + 1, *weights[1:]]
+    own.write(result.card, other, result.predictions.to_dict("records"))
+    here.write("card.json", card)
+    with pytest.raises(StoreError, match="triplanar_cnn are of another version than"):
+        open_ensemble(Stores(Location(tmp_path)), GENERAL)
+
+
+def test_a_general_card_of_a_newer_csfd_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Location(tmp_path).join("builtin/triplanar_cnn/fold_0")
+    card = json.loads(general_card_text())
+    folder.write("card.json", json.dumps(card | {"schema_version": 99}).encode())
+    monkeypatch.setattr(serving, "general_location", lambda: Location(tmp_path))
+    with pytest.raises(StoreError, match="has the schema version 99; this csfd reads"):
+        open_ensemble(Stores(Location(tmp_path)), GENERAL)
+
+
+def general_card_text() -> bytes:
+    return general_store().of_fold("triplanar_cnn", 0).read("card.json")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_general_classifier_knows_what_it_has_learnt_from(name: str) -> None:
+    reference = card_of(name).reference
+    assert reference is not None
+    assert reference.training >= 60
+    assert reference.held_out >= 60
+    assert 1 < reference.limit < 5
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -35,7 +35,7 @@ from csfd_core.vocabulary import LEVEL_NAMES
 
 PAGE = (ROOT / "docs" / "predictions.md").read_text()
 # Fields whose names are data: levels, and what a study says.
-_NAMED = {"probabilities", "verdicts", "uncertainty", "evidence", "levels"}
+_NAMED = {"probabilities", "answers", "uncertainty", "evidence", "levels"}
 
 
 def write_mask(stores: Stores, mask: np.ndarray) -> None:

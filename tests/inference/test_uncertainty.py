@@ -5,16 +5,18 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from support.drawn_crops import CROPS
 from support.spots import spot_ensemble
 
 from csfd_core.classification.card import What
-from csfd_core.evaluation.conformal import Verdict, VerdictBounds
+from csfd_core.classification.study_facts import SeenStudy
+from csfd_core.evaluation.conformal import Answer, AnswerBounds
 from csfd_core.inference.judgement import judge_vertebrae
 from csfd_core.inference.uncertainty import (
     Spread,
+    answers_of,
     spreads_of,
     spreads_to_json,
-    verdicts_of,
 )
 from csfd_core.vocabulary import LABEL_COLUMNS, OVERALL
 
@@ -75,7 +77,14 @@ def test_one_member_and_levels_that_nobody_saw_have_no_spread() -> None:
 def test_an_ensemble_says_the_mean_of_what_its_members_say() -> None:
     ensemble = spot_ensemble(-1.0, 0.5, 2.0)
     vertebra = cast(Any, type("Dark", (), {"images": np.zeros((2, 3, 4, 4), np.uint8)}))
-    judgement = judge_vertebrae(ensemble, {"C3": vertebra}, {})
+    seen = SeenStudy(
+        vertebrae={"C3": vertebra},
+        confidences={},
+        shares={},
+        spacing_zyx_mm=None,
+        crop=CROPS,
+    )
+    judgement = judge_vertebrae(ensemble, seen, {})
     logits = -2 + np.array([-1.0, 0.5, 2.0])
     expected = 1 / (1 + np.exp(-logits))
     column = LABEL_COLUMNS.index("C3")
@@ -93,29 +102,29 @@ def test_an_ensemble_says_the_mean_of_what_its_members_say() -> None:
     assert judgement.heats == ()  # nobody knows where it lies
 
 
-BOUNDS: dict[What, VerdictBounds] = {
-    "vertebra": VerdictBounds(
+BOUNDS: dict[What, AnswerBounds] = {
+    "vertebra": AnswerBounds(
         fractured_from=0.1, whole_up_to=0.4, fractured_n=30, whole_n=200
     ),
-    "overall": VerdictBounds(
+    "overall": AnswerBounds(
         fractured_from=0.5, whole_up_to=0.8, fractured_n=20, whole_n=40
     ),
 }
 
 
-def test_a_verdict_is_told_of_what_was_assessed_by_bounds_of_its_own() -> None:
+def test_a_answer_is_told_of_what_was_assessed_by_bounds_of_its_own() -> None:
     told = {OVERALL: 0.45, "C1": 0.05, "C2": 0.45, "C3": 0.2, "C4": None}
-    assert verdicts_of(told, BOUNDS) == {
-        OVERALL: Verdict.WHOLE,
-        "C1": Verdict.WHOLE,
-        "C2": Verdict.FRACTURED,
-        "C3": Verdict.UNDECIDED,
+    assert answers_of(told, BOUNDS) == {
+        OVERALL: Answer.WHOLE,
+        "C1": Answer.WHOLE,
+        "C2": Answer.FRACTURED,
+        "C3": Answer.UNDECIDED,
         "C4": None,
     }
 
 
-def test_models_from_before_there_were_bounds_tell_no_verdict() -> None:
-    assert verdicts_of({OVERALL: 0.9, "C1": 0.9}, {}) == {OVERALL: None, "C1": None}
+def test_models_from_before_there_were_bounds_tell_no_answer() -> None:
+    assert answers_of({OVERALL: 0.9, "C1": 0.9}, {}) == {OVERALL: None, "C1": None}
 
 
 def test_an_ensemble_has_bounds_where_all_of_its_members_do() -> None:

@@ -9,7 +9,7 @@ from scipy.special import expit
 from csfd_core.classification.card import ClassifierCard
 from csfd_core.classification.classifier_store import FoldResult
 from csfd_core.evaluation.calibration import overall_from_levels
-from csfd_core.evaluation.conformal import VerdictBounds, verdict_bounds
+from csfd_core.evaluation.conformal import AnswerBounds, answer_bounds
 from csfd_core.evaluation.metrics import OperatingPoint, operating_point
 from csfd_core.learning.splits import Split
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
@@ -65,7 +65,7 @@ def make_card(
     model: str,
     fold: int,
     thresholds: Mapping[str, OperatingPoint],
-    bounds: Mapping[str, VerdictBounds],
+    bounds: Mapping[str, AnswerBounds],
 ) -> ClassifierCard:
     weights = WEIGHTS.get(model, "none")
     return classifier_card(
@@ -93,7 +93,7 @@ def make_result(
     ):
         point = operating_point(rows["label"].astype(int), rows["probability"])
         thresholds[what] = point_of(point.threshold)
-        bounds[what] = verdict_bounds(rows["probability"], rows["label"].astype(int))
+        bounds[what] = answer_bounds(rows["probability"], rows["label"].astype(int))
     return FoldResult(
         model=model,
         fold=fold,

@@ -172,8 +172,8 @@ def score_facts(c: Comparison, bins: pd.DataFrame) -> dict[str, object]:
         "vertebra_hits": c.best and _hits_of(c, c.best, "vertebra"),
         "study_hits": c.best and _hits_of(c, c.best, "overall"),
         "claimed": CLAIMED,
-        "told_verdicts": list(
-            c.verdicts[c.verdicts["of"] == "vertebra"]
+        "told_answers": list(
+            c.answers[c.answers["of"] == "vertebra"]
             .sort_values("model", key=lambda names: names != c.best, kind="stable")
             .head(1)
             .itertuples()

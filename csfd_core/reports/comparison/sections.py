@@ -43,7 +43,7 @@ _TITLES: Final = {
     "calibration": "Do probabilities mean what they say?",
     "levels": "Level by level",
     "confusion": "Right and wrong at the operating point",
-    "verdicts": "Are verdicts as certain as they claim?",
+    "answers": "Are answers as certain as they claim?",
     "folds": "Fold by fold",
     "examples": "Hits, misses and false alarms",
     "unseen": "Unseen studies, one by one",
@@ -180,7 +180,7 @@ def _tables(
         "calibration": _table("calibration", "Bins", bins),
         "levels": _table("levels", "Levels", c.levels),
         "confusion": _table("confusion", "Counts", c.confusion),
-        "verdicts": _table("verdicts", "Verdicts", c.verdicts, is_open=True),
+        "answers": _table("answers", "Answers", c.answers, is_open=True),
         "folds": (
             *_table("folds", "Folds", c.folds),
             *_table("folds_summary", "Mean and standard deviation", c.folds_summary),

@@ -17,6 +17,7 @@ from csfd_core.classification.ensemble_predictions import (
     rows_of,
 )
 from csfd_core.classification.score_tables import (
+    answers_table,
     best_model,
     confusion_table,
     folds_summary,
@@ -24,7 +25,6 @@ from csfd_core.classification.score_tables import (
     levels_table,
     models_table,
     reference_table,
-    verdicts_table,
 )
 from csfd_core.data_kind import DataKind
 from csfd_core.errors import StoreError
@@ -53,7 +53,7 @@ class Comparison:
     differences: pd.DataFrame
     levels: pd.DataFrame
     confusion: pd.DataFrame
-    verdicts: pd.DataFrame
+    answers: pd.DataFrame
     folds: pd.DataFrame
     folds_summary: pd.DataFrame
     best: str | None
@@ -103,7 +103,7 @@ def compare(
         differences=differences_table(known, repeats),
         levels=levels_table(known),
         confusion=confusion_table(known),
-        verdicts=verdicts_table(known),
+        answers=answers_table(known),
         folds=folds,
         folds_summary=folds_summary(folds),
         best=best_model(models),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from csfd_core.classification.ensemble import threshold_of
-from csfd_core.evaluation.conformal import Verdict
+from csfd_core.evaluation.conformal import Answer
 from csfd_core.inference.evidence import Evidence, evidence_of
 from csfd_core.inference.judgement import JudgedScan
 from csfd_core.inference.uncertainty import Spread
@@ -25,7 +25,7 @@ class LevelFacts:
         probability: ``None`` where the level was not assessed.
         threshold: Its operating point.
         spread: Of the members; ``None`` where there is none.
-        verdict: What its probability leaves open; ``None`` where that is not known.
+        answer: What its probability leaves open; ``None`` where that is not known.
         evidence: The strongest place, where one is known.
         found: What the segmentation has found of it.
     """
@@ -34,7 +34,7 @@ class LevelFacts:
     probability: float | None
     threshold: float
     spread: Spread | None
-    verdict: Verdict | None = None
+    answer: Answer | None = None
     evidence: Evidence | None = None
     found: LevelNote | None = None
 
@@ -56,7 +56,7 @@ class LevelFacts:
     @property
     def is_undecided(self) -> bool:
         """Whether its probability leaves both answers open."""
-        return self.verdict is Verdict.UNDECIDED
+        return self.answer is Answer.UNDECIDED
 
     @property
     def colour(self) -> str:
@@ -73,7 +73,7 @@ def facts_of(judged: JudgedScan) -> dict[str, LevelFacts]:
     """Return the facts of ``patient_overall`` and C1 to C7, by name."""
     judgement, geometry = judged.judgement, judged.study.geometry
     heats = {heat.level: heat for heat in judgement.heats}
-    spreads, verdicts = judgement.spreads, judgement.verdicts
+    spreads, answers = judgement.spreads, judgement.answers
     probabilities = judgement.assessment.probabilities
     facts = {}
     for name in LABEL_COLUMNS:
@@ -82,7 +82,7 @@ def facts_of(judged: JudgedScan) -> dict[str, LevelFacts]:
             probability=probabilities[name],
             threshold=threshold_of(judgement.thresholds, name),
             spread=spreads.get(name),
-            verdict=verdicts[name],
+            answer=answers[name],
             evidence=evidence_of(heats[name], geometry) if name in heats else None,
             found=judged.study.levels.get(name),
         )

@@ -6,6 +6,7 @@ It carries its pictures, needs no network, and names the study by its UID alone.
 from collections.abc import Sequence
 from typing import Final
 
+from csfd_core.classification.unlike import Verdict
 from csfd_core.data_kind import DataKind
 from csfd_core.inference.judgement import JudgedScan
 from csfd_core.inference.segment import write_file
@@ -34,7 +35,8 @@ def build_prediction_page(judged: JudgedScan) -> str:
     levels = [facts[name] for name in LEVEL_NAMES]
     shown = shown_levels(facts)
     painter = Painter(judged)
-    sentences = _sentences(facts[OVERALL], levels, shown)
+    is_unlike = judged.judgement.unlike.is_above
+    sentences = _sentences(facts[OVERALL], levels, shown, is_unlike=is_unlike)
     return render_html(
         "prediction",
         "prediction",
@@ -42,7 +44,10 @@ def build_prediction_page(judged: JudgedScan) -> str:
         about=_about(judged),
         overall=facts[OVERALL],
         levels=levels,
-        is_suspicious=any(level.is_above for level in levels),
+        is_suspicious=judged.note["verdict"] == Verdict.SUSPICIOUS,
+        is_unlike=is_unlike,
+        first=judged.judgement.unlike.warnings,
+        distance=judged.judgement.unlike.told,
         column=painter.column(levels, shown),
         places={
             name: painter.original(level.evidence.slice_index)
@@ -63,12 +68,18 @@ def build_prediction_page(judged: JudgedScan) -> str:
 
 
 def _sentences(
-    overall: LevelFacts, levels: Sequence[LevelFacts], shown: Sequence[LevelFacts]
+    overall: LevelFacts,
+    levels: Sequence[LevelFacts],
+    shown: Sequence[LevelFacts],
+    *,
+    is_unlike: bool,
 ) -> dict[str, str]:
     above = [level for level in shown if level.is_above]
     missing = [level.name for level in levels if not level.is_assessed]
     return {
-        "headline": _say("headline", above=above, assessed=overall.is_assessed),
+        "headline": _say(
+            "headline", above=above, assessed=overall.is_assessed, unlike=is_unlike
+        ),
         "summary": _say(
             "summary",
             overall=overall,

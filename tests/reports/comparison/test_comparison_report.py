@@ -275,10 +275,10 @@ def test_default_thresholds_are_told() -> None:
 
 
 @pytest.mark.usefixtures("plain")
-def test_verdicts_are_told_of_the_best_model_or_not_at_all() -> None:
+def test_answers_are_told_of_the_best_model_or_not_at_all() -> None:
     results = make_results(MODELS[:2])
-    text = say(results)["verdicts"]
-    row = tables.verdicts_table(results).set_index(["model", "of"])
+    text = say(results)["answers"]
+    row = tables.answers_table(results).set_index(["model", "of"])
     best = row.loc[(MODELS[1], "vertebra")]
     assert f"fractured test vertebrae {MODELS[1]} leaves it open in" in text
     assert f"decides nothing of {percent(best['undecided'])}." in text
@@ -286,7 +286,7 @@ def test_verdicts_are_told_of_the_best_model_or_not_at_all() -> None:
         model: [replace(fold, card=fold.card.model_copy(update={"bounds": {}}))]
         for model, (fold,) in results.items()
     }
-    assert "they come with the next training" in say(old)["verdicts"]
+    assert "they come with the next training" in say(old)["answers"]
 
 
 @pytest.mark.usefixtures("plain")

@@ -236,11 +236,11 @@ def test_confusion_agrees_with_scikit_learn() -> None:
         assert counts.tolist() == [tn, fp, fn, tp]
 
 
-def test_verdicts_are_counted_one_by_one() -> None:
+def test_answers_are_counted_one_by_one() -> None:
     """By hand, from the bounds of the cards and the mean probability of the folds."""
     results = make_results(MODELS[:2], folds=2)
     frame = predictions.predictions_on_test_set(results)
-    table = tables.verdicts_table(results)
+    table = tables.answers_table(results)
     assert table[["model", "of"]].values.tolist() == [
         [model, what] for model in MODELS[:2] for what in ("vertebra", "overall")
     ]
@@ -266,13 +266,13 @@ def test_verdicts_are_counted_one_by_one() -> None:
         assert row["undecided"] == pytest.approx((may_break == may_be_whole).mean())
 
 
-def test_a_model_from_before_there_were_verdicts_has_none() -> None:
+def test_a_model_from_before_there_were_answers_has_none() -> None:
     results = make_results(MODELS[:2])
     (fold,) = results[MODELS[0]]
     old = replace(fold, card=fold.card.model_copy(update={"bounds": {}}))
-    table = tables.verdicts_table({**results, MODELS[0]: [old]})
+    table = tables.answers_table({**results, MODELS[0]: [old]})
     assert set(table["model"]) == {MODELS[1]}
-    assert tables.verdicts_table({MODELS[0]: [old]}).empty
+    assert tables.answers_table({MODELS[0]: [old]}).empty
 
 
 def test_folds_have_a_spread_only_where_there_are_several() -> None:
