@@ -1,6 +1,7 @@
 """The film: read again with ffmpeg, and compared with what was drawn."""
 
 import io
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 from support.dicom_studies import SLICE_MM, SLICES, neck_mask
 from support.eda_source import MASKED, PLAIN
+from support.once import made_once
 
 from csfd_core.errors import SettingsError
 from csfd_core.reports.eda import film
@@ -32,9 +34,24 @@ from csfd_core.store.stores import Stores
 EXTENT_MM = (SLICES - 1) * SLICE_MM
 
 
+@pytest.fixture(scope="session")
+def filmed(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the films of a study lie, to be read only."""
+
+    def make(folder: Path) -> None:
+        stores = Stores(Location(small / "store"))
+        assert current_films(Location(folder), stores, MASKED)[1]
+
+    return made_once(tmp_path_factory, "filmed", make)
+
+
 @pytest.fixture
-def films(tmp_path: Path, stores: Stores) -> Films:
-    return current_films(Location(tmp_path / "out"), stores, MASKED)[0]
+def films(filmed: Path, tmp_path: Path, stores: Stores) -> Films:
+    """The films of a study, which lie in ``out``."""
+    out = Location(shutil.copytree(filmed, tmp_path / "out"))
+    found, is_new = current_films(out, stores, MASKED)
+    assert not is_new
+    return found
 
 
 def decode(content: bytes, folder: Path) -> npt.NDArray[np.uint8]:
