@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from support.eda_source import fill, write_source
+from support.eda_source import MASKED, fill, write_source
 from support.once import made_once
 
+from csfd_core.reports.eda.film import current_films
 from csfd_core.reports.eda.report import EdaReport, write_eda_report
 from csfd_core.store.locations import Location
 from csfd_core.store.source import Source, Sources
@@ -34,6 +35,17 @@ def whole_report(small: Path, tmp_path_factory: pytest.TempPathFactory) -> EdaRe
     shutil.copytree(small, folder, dirs_exist_ok=True)
     stores = Stores(Location(folder / "store"))
     return write_eda_report(Sources([Source(folder / "source")]), stores, now=MONDAY)
+
+
+@pytest.fixture(scope="session")
+def filmed(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the films of a study lie, to be read only."""
+
+    def make(folder: Path) -> None:
+        stores = Stores(Location(small / "store"))
+        assert current_films(Location(folder), stores, MASKED)[1]
+
+    return made_once(tmp_path_factory, "filmed", make)
 
 
 @pytest.fixture

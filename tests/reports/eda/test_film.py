@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 from support.dicom_studies import SLICE_MM, SLICES, neck_mask
 from support.eda_source import MASKED, PLAIN
-from support.once import made_once
 
 from csfd_core.errors import SettingsError
 from csfd_core.reports.eda import film
@@ -32,17 +31,6 @@ from csfd_core.store.locations import Location
 from csfd_core.store.stores import Stores
 
 EXTENT_MM = (SLICES - 1) * SLICE_MM
-
-
-@pytest.fixture(scope="session")
-def filmed(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the films of a study lie, to be read only."""
-
-    def make(folder: Path) -> None:
-        stores = Stores(Location(small / "store"))
-        assert current_films(Location(folder), stores, MASKED)[1]
-
-    return made_once(tmp_path_factory, "filmed", make)
 
 
 @pytest.fixture
