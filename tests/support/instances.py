@@ -3,6 +3,7 @@
 import atexit
 import functools
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
 
 _STORAGE = {
     "storage": {
@@ -51,7 +54,22 @@ def _empty_tables() -> Path:
 
 @contextmanager
 def _open(home: Path) -> Iterator[dg.DagsterInstance]:
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, _no_waiting_for_disks():
         patch.setenv("DAGSTER_EVENT_BATCH_SIZE", "256")  # put back afterwards
         with dg.instance_for_test(overrides=_STORAGE, temp_dir=str(home)) as instance:
             yield instance
+
+
+@contextmanager
+def _no_waiting_for_disks() -> Iterator[None]:
+    """Let the system choose when SQLite writes to the disk: no power is cut here."""
+
+    def ease(connection: object, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Pool, "connect", ease)
+    try:
+        yield
+    finally:
+        event.remove(Pool, "connect", ease)
