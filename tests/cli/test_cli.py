@@ -3,12 +3,12 @@
 import json
 import re
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from pydicom.data import get_testdata_files
-from support.command import csfd
+from support.command import csfd, csfd_here
 from support.dicom_studies import (
     LABEL_HEADER,
     SLICES,
@@ -20,12 +20,15 @@ from support.dicom_studies import (
 )
 from support.material import require_material
 
+from csfd_core.store.source import Source
+
 OTHER_UID = "1.2.826.0.1.3680043.12"
 
 
 @pytest.mark.parametrize("command", ["", "phantom", "inspect", "convert", "run", "ui"])
 def test_help_teaches(command: str) -> None:
-    result = csfd(*command.split(), "--help")
+    run = csfd_here if command else csfd
+    result = run(*command.split(), "--help")
     assert result.returncode == 0
     assert "Usage: csfd" in result.stdout
     if command not in ("", "ui"):
@@ -36,7 +39,11 @@ def test_help_teaches(command: str) -> None:
     "arguments", [("inspect",), ("phantom", "x", "--studies", "0"), ("nonsense",)]
 )
 def test_wrong_usage_is_status_2(arguments: tuple[str, ...]) -> None:
-    assert csfd(*arguments).returncode == 2
+    assert csfd_here(*arguments).returncode == 2
+
+
+def test_status_2_leaves_the_process() -> None:
+    assert csfd("inspect").returncode == 2
 
 
 def test_absent_source_is_one_clear_line_and_status_1(tmp_path: Path) -> None:
@@ -48,7 +55,7 @@ def test_absent_source_is_one_clear_line_and_status_1(tmp_path: Path) -> None:
 
 
 def test_empty_source_is_told(tmp_path: Path) -> None:
-    result = csfd("convert", tmp_path, tmp_path / "store")
+    result = csfd_here("convert", tmp_path, tmp_path / "store")
     assert result.returncode == 1
     assert "There are no files in" in result.stderr
 
@@ -68,7 +75,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_inspect_writes_the_json_of_the_contract(source: Path, tmp_path: Path) -> None:
-    result = csfd("inspect", source, "--json", tmp_path / "out" / "report.json")
+    result = csfd_here("inspect", source, "--json", tmp_path / "out" / "report.json")
     assert result.returncode == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     good, bad = report["studies"]
@@ -90,7 +97,7 @@ def test_inspect_writes_the_json_of_the_contract(source: Path, tmp_path: Path) -
 
 def test_inspect_writes_nothing_into_the_source(source: Path) -> None:
     before = sorted(source.rglob("*"))
-    csfd("inspect", source)
+    csfd_here("inspect", source)
     assert sorted(source.rglob("*")) == before
 
 
@@ -104,39 +111,36 @@ def test_convert_reports_and_resumes(source: Path, tmp_path: Path) -> None:
     assert (store / "slices" / f"{STUDY_UID}.parquet").is_file()
     assert (store / "masks" / f"{STUDY_UID}.parquet").is_file()
     assert (store / "metadata" / "studies.parquet").is_file()
-    second = csfd("convert", source, store)
+    second = csfd_here("convert", source, store)
     assert "0 studies written, 1 unchanged, 1 quarantined" in second.stdout
 
 
 @pytest.mark.slow
 def test_broken_label_table_is_told(source: Path, tmp_path: Path) -> None:
     (source / "train.csv").write_text("a,b\n1,2\n")
-    result = csfd("convert", source, tmp_path / "store")
+    result = csfd_here("convert", source, tmp_path / "store")
     assert result.returncode == 1
     assert "lacks the columns StudyInstanceUID" in result.stderr
-    inspected = csfd("inspect", source)
+    inspected = csfd_here("inspect", source)
     assert inspected.returncode == 0
     assert "lacks the columns" in inspected.stdout
 
 
 def test_unwritable_json_is_told(source: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    result = csfd("inspect", source, "--json", tmp_path / "file" / "x.json")
+    result = csfd_here("inspect", source, "--json", tmp_path / "file" / "x.json")
     assert result.returncode == 1
     assert re.search(r"csfd: Cannot write .*x\.json", result.stderr)
 
 
-def test_unexpected_failure_is_one_line(tmp_path: Path) -> None:
-    code = (
-        "import csfd_core.store.source as s\n"
-        "def fail(self): raise RuntimeError('secret text')\n"
-        "s.Source.require = fail\n"
-        "import csfd_core.cli.main, sys\n"
-        f"sys.argv = ['csfd', 'inspect', {str(tmp_path)!r}]\n"
-        "csfd_core.cli.main.main()"
-    )
-    call = [sys.executable, "-c", code]
-    result = subprocess.run(call, capture_output=True, text=True, check=False)
+def test_unexpected_failure_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Source) -> Source:
+        raise RuntimeError("secret text")
+
+    monkeypatch.setattr(Source, "require", fail)
+    result = csfd_here("inspect", tmp_path)
     assert result.returncode == 1
     assert result.stderr == (
         "csfd: Unexpected RuntimeError. Set CSFD_DEBUG=1 to see where it happened.\n"
@@ -144,16 +148,20 @@ def test_unexpected_failure_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("package", ["pydicom", "pydicom-data"])
+@pytest.mark.parametrize(
+    ("package", "run"), [("pydicom", csfd), ("pydicom-data", csfd_here)]
+)
 def test_all_of_pydicoms_files_are_inspected_without_a_traceback(
-    tmp_path: Path, package: str
+    tmp_path: Path,
+    package: str,
+    run: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     if package == "pydicom":
         folder = Path(get_testdata_files("CT_small.dcm")[0]).parent
     else:
         data_store = pytest.importorskip("data_store")
         folder = Path(data_store.__file__).parent
-    result = csfd("inspect", folder, "--json", tmp_path / "report.json")
+    result = run("inspect", folder, "--json", tmp_path / "report.json")
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stdout + result.stderr
     report = json.loads((tmp_path / "report.json").read_text())
@@ -167,7 +175,7 @@ def test_all_of_pydicoms_files_are_inspected_without_a_traceback(
 
 def test_real_difficult_files_are_inspected(tmp_path: Path) -> None:
     folder = require_material("difficult_dicom")
-    result = csfd("inspect", folder, "--json", tmp_path / "report.json")
+    result = csfd_here("inspect", folder, "--json", tmp_path / "report.json")
     assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / "report.json").read_text())
     series = {
@@ -187,5 +195,5 @@ def test_real_difficult_files_are_inspected(tmp_path: Path) -> None:
 
 def test_real_label_table_is_counted() -> None:
     folder = require_material("rsna2022")
-    result = csfd("inspect", folder)
+    result = csfd_here("inspect", folder)
     assert "2019 labelled studies have no images" in result.stdout

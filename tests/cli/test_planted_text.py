@@ -1,11 +1,13 @@
 """Texts that could be a patient's stand nowhere, whatever csfd is told to do."""
 
 import json
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset
-from support.command import csfd
+from support.command import csfd, csfd_here
 from support.dicom_studies import (
     LABEL_HEADER,
     STUDY_UID,
@@ -20,6 +22,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Invalid value for VR"),
 ]
 
+Run = Callable[..., subprocess.CompletedProcess[str]]
 PLANT = "DOE^JANE"
 OTHER_UID = "1.2.826.0.1.3680043.12"
 MARKUP = f"{PLANT}\x1b[31m[red](x)$\\frac"
@@ -63,23 +66,23 @@ def source(tmp_path: Path) -> Path:
     return source
 
 
-def said(*arguments: object, status: int = 0) -> str:
-    result = csfd(*arguments)
-    assert result.returncode == status, result.stderr
+def said(run: Run, *arguments: object) -> str:
+    result = run(*arguments)
+    assert result.returncode == 0, result.stderr
     return f"{result.stdout}{result.stderr}"
 
 
 def test_planted_texts_are_nowhere(source: Path, tmp_path: Path) -> None:
     texts = [
-        said("inspect", source),
-        said("convert", source, tmp_path / "store"),
-        said("eda", "--source", source, "--store", tmp_path / "store"),
+        said(csfd, "inspect", source),
+        said(csfd, "convert", source, tmp_path / "store"),
+        said(csfd_here, "eda", "--source", source, "--store", tmp_path / "store"),
     ]
     plain = tmp_path / "plain"
     plain.mkdir()
     (source / "train_images" / OTHER_UID).rename(plain / PLANT)
-    texts.append(said("inspect", plain))
-    texts.append(said("convert", plain, tmp_path / "store2"))
+    texts.append(said(csfd_here, "inspect", plain))
+    texts.append(said(csfd_here, "convert", plain, tmp_path / "store2"))
     for text in texts:
         assert "DOE" not in text
         assert "JANE" not in text

@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from support.coarse import cheap_models, coarse_phantoms, plain_figures
+from support.instances import small_instance
 
 
 @pytest.fixture
@@ -51,7 +52,5 @@ def _plain_figures() -> Iterator[None]:
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     """A schedule's context takes no instance that lives in memory alone."""
-    home = tmp_path / "home"
-    home.mkdir()
-    with dg.DagsterInstance.local_temp(str(home)) as found:
+    with small_instance(tmp_path / "home") as found:
         yield found

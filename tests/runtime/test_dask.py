@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.command import csfd
+from support.command import csfd, csfd_here
 from support.dicom_studies import (
     STUDY_UID,
     neck_mask,
@@ -81,7 +81,7 @@ def test_convert_command_works_on_dask(
 def test_absent_scheduler_is_one_clear_line_and_status_1(
     source: Path, tmp_path: Path
 ) -> None:
-    done = csfd("convert", source, tmp_path / "s", "--dask", "tcp://127.0.0.1:9")
+    done = csfd_here("convert", source, tmp_path / "s", "--dask", "tcp://127.0.0.1:9")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "No Dask scheduler answers at tcp://127.0.0.1:9" in done.stderr

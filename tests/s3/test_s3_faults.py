@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from botocore.retries.standard import ExponentialBackoff
-from support.command import csfd
+from support.command import csfd, csfd_here
 from support.dicom_studies import neck_hounsfield, write_study
 from support.s3_bucket import Bucket
 from support.s3_runs import STUDIES, convert, pointed_at, rows_of
@@ -141,7 +141,7 @@ def test_server_that_is_away_is_one_clear_line_and_status_1(tmp_path: Path) -> N
 def test_absent_source_is_one_clear_line_and_status_1(
     bucket: Bucket, place: str, message: str
 ) -> None:
-    done = csfd("inspect", place.format(bucket=bucket.name))
+    done = csfd_here("inspect", place.format(bucket=bucket.name))
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert message in done.stderr
@@ -150,7 +150,7 @@ def test_absent_source_is_one_clear_line_and_status_1(
 def test_absent_bucket_of_the_store_is_a_clear_failure(
     bucket: Bucket, source_folder: Path
 ) -> None:
-    done = csfd("convert", source_folder, "s3://csfd-no-such-bucket/store")
+    done = csfd_here("convert", source_folder, "s3://csfd-no-such-bucket/store")
     assert done.returncode == 1
     assert "Cannot access s3://csfd-no-such-bucket/store" in done.stderr
 

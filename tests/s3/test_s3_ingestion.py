@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from support.coarse import one_look, plain_figures
-from support.command import csfd
+from support.command import csfd, csfd_here
 from support.s3_bucket import Bucket
 from support.s3_runs import STUDIES, convert, rows_of
 
@@ -52,7 +52,7 @@ def test_convert_command_gives_what_it_gives_locally(
     assert "2 studies written, 0 unchanged, 0 quarantined, 0 failed" in done.stdout
 
     local = tmp_path / "store"
-    assert csfd("convert", source_folder, local).returncode == 0
+    assert csfd_here("convert", source_folder, local).returncode == 0
     assert_equal_stores(bucket, "store", local)
     pd.testing.assert_frame_equal(
         studies_table(bucket.get(f"store/{STUDIES_TABLE}")),
@@ -64,9 +64,9 @@ def test_inspect_command_reports_what_it_reports_locally(
     s3_source: str, source_folder: Path, tmp_path: Path
 ) -> None:
     reports = []
-    for place in (s3_source, source_folder):
+    for run, place in ((csfd, s3_source), (csfd_here, source_folder)):
         file = tmp_path / "report.json"
-        done = csfd("inspect", place, "--json", file)
+        done = run("inspect", place, "--json", file)
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
         report = json.loads(file.read_text())

@@ -3,6 +3,7 @@
 import functools
 import io
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from PIL import Image
@@ -61,7 +62,11 @@ def plain_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     def save(figure: object, form: str, style: object, **options: object) -> bytes:
         return _DOT[form]
 
+    def save_alone(figure: object, sink: BinaryIO, format: str, **_: object) -> None:  # noqa: A002
+        sink.write(_DOT[format])
+
     monkeypatch.setattr(render, "_save", save)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", save_alone)
 
 
 def cheap_models(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ def run(*arguments: object) -> str:
     return result.output
 
 
+@pytest.mark.usefixtures("plain")
 def test_command_prints_the_verdict_and_writes_where_it_is_told(
     stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -171,6 +171,7 @@ def test_missing_predictions_are_made_once(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("plain")
 def test_studies_without_crops_have_no_prediction_and_are_told(stores: Stores) -> None:
     add_new(stores, 12, crops=False)
     found = observe_drift(stores, NO_MLFLOW)
@@ -223,6 +224,7 @@ def test_nothing_new_is_told(stores: Stores) -> None:
     assert summarize(found).endswith("nothing new to judge.")
 
 
+@pytest.mark.usefixtures("plain")
 def test_without_a_classifier_the_report_says_so(stores: Stores) -> None:
     bare = Stores(Location(str(stores.root) + "-bare"))
     table = stores.metadata.read_studies()

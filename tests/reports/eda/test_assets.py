@@ -14,7 +14,7 @@ from csfd_dagster.definitions import build_defs
 from csfd_dagster.resources.mlflow import MlflowResource
 from csfd_dagster.resources.stores import SourceResource, StoreResource
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("plain")]
 
 FILES = "http://127.0.0.1:3001"
 

@@ -1,6 +1,7 @@
 """The film: read again with ffmpeg, and compared with what was drawn."""
 
 import io
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -33,8 +34,12 @@ EXTENT_MM = (SLICES - 1) * SLICE_MM
 
 
 @pytest.fixture
-def films(tmp_path: Path, stores: Stores) -> Films:
-    return current_films(Location(tmp_path / "out"), stores, MASKED)[0]
+def films(filmed: Path, tmp_path: Path, stores: Stores) -> Films:
+    """The films of a study, which lie in ``out``."""
+    out = Location(shutil.copytree(filmed, tmp_path / "out"))
+    found, is_new = current_films(out, stores, MASKED)
+    assert not is_new
+    return found
 
 
 def decode(content: bytes, folder: Path) -> npt.NDArray[np.uint8]:
