@@ -56,6 +56,10 @@ def phantom(
         Profile,
         typer.Option(help="demo: small and fast; full: 512x512, 69-1082 slices."),
     ] = "demo",
+    locked: Annotated[
+        int,
+        typer.Option(min=0, help="Of the studies, at least so many to be locked test."),
+    ] = 0,
     workers: WorkersOption = None,
 ) -> None:
     """Write synthetic CT studies of the neck, in the layout of the RSNA data set.
@@ -65,6 +69,7 @@ def phantom(
     Example: `csfd phantom data/source --studies 24 --seed 0`
     """
     from csfd_core.cli.console import study_progress
+    from csfd_core.cli.phantoms import with_locked
     from csfd_core.phantom.config import PhantomConfig
     from csfd_core.phantom.source import PhantomStudy, write_phantom_source
 
@@ -77,7 +82,13 @@ def phantom(
         def count(study: PhantomStudy) -> None:
             progress.advance(1, study.slice_count, study.size_bytes)
 
-        written = write_phantom_source(out, config, executor=executor, on_study=count)
+        written = [
+            study
+            for part in with_locked(config, locked)
+            for study in write_phantom_source(
+                out, part, executor=executor, on_study=count
+            )
+        ]
     fractured = sum(study.labels["patient_overall"] for study in written)
     masked = sum(study.has_mask for study in written)
     typer.echo(

@@ -28,5 +28,5 @@ def test_scores_have_three_digits_times_none_and_what_is_unknown_says_so(
     printed = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "Classifiers on the locked test set of phantom data" in printed
     assert (
-        "resnet50 none 0.610 0.716 undefined 0.435 0.625 1.000 6 undefined" in printed
+        "resnet50 random 0.610 0.716 undefined 0.435 0.625 1.000 6 undefined" in printed
     )
