@@ -41,9 +41,7 @@ def with_locked(config: PhantomConfig, locked: int) -> list[PhantomConfig]:
             chosen.append(index)
         if not any(room.values()):
             break
-    return [
-        replace(config, first=run[0], studies=len(run)) for run in _runs_of(chosen)
-    ]
+    return [replace(config, first=run[0], studies=len(run)) for run in _runs_of(chosen)]
 
 
 def _is_locked(config: PhantomConfig, index: int) -> bool:

@@ -20,6 +20,7 @@ from csfd_core.runtime.compute import one_blas_thread
 from csfd_core.runtime.executors import default_workers
 from csfd_core.runtime.tracking import RunIdentity
 from csfd_core.segmentation.masks import MaskMaker
+from csfd_core.segmentation.training import VALIDATION_DICE
 from csfd_core.store.stores import Stores
 from csfd_dagster.assets.ingest import mask_store, metadata_table, slice_store
 from csfd_dagster.assets.outcomes import (
@@ -81,6 +82,8 @@ def segmentation_model(
     metadata = _describe_report(found)
     for fold in found.folds:
         metadata |= _describe(fold)
+        if told := fold.card.unimproved(VALIDATION_DICE):
+            context.log.warning("Segmentation, fold %s. %s", fold.fit.fold, told)
     models = [fold.card.model_id for fold in found.folds]
     return dg.MaterializeResult(
         metadata=metadata, data_version=dg.DataVersion(version_of(models))
