@@ -1,4 +1,4 @@
-"""csfd phantom --locked: enough studies of the locked test set, chosen by hash alone."""
+"""csfd phantom --locked: enough locked studies, chosen by hash alone."""
 
 from pathlib import Path
 
