@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from csfd_core.classification.card import ClassifierCard, What
 from csfd_core.errors import StoreError
-from csfd_core.learning.checkpoint import Weights
+from csfd_core.learning.checkpoint import Weights, read_arrays
 from csfd_core.store import paths
 from csfd_core.store.locations import Location
 from csfd_core.store.parquet import read_parquet, write_parquet
@@ -133,10 +133,13 @@ class ClassifierStore:
         return {model: results for model, results in by_model.items() if results}
 
     def read_weights(self, model: str, fold: int) -> list[npt.NDArray[np.float32]]:
-        """Return the weights of a classifier in the order of its network."""
-        content = self.of_fold(model, fold).read(WEIGHTS)
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return [arrays[key].astype(np.float32) for key in sorted(arrays.files)]
+        """Return the weights of a classifier in the order of its network.
+
+        Raises:
+            StoreError: If their file is cut off.
+        """
+        location = self.of_fold(model, fold)
+        return read_arrays(location.read(WEIGHTS), f"{location}/{WEIGHTS}")
 
     def write(
         self,
