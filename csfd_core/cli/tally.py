@@ -58,8 +58,8 @@ class Tally:
         if not self.number:
             return CsfdError("Stopped before the first study was done.")
         return CsfdError(
-            f"Stopped after {self.number} of {count(self.total, 'study')}. What is done "
-            f"is kept in {out}.{remedy}"
+            f"Stopped after {self.number} of {count(self.total, 'study')}. What is "
+            f"done is kept in {out}.{remedy}"
         )
 
     def require_done(self, nothing: str) -> None:

@@ -180,5 +180,6 @@ def require_writable(out: Path) -> None:
             pass
     except OSError as error:
         raise SettingsError(
-            f"Cannot write into {out}: {error.strerror}. Name another folder with --out."
+            f"Cannot write into {out}: {error.strerror}. Name another folder with "
+            "--out."
         ) from error

@@ -150,7 +150,9 @@ def vertebra_crops(
     stores = store.open()
     maker = CropMaker.of_sources(stores, segmentation.crops(), source.open())
     keys = context.partition_keys
-    outcomes = list(make_all(maker.make, keys, threads=default_workers(len(keys))))
+    with one_blas_thread():
+        threads = default_workers(len(keys))
+        outcomes = list(make_all(maker.make, keys, threads=threads))
     yield from record_outcomes(
         context, outcomes, _facts, lambda one: _crops_version(stores, one)
     )

@@ -1,8 +1,8 @@
-"""Many studies: a second call goes on, Ctrl+C keeps what is done, bad ones stop none."""
+"""Many studies: a second call goes on, Ctrl+C keeps what is done, none stops others."""
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -162,8 +162,8 @@ def test_what_would_be_another_result_is_made_again(
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator["Command"]:
-    yield Command(monkeypatch, tmp_path / "out")
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> "Command":
+    return Command(monkeypatch, tmp_path / "out")
 
 
 class Command:
@@ -196,8 +196,8 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_call_goes_on(
     stopped = command.run(source)
     assert isinstance(stopped.exception, CsfdError)
     assert str(stopped.exception) == (
-        f"Stopped after 1 of 3 studies. What is done is kept in {command.out}. The same "
-        "command goes on from there."
+        f"Stopped after 1 of 3 studies. What is done is kept in {command.out}. The "
+        "same command goes on from there."
     )
     assert [path.name for path in command.out.iterdir()] == [f"{UIDS[0]}.json"]
     command.segmentation = Counting()

@@ -186,9 +186,7 @@ class TriplanarCnn(PatchClassifier[VertebraVolume]):
         part[:] = inside[: len(part)]
         return places
 
-    def _logits_of(
-        self, grey: Grey, mask: Grey, near: npt.NDArray[np.bool_]
-    ) -> Float:
+    def _logits_of(self, grey: Grey, mask: Grey, near: npt.NDArray[np.bool_]) -> Float:
         """Return the logits of the places that are near, 0 of all others.
 
         Planes that cross none of them are not looked at.
