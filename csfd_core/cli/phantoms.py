@@ -12,7 +12,7 @@ from itertools import count, groupby
 from csfd_core.dicom.headers import PATIENT_KEY_LENGTH
 from csfd_core.evaluation.folds import is_test
 from csfd_core.phantom.config import PhantomConfig
-from csfd_core.phantom.volume import plan_study
+from csfd_core.phantom.study import plan_study
 
 
 def with_locked(config: PhantomConfig, locked: int) -> list[PhantomConfig]:

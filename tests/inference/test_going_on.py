@@ -216,6 +216,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_call_goes_on(
     assert command.segmentation.calls == 3
 
 
+@pytest.mark.slow
 def test_of_500_studies_with_three_broken_ones_497_have_results(
     command: Command, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
