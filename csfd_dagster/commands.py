@@ -6,6 +6,7 @@ answers at once.
 """
 
 import io
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from csfd_core.cli.options import SourceOption, StoreOption
 from csfd_core.vocabulary import FOLD_COUNT, Profile
 
 if TYPE_CHECKING:
+    from csfd_core.store.locations import Location
     from csfd_dagster.durations import Durations
     from csfd_dagster.engine import Project
 
@@ -182,7 +184,8 @@ def _close(project: "Project", durations: "Durations") -> None:
     models = f"{COMPARISON_REPORT}/{MODELS_CSV}"
     if root.exists(models):
         frame = pd.read_csv(io.BytesIO(root.read(models)))
-        print_models(frame, project.stores.metadata.read_data_kind())
+        kind = project.stores.metadata.read_data_kind()
+        print_models(frame, kind, _loss_of_prevalences(root))
     _say(f"Store: {root}")
     for page in EVERY_REPORT:
         if root.exists(f"{page}/{INDEX}"):
@@ -190,6 +193,19 @@ def _close(project: "Project", durations: "Durations") -> None:
     whole_s = time.time() - psutil.Process().create_time()
     print_durations(durations.parts(whole_s))
     _say("Dagster's UI: csfd ui. What the runs have recorded: make mlflow.")
+
+
+def _loss_of_prevalences(root: "Location") -> float:
+    """Return what the newest comparison says of the prevalences, NaN if nothing."""
+    import pandas as pd
+
+    from csfd_core.store.paths import COMPARISON_REPORT
+
+    path = f"{COMPARISON_REPORT}/tables/references.csv"
+    if not root.exists(path):
+        return math.nan
+    losses = pd.read_csv(io.BytesIO(root.read(path)), index_col="reference")
+    return float(losses["competition_log_loss"].get("prevalence", math.nan))
 
 
 def _say(text: str) -> None:

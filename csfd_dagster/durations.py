@@ -10,9 +10,12 @@ from typing import Final
 
 import dagster as dg
 
+from csfd_core.classification.classifiers import CLASSIFIERS
+
 REST: Final = "start, and what is due"
 _REPORTS: Final = "reports"
-# Steps that are told together; every other one is told by its own name.
+_CHECKS: Final = "checks"
+# Steps that are told together; classifiers are told by name, what is left are checks.
 _TOGETHER: Final = {
     "study_headers": "ingestion",
     "metadata_table": "ingestion",
@@ -58,11 +61,12 @@ class Durations:
     def _parts(self, whole_s: float) -> Iterator[tuple[str, float]]:
         together: dict[str, float] = defaultdict(float)
         for step, seconds in self._seconds.items():
-            together[_TOGETHER.get(step, step)] += seconds
+            own_name = step if step in CLASSIFIERS else _CHECKS
+            together[_TOGETHER.get(step, own_name)] += seconds
         names = list(dict.fromkeys(_TOGETHER.values()))
         first = names[: names.index(_REPORTS)]
-        own = [name for name in together if name not in names]
-        for name in (*first, *own, *names[names.index(_REPORTS) :]):
+        own = [name for name in CLASSIFIERS if name in together]
+        for name in (*first, *own, *names[names.index(_REPORTS) :], _CHECKS):
             if name in together:
                 yield name, together[name]
         yield REST, max(0.0, whole_s - sum(together.values()))

@@ -183,12 +183,16 @@ def print_predictions(
     console.print(table)
 
 
-def print_models(models: pd.DataFrame, data_kind: str) -> None:
+def print_models(
+    models: pd.DataFrame, data_kind: str, prevalence_loss: float = math.nan
+) -> None:
     """Print the table of classifiers, and which data it rests on.
 
     Args:
         models: As in ``reports/comparison/models.csv``.
         data_kind: phantom, mixed or real.
+        prevalence_loss: Log loss of who tells every study the prevalences; NaN: not
+            known.
     """
     console = _console()
     names = {
@@ -207,6 +211,10 @@ def print_models(models: pd.DataFrame, data_kind: str) -> None:
         box=SIMPLE,
         title=f"Classifiers on the locked test set of {data_kind} data",
         title_justify="left",
+        caption=None
+        if math.isnan(prevalence_loss)
+        else f"log loss of the prevalences alone: {prevalence_loss:.3f}",
+        caption_justify="left",
     )
     for title in names.values():
         table.add_column(title, justify="left" if title in _TEXTS else "right")

@@ -20,6 +20,11 @@ def basic_cnn() -> None:
     time.sleep(0.1)
 
 
+@dg.asset_check(asset=slice_store)
+def is_there() -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(passed=True)
+
+
 @dg.asset(deps=[basic_cnn])
 def comparison_report() -> None:
     raise dg.Failure("planted", allow_retries=False)
@@ -30,13 +35,13 @@ def test_steps_are_told_by_what_they_took_in_the_order_of_the_work() -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         for _ in range(2):  # as a retraining does
             result = dg.materialize(
-                [slice_store, basic_cnn, comparison_report],
+                [slice_store, is_there, basic_cnn, comparison_report],
                 instance=instance,
                 raise_on_error=False,
             )
             durations.add(instance, result.run_id)
     parts = durations.parts(100.0)
-    assert list(parts) == ["ingestion", "basic_cnn", "reports", REST]
+    assert list(parts) == ["ingestion", "basic_cnn", "reports", "checks", REST]
     assert 0.6 <= parts["ingestion"] < parts[REST]
     assert 0.2 <= parts["basic_cnn"] < parts["ingestion"]
     assert sum(parts.values()) == pytest.approx(100.0)
