@@ -144,9 +144,12 @@ def predict(
     from csfd_core.segmentation.model_store import open_model
     from csfd_core.segmentation.predict import VertebraPredictor
     from csfd_core.settings import Settings
+    from csfd_core.store.record import read_record
 
     require_writable(out)
     stores = open_stores(Settings.read().store)
+    if model != GENERAL:
+        read_record(stores.root)  # a store of a newer csfd is refused
     told = Tally(done_by=Outcome.PREDICTED)
     probabilities = {}
     wanted = [

@@ -275,6 +275,20 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_opened(
     assert command.opened == 0
 
 
+def test_a_store_of_a_newer_csfd_is_refused_but_for_the_general_model(
+    command: Command, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    (store / "store.json").write_text('{"schema_version": 2, "profile": "demo"}')
+    monkeypatch.setenv("CSFD_STORE", str(store))
+    result = command.run(source)
+    assert isinstance(result.exception, StoreError)
+    assert "Has a newer csfd written it?" in str(result.exception)
+    assert command.opened == 0
+    assert command.run(source, "--model", "general").exit_code == 0
+
+
 @pytest.mark.parametrize("kept", [0, 10, 0.5])
 def test_weights_that_are_cut_off_are_told(kept: float, tmp_path: Path) -> None:
     general = general_store().of_fold("basic_cnn", GENERAL_FOLD)
