@@ -4,7 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 STUDIES ?= 60
+LOCKED ?= 20
 SEED ?= 0
+# How long each step of the demo took: $(call timed,what,command)
+TIMES := data/times.txt
+timed = begun=$$(date +%s); $(2) && mkdir -p data && \
+	echo "$(1) $$(($$(date +%s) - begun)) s" >> $(TIMES)
 
 # Tests start many processes. None compiles again what another has compiled.
 unexport PYTHONDONTWRITEBYTECODE
@@ -27,16 +32,21 @@ help:
 setup: $(VENV)/ready
 
 $(VENV)/ready: requirements.lock pyproject.toml
+	mkdir -p $(VENV) && date +%s > $(VENV)/begun
 	$(PYTHON) -m venv $(VENV)
 	awk '/^[^ ]/ { is_uv = /^uv==/ } is_uv' requirements.lock > $(VENV)/uv.txt
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(VENV)/uv.txt
 	$(INSTALL) --compile-bytecode --require-hashes --requirement requirements.lock
 	$(INSTALL) --no-deps --no-build-isolation --editable .
-	touch $@
+	echo "set-up, once $$(($$(date +%s) - $$(cat $(VENV)/begun))) s" > $@
 
 demo: setup
-	$(BIN)/csfd phantom data/source --studies $(STUDIES) --seed $(SEED)
-	$(BIN)/csfd run --source data/source --store data/store --profile demo
+	@rm -f $(TIMES)
+	$(call timed,phantom,$(BIN)/csfd phantom data/source \
+		--studies $(STUDIES) --seed $(SEED) --locked $(LOCKED))
+	$(call timed,csfd run,$(BIN)/csfd run \
+		--source data/source --store data/store --profile demo)
+	@cat $(VENV)/ready $(TIMES)
 
 simulate: setup
 	rm -rf data/simulation

@@ -26,6 +26,7 @@ NAMES = (
 )
 LONG = (
     "reading",
+    "predict",
     "arrival",
     "damaged",
     "segmentation",

@@ -6,7 +6,9 @@ answers at once.
 """
 
 import io
+import math
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +19,8 @@ from csfd_core.cli.options import SourceOption, StoreOption
 from csfd_core.vocabulary import FOLD_COUNT, Profile
 
 if TYPE_CHECKING:
+    from csfd_core.store.locations import Location
+    from csfd_dagster.durations import Durations
     from csfd_dagster.engine import Project
 
 
@@ -162,15 +166,16 @@ def run_graph(resources: Mapping[str, Any] | None = None) -> None:
     require_profile(project.stores, settings.profile)
     lay_instance(settings.dagster_home)
     with dg.DagsterInstance.get() as instance:
-        run_everything(project, instance, _say)
-    _close(project)
+        durations = run_everything(project, instance, _say)
+    _close(project, durations)
 
 
-def _close(project: "Project") -> None:
-    """Say what came of a run, and where to look."""
+def _close(project: "Project", durations: "Durations") -> None:
+    """Say what came of a run, where its time went, and where to look."""
     import pandas as pd
+    import psutil
 
-    from csfd_core.cli.console import print_models
+    from csfd_core.cli.console import print_durations, print_models
     from csfd_core.reports.comparison.report import MODELS_CSV
     from csfd_core.reports.page import INDEX
     from csfd_core.store.paths import COMPARISON_REPORT, EVERY_REPORT
@@ -179,12 +184,28 @@ def _close(project: "Project") -> None:
     models = f"{COMPARISON_REPORT}/{MODELS_CSV}"
     if root.exists(models):
         frame = pd.read_csv(io.BytesIO(root.read(models)))
-        print_models(frame, project.stores.metadata.read_data_kind())
+        kind = project.stores.metadata.read_data_kind()
+        print_models(frame, kind, _loss_of_prevalences(root))
     _say(f"Store: {root}")
     for page in EVERY_REPORT:
         if root.exists(f"{page}/{INDEX}"):
             _say(f"Report: {root}/{page}/{INDEX}")
+    whole_s = time.time() - psutil.Process().create_time()
+    print_durations(durations.parts(whole_s))
     _say("Dagster's UI: csfd ui. What the runs have recorded: make mlflow.")
+
+
+def _loss_of_prevalences(root: "Location") -> float:
+    """Return what the newest comparison says of the prevalences, NaN if nothing."""
+    import pandas as pd
+
+    from csfd_core.store.paths import COMPARISON_REPORT
+
+    path = f"{COMPARISON_REPORT}/tables/references.csv"
+    if not root.exists(path):
+        return math.nan
+    losses = pd.read_csv(io.BytesIO(root.read(path)), index_col="reference")
+    return float(losses["competition_log_loss"].get("prevalence", math.nan))
 
 
 def _say(text: str) -> None:

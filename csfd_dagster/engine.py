@@ -28,6 +28,7 @@ from csfd_core.store.stores import Stores
 from csfd_core.text import count
 from csfd_dagster.conditions import ASKED_BY, CONDITIONS
 from csfd_dagster.definitions import build_defs
+from csfd_dagster.durations import Durations
 from csfd_dagster.observing import observe_labels, observe_settings, take_up
 from csfd_dagster.partitions import partition_ranges, range_tags, studies
 from csfd_dagster.resources.classification import ClassificationResource
@@ -65,11 +66,13 @@ class Settled:
         runs: How many runs were done.
         failures: Why runs have failed.
         failed_studies: Studies that failed, and why.
+        durations: Of the steps of all runs.
     """
 
     runs: int = 0
     failures: list[str] = field(default_factory=list)
     failed_studies: dict[str, str] = field(default_factory=dict)
+    durations: Durations = field(default_factory=Durations)
 
 
 def open_project(resources: Mapping[str, Any] | None = None) -> Project:
@@ -97,13 +100,18 @@ def open_project(resources: Mapping[str, Any] | None = None) -> Project:
     )
 
 
-def run_everything(project: Project, instance: dg.DagsterInstance, say: Say) -> None:
+def run_everything(
+    project: Project, instance: dg.DagsterInstance, say: Say
+) -> Durations:
     """Take up what is new or has changed, and make all that follows from it.
 
     Args:
         project: As ``open_project`` returns.
         instance: Where the runs are recorded.
         say: Told what was done.
+
+    Returns:
+        What its steps took.
 
     Raises:
         SourceError: If there are no studies.
@@ -120,6 +128,7 @@ def run_everything(project: Project, instance: dg.DagsterInstance, say: Say) -> 
         engine.materialize(roots)
         engine.settle()
     engine.raise_failures()
+    return engine.settled.durations
 
 
 def require_studies(sources: Sources) -> None:
@@ -269,6 +278,7 @@ class Engine:
             raise_on_error=False,
         )
         self.settled.runs += 1
+        self.settled.durations.add(self._instance, result.run_id)
         made = {event.asset_key for event in result.get_asset_materialization_events()}
         if names := ", ".join(k.to_user_string() for k in keys if k in made):
             self._say(f"{names}, {what}: done (run {result.run_id}).")

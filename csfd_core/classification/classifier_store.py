@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from csfd_core.classification.card import ClassifierCard, What
 from csfd_core.errors import StoreError
-from csfd_core.learning.checkpoint import Weights
+from csfd_core.learning.checkpoint import Weights, read_arrays
 from csfd_core.store import paths
 from csfd_core.store.locations import Location
 from csfd_core.store.parquet import read_parquet, write_parquet
@@ -136,19 +136,21 @@ class ClassifierStore:
         """Return the weights of a classifier in the order of its network.
 
         Raises:
-            StoreError: If they are not those that its card speaks of.
+            StoreError: If their file is cut off, or they are not those that its card
+                speaks of.
         """
-        content = self.of_fold(model, fold).read(WEIGHTS)
+        location = self.of_fold(model, fold)
+        content = location.read(WEIGHTS)
+        weights = read_arrays(content, f"{location}/{WEIGHTS}")
         card = self.card(model, fold)
         wanted = None if card is None else card.weights_sha256
         if wanted and wanted != hashlib.sha256(content).hexdigest():
             raise StoreError(
                 f"The weights of {model} are of another version than their card: "
-                f"{self.of_fold(model, fold)}/{WEIGHTS}. Bring the file back that "
-                "belongs to it, or train it again."
+                f"{location}/{WEIGHTS}. Bring the file back that belongs to it, or "
+                "train it again."
             )
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return [arrays[key].astype(np.float32) for key in sorted(arrays.files)]
+        return weights
 
     def write(
         self,

@@ -31,7 +31,8 @@ class ClassifierConfig:
     mixed_precision: bool = False
     # Of the basic and the triplanar CNN, which learn from patches.
     initial: str = GENERAL  # GENERAL, NONE, or a file of weights as csfd writes them
-    refine_epochs: int = 3  # in place of ``epochs`` where it starts from weights,
+    refine_epochs: int = 6  # in place of ``epochs`` where it starts from weights,
+    refine_steps: int = 30  # of ``steps_per_epoch``: few show whether it is of use,
     refine_rate: float = 5e-4  # of ``learning_rate``,
     refine_patience: int = 1  # and of ``patience``
     steps_per_epoch: int = 80
@@ -49,6 +50,7 @@ class ClassifierConfig:
         for name in (
             "epochs",
             "refine_epochs",
+            "refine_steps",
             "batch_size",
             "steps_per_epoch",
             "patch_px",
@@ -74,6 +76,11 @@ class ClassifierConfig:
             return self.epochs + self.fine_tune_epochs
         return self.refine_epochs if self.is_refined else self.epochs
 
+    @property
+    def planned_steps(self) -> int:
+        """How many steps an epoch of a network for patches has."""
+        return self.refine_steps if self.is_refined else self.steps_per_epoch
+
     def planned_patience(self, *, has_backbone: bool) -> int:
         """Return after how many epochs without a lower loss a training stops."""
         return (
@@ -95,7 +102,7 @@ class ClassifierConfig:
 
 
 _OF_REFINEMENT: Final = frozenset(
-    ("initial", "refine_epochs", "refine_rate", "refine_patience")
+    ("initial", "refine_epochs", "refine_steps", "refine_rate", "refine_patience")
 )
 _OF_PATCHES: Final = _OF_REFINEMENT | frozenset(
     (
@@ -145,7 +152,7 @@ def settings_of(
         profile: ``demo`` or ``full``.
         seed: Same seed, same model.
         epochs: Of every training, refinements too; 0 takes the profile's.
-        steps_per_epoch: 0 takes the profile's.
+        steps_per_epoch: Of refinements too; 0 takes the profile's.
         weights: Of backbones; empty takes the profile's.
         initial: Of networks for patches; empty takes the profile's.
 
@@ -163,6 +170,7 @@ def settings_of(
         epochs=epochs or settings.epochs,
         refine_epochs=epochs or settings.refine_epochs,
         steps_per_epoch=steps_per_epoch or settings.steps_per_epoch,
+        refine_steps=steps_per_epoch or settings.refine_steps,
         weights=weights or settings.weights,
         initial=initial or settings.initial,
     )

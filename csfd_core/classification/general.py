@@ -4,21 +4,17 @@ They have learnt from phantoms alone (``csfd_core.pretraining``).
 """
 
 import hashlib
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
-from zipfile import BadZipFile
-
-import numpy as np
 
 from csfd_core.classification.card import ClassifierCard
 from csfd_core.classification.classifier_store import WEIGHTS, ClassifierStore
 from csfd_core.classification.config import GENERAL, NONE
-from csfd_core.errors import SettingsError
-from csfd_core.learning.checkpoint import Weights
+from csfd_core.errors import SettingsError, StoreError
+from csfd_core.learning.checkpoint import Weights, read_arrays
 from csfd_core.store.locations import Location
 
 GENERAL_FOLDER: Final = "builtin"
@@ -84,9 +80,8 @@ def read_initial(name: str, initial: str) -> Initial:
         return Initial(weights=[], told=NONE, digest="")
     content = _read_file(name, initial)
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            weights = [arrays[key].astype(np.float32) for key in sorted(arrays.files)]
-    except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:
+        weights = read_arrays(content, initial)
+    except StoreError as error:
         raise SettingsError(
             f"{initial} holds no weights of a classifier. Name a weights.npz that csfd "
             f"wrote, {GENERAL} or {NONE}."

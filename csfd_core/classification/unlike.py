@@ -83,6 +83,22 @@ class Unlike:
             thick=thick,
         )
 
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> "Unlike":
+        """Read the object ``unlike`` of a prediction's JSON.
+
+        That slices are thick is told among the reasons for eyes, not here.
+        """
+        return cls(
+            score=told["score"],
+            limit=told["limit"],
+            farthest=tuple(
+                Deviation(fact=one["fact"], spreads=one["spreads"])
+                for one in told["farthest"]
+            ),
+            why_not="" if told["score"] is not None else told["told"],
+        )
+
     @property
     def is_above(self) -> bool:
         """Whether the study is unlike what was learnt."""
@@ -160,6 +176,6 @@ def _told_thick(gap_mm: float | None, coarsest_mm: float) -> str:
         return ""
     return (
         f"Slices lie {number(gap_mm, '.1f')} mm apart, below what was trained: the "
-        f" classifier has learnt from slices of at most "
+        f"classifier has learnt from slices of at most "
         f"{number(coarsest_mm, '.1f')} mm."
     )

@@ -23,6 +23,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from csfd_core.classification.assessment import NOT_ASSESSED, Assessment, rests_on
+from csfd_core.classification.classifiers import told_weights
 from csfd_core.classification.unlike import Unlike, Verdict
 from csfd_core.dicom.findings import Status
 from csfd_core.ingest.inspect import InspectedStudy
@@ -195,12 +196,16 @@ def print_predictions(
     console.print(table)
 
 
-def print_models(models: pd.DataFrame, data_kind: str) -> None:
+def print_models(
+    models: pd.DataFrame, data_kind: str, prevalence_loss: float = math.nan
+) -> None:
     """Print the table of classifiers, and which data it rests on.
 
     Args:
         models: As in ``reports/comparison/models.csv``.
         data_kind: phantom, mixed or real.
+        prevalence_loss: Log loss of who tells every study the prevalences; NaN: not
+            known.
     """
     console = _console()
     names = {
@@ -219,14 +224,42 @@ def print_models(models: pd.DataFrame, data_kind: str) -> None:
         box=SIMPLE,
         title=f"Classifiers on the locked test set of {data_kind} data",
         title_justify="left",
+        caption=None
+        if math.isnan(prevalence_loss)
+        else f"log loss of the prevalences alone: {prevalence_loss:.3f}",
+        caption_justify="left",
     )
     for title in names.values():
         table.add_column(title, justify="left" if title in _TEXTS else "right")
-    shown = models[list(names)]
+    shown = models[list(names)].assign(
+        weights=[
+            told_weights(model, weights)
+            for model, weights in zip(models["model"], models["weights"], strict=True)
+        ]
+    )
     times = shown[["train_s", "ms_per_study"]].map("{:.0f}".format, na_action="ignore")
     for row in shown.assign(**times).itertuples(index=False):
         table.add_row(*(_cell(value) for value in row))
     console.print(table)
+
+
+def print_durations(parts: Mapping[str, float]) -> None:
+    """Print where time went, and the sum.
+
+    Args:
+        parts: Seconds, in the order of the work.
+    """
+    table = Table(
+        Column("where the time went"),
+        Column("s", justify="right"),
+        box=SIMPLE,
+        show_footer=True,
+    )
+    for name, seconds in parts.items():
+        table.add_row(name, f"{seconds:.1f}")
+    table.columns[0].footer = "all"
+    table.columns[1].footer = f"{sum(parts.values()):.1f}"
+    _console().print(table)
 
 
 def print_drift(features: pd.DataFrame) -> None:

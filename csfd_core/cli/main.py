@@ -73,6 +73,10 @@ def phantom(
             "turned, sharp or soft, scans that end within the column.",
         ),
     ] = False,
+    locked: Annotated[
+        int,
+        typer.Option(min=0, help="Of the studies, at least so many to be locked test."),
+    ] = 0,
     workers: WorkersOption = None,
 ) -> None:
     """Write synthetic CT studies of the neck, in the layout of the RSNA data set.
@@ -82,9 +86,16 @@ def phantom(
     Example: `csfd phantom data/source --studies 24 --seed 0`
     """
     from csfd_core.cli.console import study_progress
-    from csfd_core.phantom.config import PhantomConfig
+    from csfd_core.cli.phantoms import with_locked
+    from csfd_core.phantom.config import VERSIONS, PhantomConfig
     from csfd_core.phantom.source import PhantomStudy, write_phantom_source
 
+    if foreign and version != VERSIONS[-1]:
+        raise typer.BadParameter(
+            f"only version {VERSIONS[-1]} draws foreign necks. Received version "
+            f"{version}.",
+            param_hint="--foreign",
+        )
     config = PhantomConfig(
         studies=studies, seed=seed, profile=profile, version=version, foreign=foreign
     )
@@ -96,7 +107,13 @@ def phantom(
         def count(study: PhantomStudy) -> None:
             progress.advance(1, study.slice_count, study.size_bytes)
 
-        written = write_phantom_source(out, config, executor=executor, on_study=count)
+        written = [
+            study
+            for part in with_locked(config, locked)
+            for study in write_phantom_source(
+                out, part, executor=executor, on_study=count
+            )
+        ]
     fractured = sum(study.labels["patient_overall"] for study in written)
     masked = sum(study.has_mask for study in written)
     typer.echo(

@@ -3,19 +3,14 @@
 Part of ``csfd``; apart from the commands that fill a store.
 """
 
-from dataclasses import dataclass
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from csfd_core.errors import SourceError
+from csfd_core.cli.tally import Tally
 from csfd_core.ingest.outcomes import Outcome
-from csfd_core.text import count
-
-if TYPE_CHECKING:
-    from csfd_core.inference.predict import PredictedStudy
-    from csfd_core.inference.segment import SegmentedStudy
 
 InputArgument = Annotated[
     str, typer.Argument(metavar="INPUT", help="DICOM folder, zip file or source.")
@@ -54,22 +49,26 @@ def segment(
     """
     from csfd_core.cli.stores import open_stores
     from csfd_core.inference.reading import reading_ahead
-    from csfd_core.inference.segment import segment_input
+    from csfd_core.inference.segment import require_writable, segment_input
     from csfd_core.segmentation.bundle import BUILTIN
     from csfd_core.segmentation.model_store import open_model
     from csfd_core.segmentation.predict import VertebraPredictor
     from csfd_core.settings import Settings
     from csfd_core.store.locations import Location
 
-    told = _Tally(done_by=Outcome.SEGMENTED)
-    with reading_ahead(every_volume=every_volume) as reading:
-        location = Settings.read().store
-        needs_store = model != BUILTIN
-        store = open_stores(location).root if needs_store else Location(location)
-        predictor = VertebraPredictor(open_model(model, store))
-        for study in segment_input(source, out, predictor, typer.echo, reading):
-            found = ", ".join(study.levels) or "no vertebra"
-            told.add(study, f"{found} ({study.seconds:.1f} s)")
+    require_writable(out)
+    told = Tally(done_by=Outcome.SEGMENTED)
+    try:
+        with reading_ahead(every_volume=every_volume) as reading:
+            location = Settings.read().store
+            needs_store = model != BUILTIN
+            store = open_stores(location).root if needs_store else Location(location)
+            predictor = VertebraPredictor(open_model(model, store))
+            for study in segment_input(source, out, predictor, typer.echo, reading):
+                found = ", ".join(study.levels) or "no vertebra"
+                told.add(study, f"{found} ({study.seconds:.1f} s)")
+    except KeyboardInterrupt:
+        raise told.stopped(out) from None
     typer.echo(
         f"{told.counted(every_volume)} segmented, {told.refused} left out, in {out}."
     )
@@ -113,6 +112,14 @@ def predict(
             "of the slices.",
         ),
     ] = False,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again",
+            help="Make anew what is in OUT already, of the same files by the same "
+            "model; else it is kept, so that a second call goes on.",
+        ),
+    ] = False,
 ) -> None:
     """Say how likely each of C1 to C7 is fractured: one JSON per study, and a table.
 
@@ -127,83 +134,65 @@ def predict(
     from csfd_core.classification.config import GENERAL
     from csfd_core.cli.console import print_predictions
     from csfd_core.cli.stores import open_stores
-    from csfd_core.inference.heatmap import write_heatmap
+    from csfd_core.inference.heatmap import HEATMAP, write_heatmap
     from csfd_core.inference.predict import predict_input
     from csfd_core.inference.reading import reading_ahead
+    from csfd_core.inference.segment import require_writable
     from csfd_core.registry.serving import open_ensemble
-    from csfd_core.reports.prediction.page import write_prediction_page
+    from csfd_core.reports.prediction.page import PAGE, write_prediction_page
     from csfd_core.segmentation.bundle import BUILTIN
     from csfd_core.segmentation.model_store import open_model
     from csfd_core.segmentation.predict import VertebraPredictor
     from csfd_core.settings import Settings
+    from csfd_core.store.record import read_record
 
+    require_writable(out)
     stores = open_stores(Settings.read().store)
-    told = _Tally(done_by=Outcome.PREDICTED)
+    if model != GENERAL:
+        read_record(stores.root)  # a store of a newer csfd is refused
+    told = Tally(done_by=Outcome.PREDICTED)
     probabilities, unlike = {}, {}
-    wanted = {write_heatmap: heatmaps, write_prediction_page: report}
-    beside = [write for write, is_wanted in wanted.items() if is_wanted]
-    with reading_ahead(every_volume=every_volume) as reading:
-        ensemble = open_ensemble(stores, model)
-        if ensemble.notice:
-            typer.echo(ensemble.notice, err=True)
-        if segmentation is None and model == GENERAL:
-            segmentation = BUILTIN
-        predictor = VertebraPredictor(open_model(segmentation, stores.root))
-        for study in predict_input(
-            source, out, predictor, ensemble, typer.echo, reading, beside=beside
-        ):
-            told.add(study, f"done in {study.seconds:.1f} s")
-            if study.probabilities:
-                probabilities[study.name] = study.probabilities
-            if study.unlike is not None:
-                unlike[study.name] = study.unlike
+    wanted = [
+        (write, ending)
+        for write, ending, is_wanted in (
+            (write_heatmap, HEATMAP, heatmaps),
+            (write_prediction_page, PAGE, report),
+        )
+        if is_wanted
+    ]
+    try:
+        with reading_ahead(every_volume=every_volume) as reading:
+            ensemble = open_ensemble(stores, model)
+            if ensemble.notice:
+                typer.echo(ensemble.notice, err=True)
+            if segmentation is None and model == GENERAL:
+                segmentation = BUILTIN
+            predictor = VertebraPredictor(open_model(segmentation, stores.root))
+            told.begun = time.monotonic()
+            for study in predict_input(
+                source,
+                out,
+                predictor,
+                ensemble,
+                typer.echo,
+                reading,
+                beside=[write for write, _ in wanted],
+                endings=[ending for _, ending in wanted],
+                again=again,
+            ):
+                told.add(study, f"done in {study.seconds:.1f} s")
+                if study.probabilities:
+                    probabilities[study.name] = study.probabilities
+                if study.unlike is not None:
+                    unlike[study.name] = study.unlike
+    except KeyboardInterrupt:
+        raise told.stopped(out, " The same command goes on from there.") from None
     print_predictions(probabilities, ensemble.thresholds, unlike)
+    kept = f"{told.kept} there already (--again makes them anew), " if told.kept else ""
     empty = f"{told.empty} without a vertebra, " if told.empty else ""
     typer.echo(
         f"{told.counted(every_volume)} predicted by {ensemble.title} (trained on "
-        f"{ensemble.data_kind} data), {empty}{told.refused} left out, in {out}. Not "
-        "for clinical use."
+        f"{ensemble.data_kind} data), {kept}{empty}{told.refused} left out, in {out}. "
+        "Not for clinical use."
     )
     told.require_done("No study could be predicted.")
-
-
-@dataclass
-class _Tally:
-    """Tells what became of each study, and counts them."""
-
-    done_by: Outcome
-    done: int = 0
-    empty: int = 0  # results without a number
-    refused: int = 0
-    failed: int = 0
-
-    def add(self, study: "SegmentedStudy | PredictedStudy", told: str) -> None:
-        """Tell of a study; ``told`` is what to say where it was done."""
-        if study.action in (self.done_by, Outcome.NOT_ASSESSED):
-            self.done += study.action == self.done_by
-            self.empty += study.action == Outcome.NOT_ASSESSED
-            typer.echo(f"{study.name}: {told}")
-            for flag in study.flags:
-                typer.echo(f"  look at it: {flag}")
-        else:
-            self.refused += 1
-            self.failed += study.action == Outcome.FAILED
-            typer.echo(f"{study.name}: left out. {study.message}")
-        for note in study.notes:
-            typer.echo(f"  note: {note}")
-
-    def counted(self, every_volume: bool) -> str:
-        """Return how many were done, as what they are."""
-        return count(self.done, "volume" if every_volume else "study")
-
-    def require_done(self, nothing: str) -> None:
-        """End with status 1 where nothing was done, or a study could not be read.
-
-        Raises:
-            SourceError: With what to say.
-        """
-        if self.refused and not self.done + self.empty:
-            raise SourceError(nothing)
-        if self.failed:
-            studies = count(self.failed, "study")
-            raise SourceError(f"{studies} could not be read; the others are done.")

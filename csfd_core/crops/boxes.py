@@ -53,8 +53,7 @@ def boxes_of_levels(mask: npt.NDArray[np.integer], affine: Affine) -> list[Level
         mask: Labels, shape (slice, row, column).
         affine: Maps (slice, row, column, 1) to LPS mm, shape (4, 4).
     """
-    cervical = np.where(mask <= int(LEVELS[-1]), mask, 0)
-    spans = ndimage.find_objects(cervical, max_label=int(LEVELS[-1]))
+    spans = ndimage.find_objects(mask, max_label=int(LEVELS[-1]))
     found = []
     for level, span in zip(LEVELS, spans, strict=True):
         if span is None:

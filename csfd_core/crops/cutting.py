@@ -131,8 +131,7 @@ def cut_level(scan: TurnedScan, box: LevelBox, config: CropConfig) -> LevelCrop:
     rows, columns = centre[1] + half, centre[2] + half
     planes = _sample(scan.grey, scan.spacing_mm, (heights.ravel(), rows, columns))
     label = LEVEL_NAMES.index(box.level) + 1
-    own = (scan.mask == label).astype(np.uint8) * 255
-    found = _sample(own, scan.spacing_mm, (middles, rows, columns))
+    found = _sample(scan.mask, scan.spacing_mm, (middles, rows, columns), label)
     shape = (config.slices, config.channels, config.side_px, config.side_px)
     return LevelCrop(
         level=box.level,
@@ -167,8 +166,12 @@ def _sample(
     volume: Grey,
     spacing_mm: Triple,
     at_mm: tuple[npt.NDArray[np.float64], ...],
+    label: int | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Resample a volume at the crossings of three sets of positions."""
+    """Resample a volume at the crossings of three sets of positions.
+
+    Where a label is given, 255 stands for it and 0 for all others.
+    """
     matrices, spans = [], []
     for axis, wanted in enumerate(at_mm):
         source = np.arange(volume.shape[axis]) * spacing_mm[axis]
@@ -178,7 +181,10 @@ def _sample(
         span = slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, 1)
         matrices.append(matrix[:, span].astype(np.float32))
         spans.append(span)
-    part = volume[tuple(spans)].astype(np.float32)
+    near = volume[tuple(spans)]
+    part = near.astype(np.float32)
+    if label is not None:
+        part = np.where(near == label, np.float32(255), np.float32(0))
     planes = np.tensordot(matrices[0], part, axes=(1, 0))
     return np.asarray(np.matmul(np.matmul(matrices[1], planes), matrices[2].T))
 

@@ -11,6 +11,7 @@ import pandas as pd
 from csfd_core.crops.boxes import LevelBox, boxes_of_levels
 from csfd_core.crops.cutting import CropConfig, LevelCrop, TurnedScan, cut_level
 from csfd_core.dicom.geometry import VolumeGeometry
+from csfd_core.runtime.compute import one_blas_thread
 from csfd_core.store.notes import LevelNote
 from csfd_core.vocabulary import RELATIVE_VOLUMES
 
@@ -77,7 +78,8 @@ def cut_vertebrae(study: MaskedStudy, config: CropConfig) -> list[LevelCrop]:
     affine = study.geometry.affine()
     scan = TurnedScan.of(study.grey, study.mask, affine)
     boxes = boxes_of_levels(study.mask, affine)
-    return [cut_level(scan, box, config) for box in boxes]
+    with one_blas_thread():
+        return [cut_level(scan, box, config) for box in boxes]
 
 
 def visible_shares(levels: Mapping[str, LevelNote]) -> dict[str, float]:

@@ -6,6 +6,7 @@ are 0.
 """
 
 from collections.abc import Iterable
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ from csfd_core.inference.evidence import LevelHeat
 from csfd_core.inference.judgement import JudgedScan
 from csfd_core.inference.segment import write_nifti
 
+HEATMAP: Final = "_heatmap.nii.gz"  # ending of the file's name
+
 
 def write_heatmap(judged: JudgedScan) -> None:
     """Write the heatmap of a study beside its JSON.
@@ -26,7 +29,7 @@ def write_heatmap(judged: JudgedScan) -> None:
     """
     geometry = judged.study.geometry
     heat = heat_volume(judged.judgement.heats, geometry)
-    write_nifti(judged.out / f"{judged.name}_heatmap.nii.gz", heat, geometry)
+    write_nifti(judged.out / f"{judged.name}{HEATMAP}", heat, geometry)
 
 
 def heat_volume(

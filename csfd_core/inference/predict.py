@@ -6,8 +6,8 @@ Each study gives one JSON file, the same from either.
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from csfd_core.classification.training_reference import read_seen
 from csfd_core.classification.unlike import NOT_MEASURED, Unlike, verdict_of
 from csfd_core.crops.study import MaskedStudy
 from csfd_core.errors import StoreError
+from csfd_core.inference.earlier import MADE_FROM, Earlier
 from csfd_core.inference.evidence import stored_affines
 from csfd_core.inference.judgement import (
     JudgedScan,
@@ -50,7 +51,9 @@ class PredictedStudy:
     """What became of one study."""
 
     name: str  # of its file: the study, of a further volume with its number
-    action: Outcome  # PREDICTED or NOT_ASSESSED; REFUSED or FAILED: nothing else
+    # PREDICTED or NOT_ASSESSED; UNCHANGED: an earlier result holds; REFUSED or FAILED:
+    # nothing else is told.
+    action: Outcome
     message: str = ""  # why it was refused
     notes: tuple[str, ...] = ()  # what was said of its files
     probabilities: Mapping[str, float | None] = field(default_factory=dict)
@@ -59,6 +62,8 @@ class PredictedStudy:
     not_assessed: tuple[str, ...] = ()  # levels without a number
     flags: tuple[str, ...] = ()  # why a person must look at it, a sentence each
     seconds: float = 0.0
+    number: int = 1  # of the study in the input, among so many:
+    total: int = 1
 
 
 def predict_input(
@@ -70,6 +75,8 @@ def predict_input(
     reading: Reading,
     *,
     beside: Sequence[WriteBeside] = (),
+    endings: Sequence[str] = (),
+    again: bool = True,
 ) -> Iterator[PredictedStudy]:
     """Predict every study of a DICOM folder, zip file or source.
 
@@ -81,14 +88,24 @@ def predict_input(
         say: Told what of the input belongs to no study.
         reading: How the input is read.
         beside: Called with each study before its JSON is written.
+        endings: Of the names of the files that these write.
+        again: Make also what is there already, of the same files by the same models.
 
     Raises:
         SourceError: If the input cannot be read, or holds no files.
         SettingsError: If the results cannot be written.
     """
-    judge = partial(
-        _predict_scan, out=out, predictor=predictor, ensemble=ensemble, beside=beside
-    )
+    made_from = _input_made_from(predictor, ensemble)
+    earlier = Earlier({}) if again else Earlier.read(out, made_from, endings)
+
+    def judge(found: ReadScan) -> PredictedStudy:
+        if found.is_known:
+            study = _told_again(found, earlier.notes[found.name])
+        else:
+            study = _predict_scan(found, out, predictor, ensemble, beside)
+        return replace(study, number=found.number, total=found.total)
+
+    reading = replace(reading, known=earlier.contents())
     yield from each_judged(read_scans(source, say, reading), judge)
 
 
@@ -190,6 +207,20 @@ def _made_from(stores: Stores, study_uid: str, ensemble: Ensemble) -> dict[str, 
     }
 
 
+def _input_made_from(
+    predictor: VertebraPredictor, ensemble: Ensemble
+) -> dict[str, Any]:
+    """Identify what a prediction of DICOM files follows from, beside these."""
+    return {
+        "segmentation": predictor.bundle.name,
+        "models": ensemble.model_ids,
+        "version": ensemble.version,
+        "thresholds": ensemble.thresholds,
+        "format": _FORMAT,
+        "csfd": version("csfd"),
+    }
+
+
 def _stored_vertebrae(stores: Stores, study_uid: str, ensemble: Ensemble) -> SeenStudy:
     """Read the vertebrae of a study that show enough to be judged."""
     note = stores.crops.read_note(study_uid)
@@ -244,6 +275,7 @@ def _predict_scan(
     note["evidence"] = judgement.evidence(scan.geometry, sop_uids)
     note["volume"] = scan.volume
     note["content_hash"] = scan.content_hash
+    note[MADE_FROM] = _input_made_from(predictor, ensemble)
     note["warnings"] = [finding.code for finding in scan.findings]
     note["notes"] = list(scan.notes)
     judged = JudgedScan(scan=scan, study=study, judgement=judgement, note=note, out=out)
@@ -260,6 +292,20 @@ def _predict_scan(
         not_assessed=judgement.assessment.not_assessed,
         flags=tuple(note["needs_eyes"]),
         seconds=sum(seconds.values()),
+    )
+
+
+def _told_again(found: ReadScan, note: Mapping[str, Any]) -> PredictedStudy:
+    """Return what an earlier call has said of a study."""
+    return PredictedStudy(
+        name=found.name,
+        action=Outcome.UNCHANGED,
+        notes=found.notes,
+        probabilities=note["probabilities"],
+        suspicious=tuple(note["suspicious"]),
+        unlike=Unlike.from_json(note["unlike"]),
+        not_assessed=tuple(note["not_assessed"]),
+        flags=tuple(note["needs_eyes"]),
     )
 
 

@@ -5,10 +5,10 @@ wait for nothing. So a process of its own reads the next study while one is judg
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
@@ -43,16 +43,18 @@ class Reading:
         executor: What reads its studies.
         threads: That decode a study's slices.
         every_volume: Read every axial volume of a study, not only the thinnest.
+        known: By the name of its results, the content of what need not be read again.
     """
 
     executor: Executor = field(default_factory=InlineExecutor)
     threads: int = 1
     every_volume: bool = False
+    known: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadScan:
-    """A scan in memory; without grey levels it is refused.
+    """A scan in memory; without grey levels it is refused, or known.
 
     ``grey`` is the bone window, shape (slice, row, column), head to feet.
     """
@@ -62,6 +64,9 @@ class ReadScan:
     read_s: float = 0.0
     error: str = ""  # why it could not be read
     grey: npt.NDArray[np.uint8] | None = None
+    is_known: bool = False  # its content is that of an earlier result
+    number: int = 1  # of its folder, among so many:
+    total: int = 1
 
     @property
     def refusal(self) -> str:
@@ -106,16 +111,21 @@ def read_scans(location: str, say: Say, reading: Reading) -> Iterator[ReadScan]:
             say(note)
         require_some(folders, source)
         read = partial(
-            read_folder, every_volume=reading.every_volume, threads=reading.threads
+            read_folder,
+            every_volume=reading.every_volume,
+            threads=reading.threads,
+            known=reading.known,
         )
-        for folder, future in in_order(reading.executor, read, folders):
+        done = in_order(reading.executor, read, folders)
+        for number, (folder, future) in enumerate(done, 1):
             error = future.exception()
             if error is None:
-                yield from future.result()
+                scans = future.result()
             else:  # one study stops no other
                 told = f"It cannot be read: {tell_error(error)}"
-                name = safe_name(folder.name)
-                yield ReadScan(scan=None, name=name, error=told)
+                scans = [ReadScan(scan=None, name=safe_name(folder.name), error=told)]
+            for scan in scans:
+                yield replace(scan, number=number, total=len(folders))
 
 
 def each_judged(
@@ -138,14 +148,29 @@ def each_judged(
             raise
         except Exception as error:  # noqa: BLE001 - what a study does to us is its fault
             told = f"It cannot be judged: {tell_error(error)}"
-            judged = judge(ReadScan(scan=None, name=found.name, error=told))
+            judged = judge(replace(found, scan=None, error=told, grey=None))
         yield judged
 
 
 def read_folder(
-    folder: StudyFolder, *, every_volume: bool = False, threads: int = 1
+    folder: StudyFolder,
+    *,
+    every_volume: bool = False,
+    threads: int = 1,
+    known: Mapping[str, str] | None = None,
 ) -> list[ReadScan]:
-    """Read the studies of one folder."""
+    """Read the studies of one folder.
+
+    Args:
+        folder: With the files.
+        every_volume: Read every axial volume of a study, not only the thinnest.
+        threads: That decode.
+        known: As in ``Reading``; where all of the folder is known, nothing is decoded.
+    """
+    if known and (folder.study_uid or folder.name) in known:
+        scans = scan_study(folder, every_volume=every_volume)
+        if all(known.get(scan.name) == scan.content_hash for scan in scans):
+            return [ReadScan(scan=s, name=s.name, is_known=True) for s in scans]
     grey: dict[str, npt.NDArray[np.uint8]] = {}
 
     def keep(decoded: DecodedSlice) -> None:

@@ -6,9 +6,9 @@ Writes ``<study_uid>.nii.gz``, labels 1 to 7 in patient coordinates, and beside 
 
 import gzip
 import json
+import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,6 +47,8 @@ class SegmentedStudy:
     flags: tuple[str, ...] = ()
     levels: tuple[str, ...] = ()
     seconds: float = 0.0
+    number: int = 1  # of the study in the input, among so many:
+    total: int = 1
 
 
 def segment_input(
@@ -65,7 +67,11 @@ def segment_input(
         SourceError: If the input cannot be read, or holds no files.
         SettingsError: If the results cannot be written.
     """
-    write = partial(_write_scan, out=out, predictor=predictor)
+
+    def write(found: ReadScan) -> SegmentedStudy:
+        study = _write_scan(found, out, predictor)
+        return replace(study, number=found.number, total=found.total)
+
     yield from each_judged(read_scans(source, say, reading), write)
 
 
@@ -160,3 +166,20 @@ def write_file(path: Path, content: bytes) -> None:
         Location(path.parent).write(path.name, content)
     except SourceError as error:
         raise SettingsError(f"Cannot write {path}. {error}") from error
+
+
+def require_writable(out: Path) -> None:
+    """Require that results can be written, before anything is read or computed.
+
+    Raises:
+        SettingsError: If not.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise SettingsError(
+            f"Cannot write into {out}: {error.strerror}. Name another folder with "
+            "--out."
+        ) from error

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from csfd_core.errors import CsfdError, tell_error
+from csfd_core.runtime.executors import in_threads
 
 
 class Outcome(StrEnum):
@@ -51,14 +52,23 @@ class StudyOutcome:
 
 
 def make_all(
-    make: Callable[[str], StudyOutcome], study_uids: Sequence[str]
+    make: Callable[[str], StudyOutcome], study_uids: Sequence[str], threads: int = 1
 ) -> Iterator[StudyOutcome]:
-    """Make many; a study that fails is an outcome and the others go on."""
-    for study_uid in study_uids:
+    """Make many, in order; a study that fails is an outcome and the others go on.
+
+    Args:
+        make: Safe to be called from several threads, where there are.
+        study_uids: What to make.
+        threads: That make; one is the caller's own.
+    """
+
+    def attempt(study_uid: str) -> StudyOutcome:
         try:
-            yield make(study_uid)
+            return make(study_uid)
         except Exception as error:  # noqa: BLE001 - one study stops no other
-            yield failure(study_uid, error)
+            return failure(study_uid, error)
+
+    yield from in_threads(attempt, study_uids, threads)
 
 
 def failure(study_uid: str, error: BaseException) -> StudyOutcome:

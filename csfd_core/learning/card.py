@@ -14,8 +14,10 @@ from typing import Annotated, Any, ClassVar, Self
 import pydantic
 
 from csfd_core.errors import StoreError
+from csfd_core.learning.loop import Monitor
 from csfd_core.learning.outcomes import StopReason
 from csfd_core.learning.splits import Split
+from csfd_core.text import count
 
 
 def _undefined_as_nan(value: object) -> object:
@@ -82,6 +84,23 @@ class ModelCard(pydantic.BaseModel):
     def splits_of(self, study_uid: str) -> list[Split]:
         """Return what a study was used for; []: it was not."""
         return [split for split in Split if study_uid in self.studies(split)]
+
+    def unimproved(self, monitor: Monitor) -> str:
+        """Say that no epoch was better than what it started from; empty: one was.
+
+        Args:
+            monitor: What its training was chosen by.
+        """
+        start = self.before.get(monitor.score, math.nan)
+        ranked = [row for row in self.history if math.isfinite(monitor.rank(row))]
+        if self.best_epoch or not ranked or not math.isfinite(start):
+            return ""
+        best = max(ranked, key=monitor.rank)[monitor.score]
+        return (
+            f"Training made it no better: {monitor.score} {start:.3f} before, "
+            f"{best:.3f} at best in {count(len(self.history), 'epoch')}. What it "
+            f"started from ({self.started_from}) is kept."
+        )
 
     def to_json(self) -> bytes:
         """Return the card as strict JSON, its keys sorted."""

@@ -1,15 +1,20 @@
 """The state of a training in one file, replaced in one step after every epoch."""
 
 import hashlib
+import io
 import json
 import tempfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
+
+from csfd_core.errors import StoreError
 
 if TYPE_CHECKING:
     import keras
@@ -19,6 +24,26 @@ _NOTE: Final = "note"
 _FORMAT: Final = 2  # of the note; a state of another one is not taken up
 
 Weights = Sequence[npt.NDArray[np.floating]]
+
+
+def read_arrays(content: bytes, place: object) -> list[npt.NDArray[np.float32]]:
+    """Return the arrays of a file of weights, in the order of their names.
+
+    Args:
+        content: Of the file.
+        place: Where it lies, for the message.
+
+    Raises:
+        StoreError: If it is cut off, or no such file.
+    """
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return [arrays[name].astype(np.float32) for name in sorted(arrays.files)]
+    except (OSError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
+        raise StoreError(
+            f"{place} is no whole file of weights: cut off or damaged. Bring it back, "
+            "train the model again, or, where it came with csfd, install csfd again."
+        ) from error
 
 
 def checkpoint_folder(root: object, inputs: str) -> Path:

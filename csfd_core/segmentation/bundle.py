@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from csfd_core.errors import StoreError
-from csfd_core.learning.checkpoint import Weights
+from csfd_core.learning.checkpoint import Weights, read_arrays
 from csfd_core.segmentation.card import SegmentationCard
 from csfd_core.segmentation.config import ModelConfig
 from csfd_core.store.locations import Location
@@ -64,12 +64,11 @@ def read_bundle(location: Location) -> ModelBundle:
     """
     try:
         card = SegmentationCard.from_json(location.read(CARD))
-        with np.load(io.BytesIO(location.read(WEIGHTS)), allow_pickle=False) as arrays:
-            weights = [arrays[key].astype(np.float32) for key in sorted(arrays.files)]
     except (KeyError, TypeError, ValueError, StoreError) as error:
         raise StoreError(
             f"{location} holds no segmentation model of this csfd. {error}"
         ) from error
+    weights = read_arrays(location.read(WEIGHTS), f"{location}/{WEIGHTS}")
     return ModelBundle(card=card, weights=weights)
 
 

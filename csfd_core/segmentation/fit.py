@@ -193,6 +193,7 @@ def _card(
         validation_studies={uid: (c, m) for uid, c, m in fit.split.validation},
         history=tuple(_rounded(row) for row in result.history) if result else (),
         best_epoch=result.best_epoch if result else 0,
+        before=_rounded(result.before) if result else {},
         stopped=result.stopped if result else None,
         seconds=round(seconds, 1),
         code_version=CODE_VERSION,

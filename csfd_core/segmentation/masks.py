@@ -1,5 +1,6 @@
 """Predicted masks and crops of a store's studies, made where they are not current."""
 
+import threading
 from collections.abc import Collection
 from dataclasses import asdict
 from typing import Final
@@ -18,7 +19,10 @@ MASK_FORMAT: Final = 1  # raised when predicted masks must be made again
 
 
 class MaskMaker:
-    """Predicts masks with the models of a store; loads each model once."""
+    """Predicts masks with the models of a store; loads each model once.
+
+    May be used from several threads: one study is read while another is predicted.
+    """
 
     def __init__(self, stores: Stores, folds: Collection[int] | None = None) -> None:
         """Take the stores, and the folds whose models may be used; None: all.
@@ -33,6 +37,7 @@ class MaskMaker:
             if folds is None or fold in folds
         }
         self._loaded: dict[int, VertebraPredictor] = {}
+        self._loading = threading.Lock()
 
     def choice(self, study_uid: str) -> ModelChoice:
         """Return the model for a study.
@@ -81,10 +86,12 @@ class MaskMaker:
         )
 
     def _predictor(self, fold: int) -> VertebraPredictor:
-        if fold not in self._loaded:
-            self._loaded[fold] = VertebraPredictor(self._models.read(fold))
-            self._loaded[fold].load()
-        return self._loaded[fold]
+        with self._loading:
+            if fold not in self._loaded:
+                predictor = VertebraPredictor(self._models.read(fold))
+                predictor.load()
+                self._loaded[fold] = predictor
+            return self._loaded[fold]
 
     def _note(self, record: StudyRecord, prediction: Prediction) -> PredictedMaskNote:
         choice = self.choice(record.study_uid)

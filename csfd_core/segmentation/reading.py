@@ -145,8 +145,12 @@ def _shrink(plane: Grey, step: int) -> Grey:
     if step == 1:
         return plane
     rows, columns = (n // step * step for n in plane.shape)
-    blocks = plane[:rows, :columns].reshape(rows // step, step, columns // step, step)
-    return np.asarray(blocks.mean(axis=(1, 3)) + 0.5, dtype=np.uint8)
+    total = np.zeros((rows // step, columns // step), dtype=np.uint32)
+    for row in range(step):
+        for column in range(step):
+            total += plane[row:rows:step, column:columns:step]
+    cells = step * step
+    return ((2 * total + cells) // (2 * cells)).astype(np.uint8)  # to the nearest
 
 
 def _decode_reduced(jpeg: bytes, reduction: _Reduction, study_uid: str) -> Grey:

@@ -22,6 +22,7 @@ from csfd_core.classification.manifest import (
     write_manifest,
 )
 from csfd_core.classification.training_run import ClassifierRun, run_classifier
+from csfd_core.learning.loop import VALIDATION_LOSS
 from csfd_core.learning.outcomes import StopReason, TrainingOutcome
 from csfd_core.text import count
 from csfd_dagster.assets.ingest import metadata_table
@@ -115,6 +116,8 @@ def _classifier_asset(name: str, description: str) -> dg.AssetsDefinition:
                     found = run_classifier(stores, name, fold, config, own)
                 context.add_asset_metadata(_describe(found), partition_key=key)
                 trained += found.outcome is not TrainingOutcome.UNCHANGED
+                if told := found.result.card.unimproved(VALIDATION_LOSS):
+                    context.log.warning("%s, fold %s. %s", name, fold, told)
         yield dg.MaterializeResult(metadata={"folds_trained": trained})
 
     return classifier

@@ -16,8 +16,11 @@ from csfd_core.reports.segmentation.training_run import (
     SegmentationRun,
     run_folds,
 )
+from csfd_core.runtime.compute import one_blas_thread
+from csfd_core.runtime.executors import default_workers
 from csfd_core.runtime.tracking import RunIdentity
 from csfd_core.segmentation.masks import MaskMaker
+from csfd_core.segmentation.training import VALIDATION_DICE
 from csfd_core.store.stores import Stores
 from csfd_dagster.assets.ingest import mask_store, metadata_table, slice_store
 from csfd_dagster.assets.outcomes import (
@@ -37,6 +40,7 @@ from csfd_dagster.resources.segmentation import SegmentationResource
 from csfd_dagster.resources.stores import SourceResource, StoreResource
 
 GROUP = "segmentation"
+_MASK_THREADS = 2  # the networks take all processors; reading and writing fill gaps
 
 
 @dg.asset(
@@ -78,6 +82,8 @@ def segmentation_model(
     metadata = _describe_report(found)
     for fold in found.folds:
         metadata |= _describe(fold)
+        if told := fold.card.unimproved(VALIDATION_DICE):
+            context.log.warning("Segmentation, fold %s. %s", fold.fit.fold, told)
     models = [fold.card.model_id for fold in found.folds]
     return dg.MaterializeResult(
         metadata=metadata, data_version=dg.DataVersion(version_of(models))
@@ -111,7 +117,9 @@ def vertebra_masks(
     """
     stores = store.open()
     maker = MaskMaker(stores)
-    outcomes = list(make_all(maker.make, context.partition_keys))
+    with one_blas_thread():  # set once for all threads, as it holds for the process
+        made_all = make_all(maker.make, context.partition_keys, threads=_MASK_THREADS)
+        outcomes = list(made_all)
     made = [o.study_uid for o in outcomes if o.action is Outcome.WRITTEN]
     read = {uid: stores.predicted_masks.read_note(uid) for uid in made}
     checks = check_masks(stores, {uid: note for uid, note in read.items() if note})
@@ -141,7 +149,10 @@ def vertebra_crops(
     """Slices across each vertebra with neighbours, mask, labels and fold."""
     stores = store.open()
     maker = CropMaker.of_sources(stores, segmentation.crops(), source.open())
-    outcomes = list(make_all(maker.make, context.partition_keys))
+    keys = context.partition_keys
+    with one_blas_thread():
+        threads = default_workers(len(keys))
+        outcomes = list(make_all(maker.make, keys, threads=threads))
     yield from record_outcomes(
         context, outcomes, _facts, lambda one: _crops_version(stores, one)
     )

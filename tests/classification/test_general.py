@@ -38,6 +38,7 @@ SMALL = ClassifierConfig(
     epochs=1,
     refine_epochs=1,
     steps_per_epoch=2,
+    refine_steps=2,
     batch_size=8,
     patch_px=16,
     filters=(4, 4, 4),
@@ -154,7 +155,7 @@ def test_a_training_that_makes_it_no_better_keeps_it(tmp_path: Path, name: str) 
     own = Location(tmp_path / "store").join(f"models/classification/{name}/fold_0")
     (tmp_path / "own.npz").write_bytes(own.read("weights.npz"))
     ruin = replace(
-        able, initial=str(tmp_path / "own.npz"), refine_rate=1.0, steps_per_epoch=3
+        able, initial=str(tmp_path / "own.npz"), refine_rate=1.0, refine_steps=3
     )
     second = fit_classifier(stores, plan_classifier(name, 0, ruin, manifest))
     assert second.card.best_epoch == 0

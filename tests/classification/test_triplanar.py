@@ -19,6 +19,7 @@ from csfd_core.classification.fit import (
     plan_classifier,
 )
 from csfd_core.classification.patchwise.classifier import NOWHERE
+from csfd_core.classification.patchwise.layers import folded
 from csfd_core.classification.patchwise.places import Place
 from csfd_core.classification.triplanar import network as network_of_planes
 from csfd_core.classification.triplanar import places as cutting
@@ -149,6 +150,26 @@ def test_whole_vertebrae_are_judged_as_the_patches_around_their_places(
     found = [places[cell] for cell in cells]
     assert np.ptp(found) > 1e-4  # or this would tell nothing
     np.testing.assert_allclose(found, np.ravel(expected), rtol=1e-3, atol=1e-4)
+
+
+def test_folded_networks_compute_what_keras_does_also_once_they_have_learnt() -> None:
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    cnn = network(filters=(8, 16, 16))
+    values = rng.normal(0, 1, (3, 36, 40, cutting.CHANNELS)).astype(np.float32)
+    for model, given in (
+        (cnn._eyes[1], values),
+        (cnn._judgement, rng.normal(0, 1, (50, 48)).astype(np.float32)),
+    ):
+        call = tf.function(folded(model))
+        call(given)
+        # As learnt: no mean is 0, no variance 1.
+        learnt = [rng.uniform(0.5, 1.5, w.shape) * 0.3 for w in model.get_weights()]
+        model.set_weights(learnt)
+        expected = np.asarray(model(given, training=False))
+        assert np.ptp(expected) > 0.1
+        np.testing.assert_allclose(call(given), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("plane", [0, 1, 2])

@@ -14,11 +14,13 @@ from csfd_core.classification.card import ClassifierCard
 from csfd_core.classification.config import NONE, ClassifierConfig
 from csfd_core.errors import StoreError
 from csfd_core.evaluation.calibration import Calibration
+from csfd_core.learning.loop import VALIDATION_LOSS, Monitor
 from csfd_core.learning.outcomes import StopReason
 from csfd_core.learning.splits import Split
 from csfd_core.segmentation.bundle import builtin_location, read_bundle
 from csfd_core.segmentation.card import SegmentationCard
-from csfd_core.segmentation.config import PROFILES, SMALL
+from csfd_core.segmentation.config import PROFILES, SMALL, TrainingConfig
+from csfd_core.segmentation.training import VALIDATION_DICE
 
 # As they were written before cards named the version of their schema.
 FOLDER = Path(__file__).parent / "cards"
@@ -51,6 +53,37 @@ def test_a_classifier_of_before_is_read_with_all_it_said() -> None:
     assert card.calibration.vertebra == Calibration(
         **written["calibration"]["vertebra"]
     )
+
+
+@pytest.mark.parametrize(
+    ("monitor", "before", "epochs", "best_epoch", "told"),
+    [
+        (VALIDATION_LOSS, 0.3, (0.5, 0.4), 0, "val_loss 0.300 before, 0.400 at best"),
+        (VALIDATION_DICE, 0.8, (0.7,), 0, "0.800 before, 0.700 at best in 1 epoch."),
+        (VALIDATION_DICE, 0.8, (0.7, 0.9), 2, ""),
+        (VALIDATION_LOSS, None, (0.5,), 0, ""),  # it started from nothing
+        (VALIDATION_DICE, 0.8, (math.nan,), 0, ""),
+    ],
+)
+def test_a_card_says_where_no_epoch_was_better_than_the_start(
+    monitor: Monitor,
+    before: float | None,
+    epochs: tuple[float, ...],
+    best_epoch: int,
+    told: str,
+) -> None:
+    card = segmentation_card(model_id="m").model_copy(
+        update={
+            "before": {} if before is None else {monitor.score: before},
+            "history": tuple({monitor.score: value} for value in epochs),
+            "best_epoch": best_epoch,
+            "initial": "general-2",
+        }
+    )
+    said = card.unimproved(monitor)
+    assert told in said
+    assert bool(told) == bool(said)
+    assert not said or "(general-2) is kept" in said
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -109,7 +142,9 @@ def test_a_segmentation_model_of_before_is_read_with_all_it_said() -> None:
     for name in ("model_id", "fold", "inputs", "initial", "best_epoch", "seconds"):
         assert getattr(card, name) == facts[name], name
     assert card.networks == SMALL
-    assert card.training == PROFILES["demo"].training
+    assert card.training == TrainingConfig(
+        epochs=6, steps_per_epoch=25, learning_rate=3e-4, patience=4
+    )
     for split in (Split.TRAINING, Split.VALIDATION):
         seen = {uid: tuple(pair) for uid, pair in facts[f"{split}_studies"].items()}
         assert seen

@@ -8,10 +8,18 @@ import pytest
 from support.cards import segmentation_card
 
 from csfd_core.evaluation.folds import assign_folds
+from csfd_core.learning.loop import Trained
 from csfd_core.segmentation.bundle import ModelBundle, write_bundle
-from csfd_core.segmentation.config import PROFILES
-from csfd_core.segmentation.fit import Fit, is_current, plan_fit, split_studies
+from csfd_core.segmentation.config import PROFILES, TrainingConfig
+from csfd_core.segmentation.fit import (
+    Fit,
+    fit_model,
+    is_current,
+    plan_fit,
+    split_studies,
+)
 from csfd_core.segmentation.model_store import ModelStore
+from csfd_core.segmentation.training import VALIDATION_DICE
 from csfd_core.store.locations import Location
 from csfd_core.store.stores import Stores
 
@@ -93,17 +101,49 @@ def test_a_model_is_current_until_its_studies_or_settings_change(
     assert len(split.training) > len(fit.split.training)
 
 
+FIRST_DEMO = TrainingConfig(
+    epochs=6, steps_per_epoch=25, learning_rate=3e-4, patience=4
+)
+
+
 @pytest.mark.parametrize(
-    ("profile", "inputs"),
+    ("training", "inputs"),
     [
-        ("demo", "84b50df6642d134e88fbcc65cb34a024e132858f5ce1cd53b0f1242ad8c4ffb9"),
-        ("full", "e43761a5a6ace384e0ddcc4edf640f47df41761e07e2784b8fd2f4b1d2caa16d"),
+        (
+            FIRST_DEMO,
+            "84b50df6642d134e88fbcc65cb34a024e132858f5ce1cd53b0f1242ad8c4ffb9",
+        ),
+        (
+            PROFILES["full"].training,
+            "e43761a5a6ace384e0ddcc4edf640f47df41761e07e2784b8fd2f4b1d2caa16d",
+        ),
     ],
 )
 def test_identity_is_what_it_was_for_the_same_inputs(
-    profile: str, inputs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    training: TrainingConfig,
+    inputs: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Digests of the first release: another one would train everything again."""
     monkeypatch.setattr(Stores, "metadata", _Metadata(table()))
     stores = Stores(Location(tmp_path))
-    assert plan_fit(stores, PROFILES[profile], 0).inputs == inputs
+    profile = replace(PROFILES[training.profile], training=training)
+    assert plan_fit(stores, profile, 0).inputs == inputs
+
+
+def test_a_card_tells_what_the_weights_scored_that_no_epoch_made_better(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = Stores(Location(tmp_path))
+    trained = Trained(
+        weights=[],
+        history=[{"epoch": 1.0, "validation_dice": 0.86}],
+        before={"validation_dice": 0.88},
+    )
+    monkeypatch.setattr("csfd_core.segmentation.fit._train", lambda *_: trained)
+    fit_model(stores, plan(monkeypatch, stores, table()))
+    card = ModelStore(stores.root).card(0)
+    assert card is not None
+    told = card.unimproved(VALIDATION_DICE)
+    assert told.startswith("Training made it no better: validation_dice 0.880 before")

@@ -165,7 +165,7 @@ class PatchClassifier(Classifier, Generic[T]):
         import keras
 
         model = self.patch_model()
-        steps = self._epochs * self.config.steps_per_epoch
+        steps = self._epochs * self.config.planned_steps
         rate = self.config.learning_rate
         if self.config.is_refined:
             rate = self.config.refine_rate
@@ -211,7 +211,7 @@ class PatchClassifier(Classifier, Generic[T]):
                 self.config.batch_size,
                 np.random.default_rng([self.config.seed, epoch, step]),
             )
-            for step in range(self.config.steps_per_epoch)
+            for step in range(self.config.planned_steps)
         )
         return mean_of_steps(take_steps(model, batches))
 

@@ -21,7 +21,7 @@ from csfd_core.classification.patchwise.classifier import (
     PatchClassifier,
     most_suspicious,
 )
-from csfd_core.classification.patchwise.layers import STEP, convolutions
+from csfd_core.classification.patchwise.layers import STEP, convolutions, folded
 from csfd_core.classification.triplanar.places import (
     CHANNELS,
     GREY_MIDDLE,
@@ -161,12 +161,9 @@ class TriplanarCnn(PatchClassifier[VertebraVolume]):
         with computing(self.config.mixed_precision):
             import tensorflow as tf
 
-            def graph(part: "keras.Model") -> Any:  # noqa: ANN401 - of TensorFlow
-                return tf.function(
-                    lambda values: part(values, training=False), reduce_retracing=True
-                )
-
-            return [graph(part) for part in self._parts]
+            return [
+                tf.function(folded(part), reduce_retracing=True) for part in self._parts
+            ]
 
     def _judge(self, volume: VertebraVolume, *, mirrored: bool) -> Float:
         """Return the logits of a vertebra's places, (Z / 4, side / 4, side / 4)."""
@@ -175,11 +172,13 @@ class TriplanarCnn(PatchClassifier[VertebraVolume]):
         block = _Block.around(volume)
         if block is None:
             return places
-        logits = self._logits_of(block.grey, block.mask)
-        if mirrored:
-            turned = self._logits_of(block.grey[..., ::-1], block.mask[..., ::-1])
-            logits = np.asarray((logits + turned[..., ::-1]) / 2, dtype=np.float32)
         near = _near(block.mask)
+        logits = self._logits_of(block.grey, block.mask, near)
+        if mirrored:
+            turned = self._logits_of(
+                block.grey[..., ::-1], block.mask[..., ::-1], near[..., ::-1]
+            )
+            logits = np.asarray((logits + turned[..., ::-1]) / 2, dtype=np.float32)
         inside = np.where(near, logits, NOWHERE)[_RIM // STEP :]
         first_row, first_column = block.first
         part = places[:, first_row:, first_column:]
@@ -187,18 +186,25 @@ class TriplanarCnn(PatchClassifier[VertebraVolume]):
         part[:] = inside[: len(part)]
         return places
 
-    def _logits_of(self, grey: Grey, mask: Grey) -> Float:
+    def _logits_of(self, grey: Grey, mask: Grey, near: npt.NDArray[np.bool_]) -> Float:
+        """Return the logits of the places that are near, 0 of all others.
+
+        Planes that cross none of them are not looked at.
+        """
         *eyes, judgement = self._calls
+        places = np.nonzero(near)
         seen = []
         for eye, (row_axis, column_axis, across) in zip(
             eyes, PLANES.values(), strict=True
         ):
             order = (across, row_axis, column_axis)
-            features = np.asarray(eye(_slabs(grey, mask, order)))
-            seen.append(features.transpose(*np.argsort(order), 3))
-        joined = np.concatenate(seen, axis=-1)
-        logits = judgement(joined.reshape(-1, joined.shape[-1]))
-        return np.asarray(logits, dtype=np.float32).reshape(joined.shape[:-1])
+            crossed = np.unique(places[across])
+            features = np.asarray(eye(_slabs(grey, mask, order, crossed)))
+            plane = np.searchsorted(crossed, places[across])
+            seen.append(features[plane, places[row_axis], places[column_axis]])
+        logits = np.zeros(near.shape, dtype=np.float32)
+        logits[near] = np.asarray(judgement(np.concatenate(seen, axis=-1)))[:, 0]
+        return logits
 
 
 class _Block:
@@ -233,8 +239,13 @@ def _span(shown: npt.NDArray[np.bool_]) -> slice:
     return slice(start, min(int(at[-1]) + _BESIDE + 1, len(shown)))
 
 
-def _slabs(grey: Grey, mask: Grey, order: tuple[int, int, int]) -> Float:
-    """Return every fourth plane across an axis with its neighbours and its mask.
+def _slabs(
+    grey: Grey,
+    mask: Grey,
+    order: tuple[int, int, int],
+    planes: npt.NDArray[np.int64],
+) -> Float:
+    """Return planes across an axis with their neighbours and their mask.
 
     A plane lies between two voxels, as the middle of a place does.
 
@@ -242,22 +253,23 @@ def _slabs(grey: Grey, mask: Grey, order: tuple[int, int, int]) -> Float:
         grey: Shape (Z, Y, X), sides in multiples of four.
         mask: The same shape.
         order: Axes across the planes, along their rows and along their columns.
+        planes: Which, of every fourth plane.
 
     Returns:
         Shape (planes, rows, columns, channels).
     """
     values = grey.transpose(order).astype(np.float32) / 255
     last = len(values) - 1
-    middles = np.arange(len(values) // STEP) * STEP + STEP // 2 - 1
+    middles = planes * STEP + STEP // 2 - 1
 
     def between(offset: int) -> Float:
         low, high = middles + offset, middles + offset + 1
         pair = values[np.clip(low, 0, last)] + values[np.clip(high, 0, last)]
         return np.asarray(pair / 2)
 
-    planes = np.stack([between(offset) for offset in OFFSETS], axis=-1)
+    seen = np.stack([between(offset) for offset in OFFSETS], axis=-1)
     shown = mask.transpose(order)[middles, ..., None].astype(np.float32) / 255
-    return np.concatenate([(planes - GREY_MIDDLE) / GREY_WIDTH, shown], axis=-1)
+    return np.concatenate([(seen - GREY_MIDDLE) / GREY_WIDTH, shown], axis=-1)
 
 
 def _near(mask: Grey) -> npt.NDArray[np.bool_]:

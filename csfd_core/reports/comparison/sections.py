@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import pandas as pd
 
 from csfd_core.classification.assessment import NOT_ASSESSED, rests_on
+from csfd_core.classification.classifiers import told_weights
 from csfd_core.classification.ensemble_predictions import (
     predicted_table,
     true_table,
@@ -103,13 +104,18 @@ def build_sections(c: Comparison, examples: Sequence[Example]) -> tuple[Section,
 
 def shown_table(c: Comparison) -> pd.DataFrame:
     """Return the models from best to worst, the best one marked by a word."""
-    table = ranking(c.models)[list(_SHOWN)]
+    table = _with_told_weights(ranking(c.models)[list(_SHOWN)])
     marks = [
         f"{STAR}\N{NO-BREAK SPACE}best" if model == c.best else ""
         for model in table["model"]
     ]
     table.insert(0, "rank", marks)
     return table
+
+
+def _with_told_weights(models: pd.DataFrame) -> pd.DataFrame:
+    pairs = zip(models["model"], models["weights"], strict=True)
+    return models.assign(weights=[told_weights(*pair) for pair in pairs])
 
 
 def calibration_table(c: Comparison) -> pd.DataFrame:
@@ -167,7 +173,8 @@ def _tables(
     """Return the tables behind the figures, by the key of the section."""
     differences, references = "Each model minus the best", "Reference losses"
     published = "Published numbers, none measured here"
-    costs, best = c.models[list(_COSTS)], f"Models, {STAR} marks the best"
+    costs = _with_told_weights(c.models[list(_COSTS)])
+    best = f"Models, {STAR} marks the best"
     return {
         "models": (
             *_table("ranking", best, shown_table(c), is_open=True),

@@ -16,6 +16,7 @@ from csfd_core.reports.prediction.pictures import Painter
 from csfd_core.text import Prose, chance, count, number, uncapital
 from csfd_core.vocabulary import BONE_WINDOW, LEVEL_NAMES, OVERALL
 
+PAGE: Final = ".html"  # ending of the file's name
 _say: Final = Prose("csfd_core.reports", "prediction")
 
 
@@ -26,7 +27,7 @@ def write_prediction_page(judged: JudgedScan) -> None:
         SettingsError: If it cannot be written.
     """
     html = build_prediction_page(judged)
-    write_file(judged.out / f"{judged.name}.html", html.encode())
+    write_file(judged.out / f"{judged.name}{PAGE}", html.encode())
 
 
 def build_prediction_page(judged: JudgedScan) -> str:
