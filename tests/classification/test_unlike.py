@@ -33,6 +33,7 @@ from csfd_core.classification.reference import (
     LEAST_HELD_OUT,
     LEAST_TRAINING,
     QUIET,
+    Deviation,
     learn_reference,
     quiet_logit,
 )
@@ -259,6 +260,23 @@ def test_the_verdict_is_that_a_person_must_look_before_it_is_any_other() -> None
     assert verdict_of(below, told, ["C1"]) == Verdict.SUSPICIOUS
     assert verdict_of(below, told, []) == Verdict.NOT_SUSPICIOUS
     assert verdict_of(above, dict.fromkeys(told), []) == Verdict.NOT_ASSESSED
+
+
+@pytest.mark.parametrize(
+    "unlike",
+    [
+        Unlike(
+            score=2.5,
+            limit=1.8,
+            farthest=(Deviation(fact="grain", spreads=-4.2),),
+        ),
+        Unlike(score=None, limit=None, why_not=NOTHING_TO_MEASURE),
+    ],
+)
+def test_what_is_told_of_a_study_is_read_from_its_json_again(unlike: Unlike) -> None:
+    again = Unlike.from_json(json.loads(json.dumps(unlike.to_json())))
+    assert again == unlike
+    assert again.told == unlike.told
 
 
 def test_a_reference_comes_back_with_its_card() -> None:

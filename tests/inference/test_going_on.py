@@ -93,6 +93,9 @@ def test_a_second_call_makes_nothing_anew_and_tells_the_same(
     for one, other in zip(first, second, strict=True):
         assert (one.name, one.number, one.total) == (other.name, other.number, 3)
         assert other.suspicious == one.suspicious
+        assert one.unlike is not None
+        assert other.unlike is not None
+        assert other.unlike.to_json() == one.unlike.to_json()
         for level, told in other.probabilities.items():
             assert told == pytest.approx(one.probabilities[level])
 
