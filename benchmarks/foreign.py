@@ -44,7 +44,7 @@ class Neck:
 
     scores: tuple[LevelScore, ...]  # of the levels that are in view
     invented: tuple[str, ...]  # levels that were found and are not in view
-    is_flagged: bool
+    is_flagged: bool  # in the mask, or by levels that are told as not assessed
 
     @property
     def is_shifted(self) -> bool:
@@ -101,7 +101,7 @@ def _segment(job: tuple[PhantomConfig, int, Path | None]) -> Neck:
     return Neck(
         scores=tuple(score for score in scores if score.level in seen),
         invented=tuple(sorted(found & absent)),
-        is_flagged=bool(prediction.review.flags),
+        is_flagged=bool(prediction.review.flags) or found != set(LEVEL_NAMES),
     )
 
 

@@ -14,12 +14,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from csfd_core.vocabulary import LEVELS
+
 Float = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
 
 # Grey levels 0..1 of the bone window: air, fat, muscle, spongy bone, cortex, metal.
 _ANCHORS: Final = np.array([0.0, 0.22, 0.31, 0.46, 0.75, 1.0])
 _ANCHOR_SPREAD: Final = np.array([0.0, 0.035, 0.035, 0.07, 0.12, 0.05])
+_LEAST_SHOWN: Final = 0.3  # of the height of the labels, where a scan ends in them
 _SOFT: Final = (0.18, 0.40)  # grey levels that are neither air nor bone
 
 
@@ -75,19 +78,22 @@ def cut_field_of_view(
 ) -> tuple[Float, Labels]:
     """End the scan somewhere in the column, or narrow it to a cylinder.
 
-    What lies outside becomes air without a label. Nearly a third of the labelled height
-    remains.
+    What lies outside becomes air without a label. Nearly a third of the height of C1 to
+    C7 remains; what lies below them, as far as the scan goes on.
     """
     grey, labels = grey.copy(), labels.copy()
-    levels = np.flatnonzero(labels.any(axis=(1, 2)))
+    cervical = (labels > 0) & (labels <= int(LEVELS[-1]))
+    levels = np.flatnonzero(cervical.any(axis=(1, 2)))
     first, last = (int(levels[0]), int(levels[-1])) if levels.size else (0, 0)
     span = last - first
     # A scan that ends within the column is where levels are told from too little.
-    if rng.random() < 0.4:
-        top = int(rng.uniform(first - 40 / spacing_mm, first + 0.35 * span))
-        grey[: max(top, 0)], labels[: max(top, 0)] = 0, 0
+    top = first
     if rng.random() < 0.45:
-        end = int(rng.uniform(last - 0.35 * span, last + 40 / spacing_mm))
+        top = int(rng.uniform(first - 30 / spacing_mm, first + 0.5 * span))
+        grey[: max(top, 0)], labels[: max(top, 0)] = 0, 0
+    if rng.random() < 0.5:
+        highest = max(last - 0.5 * span, top + _LEAST_SHOWN * span)
+        end = int(rng.uniform(highest, last + 30 / spacing_mm))
         grey[end:], labels[end:] = 0, 0
     if rng.random() < 0.3:
         radius = rng.uniform(62, 130) / spacing_mm
