@@ -144,7 +144,7 @@ def _predict_naively(
     assert note is not None
     planes = stores.slices.read_volume(study_uid)
     reduced = reduce_slices(planes, note.geometry, predictor.step_mm)
-    centre, stretch = predictor._locate(reduced)
+    centre, stretch = predictor._locate(reduced, predictor._find_spine(reduced))
     crop = predictor._segment(reduced, centre, stretch)
     classes = crop.probability.shape[-1]
     first = [

@@ -7,7 +7,7 @@ inside the box of what was found only, one slice at a time.
 
 import functools
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -26,6 +26,7 @@ from csfd_core.segmentation.bundle import ModelBundle
 from csfd_core.segmentation.columns import TWO_NECKS, shows_two_necks
 from csfd_core.segmentation.config import CLASSES, NetworkConfig
 from csfd_core.segmentation.data import with_coordinates
+from csfd_core.segmentation.metal import metal_flags
 from csfd_core.segmentation.networks import build_model
 from csfd_core.segmentation.postprocess import (
     Labels,
@@ -64,6 +65,7 @@ class _Crop:
     """Probabilities on the segmenter's grid, and where that lies."""
 
     probability: Float  # (Z, Y, X, C)
+    grey: Float  # (Z, Y, X), of the bone window, 0..1
     centre_mm: Triple
     step_mm: float
 
@@ -122,6 +124,8 @@ class VertebraPredictor:
             depth_mm=volume.extent_mm[0],
         )
         found = review(labels, crop.probability, grid)
+        metal = metal_flags(labels, crop.grey, crop.step_mm)
+        found = replace(found, flags=(*found.flags, *metal))
         done = time.perf_counter()
         return Prediction(
             mask=np.ascontiguousarray(mask, dtype=np.uint8),
@@ -195,14 +199,16 @@ class VertebraPredictor:
         network: NetworkConfig = self.bundle.config.segmenter
         step = network.spacing_mm * stretch
         total = np.zeros((*network.shape_zyx, network.classes), dtype=np.float32)
+        straight = np.zeros(network.shape_zyx, dtype=np.float32)
         for look in _LOOKS:
             z, y, x = (c + n * step for c, n in zip(centre, look, strict=True))
             grey = resample(volume, (z, y, x), network.shape_zyx, step)
+            straight = straight if any(look) else grey
             seen = self._run("segmenter", with_coordinates(grey, network)[None])
             here, there = _overlap(look, network.shape_zyx)
             total[here] += seen[there]
         total /= np.maximum(total.sum(axis=-1, keepdims=True), 1e-6)
-        return _Crop(probability=total, centre_mm=centre, step_mm=step)
+        return _Crop(probability=total, grey=straight, centre_mm=centre, step_mm=step)
 
 
 def _middle_of(volume: Reduced) -> Triple:
