@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
+from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
@@ -23,13 +24,14 @@ from csfd_core.learning.loop import EpochRow, Trained
 from csfd_core.phantom.config import GridOverride
 from csfd_core.phantom.volume import build_phantom_volume
 from csfd_core.pretraining.phantoms import phantom_config
+from csfd_core.segmentation.augment import Labels, cut_field_of_view
 from csfd_core.segmentation.bundle import ModelBundle, read_bundle, write_bundle
 from csfd_core.segmentation.card import SegmentationCard
 from csfd_core.segmentation.config import (
     SMALL,
     TrainingConfig,
 )
-from csfd_core.segmentation.data import GridVolume
+from csfd_core.segmentation.data import LAST, GridVolume
 from csfd_core.segmentation.training import (
     VALIDATION_DICE,
     Plan,
@@ -82,7 +84,7 @@ def pretrain(settings: TrainingConfig, folder: Path, pool: int = 120) -> Trained
         earlier = "an earlier run of this command"
         start = read_bundle(Location(settings.initial)).weights
     try:
-        validation = [phantom_volume(VALIDATION_SEED, i) for i in range(_VALIDATION)]
+        validation = validation_volumes()
         data = TrainingData(training=phantoms, validation=validation)
         plan = Plan(model=SMALL, training=settings, initial=start)
         result = train(plan, data, folder, lambda row, _: _report(row, settings.epochs))
@@ -101,6 +103,29 @@ def pretrain(settings: TrainingConfig, folder: Path, pool: int = 120) -> Trained
     bundle = ModelBundle(card=card, weights=result.weights)
     write_bundle(Location(folder), bundle)
     return result
+
+
+def validation_volumes() -> list[GridVolume]:
+    """Return necks to stop by; every second scan ends within its column."""
+    volumes = [phantom_volume(VALIDATION_SEED, i) for i in range(_VALIDATION)]
+    return [_cut(v, i) if i % 2 else v for i, v in enumerate(volumes)]
+
+
+def _cut(volume: GridVolume, index: int) -> GridVolume:
+    """Draw ends of the scan until a cervical level is missing."""
+    whole = _levels(volume.labels)
+    for seed in count(1000 * index):
+        rng = np.random.default_rng(seed)
+        grey, labels = cut_field_of_view(
+            volume.grey.astype(np.float32), volume.labels, rng, volume.spacing_mm
+        )
+        if _levels(labels) < whole:
+            return replace(volume, grey=grey.astype(np.uint8), labels=labels)
+    raise AssertionError
+
+
+def _levels(labels: Labels) -> set[int]:
+    return {int(label) for label in np.unique(labels) if 0 < label <= LAST}
 
 
 def phantom_volume(seed: int, index: int) -> GridVolume:
