@@ -114,14 +114,17 @@ def validation_volumes() -> list[GridVolume]:
 def _cut(volume: GridVolume, index: int) -> GridVolume:
     """Draw ends of the scan until a cervical level is missing."""
     whole = _levels(volume.labels)
-    for seed in count(1000 * index):
-        rng = np.random.default_rng(seed)
-        grey, labels = cut_field_of_view(
-            volume.grey.astype(np.float32), volume.labels, rng, volume.spacing_mm
+    draws = (
+        cut_field_of_view(
+            volume.grey.astype(np.float32),
+            volume.labels,
+            np.random.default_rng(seed),
+            volume.spacing_mm,
         )
-        if _levels(labels) < whole:
-            return replace(volume, grey=grey.astype(np.uint8), labels=labels)
-    raise AssertionError
+        for seed in count(1000 * index)
+    )
+    grey, labels = next(draw for draw in draws if _levels(draw[1]) < whole)
+    return replace(volume, grey=grey.astype(np.uint8), labels=labels)
 
 
 def _levels(labels: Labels) -> set[int]:
