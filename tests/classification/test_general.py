@@ -66,9 +66,12 @@ def test_it_has_learnt_from_phantoms_alone_and_says_which(name: str) -> None:
 def test_no_phantom_of_a_data_set_is_among_what_it_has_learnt(name: str) -> None:
     """Of seeds that are used by default, by the demo, the simulation and the tests."""
     learnt = learnt_from([card_of(name)])
-    for seed in (*range(100), 555, 90_001, 90_002):
-        for version in VERSIONS:
-            config = PhantomConfig(studies=1, seed=seed, version=version)
+    kinds = [*((version, False) for version in VERSIONS), (VERSIONS[-1], True)]
+    for seed in (*range(100), 555, 90_001, 90_002, 91_000, 91_001):
+        for version, foreign in kinds:
+            config = PhantomConfig(
+                studies=1, seed=seed, version=version, foreign=foreign
+            )
             assert not learnt & {study_uid_of(config, index) for index in range(900)}
 
 
