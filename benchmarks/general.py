@@ -53,19 +53,19 @@ class Set:
 
 SETS = {
     "version 1": Set(
-        phantoms=PhantomConfig(studies=80, seed=SEED, version=1),
+        phantoms=PhantomConfig(studies=60, seed=SEED, version=1),
         least_auc_vertebra=0.97,
         least_auc_overall=0.94,
         most_log_loss=0.25,
     ),
     "version 2": Set(
-        phantoms=PhantomConfig(studies=80, seed=SEED),
+        phantoms=PhantomConfig(studies=60, seed=SEED),
         least_auc_vertebra=0.95,
         least_auc_overall=0.92,
         most_log_loss=0.30,
     ),
     "foreign": Set(
-        phantoms=PhantomConfig(studies=80, seed=SEED, foreign=True),
+        phantoms=PhantomConfig(studies=60, seed=SEED, foreign=True),
         least_auc_vertebra=0.90,
     ),
 }
