@@ -171,13 +171,18 @@ def write_file(path: Path, content: bytes) -> None:
 def require_writable(out: Path) -> None:
     """Require that results can be written, before anything is read or computed.
 
+    A folder that is not there yet is not left behind.
+
     Raises:
         SettingsError: If not.
     """
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
+        for folder in made:
+            folder.rmdir()
     except OSError as error:
         raise SettingsError(
             f"Cannot write into {out}: {error.strerror}. Name another folder with "

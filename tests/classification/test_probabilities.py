@@ -124,6 +124,7 @@ def test_what_was_fitted_comes_back_from_the_card() -> None:
             "vertebra": fitted.vertebra_point,
             "overall": fitted.overall_point,
         },
+        bounds=fitted.bounds,
         prevalence=fitted.prevalence,
     )
     assert Calibrated.of(ClassifierCard.from_json(card.to_json())) == fitted

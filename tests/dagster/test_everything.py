@@ -30,7 +30,12 @@ from csfd_dagster.resources.segmentation import SegmentationResource
 # Chosen so that the locked test set, fold 0 and the other folds have fractured
 # vertebrae and whole studies each.
 PHANTOM = PhantomConfig(
-    studies=9, seed=19, masked_share=1.0, boxed_share=1.0, compressed_share=0.0
+    studies=9,
+    seed=19,
+    version=1,
+    masked_share=1.0,
+    boxed_share=1.0,
+    compressed_share=0.0,
 )
 FAST = {
     "segmentation": SegmentationResource(epochs=1, steps_per_epoch=1),

@@ -189,7 +189,7 @@ class Command:
 
     def run(self, source: Path, *options: str) -> Result:
         call = ["predict", str(source), "--out", str(self.out), *options]
-        return CliRunner().invoke(app, call)
+        return CliRunner().invoke(app, call, env={"COLUMNS": "200"})
 
 
 def test_ctrl_c_keeps_what_is_done_and_the_next_call_goes_on(

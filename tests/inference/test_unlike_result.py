@@ -103,8 +103,9 @@ def test_cards_of_before_say_that_nothing_was_measured(tmp_path: Path) -> None:
 
 
 def test_the_table_tells_it_first_and_marks_no_level(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # so that no cell is broken
     names = ["patient_overall", *(f"C{level}" for level in range(1, 8))]
     told = {uid: dict.fromkeys(names, 0.9) for uid in ("1.2.3", "1.2.4")}
     thresholds = {"vertebra": 0.5, "overall": 0.5}

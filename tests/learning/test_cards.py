@@ -154,9 +154,17 @@ def test_a_segmentation_model_of_before_is_read_with_all_it_said() -> None:
     assert card.history[1]["validation_dice"] == 0.7
 
 
-def test_the_model_that_comes_with_csfd_is_of_before() -> None:
-    text = builtin_location().read("model.json")
+def test_the_card_that_came_with_csfd_0_2_is_read() -> None:
+    text = (FOLDER / "general_2.json").read_text()
     assert "schema_version" not in json.loads(text)
+    card = SegmentationCard.from_json(text)
+    assert (card.model_id, card.networks) == ("general-2", SMALL)
+    assert card.notice == "Research software; not for clinical use."
+
+
+def test_the_card_that_comes_with_csfd_is_of_this_version() -> None:
+    text = builtin_location().read("model.json")
+    assert json.loads(text)["schema_version"] == SegmentationCard.newest
     assert read_bundle(builtin_location()).card == SegmentationCard.from_json(text)
 
 

@@ -111,7 +111,7 @@ FIRST_DEMO = TrainingConfig(
     [
         (
             FIRST_DEMO,
-            "84b50df6642d134e88fbcc65cb34a024e132858f5ce1cd53b0f1242ad8c4ffb9",
+            "28fd396f011575a66510ac369c7054ec740a042c9a9eeba898b155b720829459",
         ),
         (
             PROFILES["full"].training,
@@ -125,7 +125,11 @@ def test_identity_is_what_it_was_for_the_same_inputs(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Digests of the first release: another one would train everything again."""
+    """Another digest trains everything again.
+
+    The second is of the first release; the first is of the general model that it starts
+    from, too, and changes with it.
+    """
     monkeypatch.setattr(Stores, "metadata", _Metadata(table()))
     stores = Stores(Location(tmp_path))
     profile = replace(PROFILES[training.profile], training=training)
