@@ -22,7 +22,7 @@ from csfd_core.crops.cutting import CropConfig
 from csfd_core.dicom.grids import Triple
 from csfd_core.errors import StoreError
 from csfd_core.store.stores import Stores
-from csfd_core.vocabulary import LEVEL_NAMES
+from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
 
 def build_reference(
@@ -41,7 +41,7 @@ def build_reference(
     """
     chosen = _some(sorted(set(held_out)))
     logits = (
-        predictions[predictions["level"] != "patient_overall"]
+        predictions[predictions["level"] != OVERALL]
         .pivot_table(index="study_uid", columns="level", values="logit", dropna=False)
         .reindex(index=chosen, columns=list(LEVEL_NAMES))
     )

@@ -24,6 +24,7 @@ from rich.text import Text
 
 from csfd_core.classification.assessment import NOT_ASSESSED, Assessment, rests_on
 from csfd_core.classification.classifiers import told_weights
+from csfd_core.classification.ensemble import threshold_of
 from csfd_core.classification.unlike import Unlike, Verdict
 from csfd_core.dicom.findings import Status
 from csfd_core.ingest.inspect import InspectedStudy
@@ -185,7 +186,7 @@ def print_predictions(
         cells = []
         for name in LABEL_COLUMNS:
             value = assessment.probabilities[name]
-            point = thresholds["overall" if name == OVERALL else "vertebra"]
+            point = threshold_of(thresholds, name)
             is_above = value is not None and value >= point and study_uid not in foreign
             told = "–" if value is None else f"{value:.2f}"
             cells.append(f"{told}{'*' if is_above else ' '}")

@@ -60,8 +60,14 @@ class Judgement:
 
     @property
     def answers(self) -> dict[str, Answer | None]:
-        """What is certain of each level and of the whole study."""
-        return answers_of(self.assessment.probabilities, self.bounds)
+        """What is certain of each level and of the whole study.
+
+        Nothing is, where the study is unlike those that the bounds were found on.
+        """
+        told = answers_of(self.assessment.probabilities, self.bounds)
+        if not self.unlike.is_above:
+            return told
+        return {name: answer and Answer.UNDECIDED for name, answer in told.items()}
 
     def evidence(
         self, geometry: VolumeGeometry, sop_uids: Sequence[str | None]

@@ -1,11 +1,11 @@
 """How necks differ from one another: what is drawn, and within which range.
 
 Version 1 is the first phantom, much alike from neck to neck. Version 2 is drawn after
-published anatomy: vertebrae a third higher than their discs are not twice (Gilad and
-Nissan, Spine 11, 1986), lordosis down to kyphosis (Scheer et al., J Neurosurg Spine 19,
-2013), cortex of a few tenths of a millimetre that is nowhere even (Panjabi et al.,
-J Spinal Disord 14, 2001), congenital blocks (Klippel-Feil). Foreign necks lie in some
-respects outside of what version 2 ever draws; nothing is trained on them.
+published anatomy: discs of about a third of a body's height (Gilad and Nissan, Spine
+11, 1986), lordosis down to kyphosis (Scheer et al., J Neurosurg Spine 19, 2013), cortex
+that is thin and nowhere even (Panjabi et al., Spine 26, 2001), congenital blocks
+(Klippel-Feil). Foreign necks lie in some respects outside of what version 2 ever draws;
+nothing is trained on them.
 """
 
 from dataclasses import dataclass, replace

@@ -91,7 +91,7 @@ def pretrain(settings: TrainingConfig, folder: Path, pool: int = 120) -> Trained
     finally:
         phantoms.close()
     card = SegmentationCard(
-        model_id=f"general-{TRAINING_SEED}-{settings.seed}-{settings.epochs}",
+        model_id=f"general-{settings.seed}-{settings.epochs}",
         networks=SMALL,
         # Not the place of an earlier model, which means nothing elsewhere.
         training=replace(settings, initial=earlier),

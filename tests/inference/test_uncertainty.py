@@ -10,6 +10,7 @@ from support.spots import spot_ensemble
 
 from csfd_core.classification.card import What
 from csfd_core.classification.study_facts import SeenStudy
+from csfd_core.classification.unlike import Unlike
 from csfd_core.evaluation.conformal import Answer, AnswerBounds
 from csfd_core.inference.judgement import judge_vertebrae
 from csfd_core.inference.uncertainty import (
@@ -74,23 +75,28 @@ def test_one_member_and_levels_that_nobody_saw_have_no_spread() -> None:
     assert found["C1"] == {"lowest": 0.0, "highest": 0.0, "at_operating_point": False}
 
 
-def test_an_ensemble_says_the_mean_of_what_its_members_say() -> None:
-    ensemble = spot_ensemble(-1.0, 0.5, 2.0)
+def dark_c3() -> SeenStudy:
+    """A study of which nothing but C3 is seen, and nothing bright in it."""
     vertebra = cast(Any, type("Dark", (), {"images": np.zeros((2, 3, 4, 4), np.uint8)}))
-    seen = SeenStudy(
+    return SeenStudy(
         vertebrae={"C3": vertebra},
         confidences={},
         shares={},
         spacing_zyx_mm=None,
         crop=CROPS,
     )
+
+
+def test_an_ensemble_says_the_mean_of_what_its_members_say() -> None:
+    ensemble = spot_ensemble(-1.0, 0.5, 2.0)
+    seen = dark_c3()
     judgement = judge_vertebrae(ensemble, seen, {})
     logits = -2 + np.array([-1.0, 0.5, 2.0])
     expected = 1 / (1 + np.exp(-logits))
     column = LABEL_COLUMNS.index("C3")
     assert judgement.said[:, column] == pytest.approx(expected)
     assert judgement.assessment.probabilities["C3"] == pytest.approx(expected.mean())
-    predicted = ensemble.predict({"C3": vertebra})
+    predicted = ensemble.predict(seen.vertebrae)
     told = judgement.assessment.probabilities
     assert {name: told[name] for name in ("C3", OVERALL)} == {
         name: predicted[name] for name in ("C3", OVERALL)
@@ -121,6 +127,15 @@ def test_a_answer_is_told_of_what_was_assessed_by_bounds_of_its_own() -> None:
         "C3": Answer.UNDECIDED,
         "C4": None,
     }
+
+
+def test_of_a_study_unlike_the_training_nothing_is_certain() -> None:
+    ensemble = spot_ensemble(-3.0)
+    cards = [card.model_copy(update={"bounds": BOUNDS}) for card in ensemble.cards]
+    judged = judge_vertebrae(replace(ensemble, cards=cards), dark_c3(), {})
+    assert (judged.answers["C3"], judged.answers["C4"]) == (Answer.WHOLE, None)
+    foreign = replace(judged, unlike=Unlike(score=2.0, limit=1.0))
+    assert (foreign.answers["C3"], foreign.answers["C4"]) == (Answer.UNDECIDED, None)
 
 
 def test_models_from_before_there_were_bounds_tell_no_answer() -> None:

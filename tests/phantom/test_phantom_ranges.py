@@ -57,7 +57,7 @@ def test_version_1_is_drawn_with_the_uids_of_before() -> None:
 
 
 def test_discs_are_about_a_third_as_high_as_bodies() -> None:
-    """Published heights: bodies of 12 to 14 mm, discs of 4 to 5 (Gilad and Nissan)."""
+    """To the eye: the hollow ends of two bodies add a millimetre to a disc of 0.23."""
     shares = [
         spine.discs_mm[level] / spine.sizes[level].height
         for spine in spines_of(300)
@@ -69,7 +69,6 @@ def test_discs_are_about_a_third_as_high_as_bodies() -> None:
 
 
 def test_necks_are_bent_from_kyphosis_to_strong_lordosis() -> None:
-    """About a quarter of adults have no lordosis (Scheer et al.)."""
     first = [lordosis_deg(spine) for spine in spines_of(300, version=1)]
     second = [lordosis_deg(spine) for spine in spines_of(300)]
     assert np.std(second) > 1.2 * np.std(first)

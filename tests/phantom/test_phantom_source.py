@@ -17,7 +17,9 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
+from typer.testing import CliRunner
 
+from csfd_core.cli.main import app
 from csfd_core.errors import SettingsError
 from csfd_core.phantom.config import GridOverride, PhantomConfig
 from csfd_core.phantom.dicom_writer import PixelStyle, write_dicom_series
@@ -237,3 +239,25 @@ def test_the_settings_are_recorded(written):
     assert settings["seed"] == 2
     assert settings["profile"] == "demo"
     assert "studies" not in settings
+
+
+def test_folders_of_version_1_name_no_version_and_take_no_other(tmp_path):
+    """As csfd 0.2 wrote them, so that it can add studies to them."""
+    out = tmp_path / "old"
+    write_phantom_source(out, PhantomConfig(studies=0, seed=2, version=1))
+    settings = json.loads((out / "phantom.json").read_text())
+    assert not {"version", "foreign"} & settings.keys()
+    with pytest.raises(SettingsError, match="version: None there, 2 asked"):
+        write_phantom_source(out, PhantomConfig(studies=0, seed=2))
+    new = tmp_path / "new"
+    write_phantom_source(new, PhantomConfig(studies=0, seed=2))
+    with pytest.raises(SettingsError, match="foreign: False there, True asked"):
+        write_phantom_source(new, PhantomConfig(studies=0, seed=2, foreign=True))
+
+
+def test_version_1_has_no_foreign_necks(tmp_path):
+    call = ["phantom", str(tmp_path / "out"), "--foreign", "--phantom-version", "1"]
+    result = CliRunner().invoke(app, call, env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert "only version 2 draws foreign necks. Received version 1." in result.output
+    assert not (tmp_path / "out").exists()

@@ -15,6 +15,8 @@ import pytest
 
 from csfd_core.classification import classifiers
 from csfd_core.classification.classifier import Classifier, TrainingSet
+from csfd_core.classification.config import ClassifierConfig
+from csfd_core.classification.fit import fit_classifier, plan_classifier
 from csfd_core.classification.manifest import Manifest, write_manifest
 from csfd_core.classification.validation import Logits
 from csfd_core.classification.vertebrae import Vertebra, read_vertebrae
@@ -234,3 +236,15 @@ def tiny_backbone(
     values = keras.layers.Conv2D(4, 3, strides=4, name="first")(inputs)
     values = keras.layers.BatchNormalization(name="norm")(values)
     return keras.Model(inputs, keras.layers.Conv2D(6, 3, name="conv5_block")(values))
+
+
+def write_trained_store(folder: Path, name: str, folds: Sequence[int]) -> Stores:
+    """A store whose bright classifier is trained for some folds."""
+    stores = write_store(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        put_bright_classifier(patch)
+        manifest = manifest_of(stores)
+        for fold in folds:
+            config = ClassifierConfig(epochs=1, seed=fold)
+            fit_classifier(stores, plan_classifier(name, fold, config, manifest))
+    return stores
