@@ -34,7 +34,7 @@ def metal_flags(
     if bright.sum() * step_mm**3 / 1000 < _LEAST_ML:
         return ()
     # Plates of dense cortex, and edges where they meet, are no body that holds a cube.
-    solid = ndimage.binary_opening(bright, np.ones((3, 3, 3)))
+    solid = ndimage.binary_opening(bright, np.ones((3, 3, 3), dtype=np.bool_))
     reach = max(1, round(_BESIDE_MM / step_mm))
     found = []
     for level, name in enumerate(LEVEL_NAMES, start=1):
