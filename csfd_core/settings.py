@@ -344,6 +344,63 @@ class LimitSettings(Environment):
     )
 
 
+class WebSettings(Environment):
+    """The reader's page: ``csfd serve``."""
+
+    model_config = SettingsConfigDict(env_prefix=f"{_PREFIX}WEB_")
+
+    host: str = Field(
+        default="127.0.0.1",
+        description="Address to listen at. One that other machines reach needs TLS in "
+        "front (CSFD_WEB_BEHIND_TLS).",
+        json_schema_extra={"allowed": "an address of this machine"},
+    )
+    port: int = Field(default=8080, ge=1, le=65535, description="Port to listen at.")
+    database: str = Field(
+        default_factory=lambda: f"sqlite:///{Settings.read().home}/data/web.db",
+        description="Users, worklist, reviews and the audit log.",
+        json_schema_extra={
+            "shown": "`sqlite:///data/web.db`",
+            "allowed": "sqlite:///file or postgresql+psycopg://user:password@host/name",
+        },
+    )
+    behind_tls: bool = Field(
+        default=False,
+        description="A proxy in front of the page speaks TLS: cookies are sent through "
+        "it alone.",
+    )
+    trusted_proxies: str = Field(
+        default="127.0.0.1",
+        description="Addresses whose X-Forwarded-For is believed, with commas between.",
+        json_schema_extra={"allowed": "addresses with commas between"},
+    )
+    session_hours: Annotated[int, Field(ge=1, le=168)] = Field(
+        default=12, description="Hours after which a reader signs in again."
+    )
+    idle_minutes: Annotated[int, Field(ge=1, le=1440)] = Field(
+        default=60, description="Minutes without a request that end a session."
+    )
+    max_wait: Count = Field(
+        default=240,
+        validation_alias=f"{_PREFIX}MAX_WAIT",
+        description="Minutes after which an unread study is listed with the suspicious "
+        "ones, whatever its prediction.",
+    )
+    max_upload_mb: Count = Field(
+        default=4096, description="Megabytes of one upload."
+    )
+    max_waiting: Count = Field(
+        default=200,
+        description="Studies that may wait for their prediction; more uploads are "
+        "refused until some are done.",
+    )
+    blind: bool = Field(
+        default=False,
+        description="Readers see no prediction before they have signed. For patients "
+        "of the locked test set it is so in any case.",
+    )
+
+
 class DiagnosticSettings(Environment):
     """What helps to find a fault."""
 
@@ -360,6 +417,7 @@ GROUPS: Final[tuple[type[Environment], ...]] = (
     SegmentationSettings,
     PromotionSettings,
     LimitSettings,
+    WebSettings,
     DiagnosticSettings,
 )
 

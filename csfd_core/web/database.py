@@ -1,0 +1,224 @@
+"""The database of the reader's page: who reads, what came in, what was said of it.
+
+SQLite by default, Postgres by its URL. It holds no patient data: studies are named by
+their keyed UIDs. What readers sign and what is audited is appended, never changed.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from csfd_core.errors import SettingsError
+
+_SCHEMA: Final = 1  # raised when tables change
+_BUSY_S: Final = 30.0
+
+metadata: Final = sa.MetaData()
+
+schema: Final = sa.Table(
+    "schema_version", metadata, sa.Column("version", sa.Integer, nullable=False)
+)
+
+users: Final = sa.Table(
+    "users",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.String(60), nullable=False, unique=True),
+    sa.Column("password_hash", sa.String(200), nullable=False),
+    sa.Column("role", sa.String(20), nullable=False),
+    sa.Column("is_active", sa.Boolean, nullable=False, default=True),
+    sa.Column("failures", sa.Integer, nullable=False, default=0),
+    sa.Column("locked_until", sa.Float, nullable=False, default=0.0),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("settings", sa.Text, nullable=False, default="{}"),  # JSON: keys, sound
+)
+
+sessions: Final = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("token_hash", sa.String(64), primary_key=True),  # SHA-256
+    sa.Column("user_id", sa.ForeignKey("users.id"), nullable=False, index=True),
+    sa.Column("csrf", sa.String(64), nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("seen_at", sa.Float, nullable=False),
+)
+
+# Failed sign-ins by address, so that guessing many names is slowed down as well.
+addresses: Final = sa.Table(
+    "addresses",
+    metadata,
+    sa.Column("address", sa.String(64), primary_key=True),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("locked_until", sa.Float, nullable=False),
+)
+
+uploads: Final = sa.Table(
+    "uploads",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("user_id", sa.ForeignKey("users.id"), nullable=False, index=True),
+    sa.Column("state", sa.String(20), nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("touched_at", sa.Float, nullable=False),
+    sa.Column("note", sa.Text, nullable=False, default="{}"),  # JSON: counts, refusals
+)
+
+parts: Final = sa.Table(
+    "upload_parts",
+    metadata,
+    sa.Column("upload_id", sa.ForeignKey("uploads.id"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("sha256", sa.String(64), nullable=False),
+)
+
+# Every study that was uploaded, or that the store has a prediction of.
+studies: Final = sa.Table(
+    "studies",
+    metadata,
+    sa.Column("study_uid", sa.String(64), primary_key=True),
+    sa.Column("state", sa.String(20), nullable=False, index=True),
+    sa.Column("step", sa.String(40), nullable=False, default=""),  # while it is running
+    sa.Column("reason", sa.Text, nullable=False, default=""),  # of a refusal or failure
+    sa.Column("version", sa.Integer, nullable=False, default=1),  # late slices: + 1
+    sa.Column("slices", sa.Integer, nullable=False, default=0),
+    sa.Column("priority", sa.Integer, nullable=False, default=0),  # 2 STAT, 1 urgent
+    sa.Column("user_id", sa.ForeignKey("users.id"), nullable=True),  # who uploaded it
+    sa.Column("accepted_at", sa.Float, nullable=False),  # its newest version
+    sa.Column("done_at", sa.Float, nullable=True),
+    sa.Column("run_id", sa.String(40), nullable=False, default=""),
+    sa.Column("attempt", sa.Integer, nullable=False, default=0),  # retry: + 1
+    # What the newest prediction says, so that the worklist opens no file.
+    sa.Column("prediction", sa.String(64), nullable=False, default=""),  # its identity
+    sa.Column("verdict", sa.String(20), nullable=False, default=""),
+    sa.Column("ratio", sa.Float, nullable=False, default=0.0),  # to the operating point
+    sa.Column("overall", sa.Float, nullable=True),
+    sa.Column("suspicious", sa.String(80), nullable=False, default=""),
+    sa.Column("needs_eyes", sa.Boolean, nullable=False, default=False),
+    sa.Column("model", sa.String(80), nullable=False, default=""),
+    # Reviews of this version.
+    sa.Column("signed_version", sa.Integer, nullable=False, default=0),
+    sa.Column("signed_count", sa.Integer, nullable=False, default=0),
+    sa.Column("readers_differ", sa.Boolean, nullable=False, default=False),
+)
+
+# Keyed digests of what a reader may search a study by; nothing can be read from them.
+references: Final = sa.Table(
+    "references",
+    metadata,
+    sa.Column("digest", sa.String(64), primary_key=True),
+    sa.Column("study_uid", sa.ForeignKey("studies.study_uid"), primary_key=True),
+)
+
+drafts: Final = sa.Table(
+    "drafts",
+    metadata,
+    sa.Column("user_id", sa.ForeignKey("users.id"), primary_key=True),
+    sa.Column("study_uid", sa.ForeignKey("studies.study_uid"), primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),  # JSON, as the page keeps it
+    sa.Column("saved_at", sa.Float, nullable=False),
+)
+
+reviews: Final = sa.Table(
+    "reviews",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column(
+        "study_uid", sa.ForeignKey("studies.study_uid"), nullable=False, index=True
+    ),
+    sa.Column("user_id", sa.ForeignKey("users.id"), nullable=False),
+    sa.Column("signed_at", sa.Float, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),  # of the study
+    sa.Column("prediction", sa.String(64), nullable=False, default=""),
+    sa.Column("saw_ai", sa.Boolean, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),  # JSON: levels, boxes, comment
+)
+
+# Who has opened the prediction of a study, so that a review cannot claim not to.
+sights: Final = sa.Table(
+    "sights",
+    metadata,
+    sa.Column("user_id", sa.ForeignKey("users.id"), primary_key=True),
+    sa.Column("study_uid", sa.ForeignKey("studies.study_uid"), primary_key=True),
+    sa.Column("seen_at", sa.Float, nullable=False),
+)
+
+audit: Final = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("user_id", sa.Integer, nullable=True),
+    sa.Column("action", sa.String(40), nullable=False),
+    sa.Column("subject", sa.String(64), nullable=False, default=""),
+    sa.Column("previous", sa.String(64), nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+)
+
+
+class Database:
+    """Connections to the database; may be used from several threads and processes."""
+
+    def __init__(self, url: str) -> None:
+        """Open or make it.
+
+        Args:
+            url: As SQLAlchemy takes it: ``sqlite:////folder/web.db`` or
+                ``postgresql+psycopg://user:password@host/name``.
+
+        Raises:
+            SettingsError: If it cannot be opened, or is of another version.
+        """
+        try:
+            self._engine = _engine(sa.make_url(url))
+            with self._engine.begin() as connection:
+                metadata.create_all(connection)
+                found = connection.scalar(sa.select(schema.c.version))
+                if found is None:
+                    connection.execute(schema.insert().values(version=_SCHEMA))
+        except (sa.exc.SQLAlchemyError, ModuleNotFoundError, OSError) as error:
+            # The URL may hold a password; what SQLAlchemy says may repeat it.
+            raise SettingsError(
+                "The database of CSFD_WEB_DATABASE cannot be opened: "
+                f"{type(error).__name__}. Check that it is there and may be written."
+            ) from None
+        if found not in (None, _SCHEMA):
+            raise SettingsError(
+                f"The database of CSFD_WEB_DATABASE has version {found}, this csfd "
+                f"needs {_SCHEMA}. Use the csfd that wrote it, or a new database."
+            )
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """Yield a connection; commit at the end, or roll back where something fails."""
+        with self._engine.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        self._engine.dispose()
+
+
+def _engine(url: sa.URL) -> sa.Engine:
+    if url.get_backend_name() != "sqlite":
+        return sa.create_engine(url, pool_pre_ping=True)
+    if url.database:
+        Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        Path(url.database).touch(0o600)
+    engine = sa.create_engine(url, connect_args={"timeout": _BUSY_S})
+    sa.event.listen(engine, "connect", _configure)
+    sa.event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _configure(connection: Any, _record: object) -> None:  # noqa: ANN401 - sqlite3's
+    connection.isolation_level = None  # or sqlite3 begins transactions by itself
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: sa.Connection) -> None:
+    # At once as a writer: two that read first and write then would block each other.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

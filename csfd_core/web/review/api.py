@@ -1,0 +1,5 @@
+"""Routes of this room."""
+
+from fastapi import APIRouter
+
+router = APIRouter()

@@ -1,0 +1,53 @@
+"""What holds for every request: headers, the origin of what changes something, size."""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
+
+HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' blob: data:; worker-src 'self' blob:; "
+        "object-src 'none'; base-uri 'none'; form-action 'self'; "
+        "frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+_SAFE: Final = ("GET", "HEAD", "OPTIONS")
+_LARGEST_BODY: Final = 20 * 2**20  # bytes: a part of an upload, and its frame
+
+Next = Callable[[Request], Awaitable[Response]]
+
+
+async def guard(request: Request, call_next: Next) -> Response:
+    """Refuse what comes from another site or is too large; add the headers."""
+    refusal = _refusal(request)
+    if refusal is not None:
+        response: Response = refusal
+    else:
+        response = await call_next(request)
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    # Pages and images are of patients. What is static has its digest in its address.
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
+def _refusal(request: Request) -> Response | None:
+    length = request.headers.get("content-length", "0")
+    if not length.isdigit() or int(length) > _LARGEST_BODY:
+        return JSONResponse({"detail": "The request is too large."}, 413)
+    if request.method in _SAFE:
+        return None
+    site = request.headers.get("sec-fetch-site", "same-origin")
+    origin = request.headers.get("origin")
+    host = request.headers.get("host", "")
+    is_own = origin is None or origin.partition("://")[2] == host
+    if site not in ("same-origin", "none") or not is_own:
+        return JSONResponse({"detail": "The request comes from another site."}, 403)
+    return None

@@ -1,0 +1,223 @@
+"""Users of the page: who they are, what they may do, and their passwords."""
+
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from typing import Final
+
+import sqlalchemy as sa
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from csfd_core.errors import SettingsError
+from csfd_core.web.audit import Action, record
+from csfd_core.web.database import addresses, sessions, users
+
+LEAST_PASSWORD: Final = 12  # characters
+MOST_PASSWORD: Final = 200
+_NAME: Final = re.compile(r"[\w.@-]{1,60}")  # letters of every language
+_FREE_FAILURES: Final = 5  # of one user, or of one address in four times as many
+_FIRST_LOCK_S: Final = 30.0
+_LONGEST_LOCK_S: Final = 900.0
+
+
+class Role(StrEnum):
+    """What a user may do; an administrator may read as well."""
+
+    READER = "reader"
+    ADMINISTRATOR = "administrator"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """Somebody who may sign in."""
+
+    id: int
+    name: str
+    role: Role
+    is_active: bool = True
+
+    @property
+    def is_administrator(self) -> bool:
+        """Whether users, the audit log and withdrawals are theirs."""
+        return self.role is Role.ADMINISTRATOR
+
+
+class SignInError(Exception):
+    """Somebody may not sign in; the text may be shown to them."""
+
+
+def first_administrator(connection: sa.Connection) -> str | None:
+    """Make ``admin`` where there is no user yet; return the password, to show once."""
+    if connection.scalar(sa.select(sa.func.count()).select_from(users)):
+        return None
+    password = secrets.token_urlsafe(15)
+    add_user(connection, None, "admin", password, Role.ADMINISTRATOR)
+    return password
+
+
+def add_user(
+    connection: sa.Connection, by: int | None, name: str, password: str, role: Role
+) -> int:
+    """Add a user; return their number.
+
+    Raises:
+        SettingsError: If the name is taken or cannot be used, or the password is short.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise SettingsError(
+            "A user's name has up to 60 letters, digits, points, hyphens or @."
+        )
+    _require_password(password)
+    if connection.scalar(sa.select(users.c.id).where(users.c.name == name)) is not None:
+        raise SettingsError("There is a user of this name already.")
+    made = connection.execute(
+        users.insert().values(
+            name=name,
+            password_hash=_hasher().hash(password),
+            role=role,
+            is_active=True,
+            failures=0,
+            locked_until=0.0,
+            created_at=time.time(),
+            settings="{}",
+        )
+    )
+    (number,) = made.inserted_primary_key or (0,)
+    record(connection, by, Action.USER_ADDED, str(number))
+    return int(number)
+
+
+def change_password(
+    connection: sa.Connection, by: int | None, user_id: int, password: str
+) -> None:
+    """Set a password, and end all sessions of that user.
+
+    Raises:
+        SettingsError: If it is too short.
+    """
+    _require_password(password)
+    changed = {"password_hash": _hasher().hash(password), "failures": 0}
+    same = users.c.id == user_id
+    connection.execute(users.update().where(same).values(**changed, locked_until=0.0))
+    connection.execute(sessions.delete().where(sessions.c.user_id == user_id))
+    record(connection, by, Action.PASSWORD_CHANGED, str(user_id))
+
+
+def change_user(
+    connection: sa.Connection, by: int, user_id: int, *, role: Role, is_active: bool
+) -> None:
+    """Change what a user may do; one who is not active has no session any more.
+
+    Raises:
+        SettingsError: If no active administrator would be left.
+    """
+    is_other = (users.c.id != user_id) & users.c.is_active
+    others = connection.scalar(
+        sa.select(sa.func.count())
+        .select_from(users)
+        .where(is_other, users.c.role == Role.ADMINISTRATOR)
+    )
+    if not others and not (is_active and role is Role.ADMINISTRATOR):
+        raise SettingsError("There must be an active administrator.")
+    same = users.c.id == user_id
+    connection.execute(
+        users.update().where(same).values(role=role, is_active=is_active)
+    )
+    if not is_active:
+        connection.execute(sessions.delete().where(sessions.c.user_id == user_id))
+    record(connection, by, Action.USER_CHANGED, str(user_id))
+
+
+def all_users(connection: sa.Connection) -> list[User]:
+    """Return every user, by name."""
+    return [
+        to_user(row) for row in connection.execute(sa.select(users).order_by("name"))
+    ]
+
+
+def check_password(
+    connection: sa.Connection, address: str, name: str, password: str
+) -> User | SignInError:
+    """Return who signs in, or why they may not.
+
+    Each failure beyond the fifth doubles the pause, for the user and for the address.
+    An unknown name takes as long as a wrong password and is told in the same words.
+    The failure is returned, so that it is counted in the transaction.
+    """
+    now = time.time()
+    row = connection.execute(sa.select(users).where(users.c.name == name)).first()
+    origin = connection.execute(
+        sa.select(addresses).where(addresses.c.address == address)
+    ).first()
+    wait_s = max(
+        0.0 if row is None else row.locked_until - now,
+        0.0 if origin is None else origin.locked_until - now,
+    )
+    if wait_s > 0:
+        return SignInError(
+            f"Too many attempts. Try again in {max(1, round(wait_s / 60))} min."
+        )
+    is_right = _verify(row.password_hash if row else _nobody(), password)
+    if row is not None and row.is_active and is_right:
+        same = users.c.id == row.id
+        connection.execute(users.update().where(same).values(failures=0))
+        connection.execute(addresses.delete().where(addresses.c.address == address))
+        return to_user(row)
+    if row is not None:
+        failures = row.failures + 1
+        connection.execute(
+            users.update()
+            .where(users.c.id == row.id)
+            .values(failures=failures, locked_until=_locked(now, failures))
+        )
+    failures = 1 if origin is None else origin.failures + 1
+    values = {"failures": failures, "locked_until": _locked(now, failures // 4)}
+    if origin is None:
+        connection.execute(addresses.insert().values(address=address, **values))
+    else:
+        same = addresses.c.address == address
+        connection.execute(addresses.update().where(same).values(**values))
+    record(connection, None, Action.SIGN_IN_FAILED, str(row.id) if row else "")
+    return SignInError("Name or password is wrong.")
+
+
+def to_user(row: sa.Row[tuple[object, ...]]) -> User:
+    """Return the user of a row."""
+    return User(
+        id=row.id, name=row.name, role=Role(row.role), is_active=bool(row.is_active)
+    )
+
+
+def _locked(now: float, failures: int) -> float:
+    beyond = failures - _FREE_FAILURES
+    if beyond < 0:
+        return 0.0
+    return now + min(_FIRST_LOCK_S * 2.0 ** min(beyond, 10), _LONGEST_LOCK_S)
+
+
+def _require_password(password: str) -> None:
+    if not LEAST_PASSWORD <= len(password) <= MOST_PASSWORD:
+        raise SettingsError(
+            f"A password has {LEAST_PASSWORD} to {MOST_PASSWORD} characters."
+        )
+
+
+@cache
+def _hasher() -> PasswordHasher:
+    return PasswordHasher()  # argon2id with the parameters of RFC 9106
+
+
+@cache
+def _nobody() -> str:
+    return _hasher().hash(secrets.token_urlsafe(16))
+
+
+def _verify(hashed: str, password: str) -> bool:
+    try:
+        return _hasher().verify(hashed, password[:MOST_PASSWORD])
+    except (VerificationError, InvalidHashError):
+        return False
