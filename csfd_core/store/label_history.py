@@ -31,6 +31,7 @@ _SCHEMA: Final = pa.schema(
         ("origin", pa.string()),
         ("reader", pa.string()),
         ("date", pa.string()),
+        ("signed_at", pa.string()),
         ("recorded_at", pa.string()),
     ]
 )
@@ -47,7 +48,8 @@ class LabelVersion:
         labels: ``patient_overall``, C1..C7; ``None``: unlabelled.
         origin: A row of ``train.csv``, or a label file.
         reader: Who has read the study; ``None``: not known.
-        date: When, ISO 8601; ``None``: not known.
+        date: When, a day, ISO 8601; ``None``: not known.
+        signed_at: When, with time and offset; ``None``: the day alone is known.
         recorded_at: When this became known here, ISO 8601.
     """
 
@@ -57,6 +59,18 @@ class LabelVersion:
     reader: str | None
     date: str | None
     recorded_at: str
+    signed_at: str | None = None
+
+    @property
+    def as_labels(self) -> Labels:
+        """As labels that a source could tell."""
+        date, at = self.date, self.signed_at
+        return Labels(
+            self.labels,
+            None if date is None else dt.date.fromisoformat(date),
+            self.reader,
+            None if at is None else dt.datetime.fromisoformat(at),
+        )
 
     def changes_from(self, before: "LabelVersion | None") -> dict[str, str]:
         """Return what changed, such as ``{"C4": "0 to 1"}``; {} for the first."""
@@ -97,14 +111,7 @@ class LabelHistory:
             SourceError: If a ``train.csv`` is no table with the columns of the RSNA
                 layout.
         """
-        recorded = {
-            uid: Labels(
-                version.labels,
-                None if version.date is None else dt.date.fromisoformat(version.date),
-                version.reader,
-            )
-            for uid, version in self.newest().items()
-        }
+        recorded = {uid: version.as_labels for uid, version in self.newest().items()}
         return read_all_labels(locations, without, recorded)
 
     def record(self, labels: LabelTable) -> dict[str, LabelVersion]:
@@ -161,13 +168,21 @@ class LabelHistory:
             )
         found: dict[str, list[LabelVersion]] = {}
         for table in tables:
-            for row in table.cast(_SCHEMA).sort_by("version").to_pylist():
+            for row in _upgraded(table).sort_by("version").to_pylist():
                 versions = found.setdefault(row["study_uid"], [])
                 labels = {name: row[name] for name in LABEL_COLUMNS}
                 if not versions or labels != versions[-1].labels:
                     row["version"] = len(versions) + 1
                     versions.append(_to_version(row))
         return found
+
+
+def _upgraded(table: pa.Table) -> pa.Table:
+    """Return a table of versions as it is written now; older ones know days alone."""
+    for field in _SCHEMA:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(_SCHEMA.names).cast(_SCHEMA)
 
 
 def _values_of(labels: LabelTable) -> dict[str, dict[str, int | None]]:
@@ -185,8 +200,13 @@ def _values_of(labels: LabelTable) -> dict[str, dict[str, int | None]]:
 def _origin_of(study_uid: str, labels: LabelTable) -> dict[str, Any]:
     own = labels.dated.get(study_uid)
     if own is None or own.date is None:
-        return {"origin": "table", "reader": None, "date": None}
-    return {"origin": "file", "reader": own.reader, "date": own.date.isoformat()}
+        return dict.fromkeys(("reader", "date", "signed_at")) | {"origin": "table"}
+    return {
+        "origin": "file",
+        "reader": own.reader,
+        "date": own.date.isoformat(),
+        "signed_at": None if own.signed_at is None else own.signed_at.isoformat(),
+    }
 
 
 def _to_version(row: dict[str, Any]) -> LabelVersion:
@@ -197,6 +217,7 @@ def _to_version(row: dict[str, Any]) -> LabelVersion:
         reader=row["reader"],
         date=row["date"],
         recorded_at=row["recorded_at"],
+        signed_at=row["signed_at"],
     )
 
 

@@ -3,10 +3,11 @@
 Labels stand in ``train.csv`` or in one file per study (``label_notes``). A row or file
 that cannot be used is left out and named in a note; it never stops the others.
 
-Of several labels of one study, from several sources, those with the newest date count;
-a row of a table has no date and is the oldest. Of equal ones the first source wins, and
-in it the file. Labels that have gone from all sources are still those on record; a
-label file with nulls takes them back.
+Of several labels of one study, from several sources, the newest count, by the time
+where it is told and by the date else; a row of a table has no date and is the oldest.
+Of equal ones the first source wins, and in it the file. Labels that have gone from all
+sources are still those on record; a label file with nulls takes them back. Boxes of a
+label file count in the same order, before those of any ``train_bounding_boxes.csv``.
 """
 
 import codecs
@@ -20,7 +21,12 @@ from typing import Final
 import pandas as pd
 
 from csfd_core.errors import SourceError
-from csfd_core.store.label_notes import read_label_notes
+from csfd_core.store.label_notes import (
+    LabelNote,
+    LabelNotes,
+    moment_of,
+    read_label_notes,
+)
 from csfd_core.store.layout import BOXES_FILE, LABELS_FILE
 from csfd_core.store.locations import Location
 from csfd_core.store.stamp import stamp
@@ -45,11 +51,12 @@ class Labels:
     values: Mapping[str, int | None]
     date: dt.date | None = None
     reader: str | None = None
+    signed_at: dt.datetime | None = None
 
     @property
-    def moment(self) -> dt.date:
-        """The date; labels without one are the oldest."""
-        return self.date or dt.date.min
+    def moment(self) -> dt.datetime:
+        """What orders them; labels without a date are the oldest."""
+        return moment_of(self.date, self.signed_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +130,16 @@ def _read_table(location: Location) -> LabelTable:
 
 
 def read_boxes(location: Location) -> BoxTable:
+    """Read the boxes of one source; without any, the table is empty.
+
+    Raises:
+        SourceError: If ``train_bounding_boxes.csv`` is no CSV table with the columns of
+            the RSNA layout.
+    """
+    return read_all_boxes([location])
+
+
+def _read_box_table(location: Location) -> BoxTable:
     """Read ``train_bounding_boxes.csv``; an absent file gives an empty table.
 
     Raises:
@@ -163,12 +180,12 @@ def read_all_labels(
     """
     parts = [_read_table(location) for location in locations]
     found = [read_label_notes(location) for location in locations]
-    files = [note for one in found for note in one.notes.values()]
-    left_out = {*without, *(note.study_uid for note in files if note.withdrawn)}
+    files, gone = _of_all(found)
+    left_out = {*without, *gone}
     said: dict[str, Labels] = {}
     for note in files:
         if note.labels and note.study_uid not in left_out:
-            own = Labels(note.labels, note.date, note.reader)
+            own = Labels(note.labels, note.date, note.reader, note.signed_at)
             known = said.setdefault(note.study_uid, own)
             if own.moment > known.moment:
                 said[note.study_uid] = own
@@ -210,19 +227,54 @@ def _table_of(said: Mapping[str, Labels]) -> pd.DataFrame:
 def read_all_boxes(
     locations: Sequence[Location], without: Collection[str] = ()
 ) -> BoxTable:
-    """Read and join the boxes of several sources; the first that has a study wins.
+    """Read and join the boxes of several sources, as the module says.
 
-    Studies in ``without``, as those that were withdrawn, are left out.
+    Of the tables, the first that has a study wins.
+
+    Args:
+        locations: In order of precedence.
+        without: Studies to leave out, such as those that were withdrawn; those that a
+            label file withdraws are left out in any case.
+
+    Raises:
+        SourceError: If a ``train_bounding_boxes.csv`` is no CSV table with the columns
+            of the RSNA layout.
     """
-    tables: list[pd.DataFrame] = []
+    files, gone = _of_all([read_label_notes(location) for location in locations])
+    known = {*without, *gone}
+    drawn: dict[str, LabelNote] = {}
+    for note in files:
+        if note.boxes is not None and note.study_uid not in known:
+            other = drawn.setdefault(note.study_uid, note)
+            if note.moment > other.moment:
+                drawn[note.study_uid] = note
+    tables = [_drawn_table(drawn)]
     notes: list[str] = []
-    known = set(without)
+    known |= set(drawn)
     for location in locations:
-        part = read_boxes(location)
+        part = _read_box_table(location)
         tables.append(part.table[~part.table["study_uid"].isin(known)])
         known |= set(part.table["study_uid"])
         notes += part.notes
     return BoxTable(pd.concat(tables, ignore_index=True), tuple(notes))
+
+
+def _of_all(found: Sequence[LabelNotes]) -> tuple[list[LabelNote], set[str]]:
+    """Return the label files of all sources, and which studies they withdraw."""
+    files = [note for one in found for note in one.notes.values()]
+    return files, {note.study_uid for note in files if note.withdrawn}
+
+
+def _drawn_table(drawn: Mapping[str, LabelNote]) -> pd.DataFrame:
+    """Return the boxes of label files as a table of boxes."""
+    rows = [
+        [note.study_uid, *(getattr(box, name) for name in _BOX_NUMBERS)]
+        for note in drawn.values()
+        for box in note.boxes or ()
+    ]
+    table = pd.DataFrame(rows, columns=["study_uid", *_BOX_NUMBERS])
+    kinds = dict.fromkeys(_BOX_NUMBERS, "float64")
+    return table.astype(kinds | {"study_uid": "str", "slice_number": "int64"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,8 +305,8 @@ def tell_boxes_outside(boxes: pd.DataFrame, rooms: Mapping[str, BoxRoom]) -> lis
     named = ", ".join(odd[:_NAMED]) + (", ..." if odd[_NAMED:] else "")
     studies = count(len(odd), "study")
     return [
-        f"{BOXES_FILE}: boxes of {studies} lie outside the image or on slices that do "
-        f"not exist: {named}."
+        f"Fracture boxes of {studies} lie outside the image or on slices that do not "
+        f"exist: {named}."
     ]
 
 
