@@ -30,7 +30,14 @@ import pydantic
 from csfd_core.errors import SourceError
 from csfd_core.store.layout import LABELS_FOLDER
 from csfd_core.store.locations import FileEntry, Location
-from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL, is_uid, own_uid
+from csfd_core.vocabulary import (
+    LABEL_COLUMNS,
+    LEVEL_NAMES,
+    OVERALL,
+    is_uid,
+    own_uid,
+    require_uid,
+)
 
 MOST_BOXES: Final = 200  # of one study
 LARGEST_PX: Final = 65535  # rows or columns, as DICOM counts them
@@ -251,6 +258,33 @@ def read_label_notes(location: Location) -> LabelNotes:
     names = {own_uid(entry.name.removesuffix(_SUFFIX)) for entry in entries}
     unusable = frozenset(filter(is_uid, names - set(notes)))
     return LabelNotes(notes, tuple(messages), unusable)
+
+
+def label_path(study_uid: str) -> str:
+    """Return the path of a study's label file, relative to a source.
+
+    Raises:
+        IdentifierError: If ``study_uid`` is no valid UID.
+    """
+    return f"{LABELS_FOLDER}/{require_uid(study_uid)}{_SUFFIX}"
+
+
+def read_label_note(location: Location, study_uid: str) -> LabelNote | None:
+    """Read the label file of one study; ``None`` where it has none.
+
+    Raises:
+        IdentifierError: If ``study_uid`` is no valid UID.
+        SourceError: If it cannot be read or used.
+    """
+    path = label_path(study_uid)
+    if not location.exists(path):
+        return None
+    found = _read(location, FileEntry(path=path, size_bytes=0, token=""))
+    if isinstance(found, str):
+        raise SourceError(
+            f"The label file {found} cannot be used. Repair it or remove it first."
+        )
+    return found
 
 
 def label_entries(location: Location) -> list[FileEntry]:
