@@ -16,14 +16,21 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from csfd_core.errors import CsfdError, IdentifierError
-from csfd_core.web.pages import administration, entrance, model, study, worklist
+from csfd_core.web.pages import (
+    administration,
+    entrance,
+    model,
+    study,
+    withdrawal,
+    worklist,
+)
 from csfd_core.web.pages.render import render
 from csfd_core.web.review import api as review
 from csfd_core.web.security.guard import guard
 from csfd_core.web.security.sessions import find_session
 from csfd_core.web.services import Services
 from csfd_core.web.status import api as status
-from csfd_core.web.status.events import Follower
+from csfd_core.web.status.follower import Follower
 from csfd_core.web.uploads import api as uploads
 from csfd_core.web.viewer import api as viewer
 
@@ -64,7 +71,7 @@ def build_app(services: Services) -> FastAPI:
     for room in (uploads, viewer, review, status):
         app.include_router(room.router, prefix=API)
     app.include_router(status.operation)
-    for pages in (entrance, worklist, study, model, administration):
+    for pages in (entrance, worklist, study, withdrawal, model, administration):
         app.include_router(pages.router, include_in_schema=False)
     static = files("csfd_core.web") / "static"
     app.mount("/static", StaticFiles(directory=str(static)), name="static")

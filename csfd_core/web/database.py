@@ -4,6 +4,7 @@ SQLite by default, Postgres by its URL. It holds no patient data: studies are na
 their keyed UIDs. What readers sign and what is audited is appended, never changed.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,11 @@ _SCHEMA: Final = 1  # raised when tables change
 _BUSY_S: Final = 30.0
 
 metadata: Final = sa.MetaData()
+
+
+def _now() -> float:
+    return time.time()
+
 
 schema: Final = sa.Table(
     "schema_version", metadata, sa.Column("version", sa.Integer, nullable=False)
@@ -102,6 +108,10 @@ studies: Final = sa.Table(
     sa.Column("signed_version", sa.Integer, nullable=False, default=0),
     sa.Column("signed_count", sa.Integer, nullable=False, default=0),
     sa.Column("readers_differ", sa.Boolean, nullable=False, default=False),
+    # Pages that follow ask for what has changed since they last looked.
+    sa.Column(
+        "changed_at", sa.Float, nullable=False, default=_now, onupdate=_now, index=True
+    ),
 )
 
 # Keyed digests of what a reader may search a study by; nothing can be read from them.

@@ -61,11 +61,7 @@ def build_app(store: Location) -> Starlette:
         return HTMLResponse(_index_of(store), headers=_HEADERS)
 
     def file(request: Request) -> Response:
-        path = PurePosixPath(request.path_params["folder"], request.path_params["path"])
-        if not _is_served(path) or not store.exists(str(path)):
-            raise HTTPException(404)
-        content = store.read(str(path))
-        return Response(content, headers=_HEADERS, media_type=_TYPES[path.suffix])
+        return send_file(store, **request.path_params)
 
     app = Starlette(
         routes=[Route("/", index), Route("/{folder}/{path:path}", file)],
@@ -75,6 +71,24 @@ def build_app(store: Location) -> Starlette:
     )
     app.router.redirect_slashes = False
     return app
+
+
+def send_file(store: Location, folder: str, path: str) -> Response:
+    """Return a file of the store that may be looked at.
+
+    Args:
+        store: The store.
+        folder: ``reports`` or ``pictures``.
+        path: Below it.
+
+    Raises:
+        HTTPException: 404 where there is none, or it is not to be looked at.
+    """
+    place = PurePosixPath(folder, path)
+    if not _is_served(place) or not store.exists(str(place)):
+        raise HTTPException(404, "There is no such report.")
+    content = store.read(str(place))
+    return Response(content, headers=_HEADERS, media_type=_TYPES[place.suffix])
 
 
 def serve_files(store: Location, port: int) -> None:

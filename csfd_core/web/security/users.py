@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 from argon2 import PasswordHasher
@@ -14,12 +14,13 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from csfd_core.errors import SettingsError
 from csfd_core.web.audit import Action, record
-from csfd_core.web.database import addresses, sessions, users
+from csfd_core.web.database import Database, addresses, sessions, users
 
 LEAST_PASSWORD: Final = 12  # characters
 MOST_PASSWORD: Final = 200
 _NAME: Final = re.compile(r"[\w.@-]{1,60}")  # letters of every language
-_FREE_FAILURES: Final = 5  # of one user, or of one address in four times as many
+_FREE_FAILURES: Final = 5  # of one user
+_SHARED: Final = 4  # as many more of an address: a department may share one
 _FIRST_LOCK_S: Final = 30.0
 _LONGEST_LOCK_S: Final = 900.0
 
@@ -140,49 +141,67 @@ def all_users(connection: sa.Connection) -> list[User]:
 
 
 def check_password(
-    connection: sa.Connection, address: str, name: str, password: str
+    database: Database, address: str, name: str, password: str
 ) -> User | SignInError:
     """Return who signs in, or why they may not.
 
     Each failure beyond the fifth doubles the pause, for the user and for the address.
     An unknown name takes as long as a wrong password and is told in the same words.
-    The failure is returned, so that it is counted in the transaction.
     """
     now = time.time()
-    row = connection.execute(sa.select(users).where(users.c.name == name)).first()
-    origin = connection.execute(
-        sa.select(addresses).where(addresses.c.address == address)
-    ).first()
-    wait_s = max(
-        0.0 if row is None else row.locked_until - now,
-        0.0 if origin is None else origin.locked_until - now,
-    )
-    if wait_s > 0:
+    with database.transaction() as connection:
+        row = connection.execute(sa.select(users).where(users.c.name == name)).first()
+        origin = connection.execute(
+            sa.select(addresses).where(addresses.c.address == address)
+        ).first()
+    locks = [found.locked_until for found in (row, origin) if found is not None]
+    if (wait_s := max(locks, default=0.0) - now) > 0:
         return SignInError(
             f"Too many attempts. Try again in {max(1, round(wait_s / 60))} min."
         )
+    # Takes a tenth of a second on purpose: not while others wait for the database.
     is_right = _verify(row.password_hash if row else _nobody(), password)
-    if row is not None and row.is_active and is_right:
-        same = users.c.id == row.id
-        connection.execute(users.update().where(same).values(failures=0))
-        connection.execute(addresses.delete().where(addresses.c.address == address))
-        return to_user(row)
-    if row is not None:
-        failures = row.failures + 1
-        connection.execute(
-            users.update()
-            .where(users.c.id == row.id)
-            .values(failures=failures, locked_until=_locked(now, failures))
-        )
-    failures = 1 if origin is None else origin.failures + 1
-    values = {"failures": failures, "locked_until": _locked(now, failures // 4)}
-    if origin is None:
-        connection.execute(addresses.insert().values(address=address, **values))
-    else:
-        same = addresses.c.address == address
-        connection.execute(addresses.update().where(same).values(**values))
-    record(connection, None, Action.SIGN_IN_FAILED, str(row.id) if row else "")
+    with database.transaction() as connection:
+        if row is not None and row.is_active and is_right:
+            same = users.c.id == row.id
+            connection.execute(users.update().where(same).values(failures=0))
+            connection.execute(addresses.delete().where(addresses.c.address == address))
+            return to_user(row)
+        _count_failure(connection, now, row, address)
     return SignInError("Name or password is wrong.")
+
+
+def _count_failure(
+    connection: sa.Connection,
+    now: float,
+    row: Any,  # noqa: ANN401 - of the users, or None
+    address: str,
+) -> None:
+    """Count a failure, in the database: others may fail at the same time."""
+    if row is not None:
+        _raise_failures(connection, users, users.c.id == row.id, now, 1)
+    is_known = connection.scalar(
+        sa.select(addresses.c.address).where(addresses.c.address == address)
+    )
+    if is_known is None:
+        none = {"address": address, "failures": 0, "locked_until": 0.0}
+        connection.execute(addresses.insert().values(**none))
+    same = addresses.c.address == address
+    _raise_failures(connection, addresses, same, now, _SHARED)
+    record(connection, None, Action.SIGN_IN_FAILED, str(row.id) if row else "")
+
+
+def _raise_failures(
+    connection: sa.Connection,
+    table: sa.Table,
+    same: sa.ColumnElement[bool],
+    now: float,
+    lenience: int,
+) -> None:
+    failures = (connection.scalar(sa.select(table.c.failures).where(same)) or 0) + 1
+    until = _locked(now, failures // lenience)
+    values = {"failures": failures, "locked_until": until}
+    connection.execute(table.update().where(same).values(**values))
 
 
 def to_user(row: sa.Row[tuple[object, ...]]) -> User:

@@ -1,0 +1,167 @@
+"""The page of the model: who speaks, what it rests on, how good it is."""
+
+import io
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+import pandas as pd
+from fastapi import APIRouter, Depends, Request, Response
+
+from csfd_core.classification.general import general_card
+from csfd_core.data_kind import DataKind
+from csfd_core.registry.decision import DecisionNote
+from csfd_core.registry.history import Alias, Change, read_history
+from csfd_core.reports.comparison.report import MODELS_CSV
+from csfd_core.reports.drift.report import read_report
+from csfd_core.reports.page import INDEX
+from csfd_core.store import paths
+from csfd_core.store.stores import Stores
+from csfd_core.text import number, span
+from csfd_core.web.files import send_file
+from csfd_core.web.pages.render import render
+from csfd_core.web.security.sessions import Session, require_session, services_of
+from csfd_core.web.services import Services
+
+router = APIRouter()
+
+# Heading, column of the comparison's table, and that of its interval.
+_SCORES: Final = (
+    ("AUC per vertebra", "auc_vertebra", True),
+    ("AUC per study", "auc_overall", True),
+    ("Competition log loss", "competition_log_loss", True),
+    ("Sensitivity per vertebra", "sensitivity", False),
+    ("Specificity per vertebra", "specificity", False),
+    ("Calibration error", "ece", False),
+)
+_GENERAL: Final = "triplanar_cnn"
+
+MySession = Annotated[Session, Depends(require_session)]
+MyServices = Annotated[Services, Depends(services_of)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Who speaks.
+
+    Attributes:
+        name: Of the classifier; ``general``: the one that comes with csfd.
+        version: Number in the registry; ``None``: it is not registered.
+        since: When it became champion, empty where it is none.
+        told: Why it speaks, in a sentence.
+        kind: What it has learnt from.
+    """
+
+    name: str
+    version: int | None
+    since: str
+    told: str
+    kind: DataKind
+
+
+@router.get("/model")
+def show_model(request: Request, session: MySession, services: MyServices) -> Response:
+    """Show who speaks and how good it is."""
+    stores = services.stores
+    history = read_history(stores.root)
+    standing = standing_of(stores, history)
+    drift = read_report(stores)
+    return render(
+        request,
+        session,
+        "model.html",
+        standing=standing,
+        caution=standing.kind.caution,
+        history=[_told_change(one) for one in reversed(history)][:20],
+        scores=scores_of(stores),
+        decision=_decision(stores),
+        reports=[
+            place.rpartition("/")[2]
+            for place in paths.EVERY_REPORT
+            if stores.root.exists(f"{place}/{INDEX}")
+        ],
+        drift=None if drift is None else drift,
+        mlflow=services.settings.mlflow_tracking_uri.startswith("http"),
+    )
+
+
+@router.get("/reports/{path:path}")
+def show_report(path: str, session: MySession, services: MyServices) -> Response:
+    """Show a report of the store."""
+    return send_file(services.stores.root, paths.REPORTS, path)
+
+
+def standing_of(stores: Stores, history: list[Change]) -> Standing:
+    """Say who speaks, from the record in the store: MLflow is not asked."""
+    champions = [change for change in history if change.alias == Alias.CHAMPION]
+    kind = stores.metadata.read_data_kind()
+    if champions and champions[-1].after is not None:
+        last = champions[-1]
+        return Standing(
+            name=last.model or "classifier",
+            version=last.after,
+            since=last.at,
+            told=last.reason,
+            kind=kind,
+        )
+    if stores.root.exists(paths.BEST_CLASSIFIER):
+        best = json.loads(stores.root.read(paths.BEST_CLASSIFIER))["model"]
+        told = "There is no champion yet, so the best of the comparison speaks."
+        return Standing(name=best, version=None, since="", told=told, kind=kind)
+    card = general_card(_GENERAL)
+    told = (
+        "Nothing was trained on your studies yet, so the general classifier speaks, "
+        "which comes with csfd."
+    )
+    kind = DataKind.PHANTOM if card is None else DataKind(card.data_kind)
+    return Standing(name="general", version=None, since="", told=told, kind=kind)
+
+
+def scores_of(stores: Stores) -> list[dict[str, Any]]:
+    """Return the scores of every classifier of the newest comparison, as text."""
+    place = f"{paths.COMPARISON_REPORT}/{MODELS_CSV}"
+    if not stores.root.exists(place):
+        return []
+    frame = pd.read_csv(io.BytesIO(stores.root.read(place)))
+    rows = []
+    for _, row in frame.sort_values("competition_log_loss").iterrows():
+        cells = []
+        for _, column, has_interval in _SCORES:
+            text = number(float(row[column]), ".2f")
+            low, high = f"{column}_low", f"{column}_high"
+            if has_interval and low in frame:
+                text += f" ({span(float(row[low]), float(row[high]), '.2f')})"
+            cells.append(text)
+        rows.append(
+            {
+                "model": row["model"],
+                "cells": cells,
+                "studies": int(row["test_studies"]),
+                "fractures": int(row["test_fractures"]),
+            }
+        )
+    return rows
+
+
+def headings() -> list[str]:
+    """Return the headings of the table of scores."""
+    return [heading for heading, _, _ in _SCORES]
+
+
+def _decision(stores: Stores) -> DecisionNote | None:
+    if not stores.root.exists(paths.LAST_DECISION):
+        return None
+    note = json.loads(stores.root.read(paths.LAST_DECISION))
+    return DecisionNote.read(note["decision"], paths.LAST_DECISION)
+
+
+def _told_change(change: Change) -> dict[str, str]:
+    versions = [change.before, change.after]
+    before, after = ("none" if v is None else f"version {v}" for v in versions)
+    return {
+        "when": change.at.replace("T", " ")[:16],
+        "alias": change.alias,
+        "what": f"{before} → {after}",
+        "by": change.by,
+        "why": change.reason,
+    }

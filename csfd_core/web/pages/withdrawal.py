@@ -1,0 +1,99 @@
+"""Withdrawing a study from its page, as when a patient takes back consent.
+
+The page removes the images that it has taken in and writes a label file that withdraws
+the study; the graph does the rest, as after ``csfd withdraw``.
+"""
+
+import json
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
+from fastapi.responses import RedirectResponse
+
+from csfd_core.lineage.trained_models import (
+    kept_classifiers,
+    kept_ensembles,
+    kept_segmentations,
+)
+from csfd_core.store.layout import IMAGES_FOLDER, LABELS_FOLDER
+from csfd_core.vocabulary import require_uid
+from csfd_core.web.audit import Action, record
+from csfd_core.web.database import drafts, studies
+from csfd_core.web.pages.render import render
+from csfd_core.web.pages.study import row_of, short_uid
+from csfd_core.web.security.sessions import (
+    Session,
+    require_administrator,
+    require_form,
+    require_session,
+    services_of,
+)
+from csfd_core.web.services import Services
+from csfd_core.web.study_states import StudyState
+
+router = APIRouter()
+
+MyServices = Annotated[Services, Depends(services_of)]
+
+
+@router.get("/studies/{study_uid}/withdraw")
+def foresee_withdrawal(
+    study_uid: str,
+    request: Request,
+    services: MyServices,
+    session: Annotated[Session, Depends(require_session)],
+) -> Response:
+    """Say what withdrawing a study means, before it is done."""
+    require_administrator(session)
+    row = row_of(services, study_uid)
+    return render(
+        request,
+        session,
+        "withdraw.html",
+        row=row,
+        short=short_uid(study_uid),
+        models=models_that_know(services, study_uid),
+    )
+
+
+@router.post("/studies/{study_uid}/withdraw")
+def withdraw_study(
+    study_uid: str,
+    services: MyServices,
+    session: Annotated[Session, Depends(require_form)],
+    reason: Annotated[str, Form(max_length=200)],
+) -> Response:
+    """Withdraw a study for good."""
+    require_administrator(session)
+    row_of(services, study_uid)
+    told = " ".join(reason.split())
+    if not told:
+        raise HTTPException(422, "Say why the study is withdrawn.")
+    note = {"study_uid": study_uid, "withdrawn": told, "reader": session.user.name}
+    # The note first: from then on nothing takes the study up again.
+    services.inbox.write(
+        f"{LABELS_FOLDER}/{require_uid(study_uid)}.json", json.dumps(note).encode()
+    )
+    for entry in services.inbox.entries(f"{IMAGES_FOLDER}/{study_uid}"):
+        services.inbox.remove(entry.path)
+    withdrawn = {
+        "state": StudyState.REFUSED,
+        "reason": "It was withdrawn, and is being removed.",
+        "verdict": "",
+        "suspicious": "",
+    }
+    with services.database.transaction() as connection:
+        same = studies.c.study_uid == study_uid
+        connection.execute(studies.update().where(same).values(**withdrawn))
+        connection.execute(drafts.delete().where(drafts.c.study_uid == study_uid))
+        record(connection, session.user.id, Action.STUDY_WITHDRAWN, study_uid)
+    return RedirectResponse("/", 303)
+
+
+def models_that_know(services: Services, study_uid: str) -> list[str]:
+    """Name the models that were trained, stopped, calibrated or scored on a study."""
+    stores = services.stores
+    models = [*kept_segmentations(stores), *kept_classifiers(stores)]
+    named = [model.name for model in models if model.roles_of(study_uid)]
+    frozen = [one for one in kept_ensembles(stores) if one.roles_of(study_uid)]
+    return named + [one.title for one in frozen]
