@@ -1,0 +1,512 @@
+// The viewer of a study: three linked planes. For other scripts of the page:
+//
+//   const viewer = await openViewer(root, { studyUid, level, findings });
+//   viewer.goToLevel("C5")            the slice of its evidence, else of its middle
+//   viewer.level, viewer.sliceIndex   the level that was chosen; slice 0 is at the head
+//   viewer.on("level", fn)            fn(name); on("slice", fn): fn(sliceIndex)
+//   viewer.beginBox(fn)               lets the reader draw on the axial plane; fn gets
+//                                     {slice_index, x, y, width, height}, edges of pixels
+//                                     of the original slice, or null where they stopped;
+//                                     returns a function that stops it
+//   viewer.setBoxes([{level, slice_index, x, y, width, height}])
+//   viewer.keys.add("y", "what it does", fn)   returns a function that removes it
+//   viewer.close()
+//
+// `root` holds the markup of templates/viewer.html. `findings`: names of suspicious
+// levels, the worst first. It never rejects: what goes wrong is said in the viewport.
+
+import { askJson } from "../api.js";
+import { Keys } from "./keys.js";
+import { cornersOf, describe, marksOf } from "./marks.js";
+import { planesOf } from "./planes.js";
+import { rgbOf } from "./painter.js";
+import { heatColours, labelColours, windowTable } from "./slicing.js";
+import { addKeys, Toolbar } from "./toolbar.js";
+import { COLOURS, MARKS, PLACE, Viewport, VOXELS } from "./viewport.js";
+import { Decoder, persist, Volume } from "./volume.js";
+
+export const PRESETS = {
+  bone: { title: "bone", width: 1800, center: 400 },
+  wide: { title: "wide bone", width: 2500, center: 480 },
+  soft: { title: "soft tissue", width: 400, center: 40 },
+  brain: { title: "brain", width: 80, center: 40 },
+  lung: { title: "lung", width: 1500, center: -600 },
+};
+const OTHER_LABEL = [170, 176, 182]; // of vertebrae below C7
+const IDLE_MS = 2500; // without a touch, before Hounsfield units are fetched
+const LEAST_WIDTH_HU = 2;
+const LEAST_BOX_PX = 2;
+
+export async function openViewer(root, options) {
+  const viewer = new Viewer(root, options);
+  await viewer.open();
+  return viewer;
+}
+
+class Viewer {
+  #root;
+  #options;
+  #listeners = { level: new Set(), slice: new Set() };
+  #told = { link: "", work: "" };
+  #scheduled = 0;
+  #drawing = null; // { done, start, box }
+  #touchedAt = 0;
+  #window = { ...PRESETS.bone, preset: "bone" };
+  #isInverted = false;
+  #volume = null;
+  #isClosed = false;
+
+  constructor(root, options) {
+    this.#root = root;
+    this.#options = options;
+    this.keys = new Keys(root.querySelector("dialog.keys"));
+    this.level = null;
+    this.cursor = [0, 0, 0];
+    this.boxes = [];
+    this.slab = { mm: 0, mode: "average" };
+    this.shows = { mask: true, labels: true, heat: false, cross: true };
+    this.opacity = 0.35;
+    this.panes = {};
+    this.active = "axial";
+  }
+
+  get sliceIndex() {
+    return this.cursor[0];
+  }
+
+  get window() {
+    return this.#window;
+  }
+
+  get isInverted() {
+    return this.#isInverted;
+  }
+
+  get volume() {
+    return this.#volume;
+  }
+
+  on(name, listener) {
+    this.#listeners[name].add(listener);
+    return () => this.#listeners[name].delete(listener);
+  }
+
+  async open() {
+    const decoder = new Decoder();
+    addKeys(this);
+    const keys = this.keys.load();
+    this.tell("work", "The study is being opened.");
+    try {
+      const path = `/studies/${this.#options.studyUid}/geometry`;
+      const { content } = await persist(
+        path,
+        (text) => this.tell("link", text),
+        () => this.#isClosed,
+      );
+      this.#build(JSON.parse(new TextDecoder().decode(content)), decoder);
+    } catch (error) {
+      decoder.stop();
+      this.#fail(error);
+    }
+    await keys;
+  }
+
+  #build(facts, decoder) {
+    this.facts = facts;
+    this.#volume = new Volume(this.#options.studyUid, facts, decoder, {
+      told: (text) => this.tell("link", text),
+      changed: (slices) => this.#arrive(slices),
+    });
+    const planes = planesOf(facts);
+    for (const element of this.#root.querySelectorAll("[data-plane]")) {
+      const name = element.dataset.plane;
+      this.panes[name] = new Viewport(element, planes[name], this.#meanings(name));
+    }
+    this.toolbar = new Toolbar(this.#root, this);
+    this.#colour();
+    this.#start();
+  }
+
+  #start() {
+    const wanted = this.#options.level || this.#options.findings?.[0];
+    const [depth, height, width] = this.facts.shape_zyx;
+    const levels = this.facts.levels;
+    this.cursor = [depth, height, width].map((size) => Math.floor(size / 2));
+    if (levels.some((one) => one.level === wanted)) this.goToLevel(wanted);
+    else if (levels.length) {
+      this.#moveTo(levels[Math.floor(levels.length / 2)].centroid_zyx);
+    }
+    this.#load();
+  }
+
+  async #load() {
+    const focus = () => this.cursor[0];
+    this.#touchedAt = performance.now();
+    try {
+      const slices = this.#volume.loadGrey(this.cursor[0], focus);
+      if (this.facts.has_mask) this.#loadMask();
+      await slices;
+      this.tell("work", "");
+      if (this.facts.has_hounsfield) this.#loadWhenIdle();
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  async #loadMask() {
+    try {
+      await this.#volume.loadMask();
+      this.#restart(COLOURS);
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  #loadWhenIdle() {
+    if (this.#isClosed) return;
+    const rest = this.#touchedAt + IDLE_MS - performance.now();
+    if (rest <= 0) this.#wantHounsfield();
+    else setTimeout(() => this.#loadWhenIdle(), rest);
+  }
+
+  async #wantHounsfield() {
+    if (!this.facts.has_hounsfield) {
+      if (this.#window.preset !== "bone") {
+        this.tell(
+          "work",
+          "The DICOM images are not here any more: other windows than bone are " +
+            "approximated.",
+        );
+      }
+      return;
+    }
+    try {
+      await this.#volume.loadHounsfield(() => this.cursor[0]);
+      this.tell("work", "");
+      this.#restart(VOXELS);
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  #arrive(slices) {
+    const { depth, shown, exact } = this.#volume;
+    if (shown < depth) this.tell("work", `Slices: ${shown} of ${depth}`);
+    else if (exact && exact < depth) {
+      this.tell("work", `Hounsfield units: ${exact} of ${depth} slices`);
+    }
+    if (slices.includes(this.cursor[0])) this.panes.axial.stale(VOXELS);
+    this.panes.sagittal.stale(VOXELS);
+    this.panes.coronal.stale(VOXELS);
+    this.#schedule();
+  }
+
+  // What is said in the viewport: of the connection first, then of the work.
+  tell(about, text) {
+    this.#told[about] = text;
+    const place = this.#root.querySelector(".told");
+    const shown = this.#told.link || this.#told.work;
+    if (place.textContent !== shown) place.textContent = shown;
+  }
+
+  #fail(error) {
+    if (this.#isClosed) return;
+    this.tell("link", "");
+    this.tell("work", error.message || "Something went wrong. Load the page again.");
+  }
+
+  // Scrolling and levels
+
+  scroll(steps, name = this.active) {
+    const pane = this.panes[name];
+    if (!pane) return;
+    const moved = [...this.cursor];
+    moved[pane.plane.fixed] += steps;
+    this.#moveTo(moved);
+  }
+
+  scrollTo(share, name = this.active) {
+    const pane = this.panes[name];
+    if (!pane) return;
+    const moved = [...this.cursor];
+    moved[pane.plane.fixed] = share * (pane.plane.count - 1);
+    this.#moveTo(moved);
+  }
+
+  goToLevel(name) {
+    const place = this.facts?.levels.find((one) => one.level === name);
+    const isOther = this.level !== name;
+    this.level = name;
+    const found = this.facts?.evidence?.[name];
+    if (found) {
+      const { x, y, width, height } = found.box_px;
+      this.#moveTo([found.slice_index, y + height / 2 - 0.5, x + width / 2 - 0.5]);
+    } else if (place) this.#moveTo(place.centroid_zyx);
+    this.#all(MARKS);
+    if (isOther) this.#emit("level", name);
+  }
+
+  nextLevel(step) {
+    const names = (this.facts?.levels || []).map((one) => one.level);
+    if (!names.length) return;
+    const at = names.indexOf(this.level);
+    const next = at < 0 ? 0 : Math.min(names.length - 1, Math.max(0, at + step));
+    this.goToLevel(names[next]);
+  }
+
+  nextFinding() {
+    const findings = this.#options.findings || [];
+    if (!findings.length || this.facts?.is_blind) return;
+    this.goToLevel(findings[(findings.indexOf(this.level) + 1) % findings.length]);
+  }
+
+  // The level that a slice shows: of those that it crosses, the one it is nearest to
+  // the middle of.
+  levelAt(z) {
+    let best = null;
+    for (const one of this.facts.levels) {
+      if (z < one.first_slice || z > one.last_slice) continue;
+      const far = Math.abs(z - one.centroid_zyx[0]);
+      if (!best || far < best.far) best = { ...one, far };
+    }
+    return best;
+  }
+
+  #moveTo(voxel) {
+    const before = this.cursor;
+    this.cursor = voxel.map((at, axis) =>
+      Math.min(this.facts.shape_zyx[axis] - 1, Math.max(0, Math.round(at))),
+    );
+    for (const pane of Object.values(this.panes)) {
+      const { fixed } = pane.plane;
+      pane.stale(before[fixed] === this.cursor[fixed] ? MARKS : VOXELS);
+    }
+    this.#schedule();
+    if (before[0] !== this.cursor[0]) this.#emit("slice", this.cursor[0]);
+  }
+
+  #emit(name, fact) {
+    for (const listener of this.#listeners[name]) listener(fact);
+  }
+
+  // Windows and overlays
+
+  setWindow(name) {
+    this.#window = { ...PRESETS[name], preset: name };
+    this.#colour();
+    if (name !== "bone") this.#wantHounsfield();
+  }
+
+  dragWindow(dx, dy) {
+    const step = Math.max(1, this.#window.width / 400);
+    this.#window = {
+      title: "",
+      preset: null,
+      width: Math.max(LEAST_WIDTH_HU, Math.round(this.#window.width + dx * step)),
+      center: Math.round(this.#window.center + dy * step),
+    };
+    this.#colour();
+    this.#wantHounsfield();
+  }
+
+  invert() {
+    this.#isInverted = !this.#isInverted;
+    this.#colour();
+  }
+
+  reset() {
+    this.setWindow("bone");
+    this.#isInverted = false;
+    for (const pane of Object.values(this.panes)) pane.reset();
+    this.#colour();
+  }
+
+  async toggle(what) {
+    if (what === "heat" && !this.facts?.has_heat) return;
+    if (what === "mask" && !this.facts?.has_mask) return;
+    this.shows[what] = !this.shows[what];
+    if (what === "heat" && this.shows.heat && !this.#volume.heat) {
+      this.tell("work", "The heatmap is being fetched.");
+      try {
+        await this.#volume.loadHeat();
+        this.tell("work", "");
+      } catch (error) {
+        this.shows.heat = false;
+        this.#fail(error);
+      }
+    }
+    this.#restart(what === "mask" || what === "heat" ? COLOURS : MARKS);
+  }
+
+  setOpacity(share) {
+    this.opacity = share;
+    this.#colour();
+  }
+
+  setSlab(slab) {
+    this.slab = { ...this.slab, ...slab };
+    this.panes.sagittal?.stale(VOXELS);
+    this.panes.coronal?.stale(VOXELS);
+    this.#schedule();
+  }
+
+  enlarge(name) {
+    const grid = this.#root.querySelector(".panes");
+    if (grid.dataset.enlarged === name) delete grid.dataset.enlarged;
+    else grid.dataset.enlarged = name;
+    this.active = name;
+    this.#all(PLACE);
+  }
+
+  #colour() {
+    const colours = [];
+    for (let label = 8; label < 256; label += 1) colours[label] = OTHER_LABEL;
+    for (const one of this.facts?.levels || []) colours[one.label] = rgbOf(one.colour);
+    this.look = {
+      window: windowTable(this.#window.center, this.#window.width, this.#isInverted),
+      colours: labelColours(colours, this.opacity),
+      hot: (this.look?.hot ?? heatColours(0.65)),
+    };
+    this.#all(COLOURS);
+  }
+
+  #restart(what) {
+    for (const pane of Object.values(this.panes)) pane.forgetLabels();
+    this.#all(what);
+  }
+
+  // Boxes
+
+  setBoxes(boxes) {
+    this.boxes = boxes;
+    this.panes.axial?.stale(MARKS);
+    this.#schedule();
+  }
+
+  beginBox(done) {
+    this.#drawing?.done(null);
+    this.#drawing = { done, start: null, box: null };
+    this.#root.classList.add("drawing");
+    return () => this.stopBox();
+  }
+
+  stopBox() {
+    const done = this.#drawing?.done;
+    this.#drawing = null;
+    this.#root.classList.remove("drawing");
+    this.panes.axial?.stale(MARKS);
+    this.#schedule();
+    done?.(null);
+  }
+
+  get drawnBox() {
+    return this.#drawing?.box;
+  }
+
+  #draw(phase, x, y) {
+    const drawing = this.#drawing;
+    if (!drawing) return;
+    const [height, width] = this.facts.shape_zyx.slice(1);
+    const [i, j] = this.panes.axial.toPlane(x, y);
+    const at = [i, j].map((part, axis) =>
+      Math.min([width, height][axis], Math.max(0, part + 0.5)),
+    );
+    if (phase === "start") Object.assign(drawing, { start: at, z: this.cursor[0] });
+    if (phase === "cancel" || !drawing.start) {
+      Object.assign(drawing, { start: null, box: null });
+    } else drawing.box = boxBetween(drawing.start, at, drawing.z);
+    this.panes.axial.stale(MARKS);
+    this.#schedule();
+    if (phase !== "end") return;
+    const { box, done } = drawing;
+    if (!box || Math.min(box.width, box.height) < LEAST_BOX_PX) {
+      Object.assign(drawing, { start: null, box: null }); // a slip: draw again
+      return;
+    }
+    this.#drawing = null;
+    this.#root.classList.remove("drawing");
+    done(box);
+  }
+
+  #meanings(name) {
+    const pane = () => this.panes[name];
+    return {
+      touched: () => {
+        this.active = name;
+        this.#touchedAt = performance.now();
+      },
+      resized: () => this.#schedule(),
+      scroll: (slices) => this.scroll(slices, name),
+      window: (dx, dy) => this.dragWindow(dx, dy),
+      pan: (dx, dy) => {
+        pane().pan(dx, dy);
+        this.#schedule();
+      },
+      zoom: (factor, x, y) => {
+        pane().zoom(factor, x, y);
+        this.#schedule();
+      },
+      point: (x, y) => {
+        const [i, j] = pane().toPlane(x, y);
+        const moved = [...this.cursor];
+        moved[pane().plane.across] = i;
+        moved[pane().plane.down] = j;
+        this.#moveTo(moved);
+      },
+      isDrawing: () => name === "axial" && this.#drawing !== null,
+      box: (phase, x, y) => this.#draw(phase, x, y),
+    };
+  }
+
+  #all(what) {
+    for (const pane of Object.values(this.panes)) pane.stale(what);
+    this.#schedule();
+  }
+
+  #schedule() {
+    if (this.#scheduled || this.#isClosed) return;
+    this.#scheduled = requestAnimationFrame(() => {
+      this.#scheduled = 0;
+      this.#render();
+    });
+  }
+
+  #render() {
+    const scene = {
+      volume: this.#volume,
+      cursor: this.cursor,
+      slab: this.slab,
+      look: this.look,
+      showsMask: this.shows.mask && this.#volume.mask !== null,
+      showsHeat: this.shows.heat && this.#volume.heat !== null,
+    };
+    for (const pane of Object.values(this.panes)) {
+      pane.render(
+        scene,
+        () => marksOf(this, pane.plane),
+        () => cornersOf(this, pane.plane),
+      );
+      pane.describe(describe(this, pane.plane));
+    }
+    this.toolbar.update();
+  }
+
+  close() {
+    this.#isClosed = true;
+    cancelAnimationFrame(this.#scheduled);
+    this.keys.stop();
+    this.#volume?.stop();
+    for (const pane of Object.values(this.panes)) pane.observer.disconnect();
+  }
+}
+
+function boxBetween([x0, y0], [x1, y1], z) {
+  const round = (part) => Math.round(part * 100) / 100;
+  return {
+    slice_index: z,
+    x: round(Math.min(x0, x1)),
+    y: round(Math.min(y0, y1)),
+    width: round(Math.abs(x1 - x0)),
+    height: round(Math.abs(y1 - y0)),
+  };
+}
