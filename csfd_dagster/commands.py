@@ -1,4 +1,4 @@
-"""The commands of ``csfd`` that Dagster does: ``run``, ``ui`` and ``simulate``.
+"""The commands of ``csfd`` that Dagster does: ``run``, ``ui``, ``serve``, ``simulate``.
 
 They join the others through the entry point ``csfd.commands``, as the core never
 imports Dagster. What a command needs is imported when it runs, so that ``csfd --help``
@@ -19,6 +19,7 @@ from csfd_core.cli.options import SourceOption, StoreOption
 from csfd_core.vocabulary import FOLD_COUNT, Profile
 
 if TYPE_CHECKING:
+    from csfd_core.settings import Settings
     from csfd_core.store.locations import Location
     from csfd_dagster.durations import Durations
     from csfd_dagster.engine import Project
@@ -28,6 +29,8 @@ def register(app: typer.Typer) -> None:
     """Add the commands to ``csfd``."""
     app.command()(run)
     app.command()(ui)
+    app.command()(serve)
+    app.command()(predictor)
     app.command()(simulate)
 
 
@@ -81,6 +84,93 @@ def ui(
         lay_instance(settings.dagster_home)
         MlflowResource().prepare()
         raise typer.Exit(supervise(services, folder, _say))
+
+
+def serve(
+    host: Annotated[
+        str | None,
+        typer.Option(
+            show_default="CSFD_WEB_HOST, else 127.0.0.1",
+            help="Address; one that other machines reach needs TLS in front.",
+        ),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(show_default="CSFD_WEB_PORT, else 8080", help="Port.")
+    ] = None,
+    source: SourceOption = None,
+    store: StoreOption = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Say what is missing; start nothing.")
+    ] = False,
+    dagster_ui: Annotated[
+        bool, typer.Option("--dagster-ui", help="Start Dagster's UI as well.")
+    ] = False,
+    ui_port: Annotated[int, typer.Option(help="Port of Dagster's UI.")] = 3000,
+) -> None:
+    """Start the reader's page, and keep all that it needs running.
+
+    The first start makes the user admin and shows their password once.
+
+    Example: `csfd serve --port 8080`
+    """
+    prepare_environment(source, store)
+
+    from csfd_core.settings import Settings, WebSettings
+    from csfd_core.web.server import require_safe_host
+    from csfd_dagster.serving import (
+        GRACE_S,
+        look_before,
+        make_first_user,
+        serve_services,
+    )
+    from csfd_dagster.supervisor import private_folder, supervise
+
+    web = WebSettings.read(host=host, port=port)
+    web.export("database")
+    settings = Settings.read()
+    if check:
+        remarks = look_before(settings, web)
+        for remark in remarks:
+            _say(remark.text)
+        if any(remark.is_fault for remark in remarks):
+            raise typer.Exit(1)
+        _say("Ready to start: csfd serve.")
+        return
+    require_safe_host(web)
+    with private_folder() as folder:
+        services = serve_services(web, folder, ui_port if dagster_ui else None)
+        _prepare_serving(settings)
+        from csfd_core.web.database import Database
+
+        database = Database(web.database)
+        password = make_first_user(database)
+        database.close()
+        if password is not None:
+            _say(f"The first user is admin, password {password}")
+            _say("It is shown this once. Change it after you have signed in.")
+        raise typer.Exit(supervise(services, folder, _say, GRACE_S))
+
+
+def predictor(store: StoreOption = None) -> None:
+    """Keep the models in memory and predict uploads; `csfd serve` starts it."""
+    prepare_environment(None, store)
+
+    from csfd_core.inference.warm import main
+
+    raise typer.Exit(main())
+
+
+def _prepare_serving(settings: "Settings") -> None:
+    """Make everything ready that the services expect to be there."""
+    from csfd_core.cli.stores import open_stores
+    from csfd_core.registry.profile import require_profile
+    from csfd_dagster.instance.files import lay_instance
+    from csfd_dagster.resources.mlflow import MlflowResource
+
+    stores = open_stores(settings.store)  # which finishes what was cut off
+    require_profile(stores, settings.profile)
+    lay_instance(settings.dagster_home)
+    MlflowResource().prepare()
 
 
 def simulate(

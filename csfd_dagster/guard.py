@@ -74,14 +74,14 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
-def main(folder: str) -> None:
+def main(folder: str, grace_s: float = GRACE_S) -> None:
     """Wait for the supervisor's end; then end its group and remove its folder."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     sys.stdin.buffer.read()
-    end_group(os.getpgid(0))
+    end_group(os.getpgid(0), grace_s)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], *(float(given) for given in sys.argv[2:3]))

@@ -62,7 +62,22 @@ audit = dg.define_asset_job(
     description="A look at everything that the store holds.",
 )
 
+arrival = dg.define_asset_job(
+    "arrival",
+    selection=dg.AssetSelection.assets(
+        "study_headers",
+        "slice_store",
+        "vertebra_masks",
+        "vertebra_crops",
+        "study_predictions",
+    ),
+    # Whatever the other jobs do: a study is waited for, and each process costs seconds.
+    executor_def=dg.in_process_executor,
+    description="One uploaded study, from its files to its prediction.",
+)
+
 JOBS: Final = [
+    arrival,
     ingestion,
     exploration,
     retraining,

@@ -5,6 +5,7 @@ server that has started it would notice, and it may have died with it. So a run 
 for its process, which its events name.
 """
 
+import time
 from collections.abc import Collection
 from typing import Final
 
@@ -18,8 +19,19 @@ UNDER_WAY: Final = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-_RUNNING: Final = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+_RUNNING: Final = [
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 _CLOCK_S: Final = 2.0  # by which times of a process and of an event may differ
+_STARTING: Final = dg.DagsterEventType.RUN_STARTING
+_STARTS_WITHIN_S: Final = 30.0  # a run whose process says nothing has none
+_TELL_PROCESS: Final = {
+    dg.DagsterEventType.RUN_START,
+    dg.DagsterEventType.ENGINE_EVENT,
+    _STARTING,
+}
 
 
 def run_that_makes(
@@ -48,25 +60,52 @@ def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     Returns:
         Identities of the runs that were marked.
     """
+    found = instance.get_run_records(dg.RunsFilter(statuses=_RUNNING))
+    return [
+        record.dagster_run.run_id
+        for record in found
+        if fail_if_dead(instance, record.dagster_run)
+    ]
+
+
+def fail_if_dead(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Mark a run as failed if its process is gone, or never came; return whether so."""
     if not isinstance(instance.run_launcher, dg.DefaultRunLauncher):
-        return []
-    marked = []
-    for record in instance.get_run_records(dg.RunsFilter(statuses=_RUNNING)):
-        run = record.dagster_run
-        if _has_died(instance, run.run_id):
-            instance.report_run_failed(
-                run, "The process of this run is gone; it was killed, or the machine."
-            )
-            marked.append(run.run_id)
-    return marked
+        return False
+    if not _has_died(instance, run.run_id):
+        return False
+    now = instance.get_run_by_id(run.run_id)  # it may just have ended as it should
+    if now is None or now.status is not run.status:
+        return False
+    instance.report_run_failed(
+        run, "The process of this run is gone; it was killed, or the machine."
+    )
+    return True
 
 
 def _has_died(instance: dg.DagsterInstance, run_id: str) -> bool:
-    started = instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_START)
-    pids = [(e.dagster_event.pid, e.timestamp) for e in started if e.dagster_event]
-    if not pids or pids[-1][0] is None:
-        return False
-    pid, started_at = pids[-1]
+    entries = instance.all_logs(run_id, of_type=_TELL_PROCESS)
+    told = [(e.dagster_event, e.timestamp) for e in entries if e.dagster_event]
+    processes = [(_process_in(event), at) for event, at in told]
+    known = [(pid, at) for pid, at in processes if pid is not None]
+    if known:
+        return _is_gone(*known[-1])
+    begun = [at for event, at in told if event.event_type is _STARTING]
+    return bool(begun) and time.time() - begun[-1] > _STARTS_WITHIN_S
+
+
+def _process_in(event: dg.DagsterEvent) -> int | None:
+    """Return the process of a run that an event names; others have launched it."""
+    if event.event_type is dg.DagsterEventType.RUN_START:
+        return event.pid
+    if event.event_type is not dg.DagsterEventType.ENGINE_EVENT:
+        return None
+    pid = event.engine_event_data.metadata.get("pid")
+    text = "" if pid is None else str(pid.value)
+    return int(text) if text.isdigit() else None
+
+
+def _is_gone(pid: int, started_at: float) -> bool:
     try:
         process = psutil.Process(pid)
         is_other = process.create_time() > started_at + _CLOCK_S

@@ -1,11 +1,13 @@
 """Sensors: what changes outside is told, what follows is asked for, the dead are found.
 
-No sensor starts a run by a rule of its own: ``new_studies`` tells what has changed as
-observations, ``followers`` evaluates the conditions of the assets.
+``new_studies`` tells what has changed as observations, ``followers`` evaluates the
+conditions of the assets. Only uploaded studies, which somebody waits for, are asked for
+at once (``csfd_dagster.uploads``).
 """
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -30,6 +32,7 @@ from csfd_dagster.resources.classification import ClassificationResource
 from csfd_dagster.resources.segmentation import SegmentationResource
 from csfd_dagster.resources.stores import SourceResource, StoreResource
 from csfd_dagster.runs import fail_dead_runs
+from csfd_dagster.uploads import studies_on_their_way, uploads
 
 NEW_STUDIES: Final = "new_studies"
 _FOLLOW_EVERY_S: Final = 10
@@ -81,7 +84,8 @@ def look_for_studies(
     A study is taken up once its files have stayed as they are for a minute, and are as
     many as its label file says, so that one that is still being copied is left alone.
     What a label file withdraws is taken out of the store. A study that was taken up and
-    is not done is taken up again the next day.
+    is not done is taken up again the next day. Uploads that are on their way are not
+    its business.
     """
     sources, stores = source.open(), store.open()
     before = Seen.model_validate_json(context.cursor or "{}")
@@ -105,7 +109,9 @@ def look_for_studies(
     records = all_records(Settings.read().mlflow_tracking_uri)
     if told := withdraw_noted(stores, notes, records):
         context.log.warning(told)
-    surveyed = survey(stores, sources, store.conversion(), notes)
+    surveyed, coming = _without_uploads(
+        survey(stores, sources, store.conversion(), notes)
+    )
     again = before.asked if before.day != now.day else {}
     plan = plan_arrivals(
         surveyed,
@@ -114,12 +120,21 @@ def look_for_studies(
         asked={} if again else before.asked,
     )
     now = _remember(now, before, plan, surveyed, begun)
+    if coming:  # they are looked at again once they are done
+        now = now.model_copy(update={"listing": ""})
     events = list(observe_studies(_versions(plan, before, now.day)))
     if before.labels != now.labels:
         events.append(observe_labels(now.labels))
     if before.settings != now.settings:
         events += observe_settings(segmentation, classification)
     return _tell(_told(plan, now), now, events, _requests(plan))
+
+
+def _without_uploads(surveyed: Survey) -> tuple[Survey, bool]:
+    """Leave out what the sensor ``uploads`` asks for; say whether there is any."""
+    coming = studies_on_their_way() & set(surveyed.studies)
+    rest = {uid: one for uid, one in surveyed.studies.items() if uid not in coming}
+    return replace(surveyed, studies=rest), bool(coming)
 
 
 def _settled(before: Seen, now: float) -> dict[str, str]:
@@ -215,7 +230,7 @@ def build_sensors() -> list[dg.SensorDefinition]:
         minimum_interval_seconds=ScheduleSettings.read().look_every_s,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )(look_for_studies)
-    return [new_studies, followers, dead_runs]
+    return [new_studies, uploads, followers, dead_runs]
 
 
 @dg.sensor(

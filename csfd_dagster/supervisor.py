@@ -122,42 +122,73 @@ def dagster_services(
     Raises:
         SettingsError: If a port is taken.
     """
-    require_free_port(port, "Give another with --port.")
-    require_free_port(files_port, "Give another with CSFD_FILES_PORT.")
-    code_socket = str(folder / "code.sock")
+    return [
+        *graph_services(folder, module),
+        *ui_services(port, files_port, folder),
+    ]
 
-    def answers_code() -> bool:
-        return _answers(socket.AF_UNIX, code_socket)
 
+def graph_services(folder: Path, module: str = DEFINITIONS) -> list[Service]:
+    """Return the services that run the graph: code server and daemon.
+
+    Args:
+        folder: Where the code server's socket goes: nobody else may enter it.
+        module: Has the definitions.
+    """
+    code_socket = code_socket_in(folder)
     workspace = _write_workspace(folder, code_socket)
-    place = ["--host", HOST, "--port", str(port), "--live-data-poll-rate", "2000"]
     return [
         Service(
             name="code server",
             command=_code_server(module, code_socket),
             greeting=f"The code server listens at {code_socket}.",
-            is_ready=answers_code,
+            is_ready=lambda: answers(socket.AF_UNIX, code_socket),
         ),
+        Service(
+            name="daemon",
+            command=[sys.executable, "-m", "csfd_dagster.daemon", "run", *workspace],
+            greeting="The daemon runs sensors, schedules and the queue.",
+            may_start=lambda: answers(socket.AF_UNIX, code_socket),
+        ),
+    ]
+
+
+def ui_services(port: int, files_port: int, folder: Path) -> list[Service]:
+    """Return the services that show the graph: Dagster's webserver and the files.
+
+    Args:
+        port: Of Dagster's UI, on this machine.
+        files_port: Of reports and pictures, on this machine.
+        folder: That ``graph_services`` got.
+
+    Raises:
+        SettingsError: If a port is taken.
+    """
+    require_free_port(port, "Give another with --port.")
+    require_free_port(files_port, "Give another with CSFD_FILES_PORT.")
+    code_socket = code_socket_in(folder)
+    workspace = _write_workspace(folder, code_socket)
+    place = ["--host", HOST, "--port", str(port), "--live-data-poll-rate", "2000"]
+    return [
         Service(
             name="files",
             command=[sys.executable, "-m", "csfd_core.web"],
             greeting=f"Reports and pictures are at {file_url(files_port)}.",
-            is_ready=lambda: _answers(socket.AF_INET, (HOST, files_port)),
-        ),
-        Service(
-            name="daemon",
-            command=[_program("dagster-daemon"), "run", *workspace],
-            greeting="The daemon runs sensors, schedules and the queue.",
-            may_start=answers_code,
+            is_ready=lambda: answers(socket.AF_INET, (HOST, files_port)),
         ),
         Service(
             name="webserver",
             command=[_program("dagster-webserver"), *place, *workspace],
             greeting=f"Dagster's UI is at http://{HOST}:{port} (stop it with Ctrl+C).",
-            is_ready=lambda: _answers(socket.AF_INET, (HOST, port)),
-            may_start=answers_code,
+            is_ready=lambda: answers(socket.AF_INET, (HOST, port)),
+            may_start=lambda: answers(socket.AF_UNIX, code_socket),
         ),
     ]
+
+
+def code_socket_in(folder: Path) -> str:
+    """Return where the code server listens."""
+    return str(folder / "code.sock")
 
 
 def _code_server(module: str, code_socket: str) -> list[str]:
@@ -188,13 +219,16 @@ def private_folder() -> Iterator[Path]:
         yield Path(at)
 
 
-def supervise(services: Sequence[Service], folder: Path, say: Say) -> int:
+def supervise(
+    services: Sequence[Service], folder: Path, say: Say, grace_s: float = GRACE_S
+) -> int:
     """Keep services running until SIGINT or SIGTERM; then end all they have started.
 
     Args:
         services: Started in this order.
         folder: Removed by the guard if this process is killed.
         say: Takes lines to show.
+        grace_s: Seconds to finish in, before what still runs is killed.
 
     Returns:
         Exit status: 0 where it was asked to stop, 1 where its guard was killed.
@@ -204,7 +238,7 @@ def supervise(services: Sequence[Service], folder: Path, say: Say) -> int:
         number: signal.signal(number, lambda *_: stop.set()) for number in _SIGNALS
     }
     guard = subprocess.Popen(
-        [sys.executable, "-m", "csfd_dagster.guard", str(folder)],
+        [sys.executable, "-m", "csfd_dagster.guard", str(folder), str(grace_s)],
         stdin=subprocess.PIPE,
         process_group=0,
     )
@@ -219,21 +253,22 @@ def supervise(services: Sequence[Service], folder: Path, say: Say) -> int:
         say("Stopping.")
         return 0
     finally:
-        _end(guard)
+        _end(guard, grace_s)
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _end(guard: "subprocess.Popen[bytes]") -> None:
+def _end(guard: "subprocess.Popen[bytes]", grace_s: float) -> None:
     """Let the guard end the group; do it where the guard is gone."""
     assert guard.stdin is not None
     guard.stdin.close()
     with suppress(subprocess.TimeoutExpired):
-        guard.wait(GRACE_S + 2)
+        guard.wait(grace_s + 2)
     end_group(guard.pid, grace_s=0 if guard.returncode == 0 else 1)
 
 
-def _answers(family: socket.AddressFamily, address: str | tuple[str, int]) -> bool:
+def answers(family: socket.AddressFamily, address: str | tuple[str, int]) -> bool:
+    """Say whether somebody listens at an address."""
     with socket.socket(family, socket.SOCK_STREAM) as client:
         client.settimeout(1)
         return client.connect_ex(address) == 0

@@ -21,6 +21,7 @@ from csfd_core.cli import champion as cli_champion
 from csfd_core.cli import drift as cli_drift
 from csfd_core.cli import lineage as cli_lineage
 from csfd_core.cli import predict as cli_models
+from csfd_core.cli import web as cli_web
 from csfd_core.cli.options import DaskOption, SourceOption, StoreOption, WorkersOption
 from csfd_core.errors import CsfdError, SettingsError, SourceError
 from csfd_core.ingest.outcomes import Outcome
@@ -280,6 +281,7 @@ cli_models.register(app)
 cli_champion.register(app)
 cli_lineage.register(app)
 cli_drift.register(app)
+cli_web.register(app)
 for _entry_point in entry_points(group="csfd.commands"):
     _entry_point.load()(app)
 

@@ -35,6 +35,7 @@ from csfd_core.inference.reading import (
     read_scans,
 )
 from csfd_core.inference.segment import find_vertebrae, write_file
+from csfd_core.inference.stored_heat import write_heats
 from csfd_core.inference.uncertainty import spreads_to_json
 from csfd_core.ingest.outcomes import Outcome, StudyOutcome
 from csfd_core.segmentation.predict import VertebraPredictor
@@ -114,6 +115,8 @@ def predict_stored(
 ) -> dict[str, Any]:
     """Predict a study from its crops, and keep the result in the store.
 
+    What was looked at is kept first, so that whoever reads the JSON finds it.
+
     Raises:
         StoreError: If the crops were cut in another way than the ensemble takes them.
     """
@@ -134,6 +137,7 @@ def predict_stored(
         note["evidence"] = judgement.evidence(masks.geometry, sop_uids)
     note["content_hash"] = None if masks is None else masks.content_hash
     note["made_from"] = _made_from(stores, study_uid, ensemble)
+    write_heats(stores, study_uid, judgement.heats)
     stores.root.write(prediction_path(study_uid), _to_bytes(note))
     return note
 

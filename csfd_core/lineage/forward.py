@@ -118,6 +118,7 @@ def files_of(stores: Stores, study_uid: str) -> list[str]:
     ]
     fixed = (
         paths.of_study(paths.PREDICTIONS, uid, ".json"),
+        paths.of_study(paths.HEATS, uid, ".npz"),
         stores.crops.path(uid),
         stores.predicted_masks.path(uid),
         stores.masks.path(uid),

@@ -20,12 +20,15 @@ from csfd_core.errors import SettingsError, StoreError
 from csfd_core.registry.appointment import require_whole
 from csfd_core.registry.champion import ChampionRegistry, Version
 from csfd_core.registry.history import Alias
+from csfd_core.registry.profile import profile_of
 from csfd_core.settings import Settings
 from csfd_core.store import paths
+from csfd_core.store.stamp import stamp
 from csfd_core.store.stores import Stores
 
 _VERSION: Final = re.compile("v([1-9][0-9]{0,8})")
 _BEST_GENERAL: Final = TRIPLANAR_CNN
+GENERAL_PROFILE: Final = "demo"  # whose crops the general classifier takes
 
 
 def open_ensemble(stores: Stores, alias: str, tracking_uri: str = "") -> Ensemble:
@@ -73,6 +76,40 @@ def open_ensemble(stores: Stores, alias: str, tracking_uri: str = "") -> Ensembl
         return replace(open_general(), notice=notice)
     notice = "There is no champion yet, so the best of the comparison speaks."
     return replace(_open_newest(stores, BEST), notice=notice)
+
+
+def may_judge(stores: Stores) -> bool:
+    """Say whether a classifier can judge the crops of a store.
+
+    One that the comparison found the best can; before there is one, the general
+    classifier, where crops are cut as it takes them.
+    """
+    return read_best(stores) is not None or profile_of(stores) == GENERAL_PROFILE
+
+
+def open_serving(stores: Stores, tracking_uri: str = "") -> Ensemble:
+    """Open who serves: the champion, the best, or before there is one the general one.
+
+    Raises:
+        SettingsError: If MLflow cannot be used.
+        StoreError: If the files of a version are damaged.
+    """
+    if read_best(stores) is not None:
+        return open_ensemble(stores, Alias.CHAMPION, tracking_uri)
+    notice = (
+        "No classifier was trained and compared yet, so the general one speaks, which "
+        "comes with csfd."
+    )
+    return replace(open_general(), notice=notice)
+
+
+def serving_version(stores: Stores) -> str:
+    """Identify who serves, without opening it: another text, another ensemble."""
+    root = stores.root
+    changes = [entry.name for entry in root.entries(paths.CHAMPION_HISTORY)]
+    best = read_best(stores)
+    trained = [] if best is None else ClassifierStore(root).cards([best])
+    return stamp([changes, best, [card.model_id for card in trained]])
 
 
 def open_general() -> Ensemble:

@@ -5,8 +5,11 @@ from collections.abc import Collection
 from dataclasses import asdict
 from typing import Final
 
+from csfd_core.dicom.grids import Reduced
 from csfd_core.errors import StoreError
 from csfd_core.ingest.outcomes import Outcome, StudyOutcome
+from csfd_core.segmentation.bundle import builtin_location, read_bundle, read_card
+from csfd_core.segmentation.card import SegmentationCard
 from csfd_core.segmentation.model_store import ModelChoice, ModelStore, choose_model
 from csfd_core.segmentation.predict import Prediction, VertebraPredictor
 from csfd_core.segmentation.reading import read_reduced
@@ -16,12 +19,30 @@ from csfd_core.store.stamp import is_current
 from csfd_core.store.stores import Stores
 
 MASK_FORMAT: Final = 1  # raised when predicted masks must be made again
+GENERAL_FOLD: Final = -1  # of the model that comes with csfd: it holds out none
+
+
+def usable_cards(
+    stores: Stores, folds: Collection[int] | None = None
+) -> dict[int, SegmentationCard]:
+    """Return the cards of the models that may predict masks, by fold.
+
+    Args:
+        stores: Hold the models; where they hold none, it is the general one.
+        folds: Whose models may be used; ``None``: all, and the general one.
+    """
+    cards = ModelStore(stores.root).cards()
+    if folds is not None:
+        return {fold: card for fold, card in cards.items() if fold in folds}
+    general = read_card(builtin_location()) if not cards else None
+    return cards if general is None else {GENERAL_FOLD: general}
 
 
 class MaskMaker:
     """Predicts masks with the models of a store; loads each model once.
 
-    May be used from several threads: one study is read while another is predicted.
+    Before the store has a model, the general one speaks, which comes with csfd. May be
+    used from several threads: one study is read while another is predicted.
     """
 
     def __init__(self, stores: Stores, folds: Collection[int] | None = None) -> None:
@@ -31,13 +52,18 @@ class MaskMaker:
         """
         self._stores = stores
         self._models = ModelStore(stores.root)
-        self._cards = {
-            fold: card
-            for fold, card in self._models.cards().items()
-            if folds is None or fold in folds
-        }
+        self._cards = usable_cards(stores, folds)
         self._loaded: dict[int, VertebraPredictor] = {}
         self._loading = threading.Lock()
+
+    @property
+    def model_ids(self) -> list[str]:
+        """Identity of each model that it uses; another list, another maker."""
+        return [card.model_id for card in self._cards.values()]
+
+    def warm_up(self, volume: Reduced, study_uid: str) -> None:
+        """Let the model of a study look at a volume, so that the next look is fast."""
+        self._predictor(self.choice(study_uid).fold).predict(volume)
 
     def choice(self, study_uid: str) -> ModelChoice:
         """Return the model for a study.
@@ -88,7 +114,12 @@ class MaskMaker:
     def _predictor(self, fold: int) -> VertebraPredictor:
         with self._loading:
             if fold not in self._loaded:
-                predictor = VertebraPredictor(self._models.read(fold))
+                is_general = fold == GENERAL_FOLD
+                predictor = VertebraPredictor(
+                    read_bundle(builtin_location())
+                    if is_general
+                    else self._models.read(fold)
+                )
                 predictor.load()
                 self._loaded[fold] = predictor
             return self._loaded[fold]

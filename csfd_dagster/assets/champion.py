@@ -11,11 +11,12 @@ from csfd_core.classification.ensemble import read_best
 from csfd_core.classification.ensemble_predictions import unseen_studies
 from csfd_core.classification.manifest import read_manifest
 from csfd_core.inference.predict import StoredPredictor, predict_stored, read_prediction
+from csfd_core.inference.warm import PREDICTIONS
 from csfd_core.ingest.outcomes import StudyOutcome, make_all
 from csfd_core.registry.champion import ChampionRegistry
 from csfd_core.registry.contest import hold_contest
 from csfd_core.registry.history import Alias
-from csfd_core.registry.serving import open_ensemble
+from csfd_core.registry.serving import may_judge, open_ensemble, open_serving
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LABEL_COLUMNS
 from csfd_dagster.assets.classification import GROUP
@@ -25,12 +26,13 @@ from csfd_dagster.assets.outcomes import (
     RETRIES,
     Event,
     failure_check,
+    made_warm,
     not_yet,
     nothing_failed,
     record_outcomes,
 )
 from csfd_dagster.assets.segmentation import vertebra_crops
-from csfd_dagster.conditions import follows
+from csfd_dagster.conditions import follows, is_asked_by_conditions
 from csfd_dagster.partitions import MANY_STUDIES, TABLES, studies
 from csfd_dagster.presentation import table_of, version_of
 from csfd_dagster.resources.mlflow import MlflowResource
@@ -163,19 +165,21 @@ def study_predictions(
 ) -> Iterator[Event]:
     """Probabilities of a fracture for each study, as ``csfd predict`` writes them.
 
-    By the champion; before there is one, by the best of the comparison. A study that
-    arrives is predicted; a new champion predicts the others again only when asked, by
-    the job ``predict_again``.
+    By the champion; before there is one, by the best of the comparison. Before that,
+    who asks for it has the general classifier, which comes with csfd; the conditions
+    wait. A study that arrives is predicted; a new champion predicts the others again
+    only when asked, by the job ``predict_again``.
     """
     stores = store.open()
-    if read_best(stores) is None:
+    is_asked = not is_asked_by_conditions(context.run)
+    if read_best(stores) is None and not (is_asked and may_judge(stores)):
         not_yet(context, NO_MODEL)
         yield nothing_failed(NO_MODEL)
         return
-    predictor = StoredPredictor(
-        stores, lambda: open_ensemble(stores, Alias.CHAMPION, mlflow.uri())
-    )
-    outcomes = list(make_all(predictor.make, context.partition_keys))
+    outcomes = made_warm(context, stores, PREDICTIONS)
+    if not outcomes:
+        predictor = StoredPredictor(stores, lambda: open_serving(stores, mlflow.uri()))
+        outcomes = list(make_all(predictor.make, context.partition_keys))
     yield from record_outcomes(
         context,
         outcomes,

@@ -7,7 +7,9 @@ from typing import Any, Final
 
 import dagster as dg
 
+from csfd_core.inference.warm import ask_predictor
 from csfd_core.ingest.outcomes import Outcome, StudyOutcome
+from csfd_core.store.stores import Stores
 from csfd_dagster.conditions import is_asked_by_conditions
 
 OWNERS: Final = ["team:imaging"]
@@ -90,6 +92,22 @@ def record_outcomes(
             metadata=metadata,
             tags={**provenance, **version},
         )
+
+
+def made_warm(
+    context: dg.AssetExecutionContext, stores: Stores, step: str
+) -> list[StudyOutcome]:
+    """Let the process that keeps the models in memory make a step of one study.
+
+    Returns:
+        Its outcome; [] where the step must load the models itself: of many studies,
+        where nobody answers, and when it is tried again.
+    """
+    keys = context.partition_keys
+    if len(keys) != 1 or context.retry_number:
+        return []
+    outcome = ask_predictor(stores, step, keys[0])
+    return [] if outcome is None else [outcome]
 
 
 def not_yet(context: dg.AssetExecutionContext, why: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 
 from csfd_core.crops.maker import CropMaker
+from csfd_core.inference.warm import MASKS
 from csfd_core.ingest.outcomes import Outcome, StudyOutcome, make_all
 from csfd_core.reports.segmentation.training_run import (
     FoldRun,
@@ -28,6 +29,7 @@ from csfd_dagster.assets.outcomes import (
     RETRIES,
     Event,
     failure_check,
+    made_warm,
     record_outcomes,
 )
 from csfd_dagster.assets.sources import segmentation_settings, source_studies
@@ -113,13 +115,15 @@ def vertebra_masks(
     """Predicted masks of each study in the grid of its slices, lossless.
 
     By a model that has not seen the study wherever there is one, else marked as
-    in-sample.
+    in-sample; by the general one, which comes with csfd, before there is a model.
     """
     stores = store.open()
-    maker = MaskMaker(stores)
-    with one_blas_thread():  # set once for all threads, as it holds for the process
-        made_all = make_all(maker.make, context.partition_keys, threads=_MASK_THREADS)
-        outcomes = list(made_all)
+    outcomes = made_warm(context, stores, MASKS)
+    if not outcomes:
+        maker = MaskMaker(stores)
+        keys = context.partition_keys
+        with one_blas_thread():  # set once for all threads: it holds for the process
+            outcomes = list(make_all(maker.make, keys, threads=_MASK_THREADS))
     made = [o.study_uid for o in outcomes if o.action is Outcome.WRITTEN]
     read = {uid: stores.predicted_masks.read_note(uid) for uid in made}
     checks = check_masks(stores, {uid: note for uid, note in read.items() if note})
