@@ -35,6 +35,9 @@ _PHOTOMETRIC: Final = frozenset(  # PS3.3 C.7.6.3.1.2
     )
 )  # fmt: skip
 PATIENT_KEY_LENGTH: Final = 32  # hexadecimal digits
+# Before a digest that is keyed already, in the PatientID of what csfd de-identified.
+KEYED_PATIENT: Final = "csfd-"
+_KEYED_PATIENT: Final = re.compile(rb"csfd-[0-9a-f]{34,40}")
 _ISSUER_KEY_LENGTH: Final = 8
 _KERNEL_KEY_LENGTH: Final = 8
 # What is beyond is no number of a patient's scan, whatever it is in a file.
@@ -235,17 +238,33 @@ class _Values:
     def patient(self) -> str | None:
         """Return a digest of the PatientID, and behind it that of who has issued it.
 
-        Of the bytes as they are encoded, in whatever character set.
+        One that csfd has written itself is returned as it is: it is keyed already.
         """
-        identifier = self._encoded(tags.PATIENT_ID)
-        if not identifier:
-            return None
-        issuer = self._encoded(tags.ISSUER_OF_PATIENT_ID)
-        behind = _digest(issuer, _ISSUER_KEY_LENGTH) if issuer else ""
-        return _digest(identifier, PATIENT_KEY_LENGTH) + behind
+        identifier = _encoded(self._values, tags.PATIENT_ID)
+        if _KEYED_PATIENT.fullmatch(identifier):
+            return identifier.decode()
+        return patient_digest(self._values)
 
-    def _encoded(self, tag: int) -> bytes:
-        return self._values.get(tag, b"").strip(b" \0")
+
+def patient_digest(values: Mapping[int, bytes]) -> str | None:
+    """Return a digest of a PatientID, and behind it that of who has issued it.
+
+    Of the bytes as they are encoded, in whatever character set. ``None`` without a
+    PatientID.
+
+    Args:
+        values: Raw values of a file's elements by tag.
+    """
+    identifier = _encoded(values, tags.PATIENT_ID)
+    if not identifier:
+        return None
+    issuer = _encoded(values, tags.ISSUER_OF_PATIENT_ID)
+    behind = _digest(issuer, _ISSUER_KEY_LENGTH) if issuer else ""
+    return _digest(identifier, PATIENT_KEY_LENGTH) + behind
+
+
+def _encoded(values: Mapping[int, bytes], tag: int) -> bytes:
+    return values.get(tag, b"").strip(b" \0")
 
 
 def _digest(content: bytes, length: int) -> str:

@@ -5,6 +5,7 @@ are. So what is stored is keyed (HMAC, RFC 2104) with a secret that lies outside
 store. Folds do not depend on the secret: a few digits are appended so that the keyed
 digest falls into the fold, and into or out of the locked test set, where the plain one
 falls. They are the same on every machine, and the same as before csfd had a secret.
+What ``csfd_core.deid`` has written holds such a digest as its PatientID.
 """
 
 import functools
@@ -17,7 +18,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from csfd_core.dicom.headers import PATIENT_KEY_LENGTH, SliceHeader
+from csfd_core.dicom.headers import (
+    KEYED_PATIENT,
+    PATIENT_KEY_LENGTH,
+    SliceHeader,
+)
 from csfd_core.errors import SettingsError
 from csfd_core.evaluation.folds import fold_of, is_test
 from csfd_core.settings import Settings
@@ -47,12 +52,26 @@ def keyed(plain: str, secret: bytes) -> str:
     """Return the keyed digest of a patient.
 
     Args:
-        plain: Digest of the PatientID, and behind it that of who has issued it.
+        plain: Digest of the PatientID, and behind it that of who has issued it; or the
+            PatientID of a de-identified file, which holds what is returned.
         secret: From ``read_secret``.
     """
-    digest = hmac.digest(secret, plain.encode(), "sha256").hex()[:PATIENT_KEY_LENGTH]
+    if plain.startswith(KEYED_PATIENT):
+        return plain.removeprefix(KEYED_PATIENT)
     # Patients without an issuer were folded by this before there was a secret.
-    before = plain[:PATIENT_KEY_LENGTH]
+    return keyed_as(plain[:PATIENT_KEY_LENGTH], plain, secret)
+
+
+@functools.lru_cache(maxsize=1024)
+def keyed_as(before: str, text: str, secret: bytes) -> str:
+    """Return a keyed digest of a text in the fold where something else falls.
+
+    Args:
+        before: What falls into that fold, and into or out of the locked test set.
+        text: What is digested.
+        secret: From ``read_secret``.
+    """
+    digest = hmac.digest(secret, text.encode(), "sha256").hex()[:PATIENT_KEY_LENGTH]
     wanted = fold_of(before), is_test(before)
     candidates = (f"{digest}{number:02x}" for number in itertools.count())
     return next(key for key in candidates if (fold_of(key), is_test(key)) == wanted)
