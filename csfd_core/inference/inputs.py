@@ -4,7 +4,6 @@ import os
 import shutil
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -12,17 +11,12 @@ from typing import Final
 
 import psutil
 
-from csfd_core.dicom.limits import MEGABYTE
 from csfd_core.errors import SourceError
-from csfd_core.settings import LimitSettings
+from csfd_core.inference.zips import checked_entries, opened_zip, read_pieces
 from csfd_core.store.source import Source
 
 _PREFIX: Final = "csfd-zip-"  # followed by the process that unpacks
-_STEP: Final = MEGABYTE
 _ZIP: Final = b"PK"
-_SLASHES: Final = ("/", "\\")  # Windows programs write backslashes, also at the end
-_ENCRYPTED: Final = 0x1  # PKWARE's APPNOTE.TXT section 4.4.4, bit 0
-_DAMAGED: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 _ARCHIVES: Final = (".7z", ".bz2", ".rar", ".tar", ".tgz", ".gz", ".xz")
 
 
@@ -80,45 +74,13 @@ def _unpack(path: Path, folder: Path) -> None:
     Raises:
         SourceError: If one would, or the file cannot be read.
     """
+    shown = f"the zip file {path}"
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = [e for e in archive.infolist() if e.filename[-1:] not in _SLASHES]
-            _require_modest(path, entries)
-            for entry in entries:
+        with path.open("rb") as file, opened_zip(file, shown) as archive:
+            for entry in checked_entries(archive, shown):
                 _extract(path, archive, entry, folder)
-    except _DAMAGED as error:
-        raise SourceError(
-            f"The zip file {path} is damaged. Fetch it again, or unpack it with "
-            "another program and give the folder."
-        ) from error
     except OSError as error:
         raise SourceError(f"Cannot read {path}: {error.strerror}.") from error
-
-
-def _require_modest(path: Path, entries: list[zipfile.ZipInfo]) -> None:
-    limits = LimitSettings.read()
-    if any(entry.flag_bits & _ENCRYPTED for entry in entries):
-        raise SourceError(
-            f"The zip file {path} is protected by a password. Unpack it first, and "
-            "give the folder."
-        )
-    size = sum(entry.file_size for entry in entries)
-    if len(entries) > limits.max_zip_files:
-        raise SourceError(
-            f"{path} holds {len(entries):,} files, more than {limits.max_zip_files:,} "
-            "(CSFD_MAX_ZIP_FILES)."
-        )
-    if size > limits.max_zip_mb * MEGABYTE:
-        raise SourceError(
-            f"{path} unpacks to {size // MEGABYTE:,} MB, more than "
-            f"{limits.max_zip_mb:,} (CSFD_MAX_ZIP_MB)."
-        )
-    most = limits.max_zip_ratio
-    if any(e.file_size > max(MEGABYTE, e.compress_size * most) for e in entries):
-        raise SourceError(
-            f"{path} has a file that grows more than {most} times when it is unpacked "
-            "(CSFD_MAX_ZIP_RATIO)."
-        )
 
 
 def _extract(
@@ -131,11 +93,9 @@ def _extract(
         raise SourceError(f"{path} has an entry that leaves its folder.")
     target = folder / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    left = entry.file_size
-    with archive.open(entry) as packed, target.open("wb") as file:
-        while left and (content := packed.read(min(_STEP, left))):
+    with target.open("wb") as file:
+        for content in read_pieces(archive, entry):
             file.write(content)
-            left -= len(content)
 
 
 def _sweep() -> None:
