@@ -104,6 +104,7 @@ studies: Final = sa.Table(
     sa.Column("suspicious", sa.String(80), nullable=False, default=""),
     sa.Column("needs_eyes", sa.Boolean, nullable=False, default=False),
     sa.Column("model", sa.String(80), nullable=False, default=""),
+    sa.Column("is_locked", sa.Boolean, nullable=False, default=False),  # test set
     # Reviews of this version.
     sa.Column("signed_version", sa.Integer, nullable=False, default=0),
     sa.Column("signed_count", sa.Integer, nullable=False, default=0),

@@ -101,7 +101,7 @@ def standing_of(stores: Stores, history: list[Change]) -> Standing:
             name=last.model or "classifier",
             version=last.after,
             since=last.at,
-            told=last.reason,
+            told=_first_sentence(last.reason),
             kind=kind,
         )
     if stores.root.exists(paths.BEST_CLASSIFIER):
@@ -163,5 +163,10 @@ def _told_change(change: Change) -> dict[str, str]:
         "alias": change.alias,
         "what": f"{before} → {after}",
         "by": change.by,
-        "why": change.reason,
+        "why": _first_sentence(change.reason),
     }
+
+
+def _first_sentence(text: str) -> str:
+    first, end, _ = text.partition(". ")
+    return f"{first}." if end else first

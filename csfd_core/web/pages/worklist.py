@@ -9,12 +9,13 @@ from csfd_core.web.pages.render import render
 from csfd_core.web.security.sessions import Session, require_session, services_of
 from csfd_core.web.services import Services
 from csfd_core.web.status.shown import is_hidden
-from csfd_core.web.status.triage import PAGE, SHOWN, Band, Listed, list_studies
+from csfd_core.web.status.triage import PAGE, SHOWN, UNREAD, Band, Listed, list_studies
 
 router = APIRouter()
 
 _BANDS = {
     Band.FIRST: "Read first",
+    Band.BLIND: "Read blind",
     Band.NEEDS_EYES: "Needs eyes",
     Band.OTHER: "Not suspicious",
     Band.COMING: "On the way",
@@ -39,9 +40,7 @@ def show_worklist(
     """Show the worklist; ``part``: its table alone, which the page puts in place."""
     found = list_studies(services, state, q, page)
     rows = [_row(one, services, session) for one in found.studies]
-    unread = sum(
-        found.counts.get(b, 0) for b in (Band.FIRST, Band.NEEDS_EYES, Band.OTHER)
-    )
+    unread = sum(found.counts.get(band, 0) for band in UNREAD)
     return render(
         request,
         session,

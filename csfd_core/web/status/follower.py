@@ -20,6 +20,7 @@ from csfd_core.store import paths
 from csfd_core.store.locations import FileEntry
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL, is_uid
 from csfd_core.web.database import studies
+from csfd_core.web.review.blind import is_locked
 from csfd_core.web.services import Services
 from csfd_core.web.study_states import StudyState, forget
 
@@ -126,7 +127,10 @@ def _identity(entry: FileEntry) -> str:
 
 def _summary(services: Services, uid: str, entry: FileEntry) -> dict[str, Any] | None:
     note = read_prediction(services.stores, uid)
-    return None if note is None else summary_of(note) | {"prediction": _identity(entry)}
+    if note is None:
+        return None
+    identity = {"prediction": _identity(entry)}
+    return summary_of(note) | identity | {"is_locked": is_locked(services.stores, uid)}
 
 
 def summary_of(note: Mapping[str, Any]) -> dict[str, Any]:

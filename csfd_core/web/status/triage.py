@@ -3,7 +3,7 @@
 Suspicious and unread first, by the ratio to the operating point; then what needs eyes;
 then by age. Nobody waits longer than ``CSFD_MAX_WAIT``: who has waited so long joins
 the first, or the fractures that the model misses would wait the longest (Baltruschat
-2020).
+2020). What is read blind, as every patient of the locked test set, stands by its age.
 """
 
 import time
@@ -29,10 +29,14 @@ class Band(IntEnum):
     """Where a study stands in the worklist."""
 
     FIRST = 1  # suspicious, or waited too long
-    NEEDS_EYES = 2
-    OTHER = 3
-    COMING = 4  # not predicted yet
-    READ = 5
+    BLIND = 2  # its place must not tell what the model says
+    NEEDS_EYES = 3
+    OTHER = 4
+    COMING = 5  # not predicted yet
+    READ = 6
+
+
+UNREAD: Final = (Band.FIRST, Band.BLIND, Band.NEEDS_EYES, Band.OTHER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +85,9 @@ def list_studies(
     wanted = _filter(services, band, shown, query)
     order = (
         band,
-        sa.case((band == Band.FIRST, -studies.c.ratio), else_=0.0),
+        sa.case(
+            ((band == Band.FIRST) & ~studies.c.is_locked, -studies.c.ratio), else_=0.0
+        ),
         -studies.c.priority,
         sa.case((band == Band.READ, -studies.c.accepted_at), else_=0.0),
         studies.c.accepted_at,
@@ -127,12 +133,14 @@ def neighbours(services: Services, study_uid: str) -> tuple[str | None, str | No
 
 def _band(services: Services, now: float) -> sa.Case[int]:
     has_waited = studies.c.accepted_at < now - services.web.max_wait * 60
+    is_blind = sa.true() if services.web.blind else studies.c.is_locked
     is_odd = studies.c.state.in_((StudyState.REFUSED, StudyState.FAILED))
     return sa.case(
         (studies.c.state.in_(OPEN), Band.COMING),
         (studies.c.signed_version >= studies.c.version, Band.READ),
-        (studies.c.verdict == Verdict.SUSPICIOUS, Band.FIRST),
         (has_waited & ~is_odd, Band.FIRST),
+        (is_blind & ~is_odd, Band.BLIND),
+        (studies.c.verdict == Verdict.SUSPICIOUS, Band.FIRST),
         (is_odd | studies.c.needs_eyes, Band.NEEDS_EYES),
         else_=Band.OTHER,
     )
@@ -142,7 +150,7 @@ def _filter(
     services: Services, band: sa.Case[int], shown: str, query: str
 ) -> list[sa.ColumnElement[bool]]:
     bands = {
-        "unread": (Band.FIRST, Band.NEEDS_EYES, Band.OTHER),
+        "unread": UNREAD,
         "signed": (Band.READ,),
         "coming": (Band.COMING,),
     }

@@ -55,6 +55,14 @@ def test_nobody_waits_longer_than_the_limit(web: WebUnderTest) -> None:
     assert [one.has_waited for one in found] == [False, True, False]
 
 
+def test_what_is_read_blind_stands_by_its_age(web: WebUnderTest) -> None:
+    suspicious = add(web, 1, verdict=Verdict.SUSPICIOUS, ratio=1.5)
+    whole = add(web, 30, is_locked=True)
+    broken = add(web, 20, is_locked=True, verdict=Verdict.SUSPICIOUS, ratio=9.0)
+    eyes = add(web, 2, needs_eyes=True)
+    assert order(web) == [suspicious, whole, broken, eyes]
+
+
 def test_what_is_signed_leaves_until_further_slices_come(web: WebUnderTest) -> None:
     uid = add(web, 1, verdict=Verdict.SUSPICIOUS, ratio=2.0, signed_version=1)
     assert order(web) == []
