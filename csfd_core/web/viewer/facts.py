@@ -1,5 +1,6 @@
 """What a viewer must know of a study before it shows a slice."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -13,7 +14,7 @@ from csfd_core.inference.predict import read_prediction
 from csfd_core.store.masks import PredictedMaskStore
 from csfd_core.store.notes import PredictedMaskNote, SliceNote
 from csfd_core.store.stores import Stores
-from csfd_core.vocabulary import LEVEL_COLOURS, LEVELS, VertebraLevel
+from csfd_core.vocabulary import LEVEL_COLOURS, LEVEL_NAMES, LEVELS, VertebraLevel
 
 Mask = npt.NDArray[np.uint8]
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -101,6 +102,7 @@ def geometry_facts(stores: Stores, study_uid: str, *, is_blind: bool) -> dict[st
     """
     note = require_slices(stores, study_uid)
     mask_note = matching_mask(stores, note)
+    prediction = {} if is_blind else matching_prediction(stores, note) or {}
     window = note.conversion.window
     return {
         "study_uid": study_uid,
@@ -112,7 +114,8 @@ def geometry_facts(stores: Stores, study_uid: str, *, is_blind: bool) -> dict[st
         "has_mask": mask_note is not None,
         "is_blind": is_blind,
         "levels": [] if mask_note is None else _levels(stores, mask_note),
-        "evidence": None if is_blind else _evidence(stores, note),
+        "evidence": _evidence(prediction),
+        "findings": _findings(prediction),
     }
 
 
@@ -169,11 +172,18 @@ def _places(
     return level_places(masks.read_volume(study_uid))
 
 
-def _evidence(stores: Stores, slices: SliceNote) -> dict[str, Any]:
+def _evidence(prediction: Mapping[str, Any]) -> dict[str, Any]:
     """Return the evidence of each level that has some."""
-    prediction = matching_prediction(stores, slices) or {}
     found = prediction.get("evidence") or {}
     return {level: one for level, one in found.items() if one is not None}
+
+
+def _findings(prediction: Mapping[str, Any]) -> list[str]:
+    """Return the levels above the operating point, the most probable first."""
+    probabilities = prediction.get("probabilities") or {}
+    suspicious = prediction.get("suspicious") or []
+    levels = [level for level in suspicious if level in LEVEL_NAMES]
+    return sorted(levels, key=lambda level: -probabilities[level])
 
 
 def _letters(direction: npt.NDArray[np.float64]) -> str:

@@ -61,6 +61,8 @@ export class Toolbar {
     this.#enable('[data-show="mask"]', viewer.facts.has_mask);
     this.#enable('[data-show="labels"]', viewer.facts.levels.length > 0);
     this.#enable('[data-show="heat"]', viewer.facts.has_heat);
+    this.#enable("[data-level]", viewer.facts.levels.length > 0);
+    this.#enable('[data-do="finding"]', viewer.findings.length > 0);
   }
 
   #enable(selector, isThere) {

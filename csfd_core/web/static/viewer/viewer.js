@@ -13,7 +13,7 @@
 //   viewer.close()
 //
 // `root` holds the markup of templates/viewer.html. `findings`: names of suspicious
-// levels, the worst first. It never rejects: what goes wrong is said in the viewport.
+// levels, the worst first; without it, the prediction's. It never rejects: what goes wrong is said in the viewport.
 
 import { askJson } from "../api.js";
 import { Keys } from "./keys.js";
@@ -74,6 +74,11 @@ class Viewer {
     return this.cursor[0];
   }
 
+  // Names of the suspicious levels, the worst first; none while one reads blind.
+  get findings() {
+    return this.#options.findings || this.facts?.findings || [];
+  }
+
   get window() {
     return this.#window;
   }
@@ -128,7 +133,7 @@ class Viewer {
   }
 
   #start() {
-    const wanted = this.#options.level || this.#options.findings?.[0];
+    const wanted = this.#options.level || this.findings[0];
     const [depth, height, width] = this.facts.shape_zyx;
     const levels = this.facts.levels;
     this.cursor = [depth, height, width].map((size) => Math.floor(size / 2));
@@ -255,8 +260,8 @@ class Viewer {
   }
 
   nextFinding() {
-    const findings = this.#options.findings || [];
-    if (!findings.length || this.facts?.is_blind) return;
+    const { findings } = this;
+    if (!findings.length) return;
     this.goToLevel(findings[(findings.indexOf(this.level) + 1) % findings.length]);
   }
 
@@ -365,7 +370,7 @@ class Viewer {
     this.look = {
       window: windowTable(this.#window.center, this.#window.width, this.#isInverted),
       colours: labelColours(colours, this.opacity),
-      hot: (this.look?.hot ?? heatColours(0.65)),
+      hot: this.look?.hot ?? heatColours(0.65),
     };
     this.#all(COLOURS);
   }
