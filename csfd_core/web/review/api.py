@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, HTTPException, Response
 from fastapi.responses import JSONResponse
 
 from csfd_core.inference.predict import read_prediction
+from csfd_core.reports.summary_pdf import summary_pdf
 from csfd_core.vocabulary import require_uid
 from csfd_core.web.audit import Action, record
 from csfd_core.web.review.blind import is_blind, note_sight
@@ -14,6 +15,7 @@ from csfd_core.web.review.forms import ReviewForm, body_of, described
 from csfd_core.web.review.label_files import to_moment, write_pending
 from csfd_core.web.review.shown import require_study, review_facts, to_json
 from csfd_core.web.review.signing import sign, signed_reviews
+from csfd_core.web.review.summary import summary_of
 from csfd_core.web.security.sessions import Session, require_session, services_of
 from csfd_core.web.services import Services
 
@@ -91,6 +93,20 @@ def download_prediction(study_uid: str, session: WhoAsks, services: Opened) -> R
         record(connection, session.user.id, Action.DOWNLOADED, uid)
     name = f'attachment; filename="{uid}_prediction.json"'
     return JSONResponse(note, headers={"Content-Disposition": name})
+
+
+@router.get("/summary.pdf")
+def download_summary(study_uid: str, session: WhoAsks, services: Opened) -> Response:
+    """Send one page on the study as PDF, for the file; it is no report."""
+    uid = require_uid(study_uid)
+    note = _opened_prediction(services, session, uid)
+    content = summary_pdf(summary_of(services, uid, note))
+    with services.database.transaction() as connection:
+        record(connection, session.user.id, Action.DOWNLOADED, uid)
+    name = f'attachment; filename="{uid}_summary.pdf"'
+    return Response(
+        content, media_type="application/pdf", headers={"Content-Disposition": name}
+    )
 
 
 def _opened_prediction(
