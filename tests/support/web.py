@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from argon2 import PasswordHasher
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
@@ -57,6 +58,9 @@ def set_environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     }.items():
         monkeypatch.setenv(name, str(value))
     read_secret.cache_clear()
+    # As strong as ever, but for what takes time on purpose.
+    quick = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    monkeypatch.setattr("csfd_core.web.security.users._hasher", lambda: quick)
 
 
 @contextmanager

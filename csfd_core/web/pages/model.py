@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 import pandas as pd
 from fastapi import APIRouter, Depends, Request, Response
 
+from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.general import general_card
 from csfd_core.data_kind import DataKind
 from csfd_core.registry.decision import DecisionNote
@@ -94,7 +95,6 @@ def show_report(path: str, session: MySession, services: MyServices) -> Response
 def standing_of(stores: Stores, history: list[Change]) -> Standing:
     """Say who speaks, from the record in the store: MLflow is not asked."""
     champions = [change for change in history if change.alias == Alias.CHAMPION]
-    kind = stores.metadata.read_data_kind()
     if champions and champions[-1].after is not None:
         last = champions[-1]
         return Standing(
@@ -102,11 +102,12 @@ def standing_of(stores: Stores, history: list[Change]) -> Standing:
             version=last.after,
             since=last.at,
             told=_first_sentence(last.reason),
-            kind=kind,
+            kind=_learnt_from(stores, last.model),
         )
     if stores.root.exists(paths.BEST_CLASSIFIER):
         best = json.loads(stores.root.read(paths.BEST_CLASSIFIER))["model"]
         told = "There is no champion yet, so the best of the comparison speaks."
+        kind = _learnt_from(stores, best)
         return Standing(name=best, version=None, since="", told=told, kind=kind)
     card = general_card(_GENERAL)
     told = (
@@ -146,6 +147,11 @@ def scores_of(stores: Stores) -> list[dict[str, Any]]:
 def headings() -> list[str]:
     """Return the headings of the table of scores."""
     return [heading for heading, _, _ in _SCORES]
+
+
+def _learnt_from(stores: Stores, name: str) -> DataKind:
+    cards = ClassifierStore(stores.root).cards([name])
+    return DataKind.joined([card.data_kind for card in cards] or [DataKind.REAL])
 
 
 def _decision(stores: Stores) -> DecisionNote | None:

@@ -250,7 +250,8 @@ def test_another_password_ends_all_sessions(web: WebUnderTest) -> None:
     }
     assert second.post("/account", data=changed).status_code == 303
     assert first.get("/api/v1/studies").status_code == 401
-    assert signed_in(web.app, "ann", "another long password").get("/").status_code == 200
+    changed_one = signed_in(web.app, "ann", "another long password")
+    assert changed_one.get("/").status_code == 200
 
 
 @pytest.mark.parametrize(
