@@ -29,7 +29,7 @@ NO_REPORT: Final = (
 _PAGE_IN: Final = (8.27, 11.69)  # A4
 _LEFT: Final = 0.08  # of the page's width
 _LINE: Final = 0.0165  # of its height
-_WRAP: Final = 104  # characters
+_WRAP: Final = 94  # characters
 _NARROW: Final = 62  # beside the picture
 _MOST_READERS: Final = 6
 _MOST_REASONS: Final = 5
@@ -41,9 +41,10 @@ _ANSWERS: Final = {
     None: "",
 }
 # Where the columns of the table begin, of the page's width.
-_COLUMNS: Final = (("Level", 0.0), ("Probability", 0.07), ("Operating point", 0.18))
-_ANSWER_AT: Final = 0.315
-_READER_AT: Final = 0.43
+_COLUMNS: Final = (("Level", 0.0), ("Probability", 0.065), ("Operating point", 0.16))
+_ANSWER_AT: Final = 0.285
+_READER_AT: Final = 0.42
+_LONGEST_NAME: Final = 24  # of a reader, above the table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +93,9 @@ class Summary:
 
 def summary_pdf(summary: Summary) -> bytes:
     """Return the page as PDF."""
-    from matplotlib.backends.backend_pdf import FigureCanvasPdf
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=_PAGE_IN)
-    FigureCanvasPdf(figure)
     page = _Page(figure)
     note = summary.prediction
     page.line("Cervical spine fractures in CT: summary of one study", 15, bold=True)
@@ -196,18 +195,20 @@ def _draw_table(
         page.text(x, title, 8.5, MUTED)
     page.text(_ANSWER_AT, "The model", 8.5, MUTED)
     if signed:
-        page.text(_READER_AT, f"Signed by {signed[0].reader}"[:32], 8.5, MUTED)
+        page.text(_READER_AT, signed[0].reader[:_LONGEST_NAME], 8.5, MUTED)
     page.skip(1.3)
     limit = threshold_of(note["thresholds"], LEVEL_NAMES[0])
     for name in LEVEL_NAMES:
         value = note["probabilities"][name]
         page.text(0, name, 10, bold=True)
         if value is None:
-            page.text(0.07, "not assessed", 10, MUTED)
+            page.text(_COLUMNS[1][1], "not assessed", 10, MUTED)
         else:
             is_above = value >= limit
-            page.text(0.07, f"{value:.2f}", 10, bold=is_above)
-            page.text(0.18, f"{'above' if is_above else 'below'} {limit:.2f}", 10)
+            page.text(_COLUMNS[1][1], f"{value:.2f}", 10, bold=is_above)
+            page.text(
+                _COLUMNS[2][1], f"{'above' if is_above else 'below'} {limit:.2f}", 10
+            )
             page.text(_ANSWER_AT, _ANSWERS[(note.get("answers") or {}).get(name)], 10)
         if signed:
             page.text(_READER_AT, _ANSWERS[signed[0].levels[name]], 10)

@@ -1,0 +1,427 @@
+// The reader's panel: answers, boxes, comment, signature, and what others have signed.
+// Everything from outside goes into the page as text.
+
+import { askJson, toast } from "./api.js";
+import { Draft } from "./review_draft.js";
+import {
+  adviceOf,
+  boxInWords,
+  clock,
+  dayAndClock,
+  join,
+  levelsInWords,
+  probabilityInWords,
+  summaryOf,
+  told,
+} from "./review_words.js";
+
+const KEYS = { y: "fractured", n: "whole", u: "not_assessable" };
+
+export async function openReview(root, viewer, { studyUid, version }) {
+  const review = new Review(root, viewer, studyUid, version);
+  await review.open();
+  return review;
+}
+
+class Review {
+  #root;
+  #viewer;
+  #path;
+  #version;
+  #levels;
+  #boxes = [];
+  #draft;
+  #facts = null;
+  #chosen = null;
+  #stopDrawing = null;
+  #isSigning = false;
+
+  constructor(root, viewer, studyUid, version) {
+    this.#root = root;
+    this.#viewer = viewer;
+    this.#path = `/studies/${studyUid}`;
+    this.#version = version;
+    this.#levels = Object.fromEntries(this.#rows().map((row) => [row.dataset.level, null]));
+    this.#draft = new Draft(
+      studyUid,
+      root.dataset.user,
+      () => this.#form(),
+      (savedAt, problem) => this.#tellSaved(savedAt, problem),
+    );
+  }
+
+  async open() {
+    this.#listen();
+    this.#choose(this.#viewer.level ?? this.#rows()[0].dataset.level);
+    await this.#load();
+    this.#start();
+    this.#show();
+  }
+
+  // Facts
+
+  async #load() {
+    this.#facts = await askJson("GET", `${this.#path}/review`);
+    this.#showFacts();
+    if (this.#facts.blind) return;
+    try {
+      this.#showPrediction(await askJson("GET", `${this.#path}/prediction`));
+    } catch (error) {
+      if (error.status !== 404) throw error;
+    }
+  }
+
+  // Begins from the draft, else from what this reader has signed last.
+  #start() {
+    const { draft, reviews, version } = this.#facts;
+    const own = reviews.filter((one) => one.is_mine && one.version === version).at(-1);
+    if (draft) this.#take(draft);
+    else if (own) this.#take(own);
+    if (draft) this.#tellSaved(draft.saved_at, null);
+    const kept = this.#draft.unsaved;
+    if (!kept || this.#isAsNow(kept)) return;
+    this.#place("offered").textContent =
+      `This browser has kept changes of ${dayAndClock(kept.at)} that were not saved.`;
+    this.#place("offer").hidden = false;
+  }
+
+  #isAsNow({ levels, boxes }) {
+    const now = [this.#levels, this.#boxes];
+    return JSON.stringify([levels, boxes]) === JSON.stringify(now);
+  }
+
+  #take({ version, levels, boxes, comment }) {
+    for (const name of Object.keys(this.#levels)) this.#levels[name] = levels[name] ?? null;
+    const isOld = version !== this.#version;
+    const placed = boxes.filter((box) => box.slice_index !== null);
+    this.#boxes = isOld
+      ? []
+      : placed.map(({ level, slice_index, x, y, width, height }) => ({
+          level, slice_index, x, y, width, height,
+        }));
+    if (isOld && boxes.length) {
+      toast("Slices have come since this draft: draw its boxes again.", "warn");
+    }
+    if (comment !== undefined) this.#place("comment").value = comment;
+  }
+
+  #form() {
+    return {
+      version: this.#version,
+      levels: { ...this.#levels },
+      boxes: this.#boxes,
+      comment: this.#place("comment").value,
+    };
+  }
+
+  // What the reader does
+
+  #listen() {
+    const acts = {
+      take: () => this.#takeOffered(),
+      leave: () => this.#leaveOffered(),
+      box: () => this.#toggleBox(),
+      sign: () => this.#askToSign(),
+      clear: () => this.#clear(),
+      confirm: () => this.#sign(),
+      back: () => this.#dialog().close(),
+    };
+    for (const [name, act] of Object.entries(acts)) {
+      this.#root.querySelector(`[data-do="${name}"]`).addEventListener("click", act);
+    }
+    for (const row of this.#rows()) this.#listenTo(row);
+    this.#place("comment").addEventListener("input", () => this.#draft.change());
+    this.#viewer.on("level", (name) => this.#choose(name));
+    const { keys } = this.#viewer;
+    for (const [key, answer] of Object.entries(KEYS)) {
+      keys.add(key, `Chosen level: ${told(answer)}`, () => this.#answer(this.#chosen, answer));
+    }
+    keys.add("b", "Draw a box on the chosen level", () => this.#toggleBox());
+    keys.add("Ctrl+Enter", "Sign the review", () => this.#askToSign());
+  }
+
+  #listenTo(row) {
+    const name = row.dataset.level;
+    row.querySelector('[data-do="go"]').addEventListener("click", () => {
+      this.#choose(name);
+      this.#viewer.goToLevel(name);
+    });
+    const buttons = [...row.querySelectorAll("[role=radio]")];
+    for (const [index, button] of buttons.entries()) {
+      button.addEventListener("click", () => this.#answer(name, button.dataset.answer));
+      button.addEventListener("keydown", (event) => {
+        const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+        if (!step) return;
+        event.preventDefault();
+        event.stopPropagation(); // the viewer would scroll
+        const next = buttons[(index + step + buttons.length) % buttons.length];
+        this.#answer(name, next.dataset.answer, true);
+        next.focus();
+      });
+    }
+  }
+
+  #choose(name) {
+    if (!(name in this.#levels)) return;
+    this.#chosen = name;
+    for (const row of this.#rows()) {
+      row.classList.toggle("chosen", row.dataset.level === name);
+    }
+  }
+
+  // The same answer again takes it back; arrows only move.
+  #answer(name, answer, isMove = false) {
+    this.#choose(name);
+    const isSame = this.#levels[name] === answer && !isMove;
+    this.#levels[name] = isSame ? null : answer;
+    const own = this.#boxes.filter((box) => box.level === name);
+    if (own.length && this.#levels[name] !== "fractured") {
+      this.#boxes = this.#boxes.filter((box) => box.level !== name);
+      toast(`The boxes of ${name} were removed: it is not fractured any more.`);
+    }
+    this.#changed();
+  }
+
+  #toggleBox() {
+    if (this.#stopDrawing) {
+      this.#stopDrawing();
+      return;
+    }
+    const level = this.#chosen;
+    this.#tellDrawing(`Draw around the fracture of ${level} on the axial plane.`);
+    this.#stopDrawing = this.#viewer.beginBox((box) => {
+      this.#stopDrawing = null;
+      this.#tellDrawing("");
+      if (!box) return;
+      this.#boxes.push({ level, ...box });
+      this.#levels[level] = "fractured";
+      this.#changed();
+    });
+  }
+
+  #tellDrawing(text) {
+    this.#place("drawing").textContent = text;
+    const button = this.#root.querySelector('[data-do="box"]');
+    button.setAttribute("aria-pressed", String(text !== ""));
+  }
+
+  #takeOffered() {
+    const kept = this.#draft.unsaved;
+    this.#place("offer").hidden = true;
+    if (!kept) return;
+    this.#take(kept);
+    this.#changed();
+  }
+
+  #leaveOffered() {
+    this.#place("offer").hidden = true;
+    this.#draft.forgetHere();
+  }
+
+  async #clear() {
+    try {
+      await this.#draft.drop();
+      this.#place("saved").textContent = "";
+      this.#facts = { ...this.#facts, draft: null };
+      for (const name of Object.keys(this.#levels)) this.#levels[name] = null;
+      this.#boxes = [];
+      this.#place("comment").value = "";
+      this.#start();
+      this.#show();
+    } catch (error) {
+      this.#draft.resume();
+      toast(error.message, "bad");
+    }
+  }
+
+  #askToSign() {
+    if (this.#isSigning) return;
+    if (!Object.values(this.#levels).some(Boolean)) {
+      toast("Say of at least one level what you see.", "warn");
+      return;
+    }
+    const lines = summaryOf(this.#levels, this.#boxes);
+    this.#place("summary").replaceChildren(...lines.map((line) => made("li", line)));
+    const advice = this.#place("advice");
+    advice.textContent = adviceOf(this.#levels, this.#boxes);
+    advice.hidden = advice.textContent === "";
+    this.#dialog().showModal();
+    this.#root.querySelector('[data-do="confirm"]').focus();
+  }
+
+  async #sign() {
+    if (this.#isSigning) return;
+    this.#isSigning = true;
+    this.#dialog().close();
+    const wasBlind = this.#facts?.blind;
+    try {
+      await this.#draft.stop();
+      const signed = await askJson("POST", `${this.#path}/sign`, this.#form());
+      this.#draft.forgetHere();
+      this.#place("saved").textContent = "";
+      this.#place("offer").hidden = true;
+      this.#place("revealed").hidden = !wasBlind;
+      toast(
+        signed.label_file_waits
+          ? "Signed. Its label file could not be written yet; it will be."
+          : "Signed.",
+        "good",
+      );
+      await this.#load();
+      this.#show();
+    } catch (error) {
+      this.#draft.resume();
+      this.#draft.change(); // what was about to be saved
+      toast(error.message, "bad");
+    } finally {
+      this.#draft.resume();
+      this.#isSigning = false;
+    }
+  }
+
+  #changed() {
+    this.#show();
+    this.#draft.change();
+  }
+
+  // What is shown
+
+  #show() {
+    for (const row of this.#rows()) {
+      const answer = this.#levels[row.dataset.level];
+      const buttons = [...row.querySelectorAll("[role=radio]")];
+      for (const [index, button] of buttons.entries()) {
+        const isChosen = button.dataset.answer === answer;
+        button.setAttribute("aria-checked", String(isChosen));
+        button.tabIndex = isChosen || (!answer && index === 0) ? 0 : -1;
+      }
+    }
+    const lines = this.#boxes.map((box, index) => this.#boxLine(box, index));
+    this.#place("boxes").replaceChildren(...lines);
+    this.#viewer.setBoxes(this.#boxes);
+  }
+
+  #boxLine(box, index) {
+    const line = made("li");
+    const go = made("button", boxInWords(box));
+    go.addEventListener("click", () => this.#goTo(box));
+    const remove = made("button", "Delete");
+    remove.className = "quiet";
+    remove.setAttribute("aria-label", `Delete the box: ${boxInWords(box)}`);
+    remove.addEventListener("click", () => {
+      this.#boxes.splice(index, 1);
+      this.#changed();
+    });
+    for (const button of [go, remove]) button.type = "button";
+    line.append(go, remove);
+    return line;
+  }
+
+  #goTo(box) {
+    this.#choose(box.level);
+    const depth = this.#viewer.facts?.shape_zyx[0] ?? 1;
+    this.#viewer.scrollTo(box.slice_index / Math.max(1, depth - 1), "axial");
+  }
+
+  #showFacts() {
+    const { blind, has_signed, differ, reviews, version } = this.#facts;
+    this.#place("blind").hidden = !blind;
+    this.#place("standing").textContent = has_signed ? "signed by you" : "not signed by you";
+    const disagreement = this.#place("differ");
+    disagreement.hidden = !differ.length;
+    disagreement.textContent = `Readers differ on ${join(differ)}.`;
+    const others = newestOfOthers(reviews, version);
+    for (const row of this.#rows()) {
+      const name = row.dataset.level;
+      const said = others.filter((one) => one.levels[name]);
+      const line = row.querySelector('[data-place="others"]');
+      line.hidden = !said.length;
+      line.textContent = said
+        .map((one) => `${one.reader}: ${told(one.levels[name])}`)
+        .join(" · ");
+      row.classList.toggle("differs", differ.includes(name));
+    }
+    this.#place("signed").hidden = !reviews.length;
+    this.#place("count").textContent = String(reviews.length);
+    const lines = [...reviews].reverse().map((one) => historyLine(one, version));
+    this.#place("history").replaceChildren(...lines);
+  }
+
+  #showPrediction(note) {
+    const { overall, vertebra } = note.thresholds;
+    const line = this.#place("overall");
+    line.hidden = false;
+    const words = probabilityInWords(note.probabilities.patient_overall, overall);
+    line.textContent = `Any fracture: ${words}; rests on ${levelsInWords(note)}.`;
+    for (const row of this.#rows()) {
+      const name = row.dataset.level;
+      const value = note.probabilities[name];
+      const said = row.querySelector('[data-place="said"]');
+      said.hidden = false;
+      said.classList.toggle("above", value !== null && value >= vertebra);
+      const unsure = note.uncertainty?.[name]?.at_operating_point;
+      said.querySelector(".words").textContent =
+        probabilityInWords(value, vertebra) + (unsure ? "; its members disagree" : "");
+      said.querySelector(".scale").hidden = value === null;
+      said.querySelector(".value").style.width = `${100 * (value ?? 0)}%`;
+      said.querySelector(".limit").style.left = `${100 * vertebra}%`;
+      const answer = note.answers?.[name];
+      const badge = said.querySelector('[data-place="answer"]');
+      badge.hidden = !answer;
+      badge.textContent = answer ? told(answer) : "";
+      badge.classList.toggle("bad", answer === "fractured");
+      badge.classList.toggle("warn", answer === "undecided");
+    }
+  }
+
+  #tellSaved(savedAt, problem) {
+    const place = this.#place("saved");
+    place.classList.toggle("bad", problem !== null);
+    if (problem === null) place.textContent = `saved ${clock(savedAt)}`;
+    else if (problem.status === 413 || problem.status === 422) {
+      place.textContent = problem.message;
+    } else place.textContent = "not saved; kept in this browser";
+  }
+
+  #rows() {
+    return [...this.#root.querySelectorAll(".level")];
+  }
+
+  #place(name) {
+    return this.#root.querySelector(`[data-place="${name}"]`);
+  }
+
+  #dialog() {
+    return this.#root.querySelector("dialog.signing");
+  }
+}
+
+function made(kind, text = "") {
+  const element = document.createElement(kind);
+  element.textContent = text;
+  return element;
+}
+
+function newestOfOthers(reviews, version) {
+  const newest = new Map();
+  for (const one of reviews) {
+    if (!one.is_mine && one.version === version) newest.set(one.reader, one);
+  }
+  return [...newest.values()];
+}
+
+function historyLine(one, version) {
+  const line = made("li");
+  const old = one.version === version ? "" : `, version ${one.version} of the study`;
+  const how = one.saw_ai ? "with the model's answer" : "blind";
+  line.append(made("strong", one.reader), ` ${dayAndClock(one.signed_at)}, ${how}${old}`);
+  const said = made("ul");
+  said.append(...summaryOf(one.levels, one.boxes).map((text) => made("li", text)));
+  line.append(said);
+  if (one.comment) {
+    const remark = made("p", one.comment);
+    remark.className = "remark";
+    line.append(remark);
+  }
+  return line;
+}
