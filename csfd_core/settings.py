@@ -386,9 +386,7 @@ class WebSettings(Environment):
         description="Minutes after which an unread study is listed with the suspicious "
         "ones, whatever its prediction.",
     )
-    max_upload_mb: Count = Field(
-        default=4096, description="Megabytes of one upload."
-    )
+    max_upload_mb: Count = Field(default=4096, description="Megabytes of one upload.")
     max_waiting: Count = Field(
         default=200,
         description="Studies that may wait for their prediction; more uploads are "
