@@ -102,6 +102,14 @@ def serve(
     check: Annotated[
         bool, typer.Option("--check", help="Say what is missing; start nothing.")
     ] = False,
+    warm: Annotated[
+        bool,
+        typer.Option(
+            "--predictor/--no-predictor",
+            help="Keep the models in memory; without, each study loads them: later, "
+            "and with 2 GB less.",
+        ),
+    ] = True,
     dagster_ui: Annotated[
         bool, typer.Option("--dagster-ui", help="Start Dagster's UI as well.")
     ] = False,
@@ -138,7 +146,9 @@ def serve(
         return
     require_safe_host(web)
     with private_folder() as folder:
-        services = serve_services(web, folder, ui_port if dagster_ui else None)
+        services = serve_services(
+            web, folder, has_predictor=warm, ui_port=ui_port if dagster_ui else None
+        )
         _prepare_serving(settings)
         from csfd_core.web.database import Database
 

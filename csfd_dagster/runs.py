@@ -5,12 +5,16 @@ server that has started it would notice, and it may have died with it. So a run 
 for its process, which its events name.
 """
 
+import multiprocessing
+import os
 import time
 from collections.abc import Collection
 from typing import Final
 
 import dagster as dg
 import psutil
+
+from csfd_dagster.conditions import is_asked_by_conditions
 
 UNDER_WAY: Final = [
     dg.DagsterRunStatus.QUEUED,
@@ -24,6 +28,7 @@ _RUNNING: Final = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+_GIVES_WAY: Final = 10  # niceness
 _CLOCK_S: Final = 2.0  # by which times of a process and of an event may differ
 _STARTING: Final = dg.DagsterEventType.RUN_STARTING
 _STARTS_WITHIN_S: Final = 30.0  # a run whose process says nothing has none
@@ -50,6 +55,17 @@ def run_that_makes(
         if run.job_name == job or keys & set(run.asset_selection or ()):
             return run
     return None
+
+
+def give_way(run: dg.DagsterRun) -> None:
+    """Let the process of a run that follows from others give way to the others.
+
+    What somebody waits for is made first. A process that was not made for the run, as
+    that of ``csfd run``, stays as it is.
+    """
+    is_own = multiprocessing.parent_process() is not None
+    if is_own and is_asked_by_conditions(run):
+        os.setpriority(os.PRIO_PROCESS, 0, _GIVES_WAY)
 
 
 def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:

@@ -39,40 +39,50 @@ class Remark:
 
 
 def serve_services(
-    web: WebSettings, folder: Path, ui_port: int | None
+    web: WebSettings,
+    folder: Path,
+    *,
+    has_predictor: bool = True,
+    ui_port: int | None = None,
 ) -> list[Service]:
     """Return the services of ``csfd serve``.
 
     Args:
         web: Where the page listens.
         folder: For sockets: nobody else may enter it.
+        has_predictor: Whether models are kept in memory.
         ui_port: Of Dagster's UI; ``None``: it is not started.
 
     Raises:
         SettingsError: If a port is taken.
     """
     require_port(web)
-    predictor = str(folder / "predictor.sock")
-    os.environ[SOCKET] = predictor  # for runs as well: children of the code server
     page = (_reachable(web.host), web.port)
-    services = [
-        *graph_services(folder),
-        Service(
-            name="predictor",
-            command=[sys.executable, "-m", "csfd_core.inference.warm"],
-            greeting="The predictor has its models in memory.",
-            is_ready=lambda: answers(socket.AF_UNIX, predictor),
-        ),
+    services = [*graph_services(folder)]
+    if has_predictor:
+        services.append(_predictor(folder))
+    services.append(
         Service(
             name="web",
             command=[sys.executable, "-m", "csfd_core.web.server"],
             greeting=f"The reader's page is at {url_of(web)} (stop it with Ctrl+C).",
             is_ready=lambda: answers(_family_of(web.host), page),
-        ),
-    ]
+        )
+    )
     if ui_port is not None:
         services += ui_services(ui_port, Settings.read().files_port, folder)
     return services
+
+
+def _predictor(folder: Path) -> Service:
+    place = str(folder / "predictor.sock")
+    os.environ[SOCKET] = place  # for runs as well: children of the code server
+    return Service(
+        name="predictor",
+        command=[sys.executable, "-m", "csfd_core.inference.warm"],
+        greeting="The predictor has its models in memory.",
+        is_ready=lambda: answers(socket.AF_UNIX, place),
+    )
 
 
 def require_port(web: WebSettings) -> None:

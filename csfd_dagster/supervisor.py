@@ -26,6 +26,8 @@ from csfd_dagster.guard import GRACE_S, end_group
 
 DEFINITIONS: Final = "csfd_dagster.definitions"
 LOCATION: Final = "csfd"
+# Warnings and worse: a sensor that looks every second says so every second.
+_DAEMON: Final = [sys.executable, "-m", "csfd_dagster.daemon", "run"]
 _TICK_S: Final = 0.2
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 30.0
@@ -146,7 +148,7 @@ def graph_services(folder: Path, module: str = DEFINITIONS) -> list[Service]:
         ),
         Service(
             name="daemon",
-            command=[sys.executable, "-m", "csfd_dagster.daemon", "run", *workspace],
+            command=[*_DAEMON, "--log-level", "warning", *workspace],
             greeting="The daemon runs sensors, schedules and the queue.",
             may_start=lambda: answers(socket.AF_UNIX, code_socket),
         ),
@@ -194,11 +196,12 @@ def code_socket_in(folder: Path) -> str:
 def _code_server(module: str, code_socket: str) -> list[str]:
     """Return the command of the code server. A socket, since a port has no owner."""
     return [
-        *(_program("dagster"), "api", "grpc", "--module-name", module),
+        *(sys.executable, "-m", "csfd_dagster.code_server", "api", "grpc"),
+        *("--module-name", module),
         *("--socket", code_socket, "--location-name", LOCATION),
         # A fault of the definitions is shown in the UI, and ends nothing.
         *("--lazy-load-user-code", "--use-python-environment-entry-point"),
-        "--inject-env-vars-from-instance",
+        *("--inject-env-vars-from-instance", "--log-level", "warning"),
     ]
 
 

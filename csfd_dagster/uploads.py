@@ -46,6 +46,7 @@ _STEPS: Final = {
     "vertebra_crops": "crops",
     "study_predictions": "prediction",
 }
+_QUIET: Final = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
 _FAILED: Final = (
     "The study could not be worked on. Try it again; if it fails again, its run in "
     "Dagster says why."
@@ -191,6 +192,7 @@ def _request(one: OpenStudy, again: int, now: float) -> dg.RunRequest:
     return dg.RunRequest(
         run_key=f"{key}~{again}" if again else key,
         partition_key=one.study_uid,
+        run_config=_QUIET,
         tags={
             KEY: key,
             ASKED_BY: UPLOADS,

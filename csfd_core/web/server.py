@@ -13,7 +13,10 @@ from csfd_core.errors import CsfdError, SettingsError
 from csfd_core.settings import WebSettings
 
 if TYPE_CHECKING:
-    from _typeshed import OptExcInfo
+    from types import TracebackType
+
+    _Raised = tuple[type[BaseException], BaseException, TracebackType | None]
+    _ExcInfo = _Raised | tuple[None, None, None]
 
 GRACE_S: Final = 8  # for requests that are under way when it is told to stop
 _IDLE_S: Final = 30  # a connection without a request
@@ -60,7 +63,7 @@ class PlainFormatter(logging.Formatter):
     What it says may hold a file's name or a header's value.
     """
 
-    def formatException(self, ei: "OptExcInfo") -> str:  # noqa: N802 - logging's name
+    def formatException(self, ei: "_ExcInfo") -> str:  # noqa: N802 - logging's name
         """Return the kind of an error and the places that it came through."""
         kind, _, trace = ei
         places = [f"{f.filename}:{f.lineno}" for f in traceback.extract_tb(trace)]

@@ -171,8 +171,7 @@ def study_predictions(
     only when asked, by the job ``predict_again``.
     """
     stores = store.open()
-    is_asked = not is_asked_by_conditions(context.run)
-    if read_best(stores) is None and not (is_asked and may_judge(stores)):
+    if read_best(stores) is None and not _general_speaks(context, stores):
         not_yet(context, NO_MODEL)
         yield nothing_failed(NO_MODEL)
         return
@@ -186,6 +185,12 @@ def study_predictions(
         lambda one: _facts(stores, one),
         lambda one: _prediction_version(stores, one),
     )
+
+
+def _general_speaks(context: dg.AssetExecutionContext, stores: Stores) -> bool:
+    """Say whether the general classifier judges: of studies that somebody asks for."""
+    is_read = any(stores.metadata.read_record(uid) for uid in context.partition_keys)
+    return is_read and not is_asked_by_conditions(context.run) and may_judge(stores)
 
 
 def _shown(note: Mapping[str, Any]) -> dict[str, Any]:

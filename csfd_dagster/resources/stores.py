@@ -19,6 +19,7 @@ from csfd_core.store.slices import ConversionSettings
 from csfd_core.store.source import Source, Sources
 from csfd_core.store.stores import Stores
 from csfd_dagster.resources.overrides import given, override_of
+from csfd_dagster.runs import give_way
 
 
 class SourceResource(dg.ConfigurableResource):
@@ -44,12 +45,14 @@ class StoreResource(dg.ConfigurableResource):
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Before a run writes anything: refuse it if it is of another profile.
 
-        Sensors and schedules, which look only, record nothing.
+        One that nobody waits for gives way to the others. Sensors and schedules, which
+        look only, record nothing.
 
         Raises:
             SettingsError: If the store has another profile than ``CSFD_PROFILE``.
         """
         if context.run is not None:
+            give_way(context.run)
             require_profile(self.open(), Settings.read().profile)
 
     def open(self) -> Stores:
