@@ -44,20 +44,32 @@ class LevelPlace:
 
 def level_places(mask: Mask) -> tuple[LevelPlace, ...]:
     """Return where C1 to C7 lie in a mask (slice, row, column), head to feet."""
-    voxels = np.nonzero(mask)
-    labels = mask[voxels]
+    depth, _, width = mask.shape
+    kinds = len(LEVELS) + 1
+    counts, rows, columns = (np.zeros((depth, kinds)) for _ in range(3))
+    for index, plane in enumerate(mask):
+        places = np.flatnonzero(plane)
+        labels = plane.ravel()[places]
+        is_level = labels < kinds
+        places, labels = places[is_level], labels[is_level]
+        counts[index] = np.bincount(labels, minlength=kinds)
+        rows[index] = np.bincount(labels, places // width, minlength=kinds)
+        columns[index] = np.bincount(labels, places % width, minlength=kinds)
     found = []
     for level in LEVELS:
-        own = labels == level
-        if not own.any():
+        own = counts[:, level]
+        total = own.sum()
+        if not total:
             continue
-        z, y, x = (axis[own] for axis in voxels)
+        shown = np.flatnonzero(own)
+        z = float(own @ np.arange(depth) / total)
+        y, x = (float(sums[:, level].sum() / total) for sums in (rows, columns))
         found.append(
             LevelPlace(
                 level=level.name,
-                centroid_zyx=(float(z.mean()), float(y.mean()), float(x.mean())),
-                first_slice=int(z.min()),
-                last_slice=int(z.max()),
+                centroid_zyx=(z, y, x),
+                first_slice=int(shown[0]),
+                last_slice=int(shown[-1]),
             )
         )
     return tuple(found)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import uvicorn
+from playwright.sync_api import Browser, Error, sync_playwright
 from support.viewed_study import ViewedStudy, place_study
+from support.viewer_page import CHROMIUM, ViewerPage, add_page
 from support.web import set_environment, web_app
 
 from csfd_core.web.viewer import api
@@ -42,3 +44,34 @@ def address(viewed: ViewedStudy) -> Iterator[str]:
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True
     thread.join(20)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        try:
+            opened = playwright.chromium.launch(
+                executable_path=CHROMIUM, args=["--no-sandbox"]
+            )
+        except Error as error:
+            pytest.skip(f"Chromium cannot be started: {str(error).splitlines()[0]}")
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser: Browser, viewed: ViewedStudy, address: str) -> Iterator[ViewerPage]:
+    """A page with the viewer alone; afterwards it must have had nothing to complain."""
+    add_page(viewed.web.app)
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    cookie = next(one for one in viewed.web.client.cookies.jar if one.name == "csfd")
+    context.add_cookies([{"name": "csfd", "value": cookie.value or "", "url": address}])
+    opened = ViewerPage(context.new_page(), address)
+    yield opened
+    opened.page.wait_for_timeout(50)
+    context.close()
+    assert opened.complaints == []
+    assert {url.split("/api")[0].split("/static")[0] for url in opened.asked} <= {
+        address,
+        f"{address}/try",
+    }

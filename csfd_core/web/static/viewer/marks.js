@@ -3,7 +3,8 @@
 import { patientMm } from "./planes.js";
 
 const BESIDE_MM = 38; // from the middle of a vertebra to its name
-const BOX_COLOUR = "#ffffff";
+const BOX_COLOUR = "#ffffff"; // of the reader's boxes
+const EVIDENCE_COLOUR = "#ffd24d"; // seen on every colour of the mask
 
 export function marksOf(viewer, plane) {
   const { cursor, shows } = viewer;
@@ -27,24 +28,16 @@ function namesOf(viewer, plane) {
 
 // The evidence of the chosen level, the boxes of the reader, and that being drawn.
 function boxesOf(viewer) {
-  const colour = (level) =>
-    viewer.facts.levels.find((one) => one.level === level)?.colour || BOX_COLOUR;
+  const isHere = (box) => box?.slice_index === viewer.sliceIndex;
   const boxes = viewer.boxes
-    .filter((box) => box.slice_index === viewer.sliceIndex)
-    .map((box) => ({ ...box, colour: colour(box.level), name: box.level || "" }));
+    .filter(isHere)
+    .map((box) => ({ ...box, colour: BOX_COLOUR, name: box.level || "" }));
   const found = viewer.facts.evidence?.[viewer.level];
-  if (found && found.slice_index === viewer.sliceIndex) {
-    boxes.push({
-      ...found.box_px,
-      colour: colour(viewer.level),
-      name: `${viewer.level} evidence`,
-      isDashed: true,
-    });
+  if (isHere(found)) {
+    const name = `${viewer.level} evidence`;
+    boxes.push({ ...found.box_px, colour: EVIDENCE_COLOUR, name, isDashed: true });
   }
-  const drawn = viewer.drawnBox;
-  if (drawn?.slice_index === viewer.sliceIndex) {
-    boxes.push({ ...drawn, colour: BOX_COLOUR, name: "" });
-  }
+  if (isHere(viewer.drawnBox)) boxes.push({ ...viewer.drawnBox, colour: BOX_COLOUR });
   return boxes;
 }
 
