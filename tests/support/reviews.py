@@ -36,7 +36,14 @@ PREDICTION = {
     "suspicious": ["C4"],
     "answers": {**dict.fromkeys(LABEL_COLUMNS, "whole"), "C4": "fractured", "C7": None},
     "uncertainty": dict.fromkeys(LABEL_COLUMNS),
-    "evidence": {"C4": {"slice_index": 5, "peak": 0.9}},
+    "evidence": {
+        "C4": {
+            "slice_index": 5,
+            "sop_instance_uid": f"{STUDY_UID}.1.6",
+            "box_px": {"x": 20.0, "y": 30.0, "width": 8.0, "height": 6.0},
+            "peak": 0.9,
+        }
+    },
     "notice": "Trained on phantoms.",
 }
 

@@ -131,6 +131,13 @@ class Review {
     }
     for (const row of this.#rows()) this.#listenTo(row);
     this.#place("comment").addEventListener("input", () => this.#draft.change());
+    // The page's keys leave Enter to fields and buttons.
+    this.#root.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+      if (this.#dialog().open) return;
+      event.preventDefault();
+      this.#askToSign();
+    });
     this.#viewer.on("level", (name) => this.#choose(name));
     const { keys } = this.#viewer;
     for (const [key, answer] of Object.entries(KEYS)) {

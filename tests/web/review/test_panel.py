@@ -1,0 +1,206 @@
+"""The reader's panel in a browser: keys, boxes, drafts that survive, what is shown."""
+
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from playwright.sync_api import Page, expect, sync_playwright
+from support.dicom_studies import STUDY_UID
+from support.reviews import API, add_study, sign
+from support.web import PASSWORD, WebUnderTest
+
+from csfd_core.store.labels import read_all_boxes, read_all_labels
+from csfd_core.vocabulary import LEVEL_NAMES
+from csfd_core.web.database import sessions
+
+CHROMIUM = shutil.which("chromium")
+HOSTILE = '<img src=x onerror="document.title=1">'
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
+]
+
+
+@contextmanager
+def served(web: WebUnderTest) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = uvicorn.Config(
+        web.app, host="127.0.0.1", port=port, log_level="error", lifespan="off"
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    until = time.monotonic() + 20
+    while not server.started and time.monotonic() < until:
+        time.sleep(0.02)
+    assert server.started
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(20)
+
+
+@contextmanager
+def opened(web: WebUnderTest, name: str) -> Iterator[tuple[Page, list[str]]]:
+    """Open the study as a reader; yield the page, and what its console complains of."""
+    with served(web) as address, sync_playwright() as play:
+        browser = play.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        page = browser.new_page(viewport={"width": 1600, "height": 1000})
+        complaints: list[str] = []
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "console",
+            lambda told: complaints.append(told.text) if told.type == "error" else None,
+        )
+        page.goto(f"{address}/sign-in?to=/studies/{STUDY_UID}")
+        page.fill("input[name=name]", name)
+        page.fill("input[name=password]", PASSWORD)
+        page.click("button.primary")
+        expect(page.locator("#review [data-place=standing]")).to_have_text(
+            re.compile("signed by you"), timeout=30_000
+        )
+        yield page, complaints
+        browser.close()
+
+
+def row(page: Page, level: str) -> Any:
+    return page.locator(f"#review .level[data-level={level}]")
+
+
+def answer_of(page: Page, level: str) -> str | None:
+    checked = row(page, level).locator("[aria-checked=true]")
+    return checked.get_attribute("data-answer") if checked.count() else None
+
+
+def drafts_kept(page: Page) -> list[str]:
+    """Return what the browser keeps of drafts."""
+    kept: dict[str, str] = page.evaluate("({...localStorage})")
+    return [value for name, value in kept.items() if name.startswith("csfd:draft:")]
+
+
+def test_a_review_from_keys_and_a_box_to_the_label_file(
+    web: WebUnderTest, tmp_path: Path
+) -> None:
+    add_study(web)
+    web.sign_in_as("reader")
+    with opened(web, "reader") as (page, complaints):
+        expect(row(page, "C4").locator(".words")).to_have_text(
+            "0.82, above the operating point 0.31"
+        )
+        expect(row(page, "C7").locator(".words")).to_have_text(
+            "not assessed: not found, or hardly in the scan"
+        )
+        for level in LEVEL_NAMES:
+            row(page, level).locator("[data-do=go]").click()
+            page.keyboard.press("u" if level == "C7" else "n")
+        row(page, "C4").locator("[data-do=go]").click()
+        page.keyboard.press("b")
+        axial = page.locator(".pane[data-plane=axial]").bounding_box()
+        assert axial is not None
+        x, y = axial["x"] + axial["width"] / 2, axial["y"] + axial["height"] / 2
+        page.mouse.move(x - 40, y - 30)
+        page.mouse.down()
+        page.mouse.move(x, y, steps=5)
+        page.mouse.move(x + 40, y + 30, steps=5)
+        page.mouse.up()
+        boxes = page.locator("#review .boxes li")
+        expect(boxes).to_have_count(1)
+        assert answer_of(page, "C4") == "fractured"
+        page.fill("#review textarea", HOSTILE)
+        saved = page.locator("#review [data-place=saved]")
+        expect(saved).to_have_text(re.compile("^saved "), timeout=10_000)
+        page.keyboard.press("Control+Enter")
+        dialog = page.locator("dialog.signing")
+        expect(dialog).to_be_visible()
+        expect(dialog).to_contain_text("C4: fractured")
+        expect(dialog).to_contain_text("C7: not assessable")
+        page.screenshot(path=str(tmp_path / "signing.png"))
+        page.keyboard.press("Enter")
+        history = page.locator("#review [data-place=history] li").first
+        expect(history).to_contain_text("reader", timeout=10_000)
+        page.locator("#review details.history summary").click()
+        expect(page.locator("#review .remark")).to_have_text(HOSTILE)
+        assert page.title() != "1"
+        page.screenshot(path=str(tmp_path / "signed.png"))
+        assert complaints == []
+    table = read_all_labels([web.services.inbox]).table
+    assert table.loc[STUDY_UID, "C4"] == 1
+    assert table.loc[STUDY_UID, ["C1", "C2", "C3", "C5", "C6"]].eq(0).all()
+    assert table["C7"].isna().all()
+    (box,) = read_all_boxes([web.services.inbox]).table.to_dict("records")
+    assert box["width"] > 2
+    assert box["width"] / box["height"] == pytest.approx(80 / 60, rel=0.05)
+    assert 0 <= box["x"] < box["x"] + box["width"] <= 64
+
+
+def test_nothing_is_lost_when_the_session_ends(web: WebUnderTest) -> None:
+    add_study(web)
+    web.sign_in_as("reader")
+    with opened(web, "reader") as (page, _):
+        page.fill("#review textarea", "of the session before")
+        saved = page.locator("#review [data-place=saved]")
+        expect(saved).to_have_text(re.compile("^saved "), timeout=10_000)
+        with web.services.database.transaction() as connection:
+            connection.execute(sessions.delete())
+        row(page, "C2").locator("[data-answer=fractured]").click()
+        expect(saved).to_have_text(re.compile("kept in this browser"), timeout=10_000)
+        (kept,) = drafts_kept(page)
+        assert '"C2":"fractured"' in kept
+        assert "of the session before" not in kept  # comments stay on the server
+        page.goto(page.url)  # to sign in again
+        page.fill("input[name=name]", "reader")
+        page.fill("input[name=password]", PASSWORD)
+        page.click("button.primary")
+        offer = page.locator("#review [data-place=offer]")
+        expect(offer).to_be_visible(timeout=30_000)
+        expect(page.locator("#review textarea")).to_have_value("of the session before")
+        assert answer_of(page, "C2") is None
+        offer.locator("[data-do=take]").click()
+        assert answer_of(page, "C2") == "fractured"
+        expect(saved).to_have_text(re.compile("^saved "), timeout=10_000)
+        until = time.monotonic() + 10
+        while drafts_kept(page) and time.monotonic() < until:
+            time.sleep(0.1)
+        assert drafts_kept(page) == []
+
+
+def test_who_reads_blind_sees_nothing_until_they_sign(web: WebUnderTest) -> None:
+    add_study(web, locked=True)
+    sign(web.client, comment="of the administrator")
+    web.sign_in_as("reader")
+    with opened(web, "reader") as (page, complaints):
+        text = page.content()
+        for secret in ("0.82", "of the administrator", "suspicious"):
+            assert secret not in text
+        expect(page.locator("#review [data-place=blind]")).to_be_visible()
+        row(page, "C1").locator("[data-answer=fractured]").click()
+        page.click("#review [data-do=sign]")
+        page.click("dialog.signing [data-do=confirm]")
+        expect(row(page, "C4").locator(".words")).to_have_text(
+            "0.82, above the operating point 0.31", timeout=10_000
+        )
+        expect(page.locator("#review [data-place=differ]")).to_have_text(
+            "Readers differ on C1."
+        )
+        expect(row(page, "C1").locator("[data-place=others]")).to_have_text(
+            "admin: not fractured"
+        )
+        assert complaints == []
+    (mine,) = [
+        review
+        for review in web.client.get(f"{API}/review").json()["reviews"]
+        if not review["is_mine"]
+    ]
+    assert mine["saw_ai"] is False
