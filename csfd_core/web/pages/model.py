@@ -20,7 +20,7 @@ from csfd_core.store import paths
 from csfd_core.store.stores import Stores
 from csfd_core.text import number, span
 from csfd_core.web.files import send_file
-from csfd_core.web.pages.render import render
+from csfd_core.web.pages.render import caution_of, render
 from csfd_core.web.security.sessions import Session, require_session, services_of
 from csfd_core.web.services import Services
 
@@ -72,7 +72,7 @@ def show_model(request: Request, session: MySession, services: MyServices) -> Re
         session,
         "model.html",
         standing=standing,
-        caution=standing.kind.caution,
+        caution=caution_of(standing.kind),
         history=[_told_change(one) for one in reversed(history)][:20],
         scores=scores_of(stores),
         decision=_decision(stores),

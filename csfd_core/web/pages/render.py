@@ -9,6 +9,7 @@ import jinja2
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 
+from csfd_core.data_kind import NOT_CLINICAL, DataKind
 from csfd_core.vocabulary import LEVEL_COLOURS, LEVEL_NAMES
 from csfd_core.web.security.sessions import Session
 
@@ -41,6 +42,11 @@ def render(
         **facts,
     )
     return HTMLResponse(text)
+
+
+def caution_of(kind: DataKind) -> str:
+    """Say what a model has learnt from; what csfd is not stands at the page's foot."""
+    return kind.caution.removeprefix(NOT_CLINICAL).strip()
 
 
 @cache

@@ -12,7 +12,7 @@ from csfd_core.vocabulary import LEVEL_NAMES, require_uid
 from csfd_core.web.audit import Action, record
 from csfd_core.web.database import studies
 from csfd_core.web.pages.moments import ago
-from csfd_core.web.pages.render import render
+from csfd_core.web.pages.render import caution_of, render
 from csfd_core.web.review.blind import is_blind, note_sight
 from csfd_core.web.security.sessions import (
     Session,
@@ -61,7 +61,7 @@ def show_study(
         has_result=note is not None,
         blind=blind,
         note=shown,
-        caution="" if note is None else DataKind(note["trained_on"]).caution,
+        caution="" if note is None else caution_of(DataKind(note["trained_on"])),
         level=None if shown is None else worst_level(shown),
         has_slices=services.stores.slices.read_note(study_uid) is not None,
     )
