@@ -1,7 +1,7 @@
 // Keys of the page: what each does, how a reader changes it, and the list of them.
 //
 // A key is told as `event.key` does, small letters, with "Ctrl+" or "Alt+" before it.
-// What a reader has changed is kept by user: PUT /api/v1/me/keys, {action: key}.
+// What a reader has changed is kept by user: /api/v1/me/keys, {"keys": {action: key}}.
 
 import { askJson, toast } from "../api.js";
 
@@ -51,7 +51,7 @@ export class Keys {
   // Reads what the reader has changed; without an answer the standard keys hold.
   async load() {
     try {
-      this.#changed = (await askJson("GET", "/me/keys")) || {};
+      this.#changed = (await askJson("GET", "/me/keys")).keys;
     } catch {
       this.#changed = {};
     }
@@ -61,7 +61,7 @@ export class Keys {
   // Adds an action; returns a function that removes it. What is asked for twice by
   // readers (two actions on one key) belongs to the action that came first.
   add(key, description, act) {
-    const name = description.toLowerCase().replace(/[^a-z0-9]+/g, "-");
+    const name = description.toLowerCase().replace(/[^a-z0-9]+/g, "-").slice(0, 40);
     const action = { standard: key, key, description, act };
     action.key = this.#changed[name] || key;
     this.#actions.set(name, action);
@@ -127,7 +127,7 @@ export class Keys {
     }
     this.#apply();
     this.#list();
-    askJson("PUT", "/me/keys", this.#changed).catch((error) =>
+    askJson("PUT", "/me/keys", { keys: this.#changed }).catch((error) =>
       toast(`The keys are not kept: ${error.message}`, "bad"),
     );
   }

@@ -7,6 +7,7 @@ const INK = "#f2f4f6";
 const SHADE = "rgba(0, 0, 0, 0.75)";
 const LINE = "rgba(120, 200, 255, 0.65)";
 const FONT = "600 13px system-ui, sans-serif";
+const NAME_PX = 22; // height of the name of a level
 const SCALES_MM = [100, 50, 20, 10, 5, 2];
 
 export class Painter {
@@ -49,7 +50,7 @@ export class Painter {
     context.clearRect(0, 0, width, height);
     if (marks.cross) this.#drawCross(placement, marks.cross);
     for (const box of marks.boxes) this.#drawBox(placement, box);
-    for (const name of marks.names) this.#drawName(placement, name);
+    this.#drawNames(placement, marks.names);
     this.#drawLetters(placement, marks.letters);
     this.#drawScale(placement);
   }
@@ -108,20 +109,30 @@ export class Painter {
     if (name) this.#write(name, left, top - 10, "left");
   }
 
-  // The name of a vertebra beside the column, and a line to it.
-  #drawName(placement, { at, side, text, colour, isChosen }) {
+  // The names of the vertebrae beside the column, none over another.
+  #drawNames(placement, names) {
+    let free = 0; // above it, all is taken
+    const placed = names.map((name) => ({ ...name, spot: placement.toScreen(...name.at) }));
+    for (const name of placed.sort((one, other) => one.spot[1] - other.spot[1])) {
+      const top = Math.max(free, name.spot[1] - NAME_PX / 2);
+      free = top + NAME_PX;
+      this.#drawName(placement, name, top + NAME_PX / 2);
+    }
+  }
+
+  // One name, at a height of the screen, and a line to its vertebra.
+  #drawName(placement, { spot: [x, y], side, text, colour, isChosen }, height) {
     const context = this.#over;
-    const [x, y] = placement.toScreen(...at);
-    const [half, tall] = [16, isChosen ? 22 : 18];
+    const [half, tall] = [16, NAME_PX - (isChosen ? 0 : 4)];
     const left = Math.max(half + 26, x - side * placement.scale);
     context.strokeStyle = colour;
     context.lineWidth = 1;
     context.beginPath();
-    context.moveTo(left + half, y);
+    context.moveTo(left + half, height);
     context.lineTo(Math.max(left + half, x - 12 * placement.scale), y);
     context.stroke();
     context.beginPath();
-    context.roundRect(left - half, y - tall / 2, 2 * half, tall, 5);
+    context.roundRect(left - half, height - tall / 2, 2 * half, tall, 5);
     context.fillStyle = colour;
     context.fill();
     if (isChosen) {
@@ -133,7 +144,7 @@ export class Painter {
     context.textAlign = "center";
     context.textBaseline = "middle";
     context.fillStyle = isLight(colour) ? "#000" : "#fff";
-    context.fillText(text, left, y + 0.5);
+    context.fillText(text, left, height + 0.5);
   }
 
   #drawLetters({ width, height }, { left, right, top, bottom }) {
