@@ -1,21 +1,24 @@
 """Uploads from beginning to end: what comes in is accepted once, and never lost."""
 
 import errno
+import io
 import json
 import sqlite3
 import threading
 import time
+import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from support.dicom_studies import STUDY_UID, neck_hounsfield
+from support.dicom_studies import STUDY_UID, neck_hounsfield, slice_dataset
 from support.search import naming
 from support.web import WebUnderTest, web_app
 from web.uploads.sending import (
@@ -39,6 +42,7 @@ from csfd_core.web.audit import Action, verify
 from csfd_core.web.database import audit, references, studies, uploads
 from csfd_core.web.study_states import StudyState
 from csfd_core.web.uploads import handling
+from csfd_core.web.uploads.parts import Piece, write_piece
 from csfd_core.web.uploads.spool import SPOOLS
 from csfd_core.web.uploads.staging import uploads_folder
 
@@ -518,3 +522,39 @@ def test_broken_requests_are_refused(web: WebUnderTest) -> None:
     assert put(web.client, upload, 10**9, whole([b"x"])).status_code == 422
     assert put(web.client, upload, 0, b"").status_code == 422
     assert Location(uploads_folder(web.services.settings)).exists() is False
+
+
+@pytest.mark.slow
+def test_a_large_upload_is_never_in_memory_as_a_whole(web: WebUnderTest) -> None:
+    """A thousand slices, half as they are, half in a zip file that comes in pieces."""
+    rng = np.random.default_rng(0)
+    plane = rng.integers(-1000, 2000, (256, 256)).astype(np.int16)
+    content = io.BytesIO()
+    slice_dataset(plane, 1, 1.0).save_as(content, enforce_file_format=True)
+    base = content.getvalue()
+    mark = f"{STUDY_UID}.1.1".encode()
+    assert base.count(mark) == 2  # in the file meta, too
+
+    def slice_file(number: int) -> bytes:
+        # Of the same length, as it lies in the file.
+        return base.replace(mark, mark[:-3] + b"%03d" % (number + 100))
+
+    upload, number = begin(web.client), 0
+    assert len(base) > 2**17
+    packed = zipped((slice_file(n) for n in range(500, 900)), zipfile.ZIP_STORED)
+    tracemalloc.start()
+    try:
+        for start in range(0, 500, 50):
+            part = whole([slice_file(n) for n in range(start, start + 50)], start)
+            put(web.client, upload, number, part)
+            number += 1
+        for start in range(0, len(packed), 2**23):
+            piece = Piece(10_000, start, len(packed), packed[start : start + 2**23])
+            put(web.client, upload, number, write_piece(piece))
+            number += 1
+        answer = complete(web.client, upload, number)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert answer.json()["studies"][0]["images"] == 900
+    assert peak < 80 * 2**20  # of 120 MB; a part of 8 MB is there a few times

@@ -1,0 +1,181 @@
+"""The page to upload, in a browser: files, zips, lost connections, cancelling."""
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+from playwright.sync_api import Page, Route, expect, sync_playwright
+from support.dicom_studies import neck_hounsfield
+from support.web import PASSWORD, WebUnderTest, web_app
+from web.uploads.sending import study_files, zipped
+
+CHROMIUM = Path("/usr/bin/chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="Chromium is not installed"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+
+@pytest.fixture
+def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebUnderTest]:
+    with web_app(tmp_path / "home", monkeypatch) as found:
+        yield found
+
+
+@pytest.fixture
+def page(web: WebUnderTest) -> Iterator[Page]:
+    """The page, signed in, served by a server as ``csfd serve`` has it."""
+    config = uvicorn.Config(web.app, port=0, log_level="warning", lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"]
+        )
+        opened = browser.new_page(base_url=f"http://127.0.0.1:{port}")
+        errors: list[str] = []
+        opened.on("pageerror", lambda error: errors.append(str(error)))
+        opened.goto("/sign-in")
+        opened.fill('input[name="name"]', "admin")
+        opened.fill('input[name="password"]', PASSWORD)
+        opened.press('input[name="password"]', "Enter")
+        opened.wait_for_url("**/")
+        opened.goto("/upload")
+        yield opened
+        browser.close()
+    server.should_exit = True
+    thread.join()
+    assert errors == []
+
+
+def write_files(folder: Path, files: list[bytes]) -> list[str]:
+    folder.mkdir()
+    paths = [folder / f"{number}.dcm" for number in range(len(files))]
+    for path, content in zip(paths, files, strict=True):
+        path.write_bytes(content)
+    return [str(path) for path in paths]
+
+
+def inbox_names(web: WebUnderTest) -> int:
+    return len(web.services.inbox.find("train_images")[0])
+
+
+def test_studies_are_uploaded_and_listed(
+    web: WebUnderTest, page: Page, tmp_path: Path
+) -> None:
+    first = study_files(tmp_path / "a")
+    second = study_files(tmp_path / "b", "1.2.3.4")
+    big = neck_hounsfield(40, 512)  # beyond one part: in pieces
+    third = zipped(study_files(tmp_path / "c", "1.2.3.5", hounsfield=big), 0)
+    assert len(third) > 16 * 2**20
+    paths = write_files(tmp_path / "up", [*first, *second, third, b"<b>readme</b>"])
+    page.get_by_label("STAT").check()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose files").click()
+    chooser.value.set_files(paths)
+    expect(page.locator(".state")).to_contain_text("Done", timeout=60_000)
+    expect(page.locator(".studies li")).to_have_count(3)
+    expect(page.locator(".told")).to_have_text("1 file is no DICOM file: passed over.")
+    assert inbox_names(web) == 24 + 24 + 40
+    link = page.locator(".studies a").first
+    assert (link.get_attribute("href") or "").startswith("/studies/2.25.")
+    expect(page.locator("progress")).to_be_hidden()
+
+
+def test_a_lost_connection_is_waited_for(
+    web: WebUnderTest, page: Page, tmp_path: Path
+) -> None:
+    lost = [3]
+
+    def lose(route: Route) -> None:
+        lost[0] -= 1
+        if lost[0] >= 0:
+            route.abort("connectionfailed")
+        else:
+            route.fallback()
+
+    page.route("**/parts/*", lose)
+    paths = write_files(tmp_path / "up", study_files(tmp_path / "a"))
+    page.set_input_files("#files", paths)
+    expect(page.locator(".state")).to_contain_text("goes on by itself")
+    expect(page.locator(".state")).to_contain_text("Done", timeout=30_000)
+    assert lost[0] < 0
+    assert inbox_names(web) == 24
+
+
+def test_cancelling_removes_everything(
+    web: WebUnderTest, page: Page, tmp_path: Path
+) -> None:
+    page.route("**/parts/*", lambda route: None)  # never answered
+    paths = write_files(tmp_path / "up", study_files(tmp_path / "a"))
+    page.set_input_files("#files", paths)
+    with page.expect_response(lambda r: r.request.method == "DELETE") as gone:
+        page.get_by_role("button", name="Cancel").click()
+    assert gone.value.status == 204
+    expect(page.locator(".state")).to_have_text("Cancelled: nothing of it was kept.")
+    assert inbox_names(web) == 0
+
+
+def test_a_refusal_is_told_in_the_servers_words(
+    web: WebUnderTest, page: Page, tmp_path: Path
+) -> None:
+    page.set_input_files(
+        "#files", write_files(tmp_path / "up", [b"7z\xbc\xaf\x27\x1c"])
+    )
+    expect(page.locator(".state")).to_have_text("Done. No study was accepted.")
+    expect(page.locator(".told .bad")).to_contain_text("Unpack it, and upload")
+
+
+def test_digests_without_the_browsers_help_are_right(page: Page) -> None:
+    for length in (0, 1, 55, 56, 63, 64, 65, 1000):
+        content = bytes(index * 7 % 256 for index in range(length))
+        found = page.evaluate(
+            """async (bytes) => {
+              const { plainSha256, sha256 } = await import("/static/sha256.js");
+              const content = new Uint8Array(bytes);
+              return [plainSha256(content), await sha256(content)];
+            }""",
+            list(content),
+        )
+        assert found == [hashlib.sha256(content).hexdigest()] * 2
+
+
+def test_a_folder_is_dropped(web: WebUnderTest, page: Page, tmp_path: Path) -> None:
+    """A folder in a folder, as the browser hands it over."""
+    paths = write_files(tmp_path / "up", study_files(tmp_path / "a"))
+    page.evaluate(
+        """() => {
+          const input = document.createElement("input");
+          input.type = "file"; input.multiple = true; input.id = "source";
+          document.body.append(input);
+        }"""
+    )
+    page.set_input_files("#source", paths)
+    page.evaluate(
+        """() => {
+          const files = [...document.getElementById("source").files];
+          const leaf = (file) => ({ isFile: true, file: (yes) => yes(file) });
+          const folder = (entries) => ({
+            isFile: false,
+            createReader: () => ({
+              readEntries: (yes) => yes(entries.splice(0, 10)),
+            }),
+          });
+          const root = folder([folder(files.map(leaf))]);
+          const item = { kind: "file", webkitGetAsEntry: () => root };
+          const event = new Event("drop", { bubbles: true, cancelable: true });
+          Object.defineProperty(event, "dataTransfer", { value: { items: [item] } });
+          document.getElementById("drop").dispatchEvent(event);
+        }"""
+    )
+    expect(page.locator(".state")).to_contain_text("Done", timeout=30_000)
+    assert inbox_names(web) == 24
