@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect, sync_playwright
 from support.dicom_studies import STUDY_UID
 from support.reviews import API, add_study, sign
@@ -84,6 +85,16 @@ def answer_of(page: Page, level: str) -> str | None:
     return checked.get_attribute("data-answer") if checked.count() else None
 
 
+def serious_findings(page: Page) -> list[str]:
+    """Return what axe finds serious in the panel."""
+    found = Axe().run(page, context="#review")
+    return [
+        f"{one['id']}: {one['nodes'][0]['html']}"
+        for one in found.response["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
 def drafts_kept(page: Page) -> list[str]:
     """Return what the browser keeps of drafts."""
     kept: dict[str, str] = page.evaluate("({...localStorage})")
@@ -102,6 +113,7 @@ def test_a_review_from_keys_and_a_box_to_the_label_file(
         expect(row(page, "C7").locator(".words")).to_have_text(
             "not assessed: not found, or hardly in the scan"
         )
+        assert serious_findings(page) == []
         for level in LEVEL_NAMES:
             row(page, level).locator("[data-do=go]").click()
             page.keyboard.press("u" if level == "C7" else "n")
@@ -124,6 +136,7 @@ def test_a_review_from_keys_and_a_box_to_the_label_file(
         page.keyboard.press("Control+Enter")
         dialog = page.locator("dialog.signing")
         expect(dialog).to_be_visible()
+        assert serious_findings(page) == []
         expect(dialog).to_contain_text("C4: fractured")
         expect(dialog).to_contain_text("C7: not assessable")
         page.screenshot(path=str(tmp_path / "signing.png"))

@@ -278,3 +278,14 @@ def test_boxes_of_an_older_version_follow_their_slice(web: WebUnderTest) -> None
     assert review["boxes"][0]["slice_index"] == 5
     sop_uid = review["boxes"][0]["sop_instance_uid"]
     assert web.services.stores.metadata.read_sop_uids(STUDY_UID)[5] == sop_uid
+
+
+def test_the_document_of_the_api_says_what_is_sent(web: WebUnderTest) -> None:
+    paths = web.client.get("/api/openapi.json").json()["paths"]
+    signing = paths["/api/v1/studies/{study_uid}/sign"]["post"]
+    schema = signing["requestBody"]["content"]["application/json"]["schema"]
+    assert schema["required"] == ["version"]
+    assert schema["additionalProperties"] is False
+    box = schema["properties"]["boxes"]["items"]
+    assert set(box["required"]) == {"level", "slice_index", "x", "y", "width", "height"}
+    assert "$ref" not in json.dumps(schema)
