@@ -35,6 +35,7 @@ LONG = (
     "general",
     "foreign",
     "evidence",
+    "viewer",
 )  # minutes; run where they are named
 
 

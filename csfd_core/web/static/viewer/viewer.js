@@ -16,7 +16,9 @@
 // levels, the worst first; without it, the prediction's. It never rejects: what goes wrong is said in the viewport.
 
 import { askJson } from "../api.js";
+import { BoxDrawing } from "./drawing.js";
 import { Keys } from "./keys.js";
+import { Loading } from "./loading.js";
 import { cornersOf, describe, marksOf } from "./marks.js";
 import { planesOf } from "./planes.js";
 import { rgbOf } from "./painter.js";
@@ -33,9 +35,8 @@ export const PRESETS = {
   lung: { title: "lung", width: 1500, center: -600 },
 };
 const OTHER_LABEL = [170, 176, 182]; // of vertebrae below C7
-const IDLE_MS = 2500; // without a touch, before Hounsfield units are fetched
+const HEAT_OPACITY = 0.65;
 const LEAST_WIDTH_HU = 2;
-const LEAST_BOX_PX = 2;
 
 export async function openViewer(root, options) {
   const viewer = new Viewer(root, options);
@@ -49,8 +50,8 @@ class Viewer {
   #listeners = { level: new Set(), slice: new Set() };
   #told = { link: "", work: "" };
   #scheduled = 0;
-  #drawing = null; // { done, start, box }
-  #touchedAt = 0;
+  #drawing;
+  #loading;
   #window = { ...PRESETS.bone, preset: "bone" };
   #isInverted = false;
   #volume = null;
@@ -60,6 +61,11 @@ class Viewer {
     this.#root = root;
     this.#options = options;
     this.keys = new Keys(root.querySelector("dialog.keys"));
+    this.#drawing = new BoxDrawing((isOn) => {
+      root.classList.toggle("drawing", isOn);
+      this.panes.axial?.stale(MARKS);
+      this.#schedule();
+    });
     this.level = null;
     this.cursor = [0, 0, 0];
     this.boxes = [];
@@ -122,6 +128,13 @@ class Viewer {
       told: (text) => this.tell("link", text),
       changed: (slices) => this.#arrive(slices),
     });
+    this.#loading = new Loading(this.#volume, facts, {
+      focus: () => this.cursor[0],
+      isApproximated: () => this.#window.preset !== "bone",
+      tell: (text) => this.tell("work", text),
+      come: (what) => this.#restart(what),
+      fail: (error) => this.#fail(error),
+    });
     const planes = planesOf(facts);
     for (const element of this.#root.querySelectorAll("[data-plane]")) {
       const name = element.dataset.plane;
@@ -141,57 +154,7 @@ class Viewer {
     else if (levels.length) {
       this.#moveTo(levels[Math.floor(levels.length / 2)].centroid_zyx);
     }
-    this.#load();
-  }
-
-  async #load() {
-    const focus = () => this.cursor[0];
-    this.#touchedAt = performance.now();
-    try {
-      const slices = this.#volume.loadGrey(this.cursor[0], focus);
-      if (this.facts.has_mask) this.#loadMask();
-      await slices;
-      this.tell("work", "");
-      if (this.facts.has_hounsfield) this.#loadWhenIdle();
-    } catch (error) {
-      this.#fail(error);
-    }
-  }
-
-  async #loadMask() {
-    try {
-      await this.#volume.loadMask();
-      this.#restart(COLOURS);
-    } catch (error) {
-      this.#fail(error);
-    }
-  }
-
-  #loadWhenIdle() {
-    if (this.#isClosed) return;
-    const rest = this.#touchedAt + IDLE_MS - performance.now();
-    if (rest <= 0) this.#wantHounsfield();
-    else setTimeout(() => this.#loadWhenIdle(), rest);
-  }
-
-  async #wantHounsfield() {
-    if (!this.facts.has_hounsfield) {
-      if (this.#window.preset !== "bone") {
-        this.tell(
-          "work",
-          "The DICOM images are not here any more: other windows than bone are " +
-            "approximated.",
-        );
-      }
-      return;
-    }
-    try {
-      await this.#volume.loadHounsfield(() => this.cursor[0]);
-      this.tell("work", "");
-      this.#restart(VOXELS);
-    } catch (error) {
-      this.#fail(error);
-    }
+    this.#loading.begin();
   }
 
   #arrive(slices) {
@@ -278,6 +241,7 @@ class Viewer {
   }
 
   #moveTo(voxel) {
+    this.#loading.touch();
     const before = this.cursor;
     this.cursor = voxel.map((at, axis) =>
       Math.min(this.facts.shape_zyx[axis] - 1, Math.max(0, Math.round(at))),
@@ -297,12 +261,14 @@ class Viewer {
   // Windows and overlays
 
   setWindow(name) {
+    if (!this.facts) return;
     this.#window = { ...PRESETS[name], preset: name };
     this.#colour();
-    if (name !== "bone") this.#wantHounsfield();
+    if (name !== "bone") this.#loading.wantHounsfield();
   }
 
   dragWindow(dx, dy) {
+    this.#loading.touch();
     const step = Math.max(1, this.#window.width / 400);
     this.#window = {
       title: "",
@@ -311,15 +277,17 @@ class Viewer {
       center: Math.round(this.#window.center + dy * step),
     };
     this.#colour();
-    this.#wantHounsfield();
+    this.#loading.wantHounsfield();
   }
 
   invert() {
+    if (!this.facts) return;
     this.#isInverted = !this.#isInverted;
     this.#colour();
   }
 
   reset() {
+    if (!this.facts) return;
     this.setWindow("bone");
     this.#isInverted = false;
     for (const pane of Object.values(this.panes)) pane.reset();
@@ -327,25 +295,19 @@ class Viewer {
   }
 
   async toggle(what) {
+    if (!this.facts) return;
     if (what === "heat" && !this.facts?.has_heat) return;
     if (what === "mask" && !this.facts?.has_mask) return;
     this.shows[what] = !this.shows[what];
-    if (what === "heat" && this.shows.heat && !this.#volume.heat) {
-      this.tell("work", "The heatmap is being fetched.");
-      try {
-        await this.#volume.loadHeat();
-        this.tell("work", "");
-      } catch (error) {
-        this.shows.heat = false;
-        this.#fail(error);
-      }
+    if (what === "heat" && this.shows.heat) {
+      this.shows.heat = await this.#loading.wantHeat();
     }
     this.#restart(what === "mask" || what === "heat" ? COLOURS : MARKS);
   }
 
   setOpacity(share) {
     this.opacity = share;
-    this.#colour();
+    this.#colour(true);
   }
 
   setSlab(slab) {
@@ -363,16 +325,22 @@ class Viewer {
     this.#all(PLACE);
   }
 
-  #colour() {
-    const colours = [];
-    for (let label = 8; label < 256; label += 1) colours[label] = OTHER_LABEL;
-    for (const one of this.facts?.levels || []) colours[one.label] = rgbOf(one.colour);
+  // Makes the table of the window anew; those of the colours only where they changed.
+  #colour(isRecoloured = false) {
+    const { width, center } = this.#window;
     this.look = {
-      window: windowTable(this.#window.center, this.#window.width, this.#isInverted),
-      colours: labelColours(colours, this.opacity),
-      hot: this.look?.hot ?? heatColours(0.65),
+      window: windowTable(center, width, this.#isInverted),
+      colours: isRecoloured || !this.look ? this.#coloursOfLabels() : this.look.colours,
+      hot: this.look?.hot ?? heatColours(HEAT_OPACITY),
     };
     this.#all(COLOURS);
+  }
+
+  #coloursOfLabels() {
+    const colours = [];
+    for (let label = 8; label < 256; label += 1) colours[label] = OTHER_LABEL;
+    for (const one of this.facts.levels) colours[one.label] = rgbOf(one.colour);
+    return labelColours(colours, this.opacity);
   }
 
   #restart(what) {
@@ -389,48 +357,24 @@ class Viewer {
   }
 
   beginBox(done) {
-    this.#drawing?.done(null);
-    this.#drawing = { done, start: null, box: null };
-    this.#root.classList.add("drawing");
+    this.#drawing.begin(done);
     return () => this.stopBox();
   }
 
   stopBox() {
-    const done = this.#drawing?.done;
-    this.#drawing = null;
-    this.#root.classList.remove("drawing");
-    this.panes.axial?.stale(MARKS);
-    this.#schedule();
-    done?.(null);
+    this.#drawing.stop();
   }
 
   get drawnBox() {
-    return this.#drawing?.box;
+    return this.#drawing.box;
   }
 
+  // A step of drawing, at a place of the axial plane on the screen.
   #draw(phase, x, y) {
-    const drawing = this.#drawing;
-    if (!drawing) return;
     const [height, width] = this.facts.shape_zyx.slice(1);
     const [i, j] = this.panes.axial.toPlane(x, y);
-    const at = [i, j].map((part, axis) =>
-      Math.min([width, height][axis], Math.max(0, part + 0.5)),
-    );
-    if (phase === "start") Object.assign(drawing, { start: at, z: this.cursor[0] });
-    if (phase === "cancel" || !drawing.start) {
-      Object.assign(drawing, { start: null, box: null });
-    } else drawing.box = boxBetween(drawing.start, at, drawing.z);
-    this.panes.axial.stale(MARKS);
-    this.#schedule();
-    if (phase !== "end") return;
-    const { box, done } = drawing;
-    if (!box || Math.min(box.width, box.height) < LEAST_BOX_PX) {
-      Object.assign(drawing, { start: null, box: null }); // a slip: draw again
-      return;
-    }
-    this.#drawing = null;
-    this.#root.classList.remove("drawing");
-    done(box);
+    const at = [Math.min(width, Math.max(0, i + 0.5)), Math.min(height, Math.max(0, j + 0.5))];
+    this.#drawing.step(phase, at, this.cursor[0]);
   }
 
   #meanings(name) {
@@ -438,7 +382,7 @@ class Viewer {
     return {
       touched: () => {
         this.active = name;
-        this.#touchedAt = performance.now();
+        this.#loading.touch();
       },
       resized: () => this.#schedule(),
       scroll: (slices) => this.scroll(slices, name),
@@ -458,7 +402,7 @@ class Viewer {
         moved[pane().plane.down] = j;
         this.#moveTo(moved);
       },
-      isDrawing: () => name === "axial" && this.#drawing !== null,
+      isDrawing: () => name === "axial" && this.#drawing.isOn,
       box: (phase, x, y) => this.#draw(phase, x, y),
     };
   }
@@ -469,7 +413,7 @@ class Viewer {
   }
 
   #schedule() {
-    if (this.#scheduled || this.#isClosed) return;
+    if (this.#scheduled || this.#isClosed || !this.toolbar) return;
     this.#scheduled = requestAnimationFrame(() => {
       this.#scheduled = 0;
       this.#render();
@@ -500,18 +444,8 @@ class Viewer {
     this.#isClosed = true;
     cancelAnimationFrame(this.#scheduled);
     this.keys.stop();
+    this.#loading?.stop();
     this.#volume?.stop();
     for (const pane of Object.values(this.panes)) pane.observer.disconnect();
   }
-}
-
-function boxBetween([x0, y0], [x1, y1], z) {
-  const round = (part) => Math.round(part * 100) / 100;
-  return {
-    slice_index: z,
-    x: round(Math.min(x0, x1)),
-    y: round(Math.min(y0, y1)),
-    width: round(Math.abs(x1 - x0)),
-    height: round(Math.abs(y1 - y0)),
-  };
 }

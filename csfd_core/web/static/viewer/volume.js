@@ -112,6 +112,7 @@ export class Volume {
   async loadGrey(first, focus) {
     await this.#loadFrames({ start: first, stop: first + 1 });
     await this.#inLanes(focus, (part) => this.#loadFrames(part));
+    this.#decoder.stop(); // it is not needed any more, and holds memory
   }
 
   // Loads the Hounsfield units of all slices; asked for twice, they are loaded once.
