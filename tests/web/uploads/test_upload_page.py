@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 import uvicorn
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, Route, expect, sync_playwright
 from support.dicom_studies import neck_hounsfield
 from support.web import PASSWORD, WebUnderTest, web_app
-from web.uploads.sending import study_files, zipped
+from web.uploads.sending import UPLOADS, study_files, zipped
+
+from csfd_core.web.uploads.spool import SPOOLS
+from csfd_core.web.uploads.staging import uploads_folder
 
 CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = [
@@ -88,7 +92,12 @@ def test_studies_are_uploaded_and_listed(
     assert inbox_names(web) == 24 + 24 + 40
     link = page.locator(".studies a").first
     assert (link.get_attribute("href") or "").startswith("/studies/2.25.")
-    expect(page.locator("progress")).to_be_hidden()
+    for over in (page.locator("progress"), page.get_by_text("Cancel")):
+        expect(over).to_be_hidden()
+    found = Axe().run(page).response["violations"]
+    assert [
+        one["id"] for one in found if one["impact"] in ("serious", "critical")
+    ] == []
 
 
 def test_a_lost_connection_is_waited_for(
@@ -179,3 +188,27 @@ def test_a_folder_is_dropped(web: WebUnderTest, page: Page, tmp_path: Path) -> N
     )
     expect(page.locator(".state")).to_contain_text("Done", timeout=30_000)
     assert inbox_names(web) == 24
+
+
+def test_what_a_restart_has_lost_is_sent_again(
+    web: WebUnderTest, page: Page, tmp_path: Path
+) -> None:
+    big = neck_hounsfield(40, 512)
+    packed = zipped(study_files(tmp_path / "a", hounsfield=big), 0)
+    calls = []
+
+    def restart(route: Route) -> None:
+        """Forget the keys once two of three parts are there."""
+        calls.append(route.request.url)
+        if len(calls) == 3:
+            upload = route.request.url.split("/")[-3]
+            while len(web.client.get(f"{UPLOADS}/{upload}").json()["parts"]) < 2:
+                time.sleep(0.05)
+            SPOOLS.forget(uploads_folder(web.services.settings) / upload)
+        route.fallback()
+
+    page.route("**/parts/*", restart)
+    page.set_input_files("#files", write_files(tmp_path / "up", [packed]))
+    expect(page.locator(".state")).to_contain_text("Done", timeout=60_000)
+    assert len(calls) == 6
+    assert inbox_names(web) == 40
