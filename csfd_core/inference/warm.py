@@ -181,7 +181,11 @@ def _request_of(line: bytes, stores: Stores) -> tuple[str, str] | None:
         )
     except (ValueError, TypeError, KeyError):
         return None
-    is_valid = step in (MASKS, PREDICTIONS) and is_uid(study_uid)
+    is_valid = (
+        step in (MASKS, PREDICTIONS)
+        and isinstance(study_uid, str)
+        and is_uid(study_uid)
+    )
     return (step, study_uid) if is_ours and is_valid else None
 
 

@@ -95,6 +95,7 @@ def test_jobs_and_sensors_are_there() -> None:
     repository = defs.get_repository_def()
     own = [job for job in repository.get_all_jobs() if job.name[:2] != "__"]
     assert {job.name for job in own} == {
+        "arrival",
         "ingestion",
         "exploration",
         "retraining",
@@ -104,7 +105,7 @@ def test_jobs_and_sensors_are_there() -> None:
         "audit",
     }
     assert all(job.description for job in own)
-    for sensor in ("new_studies", "followers", "dead_runs"):
+    for sensor in ("new_studies", "uploads", "followers", "dead_runs"):
         assert repository.has_sensor_def(sensor)
 
 
