@@ -26,12 +26,14 @@ from csfd_core.web.pages import (
 )
 from csfd_core.web.pages.render import render
 from csfd_core.web.review import api as review
+from csfd_core.web.review.label_files import write_pending
 from csfd_core.web.security.guard import guard
 from csfd_core.web.security.sessions import find_session
 from csfd_core.web.services import Services
 from csfd_core.web.status import api as status
 from csfd_core.web.status.follower import Follower
 from csfd_core.web.uploads import api as uploads
+from csfd_core.web.uploads.handling import sweep
 from csfd_core.web.viewer import api as viewer
 
 API: Final = "/api/v1"
@@ -46,6 +48,8 @@ def build_app(services: Services) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        sweep(services)
+        write_pending(services)
         follower = Follower(services)
         app.state.follower = follower
         follower.start()

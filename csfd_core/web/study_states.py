@@ -12,7 +12,14 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from csfd_core.web.database import Database, references, studies
+from csfd_core.web.database import (
+    Database,
+    drafts,
+    references,
+    reviews,
+    sights,
+    studies,
+)
 
 
 class StudyState(StrEnum):
@@ -174,7 +181,7 @@ def try_again(connection: sa.Connection, study_uid: str) -> bool:
 
 
 def forget(connection: sa.Connection, study_uids: Iterable[str]) -> None:
-    """Remove withdrawn studies from the worklist, and what they are searched by."""
+    """Remove withdrawn studies, with all that was said of them but the audit log."""
     uids = list(study_uids)
-    for table in (references, studies):
+    for table in (references, drafts, sights, reviews, studies):
         connection.execute(table.delete().where(table.c.study_uid.in_(uids)))

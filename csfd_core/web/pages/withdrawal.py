@@ -4,7 +4,6 @@ The page removes the images that it has taken in and writes a label file that wi
 the study; the graph does the rest, as after ``csfd withdraw``.
 """
 
-import json
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
@@ -15,12 +14,12 @@ from csfd_core.lineage.trained_models import (
     kept_ensembles,
     kept_segmentations,
 )
-from csfd_core.store.layout import IMAGES_FOLDER, LABELS_FOLDER
-from csfd_core.vocabulary import require_uid
+from csfd_core.store.layout import IMAGES_FOLDER
 from csfd_core.web.audit import Action, record
 from csfd_core.web.database import drafts, studies
 from csfd_core.web.pages.render import render
 from csfd_core.web.pages.study import row_of, short_uid
+from csfd_core.web.review.label_files import write_withdrawal
 from csfd_core.web.security.sessions import (
     Session,
     require_administrator,
@@ -69,11 +68,8 @@ def withdraw_study(
     told = " ".join(reason.split())
     if not told:
         raise HTTPException(422, "Say why the study is withdrawn.")
-    note = {"study_uid": study_uid, "withdrawn": told, "reader": session.user.name}
     # The note first: from then on nothing takes the study up again.
-    services.inbox.write(
-        f"{LABELS_FOLDER}/{require_uid(study_uid)}.json", json.dumps(note).encode()
-    )
+    write_withdrawal(services, study_uid, told, session.user.name)
     for entry in services.inbox.entries(f"{IMAGES_FOLDER}/{study_uid}"):
         services.inbox.remove(entry.path)
     withdrawn = {

@@ -18,6 +18,7 @@ from csfd_core.web.services import Services
 
 _BYTES: Final = 32
 CSRF_HEADER: Final = "X-CSRF-Token"
+CSRF_STALE: Final = "X-CSRF-Stale"  # says that another token would do
 CSRF_FIELD: Final = "csrf"
 
 
@@ -107,7 +108,8 @@ def require_session(request: Request) -> Session:
     if request.method not in ("GET", "HEAD"):
         given = request.headers.get(CSRF_HEADER, "")
         if not hmac.compare_digest(given.encode(), session.csrf.encode()):
-            raise HTTPException(403, "This page is out of date. Load it again.")
+            told, stale = "This page is out of date. Load it again.", {CSRF_STALE: "1"}
+            raise HTTPException(403, told, stale)
     return session
 
 

@@ -1,7 +1,7 @@
 // Requests to the API: the session's token goes along, refusals become errors with the
 // server's own sentence.
 
-const token = document.querySelector('meta[name="csrf"]').content;
+let token = document.querySelector('meta[name="csrf"]').content;
 
 export class Refusal extends Error {
   constructor(status, text) {
@@ -13,6 +13,21 @@ export class Refusal extends Error {
 // Returns the response; throws a Refusal where the server says no, and a TypeError
 // where there is no connection. `body`: an object, sent as JSON, or bytes.
 export async function ask(method, path, body, headers = {}) {
+  const response = await send(method, path, body, headers);
+  // Somebody has signed in anew in another tab: this page goes on in that session.
+  const isStale = response.status === 403 && response.headers.has("X-CSRF-Stale");
+  if (isStale && (await renew())) return judge(await send(method, path, body, headers));
+  return judge(response);
+}
+
+async function renew() {
+  const response = await fetch("/api/v1/me");
+  if (!response.ok) return false;
+  token = (await response.json()).csrf;
+  return true;
+}
+
+function send(method, path, body, headers) {
   const options = { method, headers: { "X-CSRF-Token": token, ...headers } };
   if (body instanceof Blob || body instanceof ArrayBuffer || ArrayBuffer.isView(body)) {
     options.body = body;
@@ -21,7 +36,10 @@ export async function ask(method, path, body, headers = {}) {
     options.body = JSON.stringify(body);
     options.headers["Content-Type"] = "application/json";
   }
-  const response = await fetch(`/api/v1${path}`, options);
+  return fetch(`/api/v1${path}`, options);
+}
+
+async function judge(response) {
   if (response.ok) return response;
   let text = `The server answered ${response.status}.`;
   try {

@@ -17,6 +17,7 @@ from csfd_core.vocabulary import require_uid
 from csfd_core.web.audit import Action, record
 from csfd_core.web.database import studies, users
 from csfd_core.web.security.sessions import Session, require_session, services_of
+from csfd_core.web.security.users import Role
 from csfd_core.web.services import Services
 from csfd_core.web.status.follower import Follower
 from csfd_core.web.status.shown import is_hidden
@@ -68,6 +69,14 @@ class Urgency(BaseModel):
     """How urgent a study is: 0 routine, 1 urgent, 2 STAT."""
 
     priority: Literal[0, 1, 2]
+
+
+class Me(BaseModel):
+    """Who is signed in."""
+
+    name: str
+    role: Role
+    csrf: str
 
 
 class Keys(BaseModel):
@@ -150,6 +159,12 @@ async def events(request: Request, session: MySession) -> StreamingResponse:
 
     headers = {"X-Accel-Buffering": "no"}
     return StreamingResponse(stream(), media_type="text/event-stream", headers=headers)
+
+
+@router.get("/me")
+def me(session: MySession) -> Me:
+    """Return who asks, and the token that what they change must carry."""
+    return Me(name=session.user.name, role=session.user.role, csrf=session.csrf)
 
 
 @router.get("/me/keys")

@@ -126,11 +126,17 @@ def _identity(entry: FileEntry) -> str:
 
 
 def _summary(services: Services, uid: str, entry: FileEntry) -> dict[str, Any] | None:
-    note = read_prediction(services.stores, uid)
-    if note is None:
+    """Return the columns of a study; ``None`` where its prediction is not readable."""
+    try:
+        note = read_prediction(services.stores, uid)
+        summary = None if note is None else summary_of(note)
+    except (KeyError, TypeError, ValueError) as error:
+        _log.warning("a prediction is not readable: %s", type(error).__name__)
+        return None
+    if summary is None:
         return None
     identity = {"prediction": _identity(entry)}
-    return summary_of(note) | identity | {"is_locked": is_locked(services.stores, uid)}
+    return summary | identity | {"is_locked": is_locked(services.stores, uid)}
 
 
 def summary_of(note: Mapping[str, Any]) -> dict[str, Any]:

@@ -154,6 +154,12 @@ def test_without_the_sessions_token_nothing_changes(web: WebUnderTest) -> None:
     answer = client.put("/api/v1/me/keys", json=keys, headers=forged)
     assert answer.status_code == 403
     assert client.get("/api/v1/me/keys").json() == {"keys": {}}
+    own = client.get("/api/v1/me").json()
+    assert (own["name"], own["role"]) == ("ann", Role.READER)
+    answer = client.put(
+        "/api/v1/me/keys", json=keys, headers={CSRF_HEADER: own["csrf"]}
+    )
+    assert answer.status_code == 200
 
 
 @pytest.mark.parametrize(
