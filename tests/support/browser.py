@@ -59,9 +59,10 @@ class Watched:
     def __init__(self, page: Page, address: str) -> None:
         self.page = page
         self.address = address
-        self.complaints: list[str] = []
+        self.errors: list[str] = []  # of scripts
+        self.complaints: list[str] = []  # of the console, errors among them
         self.elsewhere: list[str] = []
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("pageerror", self._fail)
         page.on("console", self._hear)
         page.on("request", self._follow)
 
@@ -73,6 +74,10 @@ class Watched:
         self.page.click("button.primary")
         self.page.wait_for_url(f"{self.address}/")
         return self.page
+
+    def _fail(self, error: Error) -> None:
+        self.errors.append(str(error))
+        self.complaints.append(str(error))
 
     def _hear(self, told: Any) -> None:
         if told.type in ("error", "warning"):

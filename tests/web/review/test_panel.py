@@ -1,9 +1,6 @@
 """The reader's panel in a browser: keys, boxes, drafts that survive, what is shown."""
 
 import re
-import shutil
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
+from support.browser import NEEDS_CHROMIUM, Watched, chromium, served
 from support.dicom_studies import STUDY_UID
 from support.reviews import API, add_study, sign
 from support.web import PASSWORD, WebUnderTest
@@ -22,49 +19,22 @@ from csfd_core.store.labels import read_all_boxes, read_all_labels
 from csfd_core.vocabulary import LEVEL_NAMES
 from csfd_core.web.database import sessions
 
-CHROMIUM = shutil.which("chromium")
 HOSTILE = '<img src=x onerror="document.title=1">'
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
+    NEEDS_CHROMIUM,
 ]
-
-
-@contextmanager
-def served(web: WebUnderTest) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    config = uvicorn.Config(
-        web.app, host="127.0.0.1", port=port, log_level="error", lifespan="off"
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    until = time.monotonic() + 20
-    while not server.started and time.monotonic() < until:
-        time.sleep(0.02)
-    assert server.started
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(20)
 
 
 @contextmanager
 def opened(web: WebUnderTest, name: str) -> Iterator[tuple[Page, list[str]]]:
     """Open the study as a reader; yield the page, and what its console complains of."""
-    with served(web) as address, sync_playwright() as play:
-        browser = play.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+    with served(web.app) as address, chromium() as browser:
+        watched = Watched(
+            browser.new_page(viewport={"width": 1600, "height": 1000}), address
         )
-        page = browser.new_page(viewport={"width": 1600, "height": 1000})
-        complaints: list[str] = []
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on(
-            "console",
-            lambda told: complaints.append(told.text) if told.type == "error" else None,
-        )
+        page, complaints = watched.page, watched.complaints
         page.goto(f"{address}/sign-in?to=/studies/{STUDY_UID}")
         page.fill("input[name=name]", name)
         page.fill("input[name=password]", PASSWORD)
@@ -73,7 +43,6 @@ def opened(web: WebUnderTest, name: str) -> Iterator[tuple[Page, list[str]]]:
             re.compile("signed by you"), timeout=30_000
         )
         yield page, complaints
-        browser.close()
 
 
 def row(page: Page, level: str) -> Any:

@@ -1,26 +1,24 @@
 """The page to upload, in a browser: files, zips, lost connections, cancelling."""
 
 import hashlib
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, Route, expect, sync_playwright
+from playwright.sync_api import Page, Route, expect
+from support.browser import NEEDS_CHROMIUM, Watched, chromium, served
 from support.dicom_studies import neck_hounsfield
-from support.web import PASSWORD, WebUnderTest, web_app
+from support.web import WebUnderTest, web_app
 from web.uploads.sending import UPLOADS, study_files, zipped
 
 from csfd_core.web.uploads.spool import SPOOLS
 from csfd_core.web.uploads.staging import uploads_folder
 
-CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="Chromium is not installed"),
+    NEEDS_CHROMIUM,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 
@@ -34,31 +32,12 @@ def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebUnderTes
 @pytest.fixture
 def page(web: WebUnderTest) -> Iterator[Page]:
     """The page, signed in, served by a server as ``csfd serve`` has it."""
-    config = uvicorn.Config(web.app, port=0, log_level="warning", lifespan="off")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox"]
-        )
-        opened = browser.new_page(base_url=f"http://127.0.0.1:{port}")
-        errors: list[str] = []
-        opened.on("pageerror", lambda error: errors.append(str(error)))
-        opened.goto("/sign-in")
-        opened.fill('input[name="name"]', "admin")
-        opened.fill('input[name="password"]', PASSWORD)
-        opened.press('input[name="password"]', "Enter")
-        opened.wait_for_url("**/")
+    with served(web.app) as address, chromium() as browser:
+        watched = Watched(browser.new_page(base_url=address), address)
+        opened = watched.sign_in()
         opened.goto("/upload")
         yield opened
-        browser.close()
-    server.should_exit = True
-    thread.join()
-    assert errors == []
+        assert watched.errors == []
 
 
 def write_files(folder: Path, files: list[bytes]) -> list[str]:
