@@ -120,6 +120,8 @@ def _boxes_on_slices(
     if label is None or facts.boxes is None:
         return [None] * count
     own = facts.boxes[_within(crop.box, facts.boxes, affine)]
+    if own.empty:  # boxes of other levels do not say that this one has no place
+        return [None] * count
     low, high = _extents_mm(own, affine, scan)
     reach = max(
         float(crop.middles_mm[1] - crop.middles_mm[0]) / 2 if count > 1 else 0.0,

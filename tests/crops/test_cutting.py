@@ -104,7 +104,8 @@ def test_slice_labels_follow_the_fracture_boxes() -> None:
 
 
 def test_box_beside_the_vertebra_marks_nothing() -> None:
-    assert cut_rows(1, fracture_box(slice_index=15, x=60.0)) == [0, 0, 0, 0]
+    # Nor does it say that this vertebra's own fracture lies nowhere.
+    assert cut_rows(1, fracture_box(slice_index=15, x=60.0)) == [None] * 4
 
 
 def test_slice_labels_are_unknown_where_nobody_drew_boxes() -> None:

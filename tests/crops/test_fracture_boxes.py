@@ -149,6 +149,7 @@ def test_a_whole_vertebra_has_no_boxes_without_anybody_looking() -> None:
     assert [row["slice_label"] for row in rows] == [0] * 5
 
 
-def test_a_box_of_the_next_vertebra_marks_nothing() -> None:
+def test_a_box_of_the_next_vertebra_says_nothing_of_this_one() -> None:
     boxes = make_boxes().assign(x=2)
-    assert [row["boxes"] for row in cut_rows(boxes)] == [[]] * 5
+    assert [row["boxes"] for row in cut_rows(boxes)] == [None] * 5
+    assert [row["slice_label"] for row in cut_rows(boxes)] == [None] * 5
