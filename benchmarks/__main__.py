@@ -28,6 +28,7 @@ LONG = (
     "reading",
     "predict",
     "arrival",
+    "upload_latency",
     "damaged",
     "segmentation",
     "pipeline",

@@ -9,6 +9,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -121,10 +122,11 @@ def look_before(settings: Settings, web: WebSettings) -> list[Remark]:
         lambda: _told(lambda: _require_writable(settings.inbox, "inbox", "CSFD_INBOX")),
         lambda: _told(lambda: _require_writable(settings.store, "store", "CSFD_STORE")),
         lambda: _room(settings),
-        lambda: _models(settings),
     ]
     found = [remark for check in checks for remark in check()]
-    return sorted(found, key=lambda remark: not remark.is_fault)
+    with suppress(CsfdError):  # of a store that cannot be read, which is told already
+        found += _models(settings)
+    return found
 
 
 def _told(require: Callable[[], object]) -> Iterator[Remark]:
