@@ -44,6 +44,7 @@ _CHROMIUM: Final = "/usr/bin/chromium"
 _PASSWORD: Final = "only for this benchmark"
 _MOST_S: Final = 300.0
 _MEGABYTE: Final = 2**20
+_SETTLE_MS: Final = 10_000  # until what is free goes back to the system
 _PAGE: Final = """{% extends "base.html" %}{% block title %}Viewer{% endblock %}
 {% block head %}<link rel="stylesheet" href="{{ static('viewer.css') }}">{% endblock %}
 {% block body %} class="reading"{% endblock %}
@@ -90,12 +91,12 @@ def run() -> Result:
         measured["first_picture_s"]["highest"] < FIRST_S
         and measured["scroll_slices_per_s"]["median"] >= SLICES_PER_S
         and measured["window_frames_per_s"]["median"] >= FRAMES_PER_S
-        and measured["mb_with_hounsfield"]["page"] < MOST_MB
+        and measured["mb_with_hounsfield"]["browser"] < MOST_MB
     )
     return Result(
         question="The viewer in Chromium without a GPU: first picture, frames, memory",
         target=f"{FIRST_S:.0f} s; {SLICES_PER_S:.0f} slices/s; {FRAMES_PER_S:.0f} "
-        f"frames/s; {MOST_MB:.0f} MB for the page",
+        f"frames/s; {MOST_MB:.0f} MB",
         met=met,
         data=f"{SLICES} slices of 512x512 of the full-profile phantom, with its mask",
         measured=measured,
@@ -119,20 +120,17 @@ def _measure(browser: Browser, address: str, uid: str) -> dict[str, Any]:
     _until(page, "viewer.volume.shown === viewer.volume.depth && viewer.volume.mask")
     grey_s = time.perf_counter() - begun + first[-1]
     grey_mb = _memory_mb(context, page)
-    preview = _speeds(page)
-    begun = time.perf_counter()
+    loading = _speeds(page)  # the first drag of the window asks for Hounsfield units
     page.evaluate("viewer.setWindow('soft')")
     _until(page, "viewer.volume.exact === viewer.volume.depth")
-    exact_s = time.perf_counter() - begun
     exact = _speeds(page)
     heap = page.evaluate("performance.memory.usedJSHeapSize")
     return {
         "first_picture_s": spread(first, 2),
         "first_picture_of_an_unseen_study_s": round(first[0], 2),
         "all_grey_levels_s": round(grey_s, 1),
-        "all_hounsfield_units_after_s": round(exact_s, 1),
         **exact,
-        **{f"preview_{name}": value for name, value in preview.items()},
+        **{f"{name}_while_loading": value for name, value in loading.items()},
         "empty_browser_mb": empty_mb,
         "mb_with_grey_levels": grey_mb,
         "mb_with_hounsfield": _memory_mb(context, page),
@@ -157,7 +155,7 @@ def _memory_mb(context: BrowserContext, page: Page) -> dict[str, int]:
     session = context.new_cdp_session(page)
     session.send("HeapProfiler.collectGarbage")
     session.detach()
-    page.wait_for_timeout(1000)
+    page.wait_for_timeout(_SETTLE_MS)
     children = psutil.Process().children(recursive=True)
     own = [one for one in children if "chrom" in one.name()]
     held = [round(one.memory_full_info().pss / _MEGABYTE) for one in own]

@@ -79,6 +79,7 @@ export class Volume {
   #told;
   #isStopped = false;
   #hounsfield = null; // the promise of them
+  #greyParts = []; // large buffers: the browser gives these back when they are let go
 
   // `told(sentence)`: of the connection; `changed(slices)`: some have come.
   constructor(studyUid, geometry, decoder, { told, changed }) {
@@ -137,6 +138,7 @@ export class Volume {
   stop() {
     this.#isStopped = true;
     this.#decoder.stop();
+    this.#greyParts = [];
     this.grey.fill(null);
     this.hu.fill(null);
     this.mask = null;
@@ -181,7 +183,14 @@ export class Volume {
 
   #take(index, grey) {
     if (this.#isStopped || this.hu[index]) return;
-    this.grey[index] = grey;
+    const [, height, width] = this.shape;
+    const size = height * width;
+    const part = Math.floor(index / PART);
+    const slices = Math.min(PART, this.depth - part * PART);
+    this.#greyParts[part] ??= new Uint8Array(slices * size);
+    const at = (index - part * PART) * size;
+    this.grey[index] = this.#greyParts[part].subarray(at, at + size);
+    this.grey[index].set(grey);
     this.changed([index]);
   }
 
@@ -191,6 +200,7 @@ export class Volume {
     const values = new Int16Array(content);
     const size = this.shape[1] * this.shape[2];
     const come = [];
+    this.#greyParts[start / PART] = null;
     for (let z = start; z < stop; z += 1) {
       this.hu[z] = values.subarray((z - start) * size, (z - start + 1) * size);
       this.grey[z] = null;
