@@ -107,7 +107,7 @@ def _train(
     return {
         **{column: round(float(row[column]), 3) for column in _COLUMNS},
         "prevalence_log_loss": round(
-            float(prior.loc[PREVALENCE, "competition_log_loss"]), 3
+            float(prior["competition_log_loss"][PREVALENCE]), 3
         ),
         "train_s": float(row["train_s"]),
     }
@@ -122,7 +122,7 @@ def _tell(training: str) -> OnEpoch:
 
 
 def _mean_loss(seeds: Mapping[str, dict[str, Any]]) -> float:
-    return sum(scores["competition_log_loss"] for scores in seeds.values())
+    return float(sum(scores["competition_log_loss"] for scores in seeds.values()))
 
 
 def prepare(folder: Path, phantoms: PhantomConfig) -> tuple[Stores, list[PhantomStudy]]:

@@ -36,7 +36,7 @@ def _pool_cpu_s() -> float:
     """Return the processor time that the worker processes have taken so far."""
     workers = [psutil.Process(child.pid) for child in multiprocessing.active_children()]
     times = [worker.cpu_times() for worker in workers]
-    return sum(taken.user + taken.system for taken in times)
+    return float(sum(taken.user + taken.system for taken in times))
 
 
 def _wait(pool: Executor) -> None:

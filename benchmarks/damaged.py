@@ -233,7 +233,7 @@ def _compress(dataset: Dataset, syntax: Any) -> None:  # noqa: ANN401 - pydicom'
     elif syntax == JPEGLosslessSV1:
         unsigned = (stored.astype(np.int32) + 32768).astype(np.uint16)
         frame = imagecodecs.ljpeg_encode(unsigned, bitspersample=16)
-        dataset.PixelData = encapsulate([frame])
+        dataset.PixelData = encapsulate([bytes(frame)])
     elif syntax.is_compressed and not syntax.is_deflated:
         bits = 8 if syntax == JPEGBaseline8Bit else 12
         grey = np.clip((stored + 1024) >> (12 - bits), 0, (1 << bits) - 1)
@@ -241,7 +241,7 @@ def _compress(dataset: Dataset, syntax: Any) -> None:  # noqa: ANN401 - pydicom'
         frame = imagecodecs.jpeg_encode(
             grey.astype(kind), level=95, bitspersample=bits, lossless=False
         )
-        dataset.PixelData = encapsulate([frame])
+        dataset.PixelData = encapsulate([bytes(frame)])
         dataset.BitsAllocated = 8 if bits == 8 else 16
         dataset.BitsStored, dataset.HighBit = bits, bits - 1
         dataset.PixelRepresentation = 0

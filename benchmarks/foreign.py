@@ -131,7 +131,7 @@ def _summary(necks: Sequence[Neck]) -> dict[str, Any]:
 
 
 def _is_met(name: str, found: dict[str, Any]) -> bool:
-    return (
+    return bool(
         found["mean_dice"] >= LEAST_DICE[name]
         and found["swapped_share"] <= MOST_SWAPPED
         and found["of_these_not_flagged"] == 0

@@ -123,10 +123,8 @@ def _judge(
     told = pd.DataFrame(probabilities, index=wide.index, columns=list(LABEL_COLUMNS))
     by_uid = {study.study_uid: study for study in studies}
     labels = pd.DataFrame([by_uid[uid].labels for uid in told.index], index=told.index)
-    judged["probability"] = [
-        told.at[uid, level]
-        for uid, level in zip(judged["study_uid"], judged["level"], strict=True)
-    ]
+    places = zip(judged["study_uid"], judged["level"], strict=True)
+    judged["probability"] = [float(told[level][uid]) for uid, level in places]
     truth = judged["label"].astype(int)
     truths = labels[list(LABEL_COLUMNS)].to_numpy(dtype=float)
     shares = np.tile(truths.mean(axis=0), (len(truths), 1))

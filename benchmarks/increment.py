@@ -99,7 +99,8 @@ def run() -> Result:
         with _watched() as access:
             actions: list[Counter[str]] = []
             added_s = timed(lambda: actions.append(_convert(source, store)))
-        command = [Path(sys.executable).with_name("csfd"), "convert", source, store]
+        program = Path(sys.executable).with_name("csfd")
+        command = [str(part) for part in (program, "convert", source, store)]
 
         def rerun() -> None:
             subprocess.run(command, check=True, capture_output=True)

@@ -1,6 +1,7 @@
 """How long does one study of the phantom's demo profile take?"""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from benchmarks.harness import Result, spread, timed
@@ -19,7 +20,7 @@ def run() -> Result:
         write_phantom_source(out, PhantomConfig(studies=1))  # imports, caches
         for first in range(1, STUDIES + 1):
             config = PhantomConfig(studies=1, first=first)
-            times.append(timed(lambda c=config: write_phantom_source(out, c)))
+            times.append(timed(partial(write_phantom_source, out, config)))
     mean_s = sum(times) / STUDIES
     return Result(
         question="Time of one phantom study, demo profile, one core",

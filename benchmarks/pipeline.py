@@ -76,7 +76,7 @@ def _step_times() -> tuple[list[float], list[float]]:
         rows = write_crops(root, WRITTEN * 10, crop)
         pool = PatchPool(config.patch_px, config.mined_share)
         for place, vertebra in read_vertebrae(CropStore(root), rows):
-            pool.add(vertebra, rows.at[place, "label"])
+            pool.add(vertebra, int(rows["label"][place]))
         model = BasicCnn(config, CropShape.of(crop.to_note()), root).compiled()
         rngs = [np.random.default_rng(step) for step in range(STEPS)]
         one = pool.batch(config.batch_size, rngs[0])

@@ -103,7 +103,7 @@ def _processor_s() -> float:
     """Return the processor time of this process and of that which reads."""
     own = psutil.Process()
     times = [process.cpu_times() for process in (own, *own.children(recursive=True))]
-    return sum(one.user + one.system for one in times)
+    return float(sum(one.user + one.system for one in times))
 
 
 def _predict(

@@ -15,7 +15,7 @@ from csfd_core.phantom.config import GridOverride, PhantomConfig
 from csfd_core.phantom.dicom_writer import PixelStyle, write_dicom_series
 from csfd_core.phantom.imaging import Scanner, draw_scanner
 from csfd_core.phantom.streams import open_stream
-from csfd_core.phantom.study import derive_uid
+from csfd_core.phantom.study import derive_uid, plan_study
 from csfd_core.phantom.volume import PhantomVolume, build_phantom_volume
 from csfd_core.store.layout import IMAGES_FOLDER
 from csfd_core.store.locations import Location
@@ -57,7 +57,9 @@ def longer(volume: PhantomVolume, slices: int) -> PhantomVolume:
 
 def scanner_of(index: int) -> Scanner:
     """Return the kernel and noise that ``large_volume`` draws for this index."""
-    return draw_scanner(open_stream(_CONFIG.seed, index, "scanner"), PIXEL_MM)
+    stream = open_stream(_CONFIG.seed, index, "scanner")
+    plan = plan_study(_CONFIG, index)
+    return draw_scanner(stream, PIXEL_MM, plan.ranges)
 
 
 def write_copy(
