@@ -392,6 +392,13 @@ class WebSettings(Environment):
         description="Studies that may wait for their prediction; more uploads are "
         "refused until some are done.",
     )
+    predictor_socket: str = Field(
+        default="",
+        validation_alias=f"{_PREFIX}PREDICTOR_SOCKET",
+        description="Where a process that keeps the models in memory listens; "
+        "`csfd serve` sets it for the runs that it starts.",
+        json_schema_extra={"shown": "none", "allowed": "the path of a socket"},
+    )
     blind: bool = Field(
         default=False,
         description="Readers see no prediction before they have signed. For patients "

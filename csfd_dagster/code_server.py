@@ -10,23 +10,16 @@ Called as ``dagster api grpc`` is.
 """
 
 import multiprocessing
-import os
-import sys
-from collections.abc import Sequence
-from itertools import pairwise
 from multiprocessing import forkserver
 from typing import Any, Final
 
-_MODULE: Final = "--module-name"
 _PRELOAD: Final = "csfd_dagster.preload"
-_DEFINITIONS: Final = "CSFD_DEFINITIONS"  # module, told to ``csfd_dagster.preload``
 
 
-def fork_runs(arguments: Sequence[str]) -> None:
+def fork_runs() -> None:
     """Let runs be forked from a process that has imported the definitions."""
     from dagster._grpc.server import DagsterApiServer
 
-    os.environ[_DEFINITIONS] = _value_after(_MODULE, arguments)
     forkserver.set_forkserver_preload([_PRELOAD])
     forkserver.ensure_running()
     begin = DagsterApiServer.__init__
@@ -38,15 +31,11 @@ def fork_runs(arguments: Sequence[str]) -> None:
     DagsterApiServer.__init__ = begin_forking  # type: ignore[method-assign]
 
 
-def _value_after(option: str, arguments: Sequence[str]) -> str:
-    return dict(pairwise(arguments)).get(option, "")
-
-
 def main() -> None:
     """Serve until interrupted."""
     from dagster._cli import main as dagster
 
-    fork_runs(sys.argv)
+    fork_runs()
     dagster()  # type: ignore[no-untyped-call]  # Dagster's own
 
 

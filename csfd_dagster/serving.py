@@ -4,7 +4,6 @@ The page, the process that keeps the models in memory, and Dagster's code server
 daemon, which take an upload through the graph; Dagster's own UI where it is wanted.
 """
 
-import os
 import shutil
 import socket
 import sys
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from csfd_core.errors import CsfdError, SettingsError
-from csfd_core.inference.warm import SOCKET
 from csfd_core.settings import Settings, WebSettings
 from csfd_core.store.locations import Location
 from csfd_core.store.stores import Stores
@@ -77,7 +75,8 @@ def serve_services(
 
 def _predictor(folder: Path) -> Service:
     place = str(folder / "predictor.sock")
-    os.environ[SOCKET] = place  # for runs as well: children of the code server
+    # For runs as well: children of the code server.
+    WebSettings.read(predictor_socket=place).export("predictor_socket")
     return Service(
         name="predictor",
         command=[sys.executable, "-m", "csfd_core.inference.warm"],

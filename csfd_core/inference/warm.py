@@ -29,12 +29,11 @@ from csfd_core.ingest.outcomes import Outcome, StudyOutcome, make_all
 from csfd_core.registry.serving import may_judge, open_serving, serving_version
 from csfd_core.runtime.compute import one_blas_thread
 from csfd_core.segmentation.masks import MaskMaker, usable_cards
-from csfd_core.settings import Settings
+from csfd_core.settings import Settings, WebSettings
 from csfd_core.store.locations import Location
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES, is_uid
 
-SOCKET: Final = "CSFD_PREDICTOR_SOCKET"  # of the processes below ``csfd serve``
 MASKS: Final = "vertebra_masks"
 PREDICTIONS: Final = "study_predictions"
 
@@ -136,7 +135,7 @@ def ask_predictor(stores: Stores, step: str, study_uid: str) -> StudyOutcome | N
     Returns:
         ``None`` where nobody answers who can.
     """
-    path = os.environ.get(SOCKET, "")
+    path = WebSettings.read().predictor_socket
     if not path:
         return None
     request = {
@@ -232,9 +231,9 @@ def main() -> int:
     """Serve the store of the environment; return the exit status."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        path = os.environ.get(SOCKET, "")
+        path = WebSettings.read().predictor_socket
         if not path:
-            raise SettingsError(f"Name a socket in {SOCKET}. Received: nothing.")
+            raise SettingsError("Name a socket in CSFD_PREDICTOR_SOCKET.")
         settings = Settings.read()
         stores = Stores(Location(settings.store))
         predictor = Predictor(stores, settings.mlflow_tracking_uri)

@@ -18,7 +18,6 @@ from support.instances import small_instance
 from support.sensing import QUIET
 from support.uploaded import Asking, accept_study, open_page, row_of
 
-from csfd_core.inference import warm
 from csfd_core.inference.predict import read_prediction
 from csfd_core.inference.stored_heat import read_heats
 from csfd_core.phantom.config import PhantomConfig
@@ -70,7 +69,7 @@ def inbox(places: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def predictor(places: Path, patch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run the predictor on the store, as ``csfd serve`` does."""
     path = places / "warm.sock"
-    patch.setenv(warm.SOCKET, str(path))
+    patch.setenv("CSFD_PREDICTOR_SOCKET", str(path))
     process = subprocess.Popen([sys.executable, "-m", "csfd_core.inference.warm"])
     try:
         end = time.monotonic() + PATIENCE_S

@@ -55,7 +55,7 @@ def serving(
     folder: Path, stores: Stores, predictor: Any, patch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
     path = folder / "predictor.sock"
-    patch.setenv(warm.SOCKET, str(path))
+    patch.setenv("CSFD_PREDICTOR_SOCKET", str(path))
     threading.Thread(target=serve, args=(predictor, stores, path), daemon=True).start()
     end = time.monotonic() + 10
     while not path.exists():
@@ -121,9 +121,9 @@ def test_another_store_or_csfd_or_step_is_declined_and_asks_no_model(
 def test_where_nobody_answers_the_models_are_loaded_by_who_asks(
     stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(warm.SOCKET, raising=False)
+    monkeypatch.delenv("CSFD_PREDICTOR_SOCKET", raising=False)
     assert ask_predictor(stores, MASKS, UID) is None
-    monkeypatch.setenv(warm.SOCKET, str(tmp_path / "nobody.sock"))
+    monkeypatch.setenv("CSFD_PREDICTOR_SOCKET", str(tmp_path / "nobody.sock"))
     assert ask_predictor(stores, MASKS, UID) is None
     with serving(tmp_path, stores, Known(lambda: None), monkeypatch):
         assert ask_predictor(stores, MASKS, UID) is None
@@ -134,7 +134,7 @@ def test_one_that_dies_or_hangs_in_the_middle_costs_only_time(
 ) -> None:
     monkeypatch.setattr(warm, "_ANSWER_S", 0.3)
     place = tmp_path / "dead.sock"
-    monkeypatch.setenv(warm.SOCKET, str(place))
+    monkeypatch.setenv("CSFD_PREDICTOR_SOCKET", str(place))
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(place))
         server.listen()
@@ -202,7 +202,7 @@ def test_damaged_heats_are_told_of(stores: Stores) -> None:
 def test_socket_is_needed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delenv(warm.SOCKET, raising=False)
+    monkeypatch.delenv("CSFD_PREDICTOR_SOCKET", raising=False)
     assert warm.main() == 1
-    assert warm.SOCKET in capsys.readouterr().err
-    assert warm.SOCKET not in os.environ
+    assert "CSFD_PREDICTOR_SOCKET" in capsys.readouterr().err
+    assert "CSFD_PREDICTOR_SOCKET" not in os.environ
