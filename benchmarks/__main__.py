@@ -22,6 +22,7 @@ NAMES = (
     "orchestration",
     "conditions",
     "phantom",
+    "worklist",
     "features",
 )
 LONG = (
