@@ -1,6 +1,6 @@
 """What a classifier looked at in a study of a store: one small file beside its JSON.
 
-``predictions/heats/<study_uid>.npz`` holds of each level the heat and the mask on the
+``heats/<study_uid>.npz`` holds of each level the heat and the mask on the
 grid of its crops, in bytes, and where that grid lies. Nothing in it is code.
 """
 

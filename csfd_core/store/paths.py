@@ -37,7 +37,7 @@ CHAMPION_REGISTRY: Final = f"{FROZEN_ENSEMBLES}/registry.json"
 LAST_DECISION: Final = f"{FROZEN_ENSEMBLES}/decision.json"
 
 PREDICTIONS: Final = "predictions"
-HEATS: Final = f"{PREDICTIONS}/heats"  # what the classifier looked at
+HEATS: Final = "heats"  # what the classifier looked at, beside each prediction
 
 PICTURES: Final = "pictures"  # by asset: of each study, and charts of all
 

@@ -112,7 +112,7 @@ def test_fresh_store_predicts_an_upload_and_the_warm_process_says_the_same(
         assert status == (0 if is_warm else 1)  # 1: imported TensorFlow itself
         said.append(without_times(read_prediction(store, inbox)))
         masks.append(store.predicted_masks.read_volume(inbox).tobytes())
-        heats.append(store.root.read(f"predictions/heats/{inbox}.npz"))
+        heats.append(store.root.read(f"heats/{inbox}.npz"))
         note = store.predicted_masks.read_note(inbox)
         assert note is not None
         assert (note.model_id[:7], note.standing) == ("general", UNSEEN)

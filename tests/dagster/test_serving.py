@@ -235,4 +235,4 @@ def test_whoever_is_killed_every_upload_ends_predicted_or_refused_once(
             assert outcomes.count("written") <= 1, outcomes
             note = json.loads((home / "store/predictions" / f"{uid}.json").read_text())
             assert note["study_uid"] == uid
-            assert (home / "store/predictions/heats" / f"{uid}.npz").exists()
+            assert (home / "store/heats" / f"{uid}.npz").exists()
