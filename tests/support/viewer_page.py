@@ -13,7 +13,6 @@ from csfd_core.web.pages.render import static_address
 from csfd_core.web.security.sessions import find_session
 from support.dicom_studies import STUDY_UID
 
-CHROMIUM: Final = "/usr/bin/chromium"
 _MOST_S: Final = 30.0
 _TEMPLATE: Final = """{% extends "base.html" %}
 {% block title %}Viewer{% endblock %}

@@ -1,16 +1,13 @@
 """The study of ``support.viewed_study``, in the application and behind a port."""
 
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
-from playwright.sync_api import Browser, Error, sync_playwright
+from playwright.sync_api import Browser
+from support.browser import chromium, served
 from support.viewed_study import ViewedStudy, place_study
-from support.viewer_page import CHROMIUM, ViewerPage, add_page
+from support.viewer_page import ViewerPage, add_page
 from support.web import set_environment, web_app
 
 from csfd_core.web.viewer import api
@@ -28,35 +25,15 @@ def viewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ViewedSt
 @pytest.fixture
 def address(viewed: ViewedStudy) -> Iterator[str]:
     """The same application behind a real port, for a real browser."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    config = uvicorn.Config(
-        viewed.web.app, host="127.0.0.1", port=port, log_level="error", lifespan="off"
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    until = time.monotonic() + 20
-    while not server.started and time.monotonic() < until:
-        time.sleep(0.02)
-    assert server.started
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(20)
+    with served(viewed.web.app) as found:
+        yield found
 
 
-@pytest.fixture(scope="session")
+# Not for the session: its loop runs in this thread, where others want their own.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        try:
-            opened = playwright.chromium.launch(
-                executable_path=CHROMIUM, args=["--no-sandbox"]
-            )
-        except Error as error:
-            pytest.skip(f"Chromium cannot be started: {str(error).splitlines()[0]}")
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture
