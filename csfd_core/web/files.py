@@ -86,7 +86,7 @@ def send_file(store: Location, folder: str, path: str) -> Response:
     """
     place = PurePosixPath(folder, path)
     if not _is_served(place) or not store.exists(str(place)):
-        raise HTTPException(404, "There is no such report.")
+        raise HTTPException(404)
     content = store.read(str(place))
     return Response(content, headers=_HEADERS, media_type=_TYPES[place.suffix])
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 import pandas as pd
 from fastapi import APIRouter, Depends, Request, Response
+from starlette.exceptions import HTTPException
 
 from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.general import general_card
@@ -89,7 +90,10 @@ def show_model(request: Request, session: MySession, services: MyServices) -> Re
 @router.get("/reports/{path:path}")
 def show_report(path: str, session: MySession, services: MyServices) -> Response:
     """Show a report of the store."""
-    return send_file(services.stores.root, paths.REPORTS, path)
+    try:
+        return send_file(services.stores.root, paths.REPORTS, path)
+    except HTTPException:
+        raise HTTPException(404, "There is no such report.") from None
 
 
 def standing_of(stores: Stores, history: list[Change]) -> Standing:

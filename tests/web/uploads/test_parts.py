@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from web.uploads.sending import split, whole
+from support.uploading import split, whole
 
 from csfd_core.web.uploads.parts import HEADER, PartError, Piece, read_pieces
 from csfd_core.web.uploads.spool import SPOOLS, Spool

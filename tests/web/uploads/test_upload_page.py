@@ -10,8 +10,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, Route, expect
 from support.browser import NEEDS_CHROMIUM, Watched, chromium, served
 from support.dicom_studies import neck_hounsfield
+from support.uploading import UPLOADS, study_files, zipped
 from support.web import WebUnderTest, web_app
-from web.uploads.sending import UPLOADS, study_files, zipped
 
 from csfd_core.web.uploads.spool import SPOOLS
 from csfd_core.web.uploads.staging import uploads_folder

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from httpx import Response
 from starlette.testclient import TestClient
-from support.dicom_studies import STUDY_UID, write_study
 
 from csfd_core.web.uploads.parts import Piece, write_piece
+from support.dicom_studies import STUDY_UID, write_study
 
 UPLOADS = "/api/v1/uploads"
 

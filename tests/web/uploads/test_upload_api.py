@@ -20,8 +20,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from support.dicom_studies import STUDY_UID, neck_hounsfield, slice_dataset
 from support.search import naming
-from support.web import WebUnderTest, web_app
-from web.uploads.sending import (
+from support.uploading import (
     UPLOADS,
     begin,
     complete,
@@ -32,6 +31,7 @@ from web.uploads.sending import (
     whole,
     zipped,
 )
+from support.web import WebUnderTest, web_app
 
 from csfd_core.deid.deidentify import deidentify
 from csfd_core.ingest.patients import read_secret
