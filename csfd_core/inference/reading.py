@@ -7,17 +7,17 @@ wait for nothing. So a process of its own reads the next study while one is judg
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from csfd_core.dicom.findings import Status
 from csfd_core.dicom.pixels import DecodedSlice
-from csfd_core.errors import SettingsError, tell_error
+from csfd_core.errors import CsfdError, SettingsError, tell_error
 from csfd_core.inference.inputs import opened
 from csfd_core.ingest.gather import gather_studies, require_some
 from csfd_core.ingest.scan import StudyScan, scan_study
@@ -33,6 +33,7 @@ from csfd_core.vocabulary import BONE_WINDOW
 
 Say = Callable[[str], None]
 T = TypeVar("T")
+_STARTS_WITHIN_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,12 +87,18 @@ class ReadScan:
 def reading_ahead(*, every_volume: bool = False) -> Iterator[Reading]:
     """Open a process that reads, with a thread for each processor."""
     with open_pool(1) as pool:
-        pool.submit(_nothing)  # it starts while the networks are opened
-        yield Reading(
-            executor=pool,
-            threads=default_workers(task_count=16),
-            every_volume=every_volume,
-        )
+        ready = pool.submit(_nothing)  # it starts while the networks are opened
+        try:
+            yield Reading(
+                executor=pool,
+                threads=default_workers(task_count=16),
+                every_volume=every_volume,
+            )
+        except CsfdError:
+            # One that is ended while it starts complains with a traceback.
+            with suppress(Exception):
+                ready.exception(_STARTS_WITHIN_S)
+            raise
 
 
 def read_scans(location: str, say: Say, reading: Reading) -> Iterator[ReadScan]:
