@@ -79,6 +79,7 @@ def test_from_a_dropped_folder_to_a_label(
     page = watched.sign_in()
     upload(page, watched.address, folder)
     (uid,) = predict_accepted(web)
+    before = survey(web.services.stores, web.services.sources, ConversionSettings())
     page.goto(f"{watched.address}/studies/{uid}")
     expect(page.locator("#review [data-place=standing]")).to_have_text(
         re.compile("signed by you"), timeout=60_000
@@ -98,8 +99,10 @@ def test_from_a_dropped_folder_to_a_label(
     assert row.isna()[["C1", "C3", "C4", "C6", "C7"]].all()
     assert labels.dated[uid].reader == "admin"
     assert read_all_boxes([web.services.inbox]).table.empty
-    state = survey(web.services.stores, web.services.sources, ConversionSettings())
-    assert state.studies[uid].is_due is False or state.labels_version
+    after = survey(web.services.stores, web.services.sources, ConversionSettings())
+    # What the sensor goes by: other labels, and another version of this study.
+    assert after.labels_version != before.labels_version
+    assert after.studies[uid].version != before.studies[uid].version
     assert watched.complaints == []
     assert watched.elsewhere == []
 

@@ -37,9 +37,7 @@ MySession = Annotated[Session, Depends(require_session)]
 
 
 @router.get("/users")
-def show_users(
-    request: Request, session: MySession, services: MyServices, told: str = ""
-) -> Response:
+def show_users(request: Request, session: MySession, services: MyServices) -> Response:
     """Show who may sign in, and who is signed in."""
     require_administrator(session)
     return _users_page(request, session, services)

@@ -67,7 +67,6 @@ def show_model(request: Request, session: MySession, services: MyServices) -> Re
     stores = services.stores
     history = read_history(stores.root)
     standing = standing_of(stores, history)
-    drift = read_report(stores)
     return render(
         request,
         session,
@@ -82,8 +81,8 @@ def show_model(request: Request, session: MySession, services: MyServices) -> Re
             for place in paths.EVERY_REPORT
             if stores.root.exists(f"{place}/{INDEX}")
         ],
-        drift=None if drift is None else drift,
-        mlflow=services.settings.mlflow_tracking_uri.startswith("http"),
+        has_drift=read_report(stores) is not None,
+        headings=[heading for heading, _, _ in _SCORES],
     )
 
 
@@ -146,11 +145,6 @@ def scores_of(stores: Stores) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def headings() -> list[str]:
-    """Return the headings of the table of scores."""
-    return [heading for heading, _, _ in _SCORES]
 
 
 def _learnt_from(stores: Stores, name: str) -> DataKind:
