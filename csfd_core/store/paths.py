@@ -38,6 +38,7 @@ LAST_DECISION: Final = f"{FROZEN_ENSEMBLES}/decision.json"
 
 PREDICTIONS: Final = "predictions"
 HEATS: Final = "heats"  # what the classifier looked at, beside each prediction
+DICOM_RESULTS: Final = "dicom_results"  # by study: objects for a PACS
 
 PICTURES: Final = "pictures"  # by asset: of each study, and charts of all
 

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 
 from csfd_core.errors import SettingsError
 
-_SCHEMA: Final = 1  # raised when tables change
+_SCHEMA: Final = 2  # raised when tables change
+_EXTENDED: Final = (1,)  # versions that lack nothing but tables
 _BUSY_S: Final = 30.0
 
 metadata: Final = sa.MetaData()
@@ -156,6 +157,67 @@ sights: Final = sa.Table(
     sa.Column("seen_at", sa.Float, nullable=False),
 )
 
+# Where results may be sent, and who has asked whether somebody answers there.
+peers: Final = sa.Table(
+    "peers",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.String(60), nullable=False, unique=True),
+    sa.Column("kind", sa.String(10), nullable=False),  # C-STORE or STOW
+    sa.Column("ae_title", sa.String(16), nullable=False, default=""),
+    sa.Column("host", sa.String(255), nullable=False, default=""),
+    sa.Column("port", sa.Integer, nullable=False, default=0),
+    sa.Column("is_tls", sa.Boolean, nullable=False, default=False),
+    sa.Column("url", sa.String(500), nullable=False, default=""),
+    sa.Column("is_automatic", sa.Boolean, nullable=False, default=False),
+    sa.Column("is_active", sa.Boolean, nullable=False, default=True),
+    sa.Column("echo_asked_at", sa.Float, nullable=True),
+    sa.Column("echo_at", sa.Float, nullable=True),
+    sa.Column("echo_told", sa.Text, nullable=False, default=""),
+)
+
+# The outbox: one row for each set of results and peer.
+deliveries: Final = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column(
+        "study_uid", sa.ForeignKey("studies.study_uid"), nullable=False, index=True
+    ),
+    sa.Column("peer_id", sa.ForeignKey("peers.id"), nullable=False),
+    sa.Column("result_set", sa.String(64), nullable=False),
+    sa.Column("state", sa.String(20), nullable=False, index=True),
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("next_at", sa.Float, nullable=False),
+    sa.Column("told", sa.Text, nullable=False, default=""),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("changed_at", sa.Float, nullable=False),
+    sa.UniqueConstraint("study_uid", "peer_id", "result_set"),
+)
+
+# How a study was called by its sender; sealed with CSFD_VAULT_KEY.
+vault: Final = sa.Table(
+    "identity_vault",
+    metadata,
+    sa.Column("study_uid", sa.String(64), primary_key=True),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+    sa.Column("expires_at", sa.Float, nullable=False, index=True),
+)
+
+# What programs sign in with at /dicom-web.
+tokens: Final = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.String(60), nullable=False, unique=True),
+    sa.Column("token_hash", sa.String(64), nullable=False, unique=True),  # SHA-256
+    sa.Column("may_send", sa.Boolean, nullable=False, default=False),
+    sa.Column("may_read", sa.Boolean, nullable=False, default=False),
+    sa.Column("is_active", sa.Boolean, nullable=False, default=True),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("used_at", sa.Float, nullable=True),
+)
+
 audit: Final = sa.Table(
     "audit",
     metadata,
@@ -189,13 +251,15 @@ class Database:
                 found = connection.scalar(sa.select(schema.c.version))
                 if found is None:
                     connection.execute(schema.insert().values(version=_SCHEMA))
+                elif found in _EXTENDED:  # the tables that it lacked are there now
+                    connection.execute(schema.update().values(version=_SCHEMA))
         except (sa.exc.SQLAlchemyError, ModuleNotFoundError, OSError) as error:
             # The URL may hold a password; what SQLAlchemy says may repeat it.
             raise SettingsError(
                 "The database of CSFD_WEB_DATABASE cannot be opened: "
                 f"{type(error).__name__}. Check that it is there and may be written."
             ) from None
-        if found not in (None, _SCHEMA):
+        if found not in (None, _SCHEMA, *_EXTENDED):
             raise SettingsError(
                 f"The database of CSFD_WEB_DATABASE has version {found}, this csfd "
                 f"needs {_SCHEMA}. Use the csfd that wrote it, or a new database."

@@ -43,14 +43,14 @@ class Accepted:
         study_uid: Keyed, as in the files.
         slices: How many files it has now.
         priority: 0 routine, 1 urgent, 2 STAT.
-        user_id: Who has uploaded it.
+        user_id: Who has uploaded it; ``None``: it came over the network.
         references: Keyed digests of what it may be searched by.
     """
 
     study_uid: str
     slices: int
     priority: int
-    user_id: int
+    user_id: int | None
     references: frozenset[str] = frozenset()
 
 

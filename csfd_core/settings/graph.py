@@ -1,36 +1,26 @@
-"""Every setting of csfd: one environment variable each, read on use.
-
-Nothing is read when this module is imported; nothing else reads ``CSFD_*``. What a
-command or a resource was given by name comes first, then the environment, then the
-default.
-"""
+"""The settings of the graph: places, schedules, trainings, limits."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, WithJsonSchema
+from pydantic import Field
 from pydantic.config import JsonDict
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
-from csfd_core.cron import is_cron
-from csfd_core.errors import SettingsError
+from csfd_core.settings.environment import (
+    PREFIX,
+    Count,
+    Cron,
+    Environment,
+    Folder,
+    Margin,
+    Place,
+    below_home,
+)
 from csfd_core.vocabulary import FOLD_COUNT, JPEG_QUALITY, Profile
 
-_PREFIX: Final = "CSFD_"
-_NUMBERS: Final = {"integer": "a whole number", "number": "a number"}
 _OF_PROFILE: Final[JsonDict] = {"shown": "the profile's"}
-
-
-def _absolute(place: str) -> str:
-    return place if "://" in place else str(Path(place).expanduser().absolute())
-
-
-def _require_cron(text: str) -> str:
-    if not is_cron(text):
-        raise ValueError(text)
-    return text
 
 
 def _user_file(values: dict[str, Any]) -> Path:
@@ -42,66 +32,6 @@ def _user_file(values: dict[str, Any]) -> Path:
     return own / "csfd" / "patients.key"
 
 
-def _below_home(path: str) -> Callable[[dict[str, Any]], str]:
-    return lambda values: str(values["home"] / path)
-
-
-Place = Annotated[
-    str,
-    AfterValidator(_absolute),
-    WithJsonSchema({"allowed": "a folder or an s3:// URL"}),
-]
-Folder = Annotated[
-    Path,
-    AfterValidator(lambda path: path.expanduser().absolute()),
-    WithJsonSchema({"allowed": "a folder"}),
-]
-Cron = Annotated[
-    str,
-    AfterValidator(_require_cron),
-    WithJsonSchema({"allowed": "a cron string like '0 2 * * *'"}),
-]
-Count = Annotated[int, Field(ge=1)]
-Margin = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class Environment(BaseSettings):
-    """What all groups of settings have in common: how they are read."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=_PREFIX,
-        env_ignore_empty=True,
-        populate_by_name=True,
-        validate_default=True,
-        extra="ignore",
-        frozen=True,
-    )
-
-    @classmethod
-    def read(cls, **given: object) -> Self:
-        """Read the settings of this group.
-
-        Args:
-            given: Values that come before those of the environment; ``None``: not
-                given.
-
-        Raises:
-            SettingsError: If one of them cannot be used.
-        """
-        try:
-            return cls(**{name: v for name, v in given.items() if v is not None})
-        except ValidationError as error:
-            raise SettingsError(_tell(cls, error)) from None
-
-    def export(self, *names: str) -> None:
-        """Set the variables of what is not left to its default, and of ``names``.
-
-        For this process and those that it starts.
-        """
-        for name in self.model_fields_set | set(names):
-            os.environ[variable_of(type(self), name)] = str(getattr(self, name))
-
-
 class Settings(Environment):
     """Where data come from and go to, and who does the work."""
 
@@ -111,15 +41,15 @@ class Settings(Environment):
         json_schema_extra={"shown": "the current folder"},
     )
     source: Place = Field(
-        default_factory=_below_home("data/source"),
+        default_factory=below_home("data/source"),
         description="Studies in the RSNA layout.",
     )
     inbox: Place = Field(
-        default_factory=_below_home("data/inbox"),
+        default_factory=below_home("data/inbox"),
         description="Studies that arrive later, in the same layout.",
     )
     store: Place = Field(
-        default_factory=_below_home("data/store"),
+        default_factory=below_home("data/store"),
         description="Everything that csfd writes.",
     )
     key_file: Folder = Field(
@@ -212,7 +142,7 @@ class ScheduleSettings(Environment):
 class SegmentationSettings(Environment):
     """How the segmentation is trained."""
 
-    model_config = SettingsConfigDict(env_prefix=f"{_PREFIX}SEGMENTATION_")
+    model_config = SettingsConfigDict(env_prefix=f"{PREFIX}SEGMENTATION_")
 
     seed: int = Field(default=0, ge=0, description="Same seed, same model.")
     folds: int = Field(
@@ -243,11 +173,11 @@ class SegmentationSettings(Environment):
 class ClassificationSettings(Environment):
     """How the classifiers are trained."""
 
-    model_config = SettingsConfigDict(env_prefix=f"{_PREFIX}CLASSIFICATION_")
+    model_config = SettingsConfigDict(env_prefix=f"{PREFIX}CLASSIFICATION_")
 
     weights: str | None = Field(
         default=None,
-        validation_alias=f"{_PREFIX}WEIGHTS",
+        validation_alias=f"{PREFIX}WEIGHTS",
         description="What backbones start from.",
         json_schema_extra={
             **_OF_PROFILE,
@@ -258,7 +188,7 @@ class ClassificationSettings(Environment):
         default=1,
         ge=1,
         le=FOLD_COUNT,
-        validation_alias=f"{_PREFIX}FOLDS",
+        validation_alias=f"{PREFIX}FOLDS",
         description="Of how many folds classifiers are trained: 1 is quick, "
         f"{FOLD_COUNT} is cross-validation.",
     )
@@ -284,7 +214,7 @@ class ClassificationSettings(Environment):
 class PromotionSettings(Environment):
     """What a challenger must reach to become champion."""
 
-    model_config = SettingsConfigDict(env_prefix=f"{_PREFIX}PROMOTION_")
+    model_config = SettingsConfigDict(env_prefix=f"{PREFIX}PROMOTION_")
 
     least_subjects: int = Field(
         default=10,  # an interval of fewer means nothing
@@ -341,123 +271,4 @@ class LimitSettings(Environment):
     max_zip_ratio: Count = Field(
         default=200,  # CT shrinks to a third, empty slices to a hundredth
         description="Times that a file in a zip file may grow when it is unpacked.",
-    )
-
-
-class WebSettings(Environment):
-    """The reader's page: ``csfd serve``."""
-
-    model_config = SettingsConfigDict(env_prefix=f"{_PREFIX}WEB_")
-
-    host: str = Field(
-        default="127.0.0.1",
-        description="Address to listen at. One that other machines reach needs TLS in "
-        "front (CSFD_WEB_BEHIND_TLS).",
-        json_schema_extra={"allowed": "an address of this machine"},
-    )
-    port: int = Field(default=8080, ge=1, le=65535, description="Port to listen at.")
-    database: str = Field(
-        default_factory=lambda: f"sqlite:///{Settings.read().home}/data/web.db",
-        description="Users, worklist, reviews and the audit log.",
-        json_schema_extra={
-            "shown": "`sqlite:///data/web.db`",
-            "allowed": "sqlite:///file or postgresql+psycopg://user:password@host/name",
-        },
-    )
-    behind_tls: bool = Field(
-        default=False,
-        description="A proxy in front of the page speaks TLS: cookies are sent through "
-        "it alone.",
-    )
-    trusted_proxies: str = Field(
-        default="127.0.0.1",
-        description="Addresses whose X-Forwarded-For is believed, with commas between.",
-        json_schema_extra={"allowed": "addresses with commas between"},
-    )
-    session_hours: Annotated[int, Field(ge=1, le=168)] = Field(
-        default=12, description="Hours after which a reader signs in again."
-    )
-    idle_minutes: Annotated[int, Field(ge=1, le=1440)] = Field(
-        default=60, description="Minutes without a request that end a session."
-    )
-    max_wait: Count = Field(
-        default=240,
-        validation_alias=f"{_PREFIX}MAX_WAIT",
-        description="Minutes after which an unread study is listed with the suspicious "
-        "ones, whatever its prediction.",
-    )
-    max_upload_mb: Count = Field(default=4096, description="Megabytes of one upload.")
-    max_waiting: Count = Field(
-        default=200,
-        description="Studies that may wait for their prediction; more uploads are "
-        "refused until some are done.",
-    )
-    predictor_socket: str = Field(
-        default="",
-        validation_alias=f"{_PREFIX}PREDICTOR_SOCKET",
-        description="Where a process that keeps the models in memory listens; "
-        "`csfd serve` sets it for the runs that it starts.",
-        json_schema_extra={"shown": "none", "allowed": "the path of a socket"},
-    )
-    blind: bool = Field(
-        default=False,
-        description="Readers see no prediction before they have signed. For patients "
-        "of the locked test set it is so in any case.",
-    )
-
-
-class DiagnosticSettings(Environment):
-    """What helps to find a fault."""
-
-    debug: bool = Field(
-        default=False,
-        description="Show where an unexpected failure happened.",
-    )
-
-
-GROUPS: Final[tuple[type[Environment], ...]] = (
-    Settings,
-    ScheduleSettings,
-    ClassificationSettings,
-    SegmentationSettings,
-    PromotionSettings,
-    LimitSettings,
-    WebSettings,
-    DiagnosticSettings,
-)
-
-
-def variable_of(group: type[Environment], name: str) -> str:
-    """Return the environment variable of a field."""
-    alias = group.model_fields[name].validation_alias
-    return str(alias or f"{group.model_config['env_prefix']}{name}".upper())
-
-
-def allowed_values(group: type[Environment], name: str) -> str:
-    """Say what a setting may be."""
-    schema = group.model_json_schema(by_alias=False)["properties"][name]
-    if "allowed" in schema:
-        return str(schema["allowed"])
-    schema = schema.get("anyOf", [schema])[0]  # the other one is null
-    if "enum" in schema:
-        return " or ".join(schema["enum"])
-    if schema["type"] not in _NUMBERS:
-        return "1 or 0" if schema["type"] == "boolean" else "text"
-    words = _NUMBERS[schema["type"]]
-    if "maximum" in schema:
-        return f"{words} from {schema['minimum']} to {schema['maximum']}"
-    if "minimum" in schema:
-        return f"{words} of at least {schema['minimum']:g}"
-    return words
-
-
-def _tell(group: type[Environment], error: ValidationError) -> str:
-    """Say which setting is wrong first, what it was, and what it may be."""
-    first = error.errors()[0]
-    names = {variable_of(group, name): name for name in group.model_fields}
-    place = str(first["loc"][0])
-    name = names.get(place, place)
-    return (
-        f"{variable_of(group, name)} must be {allowed_values(group, name)}. Received: "
-        f"{first['input']}."
     )
