@@ -17,6 +17,7 @@ from csfd_core.errors import SettingsError
 _SCHEMA: Final = 2  # raised when tables change
 _EXTENDED: Final = (1,)  # versions that lack nothing but tables
 _BUSY_S: Final = 30.0
+_WRITER: Final = 0x63736664  # names a lock of Postgres: "csfd"
 
 metadata: Final = sa.MetaData()
 
@@ -163,14 +164,16 @@ peers: Final = sa.Table(
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("name", sa.String(60), nullable=False, unique=True),
-    sa.Column("kind", sa.String(10), nullable=False),  # C-STORE or STOW
+    sa.Column("kind", sa.String(10), nullable=False),  # c-store or stow
     sa.Column("ae_title", sa.String(16), nullable=False, default=""),
     sa.Column("host", sa.String(255), nullable=False, default=""),
     sa.Column("port", sa.Integer, nullable=False, default=0),
     sa.Column("is_tls", sa.Boolean, nullable=False, default=False),
     sa.Column("url", sa.String(500), nullable=False, default=""),
     sa.Column("is_automatic", sa.Boolean, nullable=False, default=False),
+    sa.Column("automatic_since", sa.Float, nullable=False, default=0.0),
     sa.Column("is_active", sa.Boolean, nullable=False, default=True),
+    sa.Column("is_configured", sa.Boolean, nullable=False, default=False),  # a setting
     sa.Column("echo_asked_at", sa.Float, nullable=True),
     sa.Column("echo_at", sa.Float, nullable=True),
     sa.Column("echo_told", sa.Text, nullable=False, default=""),
@@ -190,6 +193,7 @@ deliveries: Final = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
     sa.Column("next_at", sa.Float, nullable=False),
     sa.Column("told", sa.Text, nullable=False, default=""),
+    sa.Column("transaction_uid", sa.String(64), nullable=False, default="", index=True),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("changed_at", sa.Float, nullable=False),
     sa.UniqueConstraint("study_uid", "peer_id", "result_set"),
@@ -213,6 +217,8 @@ tokens: Final = sa.Table(
     sa.Column("token_hash", sa.String(64), nullable=False, unique=True),  # SHA-256
     sa.Column("may_send", sa.Boolean, nullable=False, default=False),
     sa.Column("may_read", sa.Boolean, nullable=False, default=False),
+    sa.Column("priority", sa.Integer, nullable=False, default=0),  # of what it sends
+    sa.Column("keeps_identity", sa.Boolean, nullable=False, default=False),
     sa.Column("is_active", sa.Boolean, nullable=False, default=True),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("used_at", sa.Float, nullable=True),
@@ -257,9 +263,10 @@ class Database:
             # The URL may hold a password; what SQLAlchemy says may repeat it.
             raise SettingsError(
                 "The database of CSFD_WEB_DATABASE cannot be opened: "
-                f"{type(error).__name__}. Check that it is there and may be written."
+                f"{type(error).__name__}. {_remedy(error)}"
             ) from None
         if found not in (None, _SCHEMA, *_EXTENDED):
+            self.close()
             raise SettingsError(
                 f"The database of CSFD_WEB_DATABASE has version {found}, this csfd "
                 f"needs {_SCHEMA}. Use the csfd that wrote it, or a new database."
@@ -276,9 +283,17 @@ class Database:
         self._engine.dispose()
 
 
+def _remedy(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return "Its driver is missing: pip install 'csfd[postgres]'."
+    return "Check that it is there and may be written."
+
+
 def _engine(url: sa.URL) -> sa.Engine:
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=True)
+        engine = sa.create_engine(url, pool_pre_ping=True)
+        sa.event.listen(engine, "begin", _wait_for_others)
+        return engine
     if url.database:
         Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         Path(url.database).touch(0o600)
@@ -297,3 +312,8 @@ def _configure(connection: Any, _record: object) -> None:  # noqa: ANN401 - sqli
 def _begin(connection: sa.Connection) -> None:
     # At once as a writer: two that read first and write then would block each other.
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _wait_for_others(connection: sa.Connection) -> None:
+    # One writer at a time, as in SQLite: what was read still holds when it is written.
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITER})")
