@@ -63,8 +63,10 @@ class WeekFacts:
         }
 
     def _told(self) -> str:
-        """Say why there was no training, without what the week does not need."""
-        return f"no training: {(self.retraining or '').partition(' since ')[0]}"
+        """Say why there was no decision, without what the week does not need."""
+        if self.retraining is None:
+            return "no training: a fold has no study to stop by, or nothing has changed"
+        return f"no training: {self.retraining.partition(' since ')[0]}"
 
 
 @dataclass(frozen=True, slots=True)
