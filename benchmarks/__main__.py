@@ -24,6 +24,7 @@ NAMES = (
     "phantom",
     "worklist",
     "features",
+    "dicom_objects",
 )
 LONG = (
     "reading",

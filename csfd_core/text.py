@@ -24,7 +24,13 @@ _PASSWORD: Final = re.compile(r"(?<=://)([^/@:\s]*:)[^/@\s]*@")
 _SMALLEST_P: Final = 1e-4  # that is written out
 _LEAST_CHANCE: Final = 0.001  # that is written out
 _FINE_CHANCE: Final = 0.0995  # below it, with a digit behind the point
-_SINGULARS: Final = (("y", "ies"), ("a", "ae"), ("x", "xes"), ("ss", "sses"))
+_SINGULARS: Final = (
+    ("ay", "ays"),
+    ("y", "ies"),
+    ("a", "ae"),
+    ("x", "xes"),
+    ("ss", "sses"),
+)
 
 
 class Measured(Protocol):

@@ -110,6 +110,10 @@ def serve(
             "and with 2 GB less.",
         ),
     ] = True,
+    dicom: Annotated[
+        bool,
+        typer.Option("--dicom", help="Start the DICOM node as well: csfd receive."),
+    ] = False,
     dagster_ui: Annotated[
         bool, typer.Option("--dagster-ui", help="Start Dagster's UI as well.")
     ] = False,
@@ -123,7 +127,7 @@ def serve(
     """
     prepare_environment(source, store)
 
-    from csfd_core.settings import Settings, WebSettings
+    from csfd_core.settings import DicomSettings, Settings, WebSettings
     from csfd_core.web.server import require_safe_host
     from csfd_dagster.serving import (
         GRACE_S,
@@ -136,8 +140,9 @@ def serve(
     web = WebSettings.read(host=host, port=port)
     web.export("database")
     settings = Settings.read()
+    node = DicomSettings.read() if dicom else None
     if check:
-        remarks = look_before(settings, web)
+        remarks = look_before(settings, web, node)
         for remark in remarks:
             _say(remark.text)
         if any(remark.is_fault for remark in remarks):
@@ -147,7 +152,11 @@ def serve(
     require_safe_host(web)
     with private_folder() as folder:
         services = serve_services(
-            web, folder, has_predictor=warm, ui_port=ui_port if dagster_ui else None
+            web,
+            folder,
+            has_predictor=warm,
+            dicom=node,
+            ui_port=ui_port if dagster_ui else None,
         )
         _prepare_serving(settings)
         from csfd_core.web.database import Database

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from csfd_core.errors import CsfdError, SettingsError
-from csfd_core.settings import Settings, WebSettings
+from csfd_core.settings import DicomSettings, Settings, WebSettings
 from csfd_core.store.locations import Location
 from csfd_core.store.stores import Stores
 from csfd_core.web.server import GRACE_S as WEB_GRACE_S
@@ -42,6 +42,7 @@ def serve_services(
     folder: Path,
     *,
     has_predictor: bool = True,
+    dicom: DicomSettings | None = None,
     ui_port: int | None = None,
 ) -> list[Service]:
     """Return the services of ``csfd serve``.
@@ -50,6 +51,7 @@ def serve_services(
         web: Where the page listens.
         folder: For sockets: nobody else may enter it.
         has_predictor: Whether models are kept in memory.
+        dicom: Where the DICOM node listens; ``None``: it is not started.
         ui_port: Of Dagster's UI; ``None``: it is not started.
 
     Raises:
@@ -68,6 +70,8 @@ def serve_services(
             is_ready=lambda: answers(_family_of(web.host), page),
         )
     )
+    if dicom is not None:
+        services.append(_node(dicom))
     if ui_port is not None:
         services += ui_services(ui_port, Settings.read().files_port, folder)
     return services
@@ -85,21 +89,53 @@ def _predictor(folder: Path) -> Service:
     )
 
 
+def _node(dicom: DicomSettings) -> Service:
+    require_node(dicom)
+    place = (_reachable(dicom.host), dicom.port)
+    return Service(
+        name="DICOM node",
+        command=[sys.executable, "-m", "csfd_core.network.node"],
+        greeting=f"The DICOM node {dicom.ae_title} listens at {dicom.host}, port "
+        f"{dicom.port}.",
+        is_ready=lambda: answers(_family_of(dicom.host), place),
+    )
+
+
 def require_port(web: WebSettings) -> None:
     """Require that the page can listen where it is to.
 
     Raises:
         SettingsError: If it cannot.
     """
+    remedy = "Give others with --port and --host."
+    _require_place(web.host, web.port, "page", remedy)
+
+
+def require_node(dicom: DicomSettings) -> None:
+    """Require that the DICOM node can listen, and to whom it is to.
+
+    Raises:
+        SettingsError: If it cannot.
+    """
+    from csfd_core.network.callers import require_known_callers
+    from csfd_core.network.tls import server_context
+
+    require_known_callers(dicom)
+    server_context(dicom)
+    remedy = "Set CSFD_DICOM_PORT and CSFD_DICOM_HOST."
+    _require_place(dicom.host, dicom.port, "DICOM node", remedy)
+
+
+def _require_place(host: str, port: int, name: str, remedy: str) -> None:
     try:
-        with socket.socket(_family_of(web.host)) as probe:
+        with socket.socket(_family_of(host)) as probe:
             # As servers do: a connection that has just ended does not keep a port.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((web.host, web.port))
+            probe.bind((host, port))
     except OSError as error:
         raise SettingsError(
-            f"The page cannot listen at port {web.port} of {web.host}: "
-            f"{error.strerror}. Give others with --port and --host."
+            f"The {name} cannot listen at port {port} of {host}: {error.strerror}. "
+            f"{remedy}"
         ) from error
 
 
@@ -111,7 +147,9 @@ def make_first_user(database: "Database") -> str | None:
         return first_administrator(connection)
 
 
-def look_before(settings: Settings, web: WebSettings) -> list[Remark]:
+def look_before(
+    settings: Settings, web: WebSettings, dicom: DicomSettings | None = None
+) -> list[Remark]:
     """Return what is missing or wrong, the faults first."""
     checks: list[Callable[[], Iterator[Remark]]] = [
         lambda: _told(lambda: require_safe_host(web)),
@@ -122,6 +160,8 @@ def look_before(settings: Settings, web: WebSettings) -> list[Remark]:
         lambda: _told(lambda: _require_writable(settings.store, "store", "CSFD_STORE")),
         lambda: _room(settings),
     ]
+    if dicom is not None:
+        checks.append(lambda: _told(lambda: require_node(dicom)))
     found = [remark for check in checks for remark in check()]
     with suppress(CsfdError):  # of a store that cannot be read, which is told already
         found += _models(settings)

@@ -19,7 +19,9 @@ import typer
 
 from csfd_core.cli import champion as cli_champion
 from csfd_core.cli import drift as cli_drift
+from csfd_core.cli import export as cli_export
 from csfd_core.cli import lineage as cli_lineage
+from csfd_core.cli import node as cli_node
 from csfd_core.cli import predict as cli_models
 from csfd_core.cli import web as cli_web
 from csfd_core.cli.options import DaskOption, SourceOption, StoreOption, WorkersOption
@@ -281,7 +283,9 @@ cli_models.register(app)
 cli_champion.register(app)
 cli_lineage.register(app)
 cli_drift.register(app)
+cli_export.register(app)
 cli_web.register(app)
+cli_node.register(app)
 for _entry_point in entry_points(group="csfd.commands"):
     _entry_point.load()(app)
 

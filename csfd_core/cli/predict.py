@@ -112,6 +112,14 @@ def predict(
             "of the slices.",
         ),
     ] = False,
+    dicom: Annotated[
+        bool,
+        typer.Option(
+            "--dicom",
+            help="Also for a PACS: the vertebrae (UID_seg.dcm), the findings "
+            "(UID_sr.dcm), key images and a page, with the patient of the input.",
+        ),
+    ] = False,
     again: Annotated[
         bool,
         typer.Option(
@@ -134,6 +142,7 @@ def predict(
     from csfd_core.classification.config import GENERAL
     from csfd_core.cli.console import print_predictions
     from csfd_core.cli.stores import open_stores
+    from csfd_core.dicom_objects.beside import REPORT, write_dicom
     from csfd_core.inference.heatmap import HEATMAP, write_heatmap
     from csfd_core.inference.predict import predict_input
     from csfd_core.inference.reading import reading_ahead
@@ -157,6 +166,7 @@ def predict(
         for write, ending, is_wanted in (
             (write_heatmap, HEATMAP, heatmaps),
             (write_prediction_page, PAGE, report),
+            (write_dicom, REPORT, dicom),
         )
         if is_wanted
     ]

@@ -49,8 +49,10 @@ _CHARACTER_SET: Final = 0x0008_0005
 _BURNED_IN: Final = 0x0028_0301
 _FRAME_OF_REFERENCE: Final = 0x0020_0052
 _OVERLAY_BIT: Final = 0x6000_0102  # of the first of sixteen groups
+_PRIORITIES: Final = (0x0040_1003, 0x0032_000C)  # of the procedure, of the study
+_URGENCIES: Final = {b"STAT": 2, b"HIGH": 1}
 _OVERLAY_GROUPS: Final = range(0, 0x20, 2)
-_EMPTY: Final = {  # type 2 of the CT image: there, and empty
+EMPTY: Final = {  # type 2 of the CT image: there, and empty
     0x0008_0020: b"DA",
     0x0008_0030: b"TM",
     0x0008_0050: b"SH",
@@ -60,6 +62,21 @@ _EMPTY: Final = {  # type 2 of the CT image: there, and empty
     0x0010_0040: b"CS",
     0x0020_0010: b"SH",
 }
+WRITTEN: Final = frozenset(  # what may have a value in a file that was de-identified
+    {
+        *KEPT,
+        tags.SOP_CLASS_UID,
+        tags.SOP_INSTANCE_UID,
+        tags.STUDY_INSTANCE_UID,
+        tags.SERIES_INSTANCE_UID,
+        _FRAME_OF_REFERENCE,
+        tags.PATIENT_ID,
+        0x0012_0062,  # PatientIdentityRemoved
+        0x0012_0063,  # DeidentificationMethod
+        0x0012_0064,  # DeidentificationMethodCodeSequence
+        0x0028_0303,  # LongitudinalTemporalInformationModified
+    }
+)
 _METHOD: Final = b"csfd: allowlist of CT attributes, keyed UIDs and PatientID"
 _PROFILE: Final = {
     0x0008_0100: (b"SH", b"113100"),
@@ -67,7 +84,7 @@ _PROFILE: Final = {
     0x0008_0104: (b"LO", b"Basic Application Confidentiality Profile"),
 }
 # PS3.5 section A.4: JPEG, JPEG-LS, JPEG 2000 and its high-throughput form.
-_JPEG: Final = frozenset(
+JPEG_SYNTAXES: Final = frozenset(
     f"1.2.840.10008.1.2.4.{number}"
     for number in (50, 51, 53, 55, 57, 70, 80, 81, 90, 91, 201, 202, 203)
 )
@@ -89,12 +106,14 @@ class Deidentified:
         study_uid: Keyed, as in the file.
         sop_uid: Keyed, as in the file.
         references: Keyed digests of what the study may be searched by.
+        urgency: As it was asked for: 0 routine, 1 urgent, 2 STAT.
     """
 
     content: bytes
     study_uid: str
     sop_uid: str
     references: frozenset[str]
+    urgency: int = 0
 
 
 def deidentify(raw: bytes, secret: bytes) -> Deidentified:
@@ -118,7 +137,7 @@ def deidentify(raw: bytes, secret: bytes) -> Deidentified:
     sop_uid = own or f"{study_uid} file {hashlib.sha256(raw).hexdigest()}"
     series_uid = uid_of(values, tags.SERIES_INSTANCE_UID) or f"{study_uid} series"
     elements = _kept(values)
-    elements.update({tag: (vr, b"") for tag, vr in _EMPTY.items()})
+    elements.update({tag: (vr, b"") for tag, vr in EMPTY.items()})
     written = (
         ExplicitVRLittleEndian if syntax == DeflatedExplicitVRLittleEndian else syntax
     )
@@ -146,6 +165,7 @@ def deidentify(raw: bytes, secret: bytes) -> Deidentified:
         study_uid=identities[tags.STUDY_INSTANCE_UID],
         sop_uid=identities[tags.SOP_INSTANCE_UID],
         references=_references(values, study_uid, secret),
+        urgency=_urgency(values),
     )
 
 
@@ -158,7 +178,7 @@ def _read(raw: bytes) -> tuple[Dataset, str]:
     if len(raw) > limits().file_bytes:
         raise RefusedError(Reason.TOO_LARGE)
     try:
-        with _quiet():
+        with quiet():
             # Refuses damage and deflated bombs; names a syntax where the file does not.
             syntax = read_elements(raw).transfer_syntax_uid
             return dcmread(io.BytesIO(raw), force=True), syntax
@@ -171,7 +191,7 @@ def _read(raw: bytes) -> tuple[Dataset, str]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Let pydicom not warn: its warnings repeat values. One thread at a time may."""
     with _QUIET, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -267,7 +287,7 @@ def _pixels(
         native = _without(value[:expected], overlays, bits, order)
         vr = b"OB" if bits == 8 else b"OW"
         return encoder.element(tags.PIXEL_DATA, vr, _even(native))
-    if syntax != RLELossless and syntax not in _JPEG:
+    if syntax != RLELossless and syntax not in JPEG_SYNTAXES:
         raise RefusedError(Reason.SYNTAX)
     if overlays:
         raise RefusedError(Reason.OVERLAY)
@@ -318,11 +338,16 @@ def _references(
     return frozenset(reference_digest(text, secret) for text in texts if text)
 
 
+def _urgency(values: Mapping[int, bytes]) -> int:
+    found = (values.get(tag, b"").strip(b" \0").upper() for tag in _PRIORITIES)
+    return max(_URGENCIES.get(word, 0) for word in found)
+
+
 def _decoded(values: Mapping[int, bytes], tag: int) -> str:
     value = values.get(tag, b"")
     named = values.get(_CHARACTER_SET, b"").decode("ascii", "replace")
     try:
-        with _quiet():
+        with quiet():
             encodings = convert_encodings([n.strip(" \0") for n in named.split("\\")])
             return decode_bytes(value, encodings, {ord("\\")})
     except (LookupError, ValueError):

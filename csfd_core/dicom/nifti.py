@@ -7,10 +7,11 @@ to slice voxels, which must be a signed permutation of the axes, and by reorderi
 axes.
 """
 
+import gzip
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import nibabel as nib
 import numpy as np
@@ -129,6 +130,26 @@ def _whole(labels: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     with np.errstate(invalid="ignore"):  # infinity is no label, and stays
         is_close = bool((np.abs(numbers - rounded) <= _ROUNDING).all())
     return rounded if is_close else labels
+
+
+def nifti_content(mask: npt.NDArray[np.uint8], geometry: VolumeGeometry) -> bytes:
+    """Return a mask (slice, row, column) as a ``.nii.gz`` that lies on the CT.
+
+    There is no time of writing in it: the same mask gives the same bytes.
+    """
+    image: Any = nib.Nifti1Image(  # type: ignore[no-untyped-call]  # no types
+        mask.transpose(2, 1, 0), nifti_affine(geometry)
+    )
+    image.header.set_xyzt_units("mm")
+    image.set_qform(image.affine, code=1)
+    image.set_sform(image.affine, code=1)
+    return gzip.compress(image.to_bytes(), compresslevel=4, mtime=0)
+
+
+def nifti_affine(geometry: VolumeGeometry) -> npt.NDArray[np.float64]:
+    """Return the map from (column, row, slice, 1) to RAS millimetres."""
+    by_column = geometry.affine()[:, [2, 1, 0, 3]]
+    return np.asarray(_RAS_TO_LPS @ by_column)  # the change of signs is its own inverse
 
 
 def check_mask(

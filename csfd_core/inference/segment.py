@@ -4,20 +4,20 @@ Writes ``<study_uid>.nii.gz``, labels 1 to 7 in patient coordinates, and beside 
 ``<study_uid>.json`` with what was found and how long it took.
 """
 
-import gzip
 import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
 from csfd_core.data_kind import NOT_CLINICAL
 from csfd_core.dicom.geometry import VolumeGeometry
+from csfd_core.dicom.nifti import nifti_affine as nifti_affine
+from csfd_core.dicom.nifti import nifti_content
 from csfd_core.errors import SettingsError, SourceError
 from csfd_core.inference.reading import (
     Reading,
@@ -31,8 +31,6 @@ from csfd_core.ingest.scan import StudyScan
 from csfd_core.segmentation.predict import Prediction, VertebraPredictor
 from csfd_core.segmentation.reading import reduce_slices
 from csfd_core.store.locations import Location
-
-_LPS_TO_RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,21 +90,7 @@ def write_nifti(
     Raises:
         SettingsError: If it cannot be written.
     """
-    image: Any = nib.Nifti1Image(  # type: ignore[no-untyped-call]  # no types
-        mask.transpose(2, 1, 0), nifti_affine(geometry)
-    )
-    image.header.set_xyzt_units("mm")
-    image.set_qform(image.affine, code=1)
-    image.set_sform(image.affine, code=1)
-    # No time of writing in the header: the same mask gives the same bytes.
-    content = gzip.compress(image.to_bytes(), compresslevel=4, mtime=0)
-    write_file(path, content)
-
-
-def nifti_affine(geometry: VolumeGeometry) -> npt.NDArray[np.float64]:
-    """Return the map from (column, row, slice, 1) to RAS millimetres."""
-    by_column = geometry.affine()[:, [2, 1, 0, 3]]
-    return np.asarray(_LPS_TO_RAS @ by_column)
+    write_file(path, nifti_content(mask, geometry))
 
 
 def _write_scan(

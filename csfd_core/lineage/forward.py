@@ -116,6 +116,7 @@ def files_of(stores: Stores, study_uid: str) -> list[str]:
         for entry in stores.root.entries(f"{paths.FEATURES}/{folder}")
         if entry.name.startswith(f"{uid}-")
     ]
+    objects, _ = stores.root.find(f"{paths.DICOM_RESULTS}/{uid}")
     fixed = (
         paths.of_study(paths.PREDICTIONS, uid, ".json"),
         paths.of_study(paths.HEATS, uid, ".npz"),
@@ -128,6 +129,7 @@ def files_of(stores: Stores, study_uid: str) -> list[str]:
     )
     return [
         *features,
+        *(entry.path for entry in objects),
         *stores.pictures.paths_of(uid),
         *(path for path in fixed if stores.root.exists(path)),
     ]

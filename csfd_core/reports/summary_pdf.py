@@ -79,14 +79,15 @@ class Summary:
     Attributes:
         study_uid: Keyed, as everywhere.
         prediction: The JSON of the prediction.
-        signed: The newest review of each reader, the newest first.
+        signed: The newest review of each reader, the newest first; ``None``: what was
+            signed stands elsewhere.
         column: ``None``: there is no picture.
         made_at: When the page was made.
     """
 
     study_uid: str
     prediction: Mapping[str, Any]
-    signed: Sequence[SignedLine]
+    signed: Sequence[SignedLine] | None
     column: Column | None
     made_at: datetime
 
@@ -106,10 +107,11 @@ def summary_pdf(summary: Summary) -> bytes:
     page.skip(0.6)
     top = page.at
     _draw_verdict(page, note)
-    _draw_table(page, note, summary.signed)
+    _draw_table(page, note, summary.signed or ())
     if summary.column is not None:
         _draw_column(figure, summary.column, top)
-    _draw_signatures(page, summary.signed)
+    if summary.signed is not None:
+        _draw_signatures(page, summary.signed)
     page.at = 0.045
     version = note.get("model_version")
     model = f"{note['model']}{f' version {version}' if version else ''}"
@@ -120,7 +122,8 @@ def summary_pdf(summary: Summary) -> bytes:
     )
     sink = io.BytesIO()
     title = f"Summary of study {summary.study_uid}"
-    figure.savefig(sink, format="pdf", metadata={"Title": title, "Creator": "csfd"})
+    facts = {"Title": title, "Creator": "csfd", "CreationDate": summary.made_at}
+    figure.savefig(sink, format="pdf", metadata=facts)
     return sink.getvalue()
 
 

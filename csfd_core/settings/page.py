@@ -57,6 +57,11 @@ class WebSettings(Environment):
         description="Studies that may wait for their prediction; more uploads are "
         "refused until some are done.",
     )
+    keep_days: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="Days after which a study that came in and that nobody has signed "
+        "is withdrawn; 0: never.",
+    )
     predictor_socket: str = Field(
         default="",
         validation_alias=f"{PREFIX}PREDICTOR_SOCKET",
@@ -71,7 +76,7 @@ class WebSettings(Environment):
     )
 
 
-_AE_TITLE: Final = (
+AE_TITLE: Final = (
     r"^[\x21-\x5b\x5d-\x7e]([\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?$"
 )
 
@@ -83,7 +88,7 @@ class DicomSettings(Environment):
 
     ae_title: str = Field(
         default="CSFD",
-        pattern=_AE_TITLE,
+        pattern=AE_TITLE,
         description="Application entity title of this node.",
         json_schema_extra={"allowed": "1 to 16 printable characters"},
     )

@@ -16,15 +16,21 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from csfd_core.errors import CsfdError, IdentifierError
+from csfd_core.web.delivery import api as delivery
+from csfd_core.web.dicomweb import api as dicomweb
 from csfd_core.web.pages import (
     administration,
     entrance,
     model,
+    peers,
     study,
+    tokens,
     withdrawal,
     worklist,
 )
 from csfd_core.web.pages.render import render
+from csfd_core.web.reception.reception import Reception
+from csfd_core.web.reception.watcher import Watcher
 from csfd_core.web.review import api as review
 from csfd_core.web.review.label_files import write_pending
 from csfd_core.web.security.guard import guard
@@ -35,6 +41,7 @@ from csfd_core.web.status.follower import Follower
 from csfd_core.web.uploads import api as uploads
 from csfd_core.web.uploads.handling import sweep
 from csfd_core.web.viewer import api as viewer
+from csfd_core.web.withdrawing import Retention
 
 API: Final = "/api/v1"
 
@@ -50,13 +57,20 @@ def build_app(services: Services) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         sweep(services)
         write_pending(services)
-        follower = Follower(services)
-        app.state.follower = follower
-        follower.start()
+        app.state.follower = follower = Follower(services)
+        app.state.reception = Reception(services)
+        watchers = (
+            follower,
+            Watcher(app.state.reception),
+            Retention(services, app.state.reception),
+        )
+        for watcher in watchers:
+            watcher.start()
         try:
             yield
         finally:
-            follower.stop()
+            for watcher in reversed(watchers):
+                watcher.stop()
 
     app = FastAPI(
         title="csfd",
@@ -72,11 +86,13 @@ def build_app(services: Services) -> FastAPI:
     app.exception_handler(HTTPException)(_refuse)
     app.exception_handler(IdentifierError)(_unknown)
     app.exception_handler(CsfdError)(_fail)
-    for room in (uploads, viewer, review, status):
+    for room in (uploads, viewer, review, status, delivery):
         app.include_router(room.router, prefix=API)
     app.include_router(status.operation)
-    for pages in (entrance, worklist, study, withdrawal, model, administration):
+    rooms = (entrance, worklist, study, withdrawal, model, administration, peers)
+    for pages in (*rooms, tokens):
         app.include_router(pages.router, include_in_schema=False)
+    app.include_router(dicomweb.router, include_in_schema=False)
     static = files("csfd_core.web") / "static"
     app.mount("/static", StaticFiles(directory=str(static)), name="static")
     return app
@@ -106,4 +122,5 @@ def _fail(request: Request, error: Exception) -> Response:
 
 def _wants_json(request: Request) -> bool:
     path = request.url.path
-    return path.startswith(("/api/", "/healthz", "/readyz", "/metrics"))
+    answers = ("/api/", "/dicom-web", "/healthz", "/readyz", "/metrics")
+    return path.startswith(answers)

@@ -39,6 +39,14 @@ class Action(StrEnum):
     DOWNLOADED = "downloaded"
     REVIEW_SIGNED = "review signed"
     STUDY_WITHDRAWN = "study withdrawn"
+    PEER_ADDED = "peer added"
+    PEER_CHANGED = "peer changed"
+    RESULTS_ASKED = "sending asked for"
+    RESULTS_SENT = "results sent"
+    TOKEN_ADDED = "token added"
+    TOKEN_REVOKED = "token revoked"
+    TOKEN_REFUSED = "token refused"
+    TOKEN_USED = "token used"
 
 
 def record(

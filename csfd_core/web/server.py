@@ -89,7 +89,7 @@ def _serve(web: WebSettings) -> None:
     from csfd_core.web.app import build_app
     from csfd_core.web.services import Services
 
-    _log_plainly()
+    log_plainly()
     config = uvicorn.Config(
         build_app(Services.open()),
         host=web.host,
@@ -110,7 +110,8 @@ def _serve(web: WebSettings) -> None:
     uvicorn.Server(config).run()
 
 
-def _log_plainly() -> None:
+def log_plainly() -> None:
+    """Let what this process logs repeat nothing that came from outside."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(PlainFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

@@ -14,11 +14,13 @@ import sqlalchemy as sa
 
 from csfd_core.web.database import (
     Database,
+    deliveries,
     drafts,
     references,
     reviews,
     sights,
     studies,
+    vault,
 )
 
 
@@ -183,5 +185,5 @@ def try_again(connection: sa.Connection, study_uid: str) -> bool:
 def forget(connection: sa.Connection, study_uids: Iterable[str]) -> None:
     """Remove withdrawn studies, with all that was said of them but the audit log."""
     uids = list(study_uids)
-    for table in (references, drafts, sights, reviews, studies):
+    for table in (vault, deliveries, references, drafts, sights, reviews, studies):
         connection.execute(table.delete().where(table.c.study_uid.in_(uids)))

@@ -59,14 +59,16 @@ def place_study(
     return task.stores, hounsfield
 
 
-def write_mask(stores: Stores, mask: npt.NDArray[np.uint8]) -> None:
-    note = stores.slices.read_note(STUDY_UID)
+def write_mask(
+    stores: Stores, mask: npt.NDArray[np.uint8], study_uid: str = STUDY_UID
+) -> None:
+    note = stores.slices.read_note(study_uid)
     assert note is not None
     stores.predicted_masks.write(
-        STUDY_UID,
+        study_uid,
         mask,
         PredictedMaskNote(
-            study_uid=STUDY_UID,
+            study_uid=study_uid,
             format=1,
             content_hash=note.content_hash,
             model_id="drawn",
@@ -79,14 +81,14 @@ def write_mask(stores: Stores, mask: npt.NDArray[np.uint8]) -> None:
     )
 
 
-def write_prediction(stores: Stores) -> None:
+def write_prediction(stores: Stores, study_uid: str = STUDY_UID) -> None:
     """C5 is the worst, C2 suspicious; heat lies on C5 alone."""
-    note = stores.slices.read_note(STUDY_UID)
+    note = stores.slices.read_note(study_uid)
     assert note is not None
     evidence = {"slice_index": EVIDENCE_SLICE, "box_px": BOX, "peak": 0.9}
     probabilities = dict.fromkeys(LEVEL_NAMES, 0.05)
     prediction = {
-        "study_uid": STUDY_UID,
+        "study_uid": study_uid,
         "content_hash": note.content_hash,
         "verdict": "suspicious",
         "model": "drawn",
@@ -96,12 +98,13 @@ def write_prediction(stores: Stores) -> None:
         "thresholds": {"vertebra": 0.3, "overall": 0.5},
         "suspicious": ["C2", "C5", OVERALL],
         "not_assessed": [],
+        "overall_rests_on": list(LEVEL_NAMES),
         "needs_eyes": [],
         "uncertainty": {},
         "evidence": {"C5": evidence, "C2": None},
         "unlike": {},
     }
-    stores.root.write(prediction_path(STUDY_UID), json.dumps(prediction).encode())
+    stores.root.write(prediction_path(study_uid), json.dumps(prediction).encode())
     heat = np.zeros((3, 8, 8), dtype=np.float32)
     heat[1, 2:6, 3:7] = 1.0
     crop_to_voxel = np.eye(4)
@@ -109,7 +112,7 @@ def write_prediction(stores: Stores) -> None:
     affine = note.geometry.affine() @ crop_to_voxel
     masks = np.full(heat.shape, 255, dtype=np.uint8)
     level = LevelHeat(level="C5", heat=heat, masks=masks, affine_lps=affine)
-    write_heats(stores, STUDY_UID, [level])
+    write_heats(stores, study_uid, [level])
 
 
 @dataclass

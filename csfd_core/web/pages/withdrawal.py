@@ -1,8 +1,4 @@
-"""Withdrawing a study from its page, as when a patient takes back consent.
-
-The page removes the images that it has taken in and writes a label file that withdraws
-the study; the graph does the rest, as after ``csfd withdraw``.
-"""
+"""Withdrawing a study from its page, as when a patient takes back consent."""
 
 from typing import Annotated
 
@@ -14,12 +10,8 @@ from csfd_core.lineage.trained_models import (
     kept_ensembles,
     kept_segmentations,
 )
-from csfd_core.store.layout import IMAGES_FOLDER
-from csfd_core.web.audit import Action, record
-from csfd_core.web.database import drafts, studies
 from csfd_core.web.pages.render import render
 from csfd_core.web.pages.study import row_of, short_uid
-from csfd_core.web.review.label_files import write_withdrawal
 from csfd_core.web.security.sessions import (
     Session,
     require_administrator,
@@ -28,7 +20,7 @@ from csfd_core.web.security.sessions import (
     services_of,
 )
 from csfd_core.web.services import Services
-from csfd_core.web.study_states import StudyState
+from csfd_core.web.withdrawing import withdraw_from_page
 
 router = APIRouter()
 
@@ -58,6 +50,7 @@ def foresee_withdrawal(
 @router.post("/studies/{study_uid}/withdraw")
 def withdraw_study(
     study_uid: str,
+    request: Request,
     services: MyServices,
     session: Annotated[Session, Depends(require_form)],
     reason: Annotated[str, Form(max_length=200)],
@@ -68,21 +61,8 @@ def withdraw_study(
     told = " ".join(reason.split())
     if not told:
         raise HTTPException(422, "Say why the study is withdrawn.")
-    # The note first: from then on nothing takes the study up again.
-    write_withdrawal(services, study_uid, told, session.user.name)
-    for entry in services.inbox.entries(f"{IMAGES_FOLDER}/{study_uid}"):
-        services.inbox.remove(entry.path)
-    withdrawn = {
-        "state": StudyState.REFUSED,
-        "reason": "It was withdrawn, and is being removed.",
-        "verdict": "",
-        "suspicious": "",
-    }
-    with services.database.transaction() as connection:
-        same = studies.c.study_uid == study_uid
-        connection.execute(studies.update().where(same).values(**withdrawn))
-        connection.execute(drafts.delete().where(drafts.c.study_uid == study_uid))
-        record(connection, session.user.id, Action.STUDY_WITHDRAWN, study_uid)
+    reception = request.app.state.reception
+    withdraw_from_page(services, reception, study_uid, told, session.user)
     return RedirectResponse("/", 303)
 
 

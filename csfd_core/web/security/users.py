@@ -167,17 +167,25 @@ def check_password(
             connection.execute(users.update().where(same).values(failures=0))
             connection.execute(addresses.delete().where(addresses.c.address == address))
             return to_user(row)
-        _count_failure(connection, now, row, address)
+        count_failure(connection, row, address)
     return SignInError("Name or password is wrong.")
 
 
-def _count_failure(
+def count_failure(
     connection: sa.Connection,
-    now: float,
     row: Any,  # noqa: ANN401 - of the users, or None
     address: str,
+    action: Action = Action.SIGN_IN_FAILED,
 ) -> None:
-    """Count a failure, in the database: others may fail at the same time."""
+    """Count a failure, in the database: others may fail at the same time.
+
+    Args:
+        connection: Of a transaction.
+        row: The user; ``None``: nobody that is known.
+        address: From where.
+        action: What has failed.
+    """
+    now = time.time()
     if row is not None:
         _raise_failures(connection, users, users.c.id == row.id, now, 1)
     is_known = connection.scalar(
@@ -188,7 +196,7 @@ def _count_failure(
         connection.execute(addresses.insert().values(**none))
     same = addresses.c.address == address
     _raise_failures(connection, addresses, same, now, _SHARED)
-    record(connection, None, Action.SIGN_IN_FAILED, str(row.id) if row else "")
+    record(connection, None, action, str(row.id) if row else "")
 
 
 def _raise_failures(

@@ -51,4 +51,12 @@ follow((study) => {
   }
 });
 
+async function openBelow() {
+  const root = document.getElementById("results");
+  if (!root) return;
+  const { openResults } = await import("./results.js");
+  await openResults(root);
+}
+
 open().catch((error) => toast(error.message, "bad"));
+openBelow().catch((error) => toast(error.message, "bad"));

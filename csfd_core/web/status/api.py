@@ -241,7 +241,7 @@ def metrics(request: Request, services: MyServices) -> PlainTextResponse:
         waiting.set(0.0 if oldest is None else max(0.0, now - oldest))
         newest = (
             sa.select((studies.c.done_at - studies.c.accepted_at).label("s"))
-            .where(studies.c.user_id.is_not(None), studies.c.state == StudyState.DONE)
+            .where(studies.c.slices > 0, studies.c.state == StudyState.DONE)
             .order_by(studies.c.done_at.desc())
             .limit(100)
             .subquery()

@@ -1,4 +1,4 @@
-"""Locks by name: of an upload, of a study."""
+"""Locks by name: of an upload."""
 
 import threading
 from collections.abc import Iterator

@@ -13,6 +13,7 @@ from typing import Final
 from csfd_core.deid.deidentify import Deidentified
 from csfd_core.settings import Settings
 from csfd_core.vocabulary import is_uid, require_uid
+from csfd_core.web.acceptance import Incoming
 from csfd_core.web.uploads.spool import SPOOLS, Spool
 
 SUFFIX: Final = ".dcm"
@@ -88,16 +89,13 @@ class Staging:
         """Say whether there is no key to the spool of a file."""
         return SPOOLS.find(self.folder / f"{_SPOOL}{file}") is None
 
-    def is_changing(self, study_uid: str) -> bool:
-        """Say whether files of a study were being put into the inbox."""
-        return (self.folder / f"{_CHANGING}{study_uid}").exists()
-
-    def mark_changing(self, study_uid: str) -> None:
-        """Record, to outlive this process, that the inbox is about to change."""
-        path = self.folder / f"{_CHANGING}{study_uid}"
-        with path.open("wb") as file:
-            os.fsync(file.fileno())
-        sync_folder(self.folder)
+    def incoming(self, study_uid: str) -> Incoming:
+        """Return a study as it is accepted."""
+        return Incoming(
+            study_uid=study_uid,
+            files=self.slices(study_uid),
+            mark=self.folder / f"{_CHANGING}{study_uid}",
+        )
 
     def remove(self) -> None:
         """Remove everything, and the keys to it."""
@@ -107,12 +105,3 @@ class Staging:
     def _children(self) -> Iterator[Path]:
         if self.folder.is_dir():
             yield from sorted(self.folder.iterdir())
-
-
-def sync_folder(folder: Path) -> None:
-    """Let the names in a folder outlive a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

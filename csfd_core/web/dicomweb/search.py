@@ -1,0 +1,265 @@
+"""QIDO-RS: which studies, series and objects there are (PS3.18 section 10.6)."""
+
+import json
+import sys
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from csfd_core.web.dicomweb.access import Caller, WhoReads
+from csfd_core.web.dicomweb.holdings import (
+    Found,
+    Holdings,
+    Instance,
+    find_study,
+    served_studies,
+)
+from csfd_core.web.dicomweb.matching import USUAL, Query, query_of
+from csfd_core.web.dicomweb.remembered import Remembered
+from csfd_core.web.dicomweb.retrieve import (
+    metadata_of,
+    require_json,
+    require_study,
+)
+from csfd_core.web.security.sessions import services_of
+from csfd_core.web.services import Services
+
+router = APIRouter()
+
+_JSON_TYPE: Final = "application/dicom+json"
+_STUDY_UID: Final = "0020000D"
+_SERIES_UID: Final = "0020000E"
+_RETRIEVE_URL: Final = "00081190"
+_KEPT: Final = 4096  # studies of which a search need look at no file
+# Attributes that are told unasked (PS3.18 tables 10.6.3-3 to 10.6.3-5).
+_OF_STUDY: Final = {
+    "00080020": "DA",  # StudyDate
+    "00080030": "TM",  # StudyTime
+    "00080050": "SH",  # AccessionNumber
+    "00080090": "PN",  # ReferringPhysicianName
+    "00100010": "PN",  # PatientName
+    "00100020": "LO",  # PatientID
+    "00100030": "DA",  # PatientBirthDate
+    "00100040": "CS",  # PatientSex
+    "0020000D": "UI",  # StudyInstanceUID
+    "00200010": "SH",  # StudyID
+}
+_OF_SERIES: Final = {
+    "00080060": "CS",  # Modality
+    "0008103E": "LO",  # SeriesDescription
+    "00180015": "CS",  # BodyPartExamined
+    "0020000E": "UI",  # SeriesInstanceUID
+    "00200011": "IS",  # SeriesNumber
+}
+
+Opened = Annotated[Services, Depends(services_of)]
+Json = dict[str, Any]
+Level = str  # studies, series or instances
+
+_summaries: Final = Remembered[tuple[str, ...], Json | None](_KEPT)
+
+
+@router.get("/studies")
+def search_studies(request: Request, caller: WhoReads, services: Opened) -> Response:
+    """Search studies."""
+    return _search(request, caller, services, "studies")
+
+
+@router.get("/series")
+def search_all_series(request: Request, caller: WhoReads, services: Opened) -> Response:
+    """Search series of all studies."""
+    return _search(request, caller, services, "series")
+
+
+@router.get("/instances")
+def search_all_instances(
+    request: Request, caller: WhoReads, services: Opened
+) -> Response:
+    """Search objects of all studies."""
+    return _search(request, caller, services, "instances")
+
+
+@router.get("/studies/{study_uid}/series")
+def search_series(
+    request: Request, study_uid: str, caller: WhoReads, services: Opened
+) -> Response:
+    """Search the series of a study."""
+    return _search(request, caller, services, "series", study_uid)
+
+
+@router.get("/studies/{study_uid}/instances")
+def search_instances(
+    request: Request, study_uid: str, caller: WhoReads, services: Opened
+) -> Response:
+    """Search the objects of a study."""
+    return _search(request, caller, services, "instances", study_uid)
+
+
+@router.get("/studies/{study_uid}/series/{series_uid}/instances")
+def search_series_instances(
+    request: Request,
+    study_uid: str,
+    series_uid: str,
+    caller: WhoReads,
+    services: Opened,
+) -> Response:
+    """Search the objects of a series."""
+    return _search(request, caller, services, "instances", study_uid, series_uid)
+
+
+def _search(
+    request: Request,
+    caller: Caller,
+    services: Services,
+    level: Level,
+    study_uid: str | None = None,
+    series_uid: str | None = None,
+) -> Response:
+    require_json(request)
+    query = query_of(request.query_params.multi_items())
+    base = f"{request.base_url}dicom-web/studies"
+    if study_uid is None:
+        found = _found(services, caller, query)
+        matches = (
+            _studies(found, query, base)
+            if level == "studies"
+            else _all(found, query, level, base)
+        )
+    else:
+        holdings = require_study(services, caller, study_uid)
+        matches = _within(holdings, query, level, base, series_uid)
+    limit = query.limit
+    if limit is None:  # what a study has is told as a whole
+        limit = USUAL if study_uid is None else sys.maxsize - query.offset - 1
+    chosen = list(islice(matches, query.offset, query.offset + limit + 1))
+    notes = list(query.notes)
+    if len(chosen) > limit:
+        del chosen[limit:]
+        notes.append("There are further matches: ask with offset.")
+    headers = {"Warning": f'299 csfd "{" ".join(notes)}"'} if notes else {}
+    if not chosen:
+        return Response(status_code=204, headers=headers)
+    content = json.dumps(chosen, separators=(",", ":"))
+    return Response(content, headers=headers, media_type=_JSON_TYPE)
+
+
+def _found(services: Services, caller: Caller, query: Query) -> Iterator[Found]:
+    """Yield the studies that may match, as far as the caller may see them."""
+    wanted = query.uids(_STUDY_UID)
+    for uid in served_studies(services):
+        if wanted is None or uid in wanted:
+            sees = caller.sees_results(services, uid)
+            found = find_study(services, uid, with_results=sees)
+            if found is not None:
+                yield found
+
+
+def _studies(found: Iterator[Found], query: Query, base: str) -> Iterator[Json]:
+    for one in found:
+        summary = _summaries.get(one.identity, partial(_load_summary, one))
+        if summary is None or not query.matches(summary):
+            continue
+        told = summary | _url(f"{base}/{one.study_uid}")
+        if query.fields or query.tells_all:
+            holdings = one.load()
+            if holdings is not None:
+                told |= _further(holdings, holdings.instances[0], query)
+        yield told
+
+
+def _all(
+    found: Iterator[Found], query: Query, level: Level, base: str
+) -> Iterator[Json]:
+    for one in found:
+        holdings = one.load()
+        if holdings is not None:
+            yield from _matches(holdings, query, level, base)
+
+
+def _within(
+    holdings: Holdings, query: Query, level: Level, base: str, series_uid: str | None
+) -> Iterator[Json]:
+    """Yield matches of one study, without what the address tells already."""
+    known = _OF_STUDY if series_uid is None else {**_OF_STUDY, **_OF_SERIES}
+    for match in _matches(holdings, query, level, base, series_uid):
+        yield match if query.tells_all else _without(match, known, query)
+
+
+def _matches(
+    holdings: Holdings,
+    query: Query,
+    level: Level,
+    base: str,
+    series_uid: str | None = None,
+) -> Iterator[Json]:
+    summary = _summary_of(holdings)
+    for uid in holdings.series_uids() if series_uid is None else [series_uid]:
+        instances = holdings.of_series(uid)
+        if not instances:
+            continue
+        own = summary | _series_of(holdings, uid, len(instances))
+        url = f"{base}/{holdings.study_uid}/series/{uid}"
+        if level == "series":
+            if query.matches(own):
+                yield own | _url(url) | _further(holdings, instances[0], query)
+            continue
+        for one in instances:
+            attributes = own | one.attributes
+            if query.matches(attributes):
+                told = attributes | _url(f"{url}/instances/{one.sop_uid}")
+                yield told | _further(holdings, one, query)
+
+
+def _load_summary(found: Found) -> Json | None:
+    holdings = found.load()
+    return None if holdings is None else _summary_of(holdings)
+
+
+def _summary_of(holdings: Holdings) -> Json:
+    first = holdings.first[holdings.instances[0].series_uid]
+    told = {tag: first.get(tag, {"vr": vr}) for tag, vr in _OF_STUDY.items()}
+    modalities = {
+        value
+        for attributes in holdings.first.values()
+        for value in attributes.get("00080060", {}).get("Value", [])
+    }
+    return told | {
+        "00080056": {"vr": "CS", "Value": ["ONLINE"]},
+        "00080061": {"vr": "CS", "Value": sorted(modalities)},
+        "00201206": {"vr": "IS", "Value": [len(holdings.series_uids())]},
+        "00201208": {"vr": "IS", "Value": [len(holdings.instances)]},
+    }
+
+
+def _series_of(holdings: Holdings, series_uid: str, instances: int) -> Json:
+    first = holdings.first[series_uid]
+    told = {tag: first.get(tag, {"vr": vr}) for tag, vr in _OF_SERIES.items()}
+    return told | {"00201209": {"vr": "IS", "Value": [instances]}}
+
+
+def _url(address: str) -> Json:
+    return {_RETRIEVE_URL: {"vr": "UR", "Value": [address]}}
+
+
+def _further(holdings: Holdings, one: Instance, query: Query) -> Json:
+    """Return what includefield asks for; absent attributes are not told."""
+    if not query.fields and not query.tells_all:
+        return {}
+    known: Json = json.loads(metadata_of(holdings, one))
+    if query.tells_all:
+        return known
+    return {tag: known[tag] for tag in query.fields if tag in known}
+
+
+def _without(match: Json, tags: dict[str, str], query: Query) -> Json:
+    """Return a match without what its address tells already, but for the UIDs."""
+    kept = {_STUDY_UID, _SERIES_UID, "00080060", *query.fields, *query.keys}
+    computed = ("00080061", "00201206", "00201208")
+    return {
+        tag: value
+        for tag, value in match.items()
+        if tag in kept or (tag not in tags and tag not in computed)
+    }
