@@ -25,6 +25,7 @@ NAMES = (
     "worklist",
     "features",
     "dicom_objects",
+    "receive",
 )
 LONG = (
     "reading",

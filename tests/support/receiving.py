@@ -177,7 +177,7 @@ def answer_to(
     association.dimse.send_msg(request, context.context_id)
     answer, until = None, time.monotonic() + _PATIENCE_S
     while answer is None and time.monotonic() < until:
-        is_over = association.dul.socket.socket is None or association.is_aborted
+        is_over = association.acse.is_aborted() or not association.dul.is_alive()
         _, answer = association.dimse.get_msg(block=False)
         if is_over:
             break
