@@ -267,7 +267,10 @@ class Review {
       this.#draft.forgetHere();
       this.#place("saved").textContent = "";
       this.#place("offer").hidden = true;
-      this.#place("revealed").hidden = !wasBlind;
+      if (wasBlind) {
+        location.reload(); // with what the model says, in the images as well
+        return;
+      }
       toast(
         signed.label_file_waits
           ? "Signed. Its label file could not be written yet; it will be."

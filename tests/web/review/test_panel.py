@@ -173,6 +173,7 @@ def test_who_reads_blind_sees_nothing_until_they_sign(web: WebUnderTest) -> None
         expect(row(page, "C4").locator(".words")).to_have_text(
             "0.82, above the operating point 0.31", timeout=10_000
         )
+        expect(page.locator(".head .verdict")).to_have_text("suspicious")
         expect(page.locator("#review [data-place=differ]")).to_have_text(
             "Readers differ on C1."
         )
