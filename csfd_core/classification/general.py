@@ -17,6 +17,7 @@ from csfd_core.errors import SettingsError, StoreError
 from csfd_core.learning.checkpoint import Weights, read_arrays
 from csfd_core.store.locations import Location
 
+BEST_GENERAL: Final = "basic_cnn"  # on unseen necks; ``python -m benchmarks general``
 GENERAL_FOLDER: Final = "builtin"
 GENERAL_FOLD: Final = 0  # of their phantoms; those of this fold have stopped them
 

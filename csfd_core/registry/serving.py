@@ -11,11 +11,11 @@ from csfd_core.classification.config import GENERAL
 from csfd_core.classification.ensemble import BEST, Ensemble, read_best
 from csfd_core.classification.fit import open_trained
 from csfd_core.classification.general import (
+    BEST_GENERAL,
     GENERAL_FOLD,
     GENERAL_FOLDER,
     general_location,
 )
-from csfd_core.classification.triplanar.network import NAME as TRIPLANAR_CNN
 from csfd_core.errors import SettingsError, StoreError
 from csfd_core.registry.appointment import require_whole
 from csfd_core.registry.champion import ChampionRegistry, Version
@@ -27,7 +27,6 @@ from csfd_core.store.stamp import stamp
 from csfd_core.store.stores import Stores
 
 _VERSION: Final = re.compile("v([1-9][0-9]{0,8})")
-_BEST_GENERAL: Final = TRIPLANAR_CNN
 GENERAL_PROFILE: Final = "demo"  # whose crops the general classifier takes
 
 
@@ -116,7 +115,7 @@ def open_general() -> Ensemble:
     """Open the classifier that comes with csfd."""
     place = Stores(general_location())
     folds = [GENERAL_FOLD]
-    found = _open_folds(place, _BEST_GENERAL, GENERAL_FOLDER, folds)
+    found = _open_folds(place, BEST_GENERAL, GENERAL_FOLDER, folds)
     return replace(found, name=GENERAL)
 
 

@@ -176,9 +176,9 @@ def test_weights_of_another_version_than_their_card_are_not_opened(
 ) -> None:
     """Planted: the weights of another training, of the very same shapes."""
     own = ClassifierStore(Location(tmp_path), "builtin")
-    there, here = general_store(), own.of_fold("triplanar_cnn", 0)
-    weights = there.read_weights("triplanar_cnn", 0)
-    result = there.result("triplanar_cnn", 0)
+    there, here = general_store(), own.of_fold("basic_cnn", 0)
+    weights = there.read_weights("basic_cnn", 0)
+    result = there.result("basic_cnn", 0)
     own.write(result.card, weights, result.predictions.to_dict("records"))
     monkeypatch.setattr(serving, "general_location", lambda: Location(tmp_path))
     assert open_ensemble(Stores(Location(tmp_path)), GENERAL).members
@@ -186,14 +186,14 @@ def test_weights_of_another_version_than_their_card_are_not_opened(
     other = [weights[0] + 1, *weights[1:]]
     own.write(result.card, other, result.predictions.to_dict("records"))
     here.write("card.json", card)
-    with pytest.raises(StoreError, match="triplanar_cnn are of another version than"):
+    with pytest.raises(StoreError, match="basic_cnn are of another version than"):
         open_ensemble(Stores(Location(tmp_path)), GENERAL)
 
 
 def test_a_general_card_of_a_newer_csfd_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = Location(tmp_path).join("builtin/triplanar_cnn/fold_0")
+    folder = Location(tmp_path).join("builtin/basic_cnn/fold_0")
     card = json.loads(general_card_text())
     folder.write("card.json", json.dumps(card | {"schema_version": 99}).encode())
     monkeypatch.setattr(serving, "general_location", lambda: Location(tmp_path))
@@ -202,7 +202,7 @@ def test_a_general_card_of_a_newer_csfd_is_refused(
 
 
 def general_card_text() -> bytes:
-    return general_store().of_fold("triplanar_cnn", 0).read("card.json")
+    return general_store().of_fold("basic_cnn", 0).read("card.json")
 
 
 @pytest.mark.parametrize("name", NETWORKS)

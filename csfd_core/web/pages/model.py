@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from starlette.exceptions import HTTPException
 
 from csfd_core.classification.classifier_store import ClassifierStore
-from csfd_core.classification.general import general_card
+from csfd_core.classification.general import BEST_GENERAL, general_card
 from csfd_core.data_kind import DataKind
 from csfd_core.registry.decision import DecisionNote
 from csfd_core.registry.history import Alias, Change, read_history
@@ -36,7 +36,6 @@ _SCORES: Final = (
     ("Specificity per vertebra", "specificity", False),
     ("Calibration error", "ece", False),
 )
-_GENERAL: Final = "triplanar_cnn"
 
 MySession = Annotated[Session, Depends(require_session)]
 MyServices = Annotated[Services, Depends(services_of)]
@@ -112,7 +111,7 @@ def standing_of(stores: Stores, history: list[Change]) -> Standing:
         told = "There is no champion yet, so the best of the comparison speaks."
         kind = _learnt_from(stores, best)
         return Standing(name=best, version=None, since="", told=told, kind=kind)
-    card = general_card(_GENERAL)
+    card = general_card(BEST_GENERAL)
     told = (
         "Nothing was trained on your studies yet, so the general classifier speaks, "
         "which comes with csfd."
