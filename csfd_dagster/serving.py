@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from csfd_core.errors import CsfdError, SettingsError
-from csfd_core.settings import DicomSettings, Settings, WebSettings
+from csfd_core.settings import DicomSettings, OidcSettings, Settings, WebSettings
 from csfd_core.store.locations import Location
 from csfd_core.store.stores import Stores
 from csfd_core.web.server import GRACE_S as WEB_GRACE_S
@@ -55,9 +55,12 @@ def serve_services(
         ui_port: Of Dagster's UI; ``None``: it is not started.
 
     Raises:
-        SettingsError: If a port is taken.
+        SettingsError: If a port is taken, or OpenID Connect is set up by half.
     """
+    from csfd_core.web.security.oidc.provider import open_provider
+
     require_port(web)
+    open_provider(OidcSettings.read())  # refuses what is set up by half
     page = (_reachable(web.host), web.port)
     services = [*graph_services(folder)]
     if has_predictor:
@@ -95,8 +98,7 @@ def _node(dicom: DicomSettings) -> Service:
     return Service(
         name="DICOM node",
         command=[sys.executable, "-m", "csfd_core.network.node"],
-        greeting=f"The DICOM node {dicom.ae_title} listens at {dicom.host}, port "
-        f"{dicom.port}.",
+        greeting="The DICOM node receives studies, and sends results to its peers.",
         is_ready=lambda: answers(_family_of(dicom.host), place),
     )
 
@@ -155,6 +157,7 @@ def look_before(
         lambda: _told(lambda: require_safe_host(web)),
         lambda: _told(lambda: require_port(web)),
         lambda: _told(lambda: _require_database(web)),
+        lambda: _told(_require_provider),
         lambda: _told(lambda: _require_key(settings)),
         lambda: _told(lambda: _require_writable(settings.inbox, "inbox", "CSFD_INBOX")),
         lambda: _told(lambda: _require_writable(settings.store, "store", "CSFD_STORE")),
@@ -184,6 +187,15 @@ def _require_database(web: WebSettings) -> None:
             pass
     finally:
         database.close()
+
+
+def _require_provider() -> None:
+    """Require that an OpenID Connect provider, where one is set, can be asked."""
+    from csfd_core.web.security.oidc.provider import open_provider
+
+    provider = open_provider(OidcSettings.read())
+    if provider is not None:
+        provider.require_usable()
 
 
 def _require_key(settings: Settings) -> None:

@@ -1,13 +1,11 @@
 """Studies that other application entities send by C-STORE."""
 
 import io
-import json
 import shutil
 import socket
 import struct
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -26,7 +24,6 @@ from pydicom.uid import (
 )
 from support.dicom_studies import STUDY_UID, neck_hounsfield
 from support.receiving import (
-    Listening,
     all_bytes_below,
     answer_to,
     associate,
@@ -35,6 +32,7 @@ from support.receiving import (
     received_place,
     send,
     status_of,
+    told,
     written,
 )
 from support.uploading import study_files
@@ -62,14 +60,6 @@ def node(place):
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     return study_files(tmp_path_factory.mktemp("study"))
-
-
-def told(node: Listening, number: int = 1) -> list[dict]:
-    """Return what was said of associations, once it was said of so many."""
-    until = time.monotonic() + 10
-    while len(node.lines) < number and time.monotonic() < until:
-        time.sleep(0.01)
-    return [json.loads(line) for line in node.lines]
 
 
 def run(*command: str) -> subprocess.CompletedProcess:
@@ -354,97 +344,3 @@ def test_the_studies_of_an_urgent_caller_are_urgent(place, files, monkeypatch):
         send(node.port, files[:1], calling="ER")
     place.settle()
     assert [row.priority for row in place.rows()] == [2]
-
-
-def test_more_associations_than_allowed_are_told_to_come_later(place, files):
-    with listening(place, max_associations=3) as node:
-        held = [associate(node.port, ExplicitVRLittleEndian) for _ in range(3)]
-        assert all(one.is_established for one in held)
-        more = associate(node.port)
-        assert more.is_rejected
-        assert more.acceptor.primitive.result == 2  # for now
-        assert [status_of(one, files[0]) for one in held] == [0, 0, 0]
-        for one in held:
-            one.release()
-        told(node, 4)
-        assert send(node.port, files[:1]) == [0]
-
-
-def test_a_flood_of_silent_connections_is_bounded_and_passes(place, files, monkeypatch):
-    monkeypatch.setattr("csfd_core.network.listening._BEGINNING_S", 1.0)
-    with listening(place, max_associations=4) as node:
-        before = threading.active_count()
-        flood = [
-            socket.create_connection(("127.0.0.1", node.port), timeout=10)
-            for _ in range(80)
-        ]
-        assert threading.active_count() - before < 40
-        time.sleep(1.5)
-        assert send(node.port, files[:1]) == [0]
-        for client in flood:
-            client.close()
-
-
-@pytest.mark.parametrize("length", [2**31, 2**20 + 1])
-def test_who_promises_a_huge_message_is_closed(place, node, length):
-    with socket.create_connection(("127.0.0.1", node.port), timeout=10) as client:
-        client.sendall(struct.pack(">BBL", 1, 0, length))
-        until = time.monotonic() + 5
-        while client.recv(4096):  # an abort may be said
-            assert time.monotonic() < until
-
-
-def test_who_sends_without_an_end_is_closed(place, files, monkeypatch):
-    monkeypatch.setattr("csfd_core.network.listening._MARGIN_BYTES", -(255 * 2**20))
-    with listening(place) as node:  # one megabyte is left
-        assert send(node.port, files[:3]) == [0, 0, 0]  # each counts for itself
-
-        def endless(dataset: Dataset) -> None:
-            dataset.add_new(0x00091001, "OB", bytes(3 * 2**20))
-
-        association = associate(node.port, ExplicitVRLittleEndian)
-        assert status_of(association, edited(files[3], endless)) == -1
-        assert len(place.waiting()) == 3
-
-
-def test_who_sends_when_everything_stops_may_finish(place, files):
-    with listening(place) as node:
-        association = associate(node.port, ExplicitVRLittleEndian)
-        found: list[int] = []
-
-        def go_on() -> None:
-            found.extend(status_of(association, content) for content in files)
-
-        sender = threading.Thread(target=go_on)
-        sender.start()
-        while not place.waiting():
-            time.sleep(0.01)
-        begun = time.monotonic()
-        node.receiver.stop()
-        assert time.monotonic() - begun < 8
-        sender.join()
-    assert found == [0] * len(files)
-    assert len(place.waiting()) == len(files)
-    assert told(node)[0]["kept"] == len(files)
-
-
-def test_nobody_new_is_let_in_when_everything_stops(place, files):
-    with listening(place) as node:
-        node.receiver.stop()
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", node.port), timeout=5)
-
-
-def test_a_random_stream_does_no_harm(place, node, files):
-    rng = np.random.default_rng(seed=0)
-    for _ in range(30):
-        with socket.create_connection(("127.0.0.1", node.port), timeout=5) as client:
-            content = rng.bytes(int(rng.integers(1, 3000)))
-            client.sendall(bytes([int(rng.integers(1, 8)), 0]) + content)
-    association = associate(node.port, ExplicitVRLittleEndian)
-    until = time.monotonic() + 15
-    while not association.is_established and time.monotonic() < until:
-        time.sleep(0.2)
-        association = associate(node.port, ExplicitVRLittleEndian)
-    assert status_of(association, files[0]) == 0
-    association.release()

@@ -1,6 +1,7 @@
 """Slices that come over the network: a place that takes them in, and senders."""
 
 import io
+import json
 import socket
 import struct
 import time
@@ -204,3 +205,11 @@ def send(port: int, files: list[bytes], **options: object) -> list[int]:
     found = [status_of(association, content) for content in files]
     association.release()
     return found
+
+
+def told(node: Listening, number: int = 1) -> list[dict]:
+    """Return what was said of associations, once it was said of so many."""
+    until = time.monotonic() + 10
+    while len(node.lines) < number and time.monotonic() < until:
+        time.sleep(0.01)
+    return [json.loads(line) for line in node.lines]

@@ -182,7 +182,8 @@ class Waiting:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with suppress(FileExistsError):
             self.path.mkdir(mode=0o700)
-            sync_folder(self.path.parent)
+            for folder in (self.path.parent, self.path.parent.parent):
+                sync_folder(folder)
 
     def _open(self) -> int | None:
         with suppress(FileNotFoundError):
