@@ -2,9 +2,8 @@
 
 Both get the same study from dcmtk's sender over this machine's own network. csfd
 de-identifies every image and has it on the disk before it answers; storescp writes the
-file as it came and waits for no disk, yet some 40 ms an image for the acknowledgements
-of TCP, with default buffers and large ones. Then four senders send a study each, at
-once.
+file as it came and waits for no disk, yet takes some 40 ms an image, whatever its
+buffers are; why was not found out. Then four senders send a study each, at once.
 """
 
 import os

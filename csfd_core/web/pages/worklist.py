@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from csfd_core.web.pages.moments import ago
 from csfd_core.web.pages.render import render
+from csfd_core.web.reception.waiting import waiting_studies
 from csfd_core.web.security.sessions import Session, require_session, services_of
 from csfd_core.web.services import Services
 from csfd_core.web.status.shown import is_hidden
@@ -56,6 +57,7 @@ def show_worklist(
         first=found.counts.get(Band.FIRST, 0),
         coming=found.counts.get(Band.COMING, 0),
         max_wait=services.web.max_wait,
+        arriving=len(waiting_studies(services.settings)),
     )
 
 

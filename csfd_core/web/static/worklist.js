@@ -5,6 +5,8 @@ import { follow } from "./follow.js";
 const list = document.getElementById("list");
 const sound = document.getElementById("sound");
 const SOUND = "csfd:sound";
+const ARRIVING_MS = 2_000;
+const IDLE_MS = 15_000;
 let chosen = null;
 let timer = 0;
 
@@ -71,6 +73,18 @@ document.addEventListener("keydown", (event) => {
   } else return;
   event.preventDefault();
 });
+
+// Nothing tells of what is only coming in; and ages grow.
+function lookAgain() {
+  const wait = document.getElementById("arriving") ? ARRIVING_MS : IDLE_MS;
+  setTimeout(async () => {
+    const isUsed = list.contains(document.activeElement); // it would lose its place
+    if (!document.hidden && !isUsed) await refresh().catch(() => {});
+    lookAgain();
+  }, wait);
+}
+
+lookAgain();
 
 follow((study) => {
   const isNew = study.state === "done" && Date.now() / 1000 - study.done_at < 10;

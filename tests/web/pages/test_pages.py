@@ -2,16 +2,19 @@
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from support.uploading import study_files
 from support.web import WebUnderTest
 
 from csfd_core.store.label_notes import read_label_notes
 from csfd_core.web.database import audit, studies
 from csfd_core.web.pages.moments import ago, day_and_time
 from csfd_core.web.pages.render import NOTICE
+from csfd_core.web.reception.reception import Sender
 from csfd_core.web.security.sessions import CSRF_HEADER
 from csfd_core.web.study_states import StudyState
 
@@ -168,3 +171,18 @@ def test_the_openapi_document_names_the_routes(web: WebUnderTest) -> None:
     document = json.loads(web.client.get("/api/openapi.json").text)
     for path in ("/api/v1/studies", "/api/v1/uploads", "/healthz", "/metrics"):
         assert path in document["paths"]
+
+
+def test_the_worklist_says_that_a_study_is_being_received(
+    web: WebUnderTest, tmp_path: Path
+) -> None:
+    assert "being received" not in web.client.get("/").text
+    files = study_files(tmp_path / "sent")
+    reception = web.app.state.reception
+    for content in files[:3]:
+        reception.keep(content, Sender(name="CT1", keeps_identity=False))
+    assert "A study is being received" in web.client.get("/").text
+    reception.settle(quiet_s=0)
+    page = web.client.get("/", params={"state": "coming"}).text
+    assert "being received" not in page
+    assert "waits" in page
