@@ -202,7 +202,7 @@ def readers(source: str) -> list[str]:
 
 
 def test_nothing_else_reads_the_settings() -> None:
-    allowed = {"TF_CONFIG", "TF_CPP_MIN_LOG_LEVEL", "KERAS_BACKEND", "COLUMNS"}
+    allowed = {"TF_CPP_MIN_LOG_LEVEL", "KERAS_BACKEND", "COLUMNS"}
     allowed |= {"MLFLOW_DISABLE_TELEMETRY"}
     for folder in ("csfd_core", "csfd_dagster"):
         for path in (ROOT / folder).rglob("*.py"):

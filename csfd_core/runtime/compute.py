@@ -99,19 +99,3 @@ def predict_in_batches(
         filled = np.concatenate([part, part[-1:].repeat(short, axis=0)])
         parts.append(np.asarray(model.predict_on_batch(filled))[: len(part)])
     return np.concatenate(parts).astype(np.float32, copy=False)
-
-
-@contextlib.contextmanager
-def all_devices() -> Iterator[None]:
-    """Build models for every GPU of the machine, or of the cluster in TF_CONFIG."""
-    import tensorflow as tf
-
-    if os.environ.get("TF_CONFIG"):
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    elif len(tf.config.list_physical_devices("GPU")) > 1:
-        strategy = tf.distribute.MirroredStrategy()
-    else:
-        yield
-        return
-    with strategy.scope():
-        yield

@@ -30,7 +30,7 @@ from csfd_core.classification.validation import (
 from csfd_core.classification.vertebrae import Vertebra, read_vertebrae
 from csfd_core.errors import SettingsError, StoreError
 from csfd_core.learning.loop import Loop, OnEpoch, Trained, take_steps, train_epochs
-from csfd_core.runtime.compute import all_devices, computing
+from csfd_core.runtime.compute import computing
 from csfd_core.store.crops import CropStore
 from csfd_core.vocabulary import LEVEL_NAMES
 
@@ -102,8 +102,7 @@ class PatchClassifier(Classifier, Generic[T]):
             import keras
 
             keras.utils.set_random_seed(self.config.seed)
-            with all_devices():
-                model = self.compiled()
+            model = self.compiled()
             self._begin()
             pools = _Pools(data, self)
             loop = Loop(

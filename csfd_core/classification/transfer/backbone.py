@@ -51,7 +51,7 @@ from csfd_core.learning.loop import (
     train_epochs,
 )
 from csfd_core.learning.outcomes import StopReason
-from csfd_core.runtime.compute import all_devices, computing, predict_in_batches
+from csfd_core.runtime.compute import computing, predict_in_batches
 from csfd_core.store.crops import CropStore
 from csfd_core.vocabulary import LEVEL_NAMES
 
@@ -243,8 +243,7 @@ class BackboneClassifier(Classifier):
         """Train the top blocks with the head, on slices, at a low rate."""
         import keras
 
-        with all_devices():
-            model = self._joined()
+        model = self._joined()
         names = [layer.name for layer in self._network.layers]
         first = next(
             i for i, n in enumerate(names) if n.startswith(self.spec.top_blocks)
