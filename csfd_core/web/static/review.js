@@ -152,6 +152,7 @@ class Review {
     row.querySelector('[data-do="go"]').addEventListener("click", () => {
       this.#choose(name);
       this.#viewer.goToLevel(name);
+      this.#viewer.reveal();
     });
     const buttons = [...row.querySelectorAll("[role=radio]")];
     for (const [index, button] of buttons.entries()) {
@@ -331,6 +332,7 @@ class Review {
     this.#choose(box.level);
     const depth = this.#viewer.facts?.shape_zyx[0] ?? 1;
     this.#viewer.scrollTo(box.slice_index / Math.max(1, depth - 1), "axial");
+    this.#viewer.reveal();
   }
 
   #showFacts() {

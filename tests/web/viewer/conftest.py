@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser
@@ -37,10 +38,18 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(browser: Browser, viewed: ViewedStudy, address: str) -> Iterator[ViewerPage]:
+def screen() -> dict[str, Any]:
+    """What the page is shown on."""
+    return {"viewport": {"width": 1280, "height": 900}}
+
+
+@pytest.fixture
+def page(
+    browser: Browser, viewed: ViewedStudy, address: str, screen: dict[str, Any]
+) -> Iterator[ViewerPage]:
     """A page with the viewer alone; afterwards it must have had nothing to complain."""
     add_page(viewed.web.app)
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context = browser.new_context(**screen)
     cookie = next(one for one in viewed.web.client.cookies.jar if one.name == "csfd")
     context.add_cookies([{"name": "csfd", "value": cookie.value or "", "url": address}])
     opened = ViewerPage(context.new_page(), address)

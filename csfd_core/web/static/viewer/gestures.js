@@ -48,7 +48,7 @@ export class Gestures {
     const at = this.#place(event);
     this.#fingers.set(event.pointerId, at);
     clearTimeout(this.#timer);
-    if (this.#fingers.size === 2) {
+    if (this.#fingers.size > 1) {
       this.#stopDrawing();
       this.#meaning = "pinch";
       return;
@@ -62,7 +62,8 @@ export class Gestures {
       this.#meaning = "touch";
       this.#timer = setTimeout(() => {
         this.#meaning = "window";
-        navigator.vibrate?.(15);
+        // Before the first tap browsers refuse it, and complain.
+        if (navigator.userActivation?.hasBeenActive) navigator.vibrate?.(15);
       }, LONG_PRESS_MS);
     } else if (event.button === 0 && event.shiftKey) {
       this.#meaning = "point";

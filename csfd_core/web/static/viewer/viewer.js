@@ -8,6 +8,7 @@
 //                                     {slice_index, x, y, width, height}, edges of pixels
 //                                     of the original slice, or null where they stopped;
 //                                     returns a function that stops it
+//   viewer.reveal()                   scrolls the page to the planes, if they are out of sight
 //   viewer.setBoxes([{level, slice_index, x, y, width, height}])
 //   viewer.keys.add("y", "what it does", fn)   returns a function that removes it
 //   viewer.close()
@@ -325,6 +326,10 @@ class Viewer {
     this.#all(PLACE);
   }
 
+  reveal() {
+    this.#root.querySelector(".panes").scrollIntoView({ block: "nearest" });
+  }
+
   // Makes the table of the window anew; those of the colours only where they changed.
   #colour(isRecoloured = false) {
     const { width, center } = this.#window;
@@ -357,6 +362,9 @@ class Viewer {
   }
 
   beginBox(done) {
+    const { enlarged } = this.#root.querySelector(".panes").dataset;
+    if (enlarged && enlarged !== "axial") this.enlarge("axial");
+    this.reveal();
     this.#drawing.begin(done);
     return () => this.stopBox();
   }
