@@ -20,7 +20,7 @@ from support.web import WebUnderTest
 from csfd_core.store.labels import read_all_boxes, read_all_labels
 from csfd_core.vocabulary import LEVEL_NAMES
 
-pytestmark = NEEDS_CHROMIUM
+pytestmark = [pytest.mark.slow, NEEDS_CHROMIUM]
 
 LANDSCAPE = {"width": 1024, "height": 768}
 PORTRAIT = {"width": 768, "height": 1024}
