@@ -8,7 +8,7 @@ from typing import Final
 from csfd_core.errors import SettingsError
 from csfd_core.settings import DicomSettings
 from csfd_core.settings.page import AE_TITLE
-from csfd_core.web.server import is_loopback
+from csfd_core.web.addresses import is_loopback
 
 _URGENT: Final = ("1", "2")
 

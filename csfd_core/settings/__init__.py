@@ -13,7 +13,7 @@ from csfd_core.settings.graph import (
     SegmentationSettings,
     Settings,
 )
-from csfd_core.settings.page import DicomSettings, WebSettings
+from csfd_core.settings.page import DicomSettings, OidcSettings, WebSettings
 
 __all__ = [
     "GROUPS",
@@ -22,6 +22,7 @@ __all__ = [
     "DicomSettings",
     "Environment",
     "LimitSettings",
+    "OidcSettings",
     "PromotionSettings",
     "ScheduleSettings",
     "SegmentationSettings",
@@ -49,6 +50,7 @@ GROUPS: Final[tuple[type[Environment], ...]] = (
     PromotionSettings,
     LimitSettings,
     WebSettings,
+    OidcSettings,
     DicomSettings,
     DiagnosticSettings,
 )

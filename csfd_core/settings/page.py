@@ -1,6 +1,6 @@
 """The settings of the reader's page and of the DICOM node."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -76,6 +76,48 @@ class WebSettings(Environment):
     )
 
 
+class OidcSettings(Environment):
+    """Signing in to the reader's page at an OpenID Connect provider."""
+
+    model_config = SettingsConfigDict(env_prefix=f"{PREFIX}OIDC_")
+
+    issuer: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s?#]+)?$",
+        description="OpenID Connect provider at which readers may sign in, as it calls "
+        "itself; without it they sign in with passwords alone.",
+        json_schema_extra={"shown": "none", "allowed": "https://…"},
+    )
+    client_id: str = Field(
+        default="",
+        description="What the page is called there.",
+        json_schema_extra={"shown": "none"},
+    )
+    client_secret: str = Field(
+        default="",
+        description="Its secret there.",
+        json_schema_extra={"shown": "none", "secret": True},
+    )
+    name_claim: str = Field(
+        default="preferred_username",
+        description="Claim of the ID token that is a user's name here. Nobody may be "
+        "able to choose it freely there.",
+        json_schema_extra={"allowed": "the name of a claim"},
+    )
+    role: Literal["none", "reader"] = Field(
+        default="none",
+        description="What somebody may do who is not known yet; none: an administrator "
+        "must add them first.",
+    )
+    address: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s/?#]+/?)?$",
+        description="Address of the page as browsers reach it; the provider leads back "
+        "to /sign-in/oidc/back there.",
+        json_schema_extra={"shown": "that of the request", "allowed": "https://host"},
+    )
+
+
 AE_TITLE: Final = (
     r"^[\x21-\x5b\x5d-\x7e]([\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?$"
 )
@@ -101,11 +143,11 @@ class DicomSettings(Environment):
     port: int = Field(default=11112, ge=1, le=65535, description="Port to listen at.")
     callers: str = Field(
         default="",
-        description="Who may send: application entity titles, each with its address "
-        "where it is known.",
+        description="Who may send: application entity titles, each with its address or "
+        "network where that is known.",
         json_schema_extra={
             "shown": "anybody on this machine",
-            "allowed": "AE or AE@address, with commas between",
+            "allowed": "AE, AE@address or AE@network/bits, with commas between",
         },
     )
     priorities: str = Field(

@@ -16,12 +16,14 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from csfd_core.errors import CsfdError, IdentifierError
+from csfd_core.settings import OidcSettings
 from csfd_core.web.delivery import api as delivery
 from csfd_core.web.dicomweb import api as dicomweb
 from csfd_core.web.pages import (
     administration,
     entrance,
     model,
+    oidc,
     peers,
     study,
     tokens,
@@ -34,6 +36,8 @@ from csfd_core.web.reception.watcher import Watcher
 from csfd_core.web.review import api as review
 from csfd_core.web.review.label_files import write_pending
 from csfd_core.web.security.guard import guard
+from csfd_core.web.security.oidc.attempts import Attempts
+from csfd_core.web.security.oidc.provider import open_provider
 from csfd_core.web.security.sessions import find_session
 from csfd_core.web.services import Services
 from csfd_core.web.status import api as status
@@ -51,6 +55,9 @@ def build_app(services: Services) -> FastAPI:
 
     Args:
         services: Stores and database, opened.
+
+    Raises:
+        SettingsError: If signing in with OpenID Connect is set up by half.
     """
 
     @asynccontextmanager
@@ -82,6 +89,8 @@ def build_app(services: Services) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.services = services
+    app.state.provider = open_provider(OidcSettings.read())
+    app.state.attempts = Attempts()
     app.middleware("http")(guard)
     app.exception_handler(HTTPException)(_refuse)
     app.exception_handler(IdentifierError)(_unknown)
@@ -89,7 +98,7 @@ def build_app(services: Services) -> FastAPI:
     for room in (uploads, viewer, review, status, delivery):
         app.include_router(room.router, prefix=API)
     app.include_router(status.operation)
-    rooms = (entrance, worklist, study, withdrawal, model, administration, peers)
+    rooms = (entrance, oidc, worklist, study, withdrawal, model, administration, peers)
     for pages in (*rooms, tokens):
         app.include_router(pages.router, include_in_schema=False)
     app.include_router(dicomweb.router, include_in_schema=False)

@@ -43,6 +43,8 @@ class Action(StrEnum):
     PEER_CHANGED = "peer changed"
     RESULTS_ASKED = "sending asked for"
     RESULTS_SENT = "results sent"
+    ACCOUNT_BOUND = "account bound"
+    ACCOUNT_RELEASED = "account released"
     TOKEN_ADDED = "token added"
     TOKEN_REVOKED = "token revoked"
     TOKEN_REFUSED = "token refused"

@@ -14,8 +14,8 @@ import sqlalchemy as sa
 
 from csfd_core.errors import SettingsError
 
-_SCHEMA: Final = 2  # raised when tables change
-_EXTENDED: Final = (1,)  # versions that lack nothing but tables
+_SCHEMA: Final = 3  # raised when tables change
+_EXTENDED: Final = (1, 2)  # versions that lack nothing but tables
 _BUSY_S: Final = 30.0
 _WRITER: Final = 0x63736664  # names a lock of Postgres: "csfd"
 
@@ -35,7 +35,7 @@ users: Final = sa.Table(
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("name", sa.String(60), nullable=False, unique=True),
-    sa.Column("password_hash", sa.String(200), nullable=False),
+    sa.Column("password_hash", sa.String(200), nullable=False),  # "": none
     sa.Column("role", sa.String(20), nullable=False),
     sa.Column("is_active", sa.Boolean, nullable=False, default=True),
     sa.Column("failures", sa.Integer, nullable=False, default=0),
@@ -52,6 +52,15 @@ sessions: Final = sa.Table(
     sa.Column("csrf", sa.String(64), nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("seen_at", sa.Float, nullable=False),
+)
+
+# Accounts of an OpenID Connect provider, each of one user.
+subjects: Final = sa.Table(
+    "subjects",
+    metadata,
+    sa.Column("digest", sa.String(64), primary_key=True),  # of provider and subject
+    sa.Column("user_id", sa.ForeignKey("users.id"), nullable=False, unique=True),
+    sa.Column("bound_at", sa.Float, nullable=False),
 )
 
 # Failed sign-ins by address, so that guessing many names is slowed down as well.

@@ -3,7 +3,6 @@
 ``csfd serve`` starts it. SIGTERM lets it finish the requests that it has.
 """
 
-import ipaddress
 import logging
 import sys
 import traceback
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from csfd_core.errors import CsfdError, SettingsError
 from csfd_core.settings import WebSettings
+from csfd_core.web.addresses import is_loopback
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -39,16 +39,6 @@ def require_safe_host(web: WebSettings) -> None:
         "go to them unencrypted. Put a proxy that speaks TLS in front and set "
         "CSFD_WEB_BEHIND_TLS=1, or listen at 127.0.0.1."
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Say whether only this machine reaches an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def url_of(web: WebSettings) -> str:

@@ -26,7 +26,8 @@ from csfd_core.phantom.config import PhantomConfig
 from csfd_core.phantom.source import write_phantom_source
 from csfd_core.runtime.executors import InlineExecutor
 from csfd_core.settings import Settings, WebSettings
-from csfd_core.web.server import PlainFormatter, is_loopback, require_safe_host
+from csfd_core.web.addresses import is_loopback
+from csfd_core.web.server import PlainFormatter, require_safe_host
 from csfd_dagster.serving import look_before
 
 ENDS_WITHIN_S = 20

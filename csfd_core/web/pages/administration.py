@@ -11,6 +11,7 @@ from csfd_core.web.audit import Action, record, verify
 from csfd_core.web.database import audit, sessions, users
 from csfd_core.web.pages.moments import ago, day_and_time
 from csfd_core.web.pages.render import render
+from csfd_core.web.security.oidc.accounts import bound_users, release_account
 from csfd_core.web.security.sessions import (
     Session,
     require_administrator,
@@ -49,14 +50,16 @@ def add(
     services: MyServices,
     session: MyForm,
     name: Annotated[str, Form(max_length=100)],
-    password: Annotated[str, Form(max_length=1000)],
     role: Annotated[Role, Form()],
+    password: Annotated[str, Form(max_length=1000)] = "",
 ) -> Response:
-    """Add a user."""
+    """Add a user; one who signs in at the provider needs no password."""
     require_administrator(session)
+    is_elsewhere = not password and request.app.state.provider is not None
+    chosen = None if is_elsewhere else password
     try:
         with services.database.transaction() as connection:
-            add_user(connection, session.user.id, name, password, role)
+            add_user(connection, session.user.id, name, chosen, role)
     except SettingsError as error:
         return _users_page(request, session, services, told=str(error))
     return RedirectResponse("/admin/users", 303)
@@ -96,6 +99,15 @@ def end_sessions(user_id: int, services: MyServices, session: MyForm) -> Respons
     return RedirectResponse("/admin/users", 303)
 
 
+@router.post("/users/{user_id}/release")
+def release(user_id: int, services: MyServices, session: MyForm) -> Response:
+    """Let another account of the provider become this user."""
+    require_administrator(session)
+    with services.database.transaction() as connection:
+        release_account(connection, session.user.id, user_id)
+    return RedirectResponse("/admin/users", 303)
+
+
 @router.get("/audit")
 def show_audit(request: Request, session: MySession, services: MyServices) -> Response:
     """Show the newest entries of the audit log, and whether its chain is whole."""
@@ -131,7 +143,7 @@ def _users_page(
     request: Request, session: Session, services: Services, told: str = ""
 ) -> Response:
     with services.database.transaction() as connection:
-        everybody = all_users(connection)
+        everybody, bound = all_users(connection), bound_users(connection)
         seen: dict[int, Any] = {
             row.user_id: row
             for row in connection.execute(
@@ -145,13 +157,20 @@ def _users_page(
     rows = [
         {
             "user": user,
+            "is_bound": user.id in bound,
             "sessions": seen[user.id].n if user.id in seen else 0,
             "seen": ago(seen[user.id].seen) if user.id in seen else "",
         }
         for user in everybody
     ]
     page = render(
-        request, session, "users.html", rows=rows, roles=list(Role), told=told
+        request,
+        session,
+        "users.html",
+        rows=rows,
+        roles=list(Role),
+        told=told,
+        has_provider=request.app.state.provider is not None,
     )
     page.status_code = 422 if told else 200
     return page

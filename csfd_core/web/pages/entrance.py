@@ -12,6 +12,7 @@ from csfd_core.errors import SettingsError
 from csfd_core.web.audit import Action, record
 from csfd_core.web.database import users
 from csfd_core.web.pages.render import render
+from csfd_core.web.security.oidc.provider import Provider
 from csfd_core.web.security.sessions import (
     Session,
     begin_session,
@@ -34,8 +35,39 @@ MyServices = Annotated[Services, Depends(services_of)]
 def show_sign_in(request: Request, to: str = "/") -> Response:
     """Show the form; who is signed in already goes on."""
     if find_session(request) is not None:
-        return RedirectResponse(_own_page(to), 303)
-    return render(request, None, "sign_in.html", to=_own_page(to), typed="", told="")
+        return RedirectResponse(own_page(to), 303)
+    return show_entrance(request, to)
+
+
+def show_entrance(
+    request: Request,
+    to: str,
+    *,
+    typed: str = "",
+    refused: SignInError | None = None,
+    status: int = 403,
+) -> Response:
+    """Return the form.
+
+    Args:
+        request: What is answered.
+        to: Page that was wanted.
+        typed: Name that was tried.
+        refused: Why it has not opened anything.
+        status: Of that answer.
+    """
+    provider: Provider | None = request.app.state.provider
+    page = render(
+        request,
+        None,
+        "sign_in.html",
+        to=own_page(to),
+        typed=typed,
+        told="" if refused is None else str(refused),
+        provider="" if provider is None else provider.host,
+    )
+    page.status_code = 200 if refused is None else status
+    return page
 
 
 @router.post("/sign-in")
@@ -50,12 +82,8 @@ def sign_in(
     address = request.client.host if request.client else ""
     found = check_password(services.database, address, name, password)
     if isinstance(found, SignInError):
-        page = render(
-            request, None, "sign_in.html", to=_own_page(to), typed=name, told=str(found)
-        )
-        page.status_code = 403
-        return page
-    response = RedirectResponse(_own_page(to), 303)
+        return show_entrance(request, to, typed=name, refused=found)
+    response = RedirectResponse(own_page(to), 303)
     with services.database.transaction() as connection:
         begin_session(connection, response, services.web, found)
     return response
@@ -113,7 +141,7 @@ def change_own_password(
     return RedirectResponse("/sign-in", 303)
 
 
-def _own_page(to: str) -> str:
+def own_page(to: str) -> str:
     """Return a path of this site: never where somebody else's link leads."""
     parts = urlsplit(to)
     is_own = not parts.scheme and not parts.netloc and parts.path.startswith("/")

@@ -40,6 +40,7 @@ class User:
     name: str
     role: Role
     is_active: bool = True
+    has_password: bool = True
 
     @property
     def is_administrator(self) -> bool:
@@ -61,9 +62,20 @@ def first_administrator(connection: sa.Connection) -> str | None:
 
 
 def add_user(
-    connection: sa.Connection, by: int | None, name: str, password: str, role: Role
+    connection: sa.Connection,
+    by: int | None,
+    name: str,
+    password: str | None,
+    role: Role,
 ) -> int:
     """Add a user; return their number.
+
+    Args:
+        connection: Of a transaction.
+        by: Who adds them.
+        name: By which they sign in.
+        password: Their first one; ``None``: they sign in with OpenID Connect.
+        role: What they may do.
 
     Raises:
         SettingsError: If the name is taken or cannot be used, or the password is short.
@@ -72,13 +84,14 @@ def add_user(
         raise SettingsError(
             "A user's name has up to 60 letters, digits, points, hyphens or @."
         )
-    _require_password(password)
+    if password is not None:
+        _require_password(password)
     if connection.scalar(sa.select(users.c.id).where(users.c.name == name)) is not None:
         raise SettingsError("There is a user of this name already.")
     made = connection.execute(
         users.insert().values(
             name=name,
-            password_hash=_hasher().hash(password),
+            password_hash="" if password is None else _hasher().hash(password),
             role=role,
             is_active=True,
             failures=0,
@@ -160,9 +173,10 @@ def check_password(
             f"Too many attempts. Try again in {max(1, round(wait_s / 60))} min."
         )
     # Takes a tenth of a second on purpose: not while others wait for the database.
-    is_right = _verify(row.password_hash if row else _nobody(), password)
+    hashed = row.password_hash if row else ""
+    is_right = _verify(hashed or _nobody(), password)
     with database.transaction() as connection:
-        if row is not None and row.is_active and is_right:
+        if row is not None and row.is_active and hashed and is_right:
             same = users.c.id == row.id
             connection.execute(users.update().where(same).values(failures=0))
             connection.execute(addresses.delete().where(addresses.c.address == address))
@@ -176,6 +190,8 @@ def count_failure(
     row: Any,  # noqa: ANN401 - of the users, or None
     address: str,
     action: Action = Action.SIGN_IN_FAILED,
+    *,
+    is_guess: bool = True,
 ) -> None:
     """Count a failure, in the database: others may fail at the same time.
 
@@ -184,9 +200,11 @@ def count_failure(
         row: The user; ``None``: nobody that is known.
         address: From where.
         action: What has failed.
+        is_guess: Whether a password of the user was tried; else the address alone
+            waits, so that nobody can lock out somebody else.
     """
     now = time.time()
-    if row is not None:
+    if row is not None and is_guess:
         _raise_failures(connection, users, users.c.id == row.id, now, 1)
     is_known = connection.scalar(
         sa.select(addresses.c.address).where(addresses.c.address == address)
@@ -215,7 +233,11 @@ def _raise_failures(
 def to_user(row: sa.Row[tuple[object, ...]]) -> User:
     """Return the user of a row."""
     return User(
-        id=row.id, name=row.name, role=Role(row.role), is_active=bool(row.is_active)
+        id=row.id,
+        name=row.name,
+        role=Role(row.role),
+        is_active=bool(row.is_active),
+        has_password=bool(row.password_hash),
     )
 
 
