@@ -21,6 +21,7 @@ from csfd_core.cli import champion as cli_champion
 from csfd_core.cli import drift as cli_drift
 from csfd_core.cli import export as cli_export
 from csfd_core.cli import lineage as cli_lineage
+from csfd_core.cli import move as cli_move
 from csfd_core.cli import node as cli_node
 from csfd_core.cli import predict as cli_models
 from csfd_core.cli import web as cli_web
@@ -284,6 +285,7 @@ cli_champion.register(app)
 cli_lineage.register(app)
 cli_drift.register(app)
 cli_export.register(app)
+cli_move.register(app)
 cli_web.register(app)
 cli_node.register(app)
 for _entry_point in entry_points(group="csfd.commands"):

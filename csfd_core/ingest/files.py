@@ -12,8 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-import xxhash
-
 from csfd_core.dicom.elements import is_native
 from csfd_core.dicom.findings import Finding
 from csfd_core.dicom.headers import (
@@ -188,8 +186,7 @@ def _read_file(
 ) -> None:
     # S3's ETag changes with the content; a disk tells nothing, so the bytes are hashed
     # (XXH3 with 128 bits: against chance, and ten times as fast as SHA-256).
-    is_etag = entry.token.startswith("etag:")
-    digest = entry.token if is_etag else xxhash.xxh3_128_hexdigest(raw)
+    digest = entry.digest_of(raw)
     files.digests.append(digest)
     try:
         header, raw = read_header(folder, entry, raw, digest)

@@ -10,9 +10,10 @@ import os
 import platform
 import time
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import psutil
 
@@ -26,6 +27,17 @@ def write_atomically(target: Path, content: bytes) -> None:
     Raises:
         OSError: If it cannot be written; what was there before is untouched.
     """
+    with writing(target) as file:
+        file.write(content)
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[IO[bytes]]:
+    """Give a file that takes the place of ``target`` once it was written.
+
+    Raises:
+        OSError: If it cannot be written; what was there before is untouched.
+    """
     for place in reversed(target.parents):
         if not place.exists():
             place.mkdir(mode=0o700, exist_ok=True)
@@ -34,7 +46,7 @@ def write_atomically(target: Path, content: bytes) -> None:
     temporary = target.with_name(f"{target.name}{TEMPORARY}{mark}")
     try:
         with open(temporary, "xb", opener=_open_private) as file:  # noqa: PTH123 - Path.open takes no opener
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)

@@ -8,21 +8,22 @@ tried again by botocore and s3fs; what is still wrong after that becomes a
 ``SourceError``.
 """
 
-import errno
+import functools
 import os
-import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
 import fsspec
-import xxhash
 from fsspec.implementations.local import LocalFileSystem
 
 from csfd_core.errors import SourceError
-from csfd_core.store import layout, paths
+from csfd_core.store import layout, moved, paths, streams
 from csfd_core.store.atomic import TEMPORARY, remove_abandoned, write_atomically
+from csfd_core.store.entries import FileEntry as FileEntry
+from csfd_core.store.entries import as_known, local_entry, remote_entry
+from csfd_core.store.faults import as_source_error
+from csfd_core.store.moved import HIDDEN, RECORD, Identities, MoveRecord, is_hidden
 from csfd_core.text import safe_name, safe_url
 
 _S3_OPTIONS: Final = {
@@ -40,29 +41,16 @@ _S3_OPTIONS: Final = {
 # enough for three breaks of one answer. Each more multiplies the waits of botocore.
 _S3FS_ATTEMPTS: Final = 4
 _BATCH_FILES: Final = 16
-_ETAG: Final = "etag:"
+_RECORD_BYTES: Final = 64 * 1024  # of a move; it has a few hundred
+_PLACES: Final = 8  # whose identities are kept in memory
 # Names of our own, in a source or in a store, that may be shown.
 _LAYOUT: Final = frozenset(
     part
-    for module in (layout, paths)
+    for module in (layout, moved, paths)
     for name, value in vars(module).items()
     if name.isupper() and isinstance(value, str)
     for part in value.split("/")
 )
-
-
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    """One file of a listing. ``token`` changes when the file does (not its meaning)."""
-
-    path: str  # relative to the location, with "/" between parts
-    size_bytes: int
-    token: str
-
-    @property
-    def name(self) -> str:
-        """The last part of the path."""
-        return self.path.rsplit("/", 1)[-1]
 
 
 class Location:
@@ -89,6 +77,11 @@ class Location:
     def is_local(self) -> bool:
         """Whether this is a folder on a disk."""
         return isinstance(self._fs, LocalFileSystem)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder on a disk, ``None`` where it is on none."""
+        return Path(self._full("")) if self.is_local else None
 
     @property
     def _fs(self) -> Any:  # noqa: ANN401 - fsspec has no types
@@ -126,7 +119,7 @@ class Location:
 
     def exists(self, path: str = "") -> bool:
         """Say whether a file or folder is there."""
-        with _as_source_error(self._shown()):
+        with as_source_error(self._shown()):
             try:
                 # Not ``exists``: for a bucket, s3fs takes every error as absence.
                 self._fs.info(self._full(path))
@@ -141,10 +134,19 @@ class Location:
             Files and folders, each sorted by path. Both are empty where the folder is
             absent. Temporary files of an unfinished write are left out. On a disk,
             links are followed; one that leads nowhere is a file without content.
+
+        Raises:
+            SourceError: If it cannot be read, or was not moved here completely.
         """
+        known = self._identities()
+        files, folders = self.find_here(path)
+        return as_known(files, known), [one for one in folders if not is_hidden(one)]
+
+    def find_here(self, path: str = "") -> tuple[list[FileEntry], list[str]]:
+        """List as ``find`` does, with the tokens of this place and what is hidden."""
         if self.is_local:
             return self._find_local(path)
-        with _as_source_error(self._shown()):
+        with as_source_error(self._shown()):
             root = self._full("")
             try:
                 found = self._fs.find(self._full(path), detail=True, withdirs=True)
@@ -156,13 +158,13 @@ class Location:
             if info["type"] == "directory":
                 folders.append(relative)
             elif TEMPORARY not in relative and relative:
-                files.append(_to_entry(relative, info))
+                files.append(remote_entry(relative, info))
         return sorted(files, key=lambda entry: entry.path), sorted(folders)
 
     def _find_local(self, path: str) -> tuple[list[FileEntry], list[str]]:
         root, files, folders = Path(self._full("")), [], []
         seen = set()  # a link to a folder above would be followed for ever
-        with _as_source_error(self._shown()):
+        with as_source_error(self._shown()):
             for folder, below, names in os.walk(self._full(path), followlinks=True):
                 place = os.path.realpath(folder)
                 if place in seen:
@@ -172,7 +174,7 @@ class Location:
                 relative = Path(folder).relative_to(root)
                 folders += [(relative / name).as_posix() for name in below]
                 files += [
-                    _local_entry((relative / name).as_posix(), Path(folder, name))
+                    local_entry((relative / name).as_posix(), Path(folder, name))
                     for name in names
                     if TEMPORARY not in name
                 ]
@@ -180,28 +182,37 @@ class Location:
 
     def _children(self, path: str) -> list[Path]:
         """Return what lies directly in a folder on a disk, sorted."""
-        with _as_source_error(self._shown()):
+        with as_source_error(self._shown()):
             try:
                 return sorted(Path(self._full(path)).iterdir())
             except (FileNotFoundError, NotADirectoryError):
                 return []
 
     def entries(self, path: str = "") -> list[FileEntry]:
-        """Return the files directly in a folder, sorted by name; [] if it is absent."""
+        """Return the files directly in a folder, sorted by name; [] if it is absent.
+
+        Raises:
+            SourceError: If it cannot be read, or was not moved here completely.
+        """
+        known = self._identities()
+        return as_known(self.entries_here(path), known)
+
+    def entries_here(self, path: str) -> list[FileEntry]:
+        """List as ``entries`` does, with the tokens of this place."""
         if self.is_local:
             return [
-                _local_entry(f"{path}/{child.name}".lstrip("/"), child)
+                local_entry(f"{path}/{child.name}".lstrip("/"), child)
                 for child in self._children(path)
                 if not child.is_dir() and TEMPORARY not in child.name
             ]
-        with _as_source_error(self._shown()):
+        with as_source_error(self._shown()):
             root = self._full("")
             try:
                 infos = self._fs.ls(self._full(path), detail=True)
             except FileNotFoundError:
                 return []
         entries = [
-            _to_entry(info["name"][len(root) :].lstrip("/"), info)
+            remote_entry(info["name"][len(root) :].lstrip("/"), info)
             for info in infos
             if info["type"] == "file" and TEMPORARY not in info["name"]
         ]
@@ -210,8 +221,9 @@ class Location:
     def folders(self, path: str = "") -> list[str]:
         """Return the names of the folders directly in a folder; [] if it is absent."""
         if self.is_local:
-            return [child.name for child in self._children(path) if child.is_dir()]
-        with _as_source_error(self._shown()):
+            names = [child.name for child in self._children(path) if child.is_dir()]
+            return [name for name in names if path or not is_hidden(name)]
+        with as_source_error(self._shown()):
             try:
                 infos = self._fs.ls(self._full(path), detail=True)
             except FileNotFoundError:
@@ -221,7 +233,41 @@ class Location:
             for info in infos
             if info["type"] == "directory"
         ]
-        return sorted(names)
+        return sorted(name for name in names if path or not is_hidden(name))
+
+    def move_record(self) -> MoveRecord | None:
+        """Return what is noted of a move to this place; ``None``: it was never moved.
+
+        Raises:
+            SourceError: If it cannot be read.
+        """
+        with as_source_error(self._shown(RECORD)):
+            try:
+                if self.is_local:
+                    content = Path(self._full(RECORD)).read_bytes()
+                else:  # with an end, s3fs does not ask for the size first
+                    content = self._fs.cat_file(
+                        self._full(RECORD), 0, end=_RECORD_BYTES
+                    )
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        return MoveRecord.read(content, str(self))
+
+    def require_complete(self) -> None:
+        """Require that this is no place to which something is still being moved.
+
+        Raises:
+            SourceError: If it is.
+        """
+        if (record := self.move_record()) is not None:
+            record.require_finished(str(self))
+
+    def _identities(self) -> Identities | None:
+        record = self.move_record()
+        if record is None:
+            return None
+        record.require_finished(str(self))
+        return _read_identities(self.url, record.identities or "")
 
     def read(self, path: str) -> bytes:
         """Return the content of a file.
@@ -229,7 +275,7 @@ class Location:
         Raises:
             SourceError: If it is absent or cannot be read.
         """
-        with _as_source_error(self._shown(path)):
+        with as_source_error(self._shown(path)):
             if self.is_local:
                 return Path(self._full(path)).read_bytes()
             return bytes(self._fs.cat_file(self._full(path)))
@@ -242,9 +288,7 @@ class Location:
         Raises:
             SourceError: If it cannot be read.
         """
-        if entry.token.startswith(_ETAG):
-            return entry.token
-        return xxhash.xxh3_128_hexdigest(self.read(entry.path))
+        return entry.told_digest or entry.digest_of(self.read(entry.path))
 
     def open(self, path: str) -> IO[bytes]:
         """Open a file for reading in places, as a Parquet reader does.
@@ -252,7 +296,7 @@ class Location:
         Raises:
             SourceError: If it is absent or cannot be opened.
         """
-        with _as_source_error(self._shown(path)):
+        with as_source_error(self._shown(path)):
             opened: IO[bytes] = self._fs.open(self._full(path), "rb")
             return opened
 
@@ -271,7 +315,7 @@ class Location:
                     yield path, self._read_local(path, length)
                 continue
             count = len(batch)
-            with _as_source_error(self._shown()):
+            with as_source_error(self._shown()):
                 parts = self._fs.cat_ranges(
                     [self._full(path) for path in batch],
                     [0] * count,  # without a start, s3fs asks for the size first
@@ -281,8 +325,39 @@ class Location:
             yield from zip(batch, (bytes(part) for part in parts), strict=True)
 
     def _read_local(self, path: str, length: int | None) -> bytes:
-        with _as_source_error(self._shown()), open(self._full(path), "rb") as file:  # noqa: PTH123
+        with as_source_error(self._shown()), open(self._full(path), "rb") as file:  # noqa: PTH123
             return file.read() if length is None else file.read(length)
+
+    def read_blocks(self, entry: FileEntry) -> Iterator[bytes]:
+        """Yield a file in blocks, so that memory does not grow with its size.
+
+        Raises:
+            SourceError: If it cannot be read.
+        """
+        with as_source_error(self._shown(entry.path)):
+            full = self._full(entry.path)
+            if self.is_local:
+                yield from streams.read_local(Path(full))
+            else:
+                yield from streams.read_remote(self._fs, full, entry.size_bytes)
+
+    def write_blocks(self, path: str, blocks: Iterator[bytes], token: str = "") -> None:
+        """Write a file atomically from blocks, replacing what was there.
+
+        Args:
+            path: Relative to this location.
+            blocks: As ``read_blocks`` yields.
+            token: That the file is to have, as far as this place lets one choose.
+
+        Raises:
+            SourceError: If it cannot be written; what was there before is untouched.
+        """
+        with as_source_error(self._shown(path)):
+            target = self._full(path)
+            if self.is_local:
+                streams.write_local(Path(target), blocks, token)
+            else:
+                streams.write_remote(self._fs, target, blocks)
 
     def write(self, path: str, content: bytes) -> None:
         """Write a file atomically, replacing what was there.
@@ -290,7 +365,7 @@ class Location:
         Raises:
             SourceError: If it cannot be written; what was there before is untouched.
         """
-        with _as_source_error(self._shown(path)):
+        with as_source_error(self._shown(path)):
             target = self._full(path)
             if not self.is_local:
                 self._fs.pipe_file(target, content)
@@ -299,7 +374,7 @@ class Location:
 
     def remove(self, path: str) -> None:
         """Remove a file if it is there."""
-        with _as_source_error(self._shown(path)):
+        with as_source_error(self._shown(path)):
             try:
                 self._fs.rm_file(self._full(path))
             except FileNotFoundError:
@@ -308,56 +383,11 @@ class Location:
     def remove_abandoned(self, path: str) -> None:
         """Remove temporary files in a folder that a killed writer has left."""
         if self.is_local:
-            with _as_source_error(self._shown()):
+            with as_source_error(self._shown()):
                 remove_abandoned(Path(self._full(path)))
 
 
-def _local_entry(relative: str, path: Path) -> FileEntry:
-    try:
-        status = path.stat()
-    except OSError:  # a link that leads nowhere
-        return FileEntry(path=relative, size_bytes=0, token="mtime:0")
-    is_file = stat.S_ISREG(status.st_mode)  # a pipe would be waited for
-    size = status.st_size if is_file else 0
-    return FileEntry(relative, size, f"mtime:{status.st_mtime!r}")
-
-
-def _to_entry(path: str, info: dict[str, Any]) -> FileEntry:
-    """Make an entry; the token is S3's ETag, or the modification time on a disk."""
-    etag = info.get("ETag")
-    token = (
-        f"{_ETAG}{etag.strip(chr(34))}" if etag else f"mtime:{info.get('mtime', 0)!r}"
-    )
-    return FileEntry(path=path, size_bytes=int(info["size"] or 0), token=token)
-
-
-class _as_source_error:  # noqa: N801 - used like a function
-    """Turn operating-system and network errors into ``SourceError``."""
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: object, error: BaseException | None, trace: object
-    ) -> None:
-        if isinstance(error, OSError) or _is_botocore(error):
-            raise SourceError(
-                f"Cannot access {self._where}: {_reason(error)}. Check that it exists, "
-                "that you may access it and, for s3://, the AWS_* variables."
-            ) from error
-
-
-def _reason(error: BaseException | None) -> str:
-    if isinstance(error, FileNotFoundError):
-        return os.strerror(errno.ENOENT)  # s3fs says a path only
-    text = getattr(error, "strerror", None) or str(error).rstrip(".")
-    return text or type(error).__name__
-
-
-def _is_botocore(error: BaseException | None) -> bool:
-    return error is not None and type(error).__module__.startswith(
-        ("botocore", "aiobotocore", "aiohttp")
-    )
+@functools.lru_cache(maxsize=_PLACES)
+def _read_identities(url: str, name: str) -> Identities | None:
+    """Read a table of identities; its name tells its content."""
+    return Identities.read(Location(url).read(f"{HIDDEN}/{name}")) if name else None

@@ -24,8 +24,10 @@ def read_record(root: Location) -> StoreRecord | None:
     """Return the record of a store, ``None`` where it has none.
 
     Raises:
+        SourceError: If the store was not moved here completely.
         StoreError: If it cannot be read, as when a newer csfd has written it.
     """
+    root.require_complete()
     if not root.exists(STORE_RECORD):
         return None
     try:
