@@ -126,8 +126,7 @@ def deidentify(raw: bytes, secret: bytes) -> Deidentified:
     Raises:
         RefusedError: If it is no slice of a CT that can be used; it says why.
     """
-    dataset, syntax = _read(raw)
-    values = _raw_values(dataset)
+    dataset, values, syntax = _read(raw)
     _require_slice(values)
     study_uid = study_uid_of(values)
     if study_uid is None:
@@ -169,8 +168,8 @@ def deidentify(raw: bytes, secret: bytes) -> Deidentified:
     )
 
 
-def _read(raw: bytes) -> tuple[Dataset, str]:
-    """Return what pydicom reads, undecoded, and the transfer syntax.
+def _read(raw: bytes) -> tuple[Dataset, dict[int, bytes], str]:
+    """Return what pydicom reads, its undecoded values, and the transfer syntax.
 
     Raises:
         RefusedError: If the file cannot be read, or would take too much memory.
@@ -181,7 +180,8 @@ def _read(raw: bytes) -> tuple[Dataset, str]:
         with quiet():
             # Refuses damage and deflated bombs; names a syntax where the file does not.
             syntax = read_elements(raw).transfer_syntax_uid
-            return dcmread(io.BytesIO(raw), force=True), syntax
+            dataset = dcmread(io.BytesIO(raw), force=True)
+            return dataset, _raw_values(dataset), syntax
     except NotDicomError:
         raise RefusedError(Reason.NOT_DICOM) from None
     except FileTooLargeError:

@@ -54,6 +54,11 @@ from csfd_core.vocabulary import LABEL_COLUMNS
 MARK: Final = "export.json"
 RECORDS: Final = "export"
 _FORMAT: Final = 1
+_PREAMBLE_BYTES: Final = 128
+_META: Final = frozenset(  # of what is written: nothing else stands before the data set
+    0x0002_0000 + element for element in (0x00, 0x01, 0x02, 0x03, 0x10, 0x12, 0x13)
+)
+_WRITTEN: Final = WRITTEN | {tags.PIXEL_DATA}
 _BOX_COLUMNS: Final = ("x", "y", "width", "height", "slice_number")
 
 
@@ -242,17 +247,18 @@ def _drop(out: Location, uid: str) -> None:
 def _exported_uid(folder: StudyFolder, secret: bytes) -> str:
     """Return what a study is called: keyed, unless its files are de-identified."""
     paths = [entry.path for entry in folder.files if entry.size_bytes]
-    for _, raw in folder.source.read_beginnings(paths, BEGINNING_BYTES):
-        if is_own(raw):
+    for path, raw in folder.source.read_beginnings(paths, BEGINNING_BYTES):
+        if is_own(raw) and is_own(folder.source.read(path), is_whole=True):
             return folder.name
     return keyed_uid(folder.name, secret)
 
 
-def is_own(raw: bytes) -> bool:
+def is_own(raw: bytes, *, is_whole: bool = False) -> bool:
     """Say whether csfd has de-identified a file, and nothing was added to it since.
 
     Args:
         raw: All of it, or its beginning.
+        is_whole: It is all of it: nothing may follow the pixels.
     """
     try:
         header = read_slice_header(raw, "")
@@ -260,12 +266,18 @@ def is_own(raw: bytes) -> bool:
         return False
     if header is None or not (header.patient_key or "").startswith(KEYED_PATIENT):
         return False
-    with quiet():
-        dataset = dcmread(io.BytesIO(raw), stop_before_pixels=True)
+    try:
+        with quiet():
+            dataset = dcmread(io.BytesIO(raw), stop_before_pixels=not is_whole)
+    except Exception:  # noqa: BLE001 - damaged bytes fail in many ways
+        return False
+    meta = {int(tag) for tag in dataset.file_meta.keys()}  # noqa: SIM118 - see below
+    if any(raw[:_PREAMBLE_BYTES]) or not meta <= _META:
+        return False
     removed = dataset.get_item(tags.PATIENT_IDENTITY_REMOVED)
     is_removed = removed is not None and bytes(removed.value).strip(b" \0") == b"YES"
     return is_removed and all(
-        int(tag) in WRITTEN or (int(tag) in EMPTY and not dataset.get_item(tag).value)
+        int(tag) in _WRITTEN or (int(tag) in EMPTY and not dataset.get_item(tag).value)
         for tag in dataset.keys()  # noqa: SIM118 - iterating decodes the elements
     )
 
@@ -279,7 +291,8 @@ def _write_study(task: ExportTask, uid: str, secret: bytes) -> dict[str, Any]:
     for path, name in names.items():
         raw = task.folder.source.read(path)
         try:
-            content = raw if is_own(raw) else _deidentified(raw, uid, secret)
+            is_plain = is_own(raw, is_whole=True)
+            content = raw if is_plain else _deidentified(raw, uid, secret)
         except RefusedError as error:
             passed_over[error.reason] += 1
             if not error.reason.is_passed_over:

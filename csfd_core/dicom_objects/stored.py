@@ -92,6 +92,17 @@ def read_results(stores: Stores, study_uid: str) -> list[StoredResult]:
     ]
 
 
+def has_results(stores: Stores, study_uid: str) -> bool:
+    """Say whether nothing is left to be made of the prediction of a study.
+
+    Raises:
+        IdentifierError: If ``study_uid`` is no valid UID.
+    """
+    uid = require_uid(study_uid)
+    prediction = read_prediction(stores, uid)
+    return prediction is None or bool(_index(stores, uid, result_set(prediction)))
+
+
 def stored_results(
     stores: Stores, sources: Sources, study_uid: str
 ) -> list[StoredResult]:

@@ -13,7 +13,7 @@ from csfd_core.dicom_objects.source import ResultSource
 from csfd_core.errors import CsfdError
 from csfd_core.web.delivery.deliveries import Delivery
 from csfd_core.web.delivery.planning import NO_IDENTITY, NO_KEY
-from csfd_core.web.delivery.signed import reviews_for_report
+from csfd_core.web.delivery.signed import is_outdated, reviews_for_report
 from csfd_core.web.services import Services
 from csfd_core.web.vault import Vault, with_identity
 
@@ -23,6 +23,7 @@ _UNCERTAIN: Final = (
     "study and send it again."
 )
 _REPLACED: Final = "A newer prediction has taken its place."
+_OUTDATED: Final = "The study has had further images since it was signed."
 _NO_REVIEW: Final = "The review is not there any more."
 
 
@@ -60,6 +61,8 @@ def addressed_objects(
             raise ReplacedError(_REPLACED)
         return [one.dataset for one in make_results(source)]
     with services.database.transaction() as connection:
+        if is_outdated(connection, delivery.review_id):
+            raise ReplacedError(_OUTDATED)
         found = reviews_for_report(connection, services.stores, uid, delivery.review_id)
     if found is None:
         raise HinderedError(_NO_REVIEW)

@@ -14,6 +14,7 @@ from csfd_core.web.services import Services
 
 SUCCESS: Final = 0x0000
 NO_SUCH_ARGUMENT: Final = 0x0114
+INVALID_ARGUMENT: Final = 0x0115
 _ALL_KEPT: Final = 1  # event type; 2: some are not
 
 
@@ -34,8 +35,10 @@ def take_report(services: Services, told: Dataset, event_type: int) -> int:
         one = of_transaction(connection, transaction_uid)
         if one is None:
             return NO_SUCH_ARGUMENT
+        number = len(told.get("ReferencedSOPSequence") or [])
         if event_type == _ALL_KEPT and not failed:
-            number = len(told.get("ReferencedSOPSequence") or [])
+            if not number:
+                return INVALID_ARGUMENT
             commit(connection, one, f"{count(number, 'object')} kept for good.")
         else:
             lost = count(max(failed, 1), "object")

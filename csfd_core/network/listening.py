@@ -9,6 +9,7 @@ import logging
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -27,6 +28,7 @@ from csfd_core.dicom.limits import limits
 
 PDU_BYTES: Final = 2**18  # that senders are asked not to exceed
 _LARGEST_PDU: Final = 2**20  # of those who do
+_LARGEST_REQUEST: Final = 2**18  # for an association: it takes long to be read
 _MARGIN_BYTES: Final = 2**20  # of a message, beside the file
 _BEGINNING_S: Final = 10.0  # until an association is asked for, or hands are shaken
 _SILENT_S: Final = 60.0  # after which a connection is closed
@@ -76,10 +78,13 @@ def _receive(place: AssociationSocket, budget: _Budget, wanted: int) -> bytearra
     content = bytearray()
     try:
         budget.left -= wanted
-        if wanted > _LARGEST_PDU or budget.left < 0:
+        is_asked = place.assoc.requestor.primitive is not None
+        largest = _LARGEST_PDU if is_asked else _LARGEST_REQUEST
+        if wanted > largest or budget.left < 0:
             raise OSError("A sender sends more than any slice has.")
         assert place.socket is not None
-        content = _read(place.socket, wanted)
+        within_s = _SILENT_S if is_asked else _BEGINNING_S
+        content = _read(place.socket, wanted, within_s)
     finally:
         if len(content) < wanted and place.assoc.requestor.primitive is None:
             # Nobody will ask for an association any more: it is not waited for.
@@ -88,15 +93,25 @@ def _receive(place: AssociationSocket, budget: _Budget, wanted: int) -> bytearra
     return content
 
 
-def _read(connection: socket.socket, wanted: int) -> bytearray:
+def _read(connection: socket.socket, wanted: int, within_s: float) -> bytearray:
+    """Return bytes; who sends them one by one has no more time than others.
+
+    Raises:
+        OSError: If they take longer.
+    """
     content = bytearray(wanted)
-    done = 0
+    done, until = 0, time.monotonic() + within_s
     with memoryview(content) as view:
         while done < wanted:
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError("A sender takes too long.")
+            connection.settimeout(left_s)
             number = connection.recv_into(view[done:])
             if not number:
                 break
             done += number
+    connection.settimeout(_SILENT_S)
     del content[done:]
     return content
 

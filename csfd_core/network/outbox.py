@@ -44,6 +44,7 @@ from csfd_core.web.vault import Vault, forget_identities
 _MOST_AT_ONCE: Final = 20  # deliveries of one peer in one round
 _PATIENCE_S: Final = 5.0
 _CLEAN_EVERY_S: Final = 600.0
+_CANNOT_ASK: Final = "It could not be spoken to: check its address."
 _log = logging.getLogger(__name__)
 
 
@@ -142,6 +143,7 @@ class Outbox:
 
     def _begin(self, peer: Peer) -> int:
         with self._services.database.transaction() as connection:
+            rows.take_up(connection, peer.id)  # nobody serves it by now
             due = rows.due(connection, peer.id, _MOST_AT_ONCE)
         if due or peer.is_asked:
             thread = threading.Thread(
@@ -199,7 +201,13 @@ class Outbox:
         objects: Sequence[Dataset],
         transaction_uid: str,
     ) -> float | None:
-        sent = self._transfer(self._place(peer), objects, transaction_uid)
+        try:
+            sent = self._transfer(self._place(peer), objects, transaction_uid)
+        except sa.exc.SQLAlchemyError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one peer must not hold up others
+            _log.warning("a peer cannot be sent to: %s", type(error).__name__)
+            return self._put_off([one], None, _CANNOT_ASK)
         if sent.is_complete:
             is_whole = not sent.not_taken
             state = DeliveryState.SENT if is_whole else DeliveryState.PARTLY_SENT
@@ -228,9 +236,13 @@ class Outbox:
         return sent
 
     def _echo(self, place: PeerPlace) -> str:
-        if place.kind == PeerKind.STOW:
-            return StowClient(self._settings, place.url, **self._waits_s).echo()
-        return StoreScu(self._settings, place, **self._waits_s).echo()
+        try:
+            if place.kind == PeerKind.STOW:
+                return StowClient(self._settings, place.url, **self._waits_s).echo()
+            return StoreScu(self._settings, place, **self._waits_s).echo()
+        except Exception as error:  # noqa: BLE001 - one peer must not hold up others
+            _log.warning("a peer cannot be asked: %s", type(error).__name__)
+            return _CANNOT_ASK
 
     def _end(self, one: Delivery, state: DeliveryState, told: str) -> None:
         with self._services.database.transaction() as connection:

@@ -60,6 +60,7 @@ _UIDS: Final = (
 )
 # What the de-identification says of itself; not true of what names its patient.
 _SAID_OF_REMOVAL: Final = (0x0012_0062, 0x0012_0063, 0x0012_0064, 0x0028_0303)
+_WITHOUT_NUMBER: Final = (0x0010_0010, 0x0010_0030)  # PatientName, PatientBirthDate
 _LONGEST: Final = 1024  # bytes: 64 characters of three groups, of several bytes each
 _LONGEST_UID: Final = 128  # bytes; more than the standard allows, as some devices do
 _NONCE_BYTES: Final = 12  # NIST SP 800-38D section 8.2.2, at random
@@ -74,6 +75,7 @@ class Original(BaseModel):
         elements: Raw values of patient and study by tag, in base 64.
         uids: The sender's UIDs of study, series, image and frame of reference by the
             keyed ones.
+        sop_uid: Keyed SOPInstanceUID.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -81,6 +83,7 @@ class Original(BaseModel):
     study_uid: str
     elements: dict[int, str]
     uids: dict[str, str]
+    sop_uid: str = ""
 
 
 class _Record(BaseModel):
@@ -88,7 +91,8 @@ class _Record(BaseModel):
 
     elements: dict[int, str] = Field(default_factory=dict)
     uids: dict[str, str] = Field(default_factory=dict)
-    is_certain: bool = True  # all images of its newest transfer name one patient
+    patients: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # by image
+    is_certain: bool = True  # all images name one patient, as they came last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +135,7 @@ def original_of(raw: bytes, keyed: Deidentified) -> Original:
             if 0 < len(own.get(tag, b"")) <= _LONGEST
         },
         uids=uids,
+        sop_uid=keyed.sop_uid,
     )
 
 
@@ -187,11 +192,16 @@ class Vault:
         originals = [one for one in opened if one is not None]
         if not originals:
             return
-        known = self._record(connection, study_uid)
+        known = self._record(connection, study_uid) or _Record()
+        patients = {
+            **known.patients,
+            **{one.sop_uid: _patient(one.elements) for one in originals},
+        }
         record = _Record(
             elements=originals[-1].elements,
-            uids={} if known is None else dict(known.uids),
-            is_certain=len({_patient(one.elements) for one in originals}) == 1,
+            uids=dict(known.uids),
+            patients=patients,
+            is_certain=len(set(patients.values())) == 1,
         )
         for one in originals:
             record.uids.update(one.uids)
@@ -308,11 +318,14 @@ def _renamed(header: Dataset, identity: StudyIdentity) -> Dataset:
 
 
 def _patient(elements: dict[int, str]) -> tuple[str, ...]:
-    """Return what tells patients apart, without padding."""
-    return tuple(
-        base64.b64decode(elements.get(tag, "")).strip(b" \0").decode("latin-1")
-        for tag in (tags.PATIENT_ID, tags.ISSUER_OF_PATIENT_ID)
-    )
+    """Return what tells patients apart, without padding: name and birth, if need be."""
+
+    def texts(*wanted: int) -> tuple[str, ...]:
+        raw = [base64.b64decode(elements.get(tag, "")) for tag in wanted]
+        return tuple(value.strip(b" \0").decode("latin-1") for value in raw)
+
+    number, issuer = texts(tags.PATIENT_ID, tags.ISSUER_OF_PATIENT_ID)
+    return (number, issuer) if number else texts(*_WITHOUT_NUMBER)
 
 
 def _is_kept(study_uid: str) -> sa.ColumnElement[bool]:

@@ -20,8 +20,9 @@ from csfd_core.web.reception.reception import Reception
 from csfd_core.web.review.label_files import write_withdrawal
 from csfd_core.web.security.users import User
 from csfd_core.web.services import Services
+from csfd_core.web.study_locks import hold_studies
 from csfd_core.web.study_states import OPEN, StudyState
-from csfd_core.web.vault import forget_identities
+from csfd_core.web.vault import Vault, forget_identities
 
 _LOOK_EVERY_S: Final = 3600.0
 _AT_ONCE: Final = 10  # fewer than label files may withdraw between two looks
@@ -49,9 +50,10 @@ def withdraw_from_page(
     """
     # The note first: from then on nothing takes the study up again.
     name = _NOBODY if by is None else by.name
-    write_withdrawal(services, study_uid, reason, name)
-    for entry in services.inbox.entries(f"{IMAGES_FOLDER}/{study_uid}"):
-        services.inbox.remove(entry.path)
+    with hold_studies(services.settings, study_uid):  # who accepts it is done, or waits
+        write_withdrawal(services, study_uid, reason, name)
+        for entry in services.inbox.entries(f"{IMAGES_FOLDER}/{study_uid}"):
+            services.inbox.remove(entry.path)
     reception.forget(study_uid)
     withdrawn = {
         "state": StudyState.REFUSED,
@@ -122,6 +124,8 @@ class Retention:
         while True:
             try:
                 withdraw_expired(self._services, self._reception)
+                with self._services.database.transaction() as connection:
+                    Vault.forget_expired(connection)
             except (CsfdError, sa.exc.SQLAlchemyError, OSError) as error:
                 _log.warning("cannot withdraw studies: %s", type(error).__name__)
             if self._ended.wait(_LOOK_EVERY_S):

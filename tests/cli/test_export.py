@@ -361,3 +361,26 @@ def test_slices_that_may_show_a_name_leave_their_study_out(home: Path) -> None:
     assert "1 study has such files among the slices and left out" in told
     assert not (home / "out" / "train_images" / keyed()).exists()
     assert keyed() not in (home / "out" / "train.csv").read_text()
+
+
+@pytest.mark.parametrize("where", ["before", "in the meta information", "behind"])
+def test_what_somebody_has_put_around_a_slice_of_csfd_is_not_copied(
+    home: Path, where: str
+) -> None:
+    for path in (home / "source" / "train_images" / STUDY_UID).iterdir():
+        content = deidentify(path.read_bytes(), read_secret(Settings.read().key_file))
+        dataset = pydicom.dcmread(io.BytesIO(content.content))
+        if where == "before":
+            dataset.preamble = PATIENT.encode().ljust(128, b"\0")
+        elif where == "behind":
+            dataset.add_new(0x7FE10010, "LO", PATIENT)
+        else:
+            dataset.file_meta.SourceApplicationEntityTitle = PATIENT
+        place = home / "source" / "train_images" / keyed()
+        place.mkdir(exist_ok=True)
+        dataset.save_as(place / path.name)
+    convert(home)
+    export(home, keyed())
+    found = contents(home / "out")
+    assert any(name.endswith(".dcm") for name in found)
+    assert not any(PATIENT.encode() in content for content in found.values())

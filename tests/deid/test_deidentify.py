@@ -520,3 +520,13 @@ def test_garbage_is_refused_or_harmless(
     after = read(result)
     assert after.file_meta.MediaStorageSOPClassUID == CTImageStorage
     assert b"Sensitive" not in result.content
+
+
+def test_an_unknown_value_representation_is_damage() -> None:
+    """pydicom looks at that of an empty element when it is asked for it."""
+    dataset = slice_of()
+    dataset.PositionReferenceIndicator = ""
+    raw = written(dataset)
+    broken = raw.replace(b"\x20\x00\x40\x10LO", b"\x20\x00\x40\x10L\xff")
+    assert broken != raw
+    refused(broken, Reason.DAMAGED)

@@ -21,13 +21,16 @@ from support.dicom_studies import STUDY_UID
 from support.orthanc import free_port
 from support.web import WebUnderTest
 
+from csfd_core.network.addressed import ReplacedError, addressed_objects
+from csfd_core.settings import DicomSettings
 from csfd_core.vocabulary import LEVEL_NAMES
 from csfd_core.web.database import audit, deliveries, peers, studies
 from csfd_core.web.delivery import planning
-from csfd_core.web.delivery.deliveries import DeliveryState, set_of_review
-from csfd_core.web.delivery.peers import PeerKind, PeerPlace
+from csfd_core.web.delivery.deliveries import DeliveryState, ask, set_of_review
+from csfd_core.web.delivery.peers import PeerKind, PeerPlace, add_peer
 from csfd_core.web.delivery.planning import Planner
 from csfd_core.web.study_states import StudyState, forget
+from csfd_core.web.vault import Vault
 
 ARTIFACTS = ("seg", "sr", "key-image", "summary")
 LEVELS = {**dict.fromkeys(LEVEL_NAMES, "whole"), "C4": "fractured"}
@@ -103,7 +106,7 @@ def test_what_is_not_there_is_said(web: WebUnderTest, uid: str) -> None:
     signed = web.client.get(f"{api(uid)}/artifacts/signed-sr")
     assert (signed.status_code, signed.json()["detail"]) == (
         404,
-        "Nobody has signed this study yet.",
+        "Nobody has signed this study as it is now.",
     )
     assert web.client.get(f"{api(uid)}/artifacts/other").status_code == 422
     assert web.client.get(f"{api('1.2.3')}/artifacts/seg").status_code == 404
@@ -257,3 +260,19 @@ def test_a_withdrawn_study_leaves_no_delivery(web: WebUnderTest, uid: str) -> No
         for table in (deliveries, studies):
             left = connection.scalar(sa.select(sa.func.count()).select_from(table))
             assert left == 0
+
+
+def test_what_was_signed_is_not_said_of_images_that_came_later(
+    web: WebUnderTest, uid: str
+) -> None:
+    review = sign(web.client, uid)
+    with web.services.database.transaction() as connection:
+        peer = add_peer(connection, a_place())
+        ask(connection, uid, peer, set_of_review(review))
+        connection.execute(studies.update().values(version=2))
+    (one,) = deliveries_of(web.services, uid)
+    vault = Vault.open(DicomSettings.read())
+    with pytest.raises(ReplacedError, match="further images"):
+        addressed_objects(web.services, vault, one)
+    answer = web.client.get(f"{api(uid)}/artifacts/signed-sr")
+    assert answer.status_code == 404

@@ -9,7 +9,7 @@ from typing import Final
 
 from fastapi import HTTPException
 
-from csfd_core.web.delivery.signed import reviews_for_report
+from csfd_core.web.delivery.signed import is_outdated, reviews_for_report
 from csfd_core.web.review.signing import signed_reviews
 from csfd_core.web.services import Services
 
@@ -30,7 +30,7 @@ _ABSENT: Final = {
     Artifact.SR: "There is no report of this study.",
     Artifact.KEY_IMAGE: "There are no key images: no level is suspicious.",
     Artifact.SUMMARY: "There is no summary of this study.",
-    Artifact.SIGNED_SR: "Nobody has signed this study yet.",
+    Artifact.SIGNED_SR: "Nobody has signed this study as it is now.",
 }
 _KINDS: Final = {Artifact.SUMMARY: "pdf"}  # others are called alike
 
@@ -82,6 +82,8 @@ def _signed(services: Services, study_uid: str) -> list[bytes]:
 
     with services.database.transaction() as connection:
         rows = signed_reviews(connection, study_uid)
+        if rows and is_outdated(connection, rows[-1].id):
+            return []  # it would say of the new images what was said of the old ones
         found = rows and reviews_for_report(
             connection, services.stores, study_uid, rows[-1].id
         )

@@ -158,9 +158,19 @@ def due(connection: sa.Connection, peer_id: int, most: int) -> list[Delivery]:
     return [_to_delivery(row) for row in connection.execute(wanted)]
 
 
-def take_up(connection: sa.Connection) -> int:
-    """Let what a node was sending when it ended wait again; return how much."""
+def take_up(connection: sa.Connection, peer_id: int | None = None) -> int:
+    """Let what nobody is sending any more wait again.
+
+    Args:
+        connection: Of a transaction.
+        peer_id: Where it was to go; ``None``: anywhere.
+
+    Returns:
+        How much that is.
+    """
     lost = deliveries.c.state == DeliveryState.SENDING
+    if peer_id is not None:
+        lost &= deliveries.c.peer_id == peer_id
     values = {"state": DeliveryState.WAITING, "next_at": time.time()}
     return connection.execute(deliveries.update().where(lost).values(**values)).rowcount
 
@@ -195,8 +205,11 @@ def tried(one: Delivery) -> Delivery:
 def end(
     connection: sa.Connection, one: Delivery, state: DeliveryState, told: str = ""
 ) -> None:
-    """Say what became of a delivery; not of one that is ended, or asked for anew."""
-    _change(connection, one, state, told)
+    """Say what became of a delivery that is being sent.
+
+    Not of one that its peer has reported lost meanwhile, or that is ended.
+    """
+    _change(connection, one, state, told, DeliveryState.SENDING)
 
 
 def put_off(

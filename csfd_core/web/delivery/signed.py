@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from csfd_core.dicom_objects.source import ReviewBox, SignedReview
 from csfd_core.store.stores import Stores
+from csfd_core.web.database import reviews, studies
 from csfd_core.web.review.label_files import to_moment
 from csfd_core.web.review.signing import signed_reviews
 
@@ -37,6 +38,16 @@ def reviews_for_report(
     }
     earlier = _to_review(before[-1], index_of) if before else None
     return _to_review(chosen, index_of), earlier
+
+
+def is_outdated(connection: sa.Connection, review_id: int) -> bool:
+    """Say whether its study has had further images since a review was signed."""
+    wanted = (
+        sa.select(reviews.c.id)
+        .join(studies, studies.c.study_uid == reviews.c.study_uid)
+        .where(reviews.c.id == review_id, reviews.c.version < studies.c.version)
+    )
+    return connection.scalar(wanted) is not None
 
 
 def _to_review(row: sa.Row[Any], index_of: dict[str | None, int]) -> SignedReview:

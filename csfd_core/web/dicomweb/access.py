@@ -9,6 +9,8 @@ import base64
 import binascii
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 from typing import Annotated, Final
@@ -106,6 +108,17 @@ class _Recent:
                 self._at.popitem(last=False)
         return is_new
 
+    @contextmanager
+    def noted(self, key: tuple[object, ...]) -> Iterator[bool]:
+        """Yield whether it is new; it stays so where the block fails."""
+        is_new = self.is_new(key)
+        try:
+            yield is_new
+        except BaseException:
+            with self._lock:
+                self._at.pop(key, None)
+            raise
+
 
 _RECENT: Final = _Recent()
 
@@ -123,8 +136,15 @@ def note_retrieval(
     """
     who = caller.session.user.id if caller.session else None
     key = (services.web.database, who, caller.token and caller.token.id, study_uid)
-    if not _RECENT.is_new((*key, has_results)):
-        return
+    with _RECENT.noted((*key, has_results)) as is_new:
+        if is_new:
+            _record_retrieval(services, caller, study_uid, has_results=has_results)
+
+
+def _record_retrieval(
+    services: Services, caller: Caller, study_uid: str, *, has_results: bool
+) -> None:
+    who = caller.session.user.id if caller.session else None
     with services.database.transaction() as connection:
         if caller.token is not None:  # entries of one transaction follow each other
             record(connection, None, Action.TOKEN_USED, str(caller.token.id))
@@ -138,9 +158,10 @@ def note_sending(services: Services, caller: Caller, study_uid: str) -> None:
     if caller.token is None:
         return
     key = (services.web.database, "sent", caller.token.id, study_uid)
-    if _RECENT.is_new(key):
-        with services.database.transaction() as connection:
-            record(connection, None, Action.TOKEN_USED, str(caller.token.id))
+    with _RECENT.noted(key) as is_new:
+        if is_new:
+            with services.database.transaction() as connection:
+                record(connection, None, Action.TOKEN_USED, str(caller.token.id))
 
 
 def _caller_of(request: Request) -> Caller:

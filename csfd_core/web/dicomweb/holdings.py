@@ -28,6 +28,7 @@ from csfd_core.store.source import StudyFolder
 from csfd_core.vocabulary import is_uid, require_uid
 from csfd_core.web.database import studies
 from csfd_core.web.dicomweb.remembered import Remembered
+from csfd_core.web.review.label_files import is_withdrawn
 from csfd_core.web.services import Services
 
 _LOG: Final = logging.getLogger(__name__)
@@ -217,7 +218,7 @@ def find_study(
     from csfd_core.dicom_objects.stored import read_results
 
     uid = require_uid(study_uid)
-    if services.stores.withdrawn.has(uid):
+    if is_withdrawn(services, uid):
         return None
     folder = services.sources.study(uid)
     if folder is None:
@@ -345,8 +346,10 @@ def _make_results(services: Services, study_uid: str) -> None:
 
     Its images are served whatever becomes of that.
     """
-    from csfd_core.dicom_objects.stored import stored_results
+    from csfd_core.dicom_objects.stored import has_results, stored_results
 
+    if has_results(services.stores, study_uid):
+        return  # without a wait for those of another study
     key, now = (services.stores.root.url, study_uid), time.monotonic()
     if now - _failures.get(key, -_TRIED_AGAIN_S) < _TRIED_AGAIN_S:
         return

@@ -14,6 +14,8 @@ from typing import Final
 from csfd_core.errors import CsfdError
 
 _LONGEST_HEAD: Final = 16 * 1024  # bytes of the headers of a part
+_LONGEST_TYPE: Final = 1000  # characters of a media type with its parameters
+_MOST_PARTS: Final = 20_000  # of one body; what became of each is told
 _LONGEST_BOUNDARY: Final = 200  # characters; 70 by the standard
 _BOUNDARY: Final = re.compile(r"[ -~]{1,200}")
 _END_OF_HEAD: Final = b"\r\n\r\n"
@@ -39,6 +41,7 @@ class MediaType:
     def of(cls, text: str) -> "MediaType":
         """Read the value of a header such as Content-Type."""
         message = Message()
+        text = text[:_LONGEST_TYPE]  # to read it takes the square of its length
         message["Content-Type"] = text.replace("\r", " ").replace("\n", " ")
         found = message.get_params(failobj=[("", "")])
         name, *others = [(str(key), str(value)) for key, value in found]
@@ -89,6 +92,7 @@ class PartReader:
         # As if a line had ended before: the first delimiter may begin the body.
         self._rest = bytearray(b"\r\n")
         self._searched = 0
+        self._number = 0
         self._is_preamble = True
         self._is_too_large = False
         self._is_done = False
@@ -109,6 +113,7 @@ class PartReader:
         self._rest += piece
         while (found := self._find_delimiter()) is not None:
             if not self._is_preamble:
+                self._count()
                 yield self._part(found.start)
             del self._rest[: found.end]
             self._searched = 0
@@ -150,6 +155,13 @@ class PartReader:
         beginning = len(self._rest) - len(self._delimiter) + 1
         self._searched = max(self._searched, beginning, 0)
         return None
+
+    def _count(self) -> None:
+        self._number += 1
+        if self._number > _MOST_PARTS:
+            raise BodyError(
+                f"The body has more than {_MOST_PARTS} parts. Send it in several."
+            )
 
     def _part(self, end: int) -> Part:
         if self._is_too_large:

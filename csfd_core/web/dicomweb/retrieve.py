@@ -284,6 +284,8 @@ def _numbers_in(text: str, frames: int) -> list[int]:
     numbers = [int(part) for part in parts]
     if not all(1 <= number <= frames for number in numbers):
         raise HTTPException(404, f"This object has {frames} frames.")
+    if len(set(numbers)) < len(numbers):  # a short address would ask for gigabytes
+        raise HTTPException(400, "A frame is sent once.")
     return numbers
 
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from typing import Annotated, Any, Final
@@ -58,6 +58,8 @@ _OF_SERIES: Final = {
 Opened = Annotated[Services, Depends(services_of)]
 Json = dict[str, Any]
 Level = str  # studies, series or instances
+# What is told of it, and what finds the rest: of matches that are passed over, nobody.
+Match = tuple[Json, Callable[[], Json]]
 
 _summaries: Final = Remembered[tuple[str, ...], Json | None](_KEPT)
 
@@ -134,14 +136,15 @@ def _search(
     limit = query.limit
     if limit is None:  # what a study has is told as a whole
         limit = USUAL if study_uid is None else sys.maxsize - query.offset - 1
-    chosen = list(islice(matches, query.offset, query.offset + limit + 1))
+    found_ones = list(islice(matches, query.offset, query.offset + limit + 1))
     notes = list(query.notes)
-    if len(chosen) > limit:
-        del chosen[limit:]
+    if len(found_ones) > limit:
+        del found_ones[limit:]
         notes.append("There are further matches: ask with offset.")
     headers = {"Warning": f'299 csfd "{" ".join(notes)}"'} if notes else {}
-    if not chosen:
+    if not found_ones:
         return Response(status_code=204, headers=headers)
+    chosen = [told | further() for told, further in found_ones]
     content = json.dumps(chosen, separators=(",", ":"))
     return Response(content, headers=headers, media_type=_JSON_TYPE)
 
@@ -157,22 +160,18 @@ def _found(services: Services, caller: Caller, query: Query) -> Iterator[Found]:
                 yield found
 
 
-def _studies(found: Iterator[Found], query: Query, base: str) -> Iterator[Json]:
+def _studies(found: Iterator[Found], query: Query, base: str) -> Iterator[Match]:
     for one in found:
         summary = _summaries.get(one.identity, partial(_load_summary, one))
         if summary is None or not query.matches(summary):
             continue
         told = summary | _url(f"{base}/{one.study_uid}")
-        if query.fields or query.tells_all:
-            holdings = one.load()
-            if holdings is not None:
-                told |= _further(holdings, holdings.instances[0], query)
-        yield told
+        yield told, partial(_further_of_study, one, query)
 
 
 def _all(
     found: Iterator[Found], query: Query, level: Level, base: str
-) -> Iterator[Json]:
+) -> Iterator[Match]:
     for one in found:
         holdings = one.load()
         if holdings is not None:
@@ -181,11 +180,11 @@ def _all(
 
 def _within(
     holdings: Holdings, query: Query, level: Level, base: str, series_uid: str | None
-) -> Iterator[Json]:
+) -> Iterator[Match]:
     """Yield matches of one study, without what the address tells already."""
     known = _OF_STUDY if series_uid is None else {**_OF_STUDY, **_OF_SERIES}
-    for match in _matches(holdings, query, level, base, series_uid):
-        yield match if query.tells_all else _without(match, known, query)
+    for told, further in _matches(holdings, query, level, base, series_uid):
+        yield told if query.tells_all else _without(told, known, query), further
 
 
 def _matches(
@@ -194,7 +193,7 @@ def _matches(
     level: Level,
     base: str,
     series_uid: str | None = None,
-) -> Iterator[Json]:
+) -> Iterator[Match]:
     summary = _summary_of(holdings)
     for uid in holdings.series_uids() if series_uid is None else [series_uid]:
         instances = holdings.of_series(uid)
@@ -204,13 +203,14 @@ def _matches(
         url = f"{base}/{holdings.study_uid}/series/{uid}"
         if level == "series":
             if query.matches(own):
-                yield own | _url(url) | _further(holdings, instances[0], query)
+                further = partial(_further, holdings, instances[0], query)
+                yield own | _url(url), further
             continue
         for one in instances:
             attributes = own | one.attributes
             if query.matches(attributes):
                 told = attributes | _url(f"{url}/instances/{one.sop_uid}")
-                yield told | _further(holdings, one, query)
+                yield told, partial(_further, holdings, one, query)
 
 
 def _load_summary(found: Found) -> Json | None:
@@ -242,6 +242,13 @@ def _series_of(holdings: Holdings, series_uid: str, instances: int) -> Json:
 
 def _url(address: str) -> Json:
     return {_RETRIEVE_URL: {"vr": "UR", "Value": [address]}}
+
+
+def _further_of_study(found: Found, query: Query) -> Json:
+    if not query.fields and not query.tells_all:
+        return {}
+    holdings = found.load()
+    return {} if holdings is None else _further(holdings, holdings.instances[0], query)
 
 
 def _further(holdings: Holdings, one: Instance, query: Query) -> Json:

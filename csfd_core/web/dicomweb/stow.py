@@ -8,11 +8,11 @@ does (PS3.18 section 10.5.3).
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-import sqlalchemy as sa
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
@@ -20,7 +20,12 @@ from starlette.concurrency import run_in_threadpool
 from csfd_core.deid.refusals import Reason, RefusedError
 from csfd_core.dicom.limits import MEGABYTE, limits
 from csfd_core.errors import CsfdError
-from csfd_core.web.dicomweb.access import Caller, WhoSends, note_sending
+from csfd_core.web.dicomweb.access import (
+    Caller,
+    WhoSends,
+    caller_who_sends,
+    note_sending,
+)
 from csfd_core.web.dicomweb.multipart import (
     BodyError,
     MediaType,
@@ -53,7 +58,10 @@ router = APIRouter()
 JSON_TYPE: Final = "application/dicom+json"
 _PART_TYPE: Final = "application/dicom"
 _MOST_AT_ONCE: Final = 8  # bodies: of each, one part is in memory
+_MOST_HELD: Final = 32  # studies of one body, the newest
+_ASKED_AGAIN_S: Final = 30.0  # whether a token was revoked, or a session has ended
 _IDLE_S: Final = 60.0  # without a byte, a body is taken as cut off
+_LONGEST_S: Final = 3600.0  # of one body: there are few places
 
 
 @router.post("/studies")
@@ -126,7 +134,12 @@ def _keep(
     receipt: Receipt,
     holding: "_Holding",
 ) -> None:
-    """Keep one part; note what became of it."""
+    """Keep one part; note what became of it.
+
+    Raises:
+        BodyError: If its sender may not send any more.
+    """
+    holding.ask_again(request)
     if part.content is None:
         receipt.refuse(Named(), Reason.TOO_LARGE)
         return
@@ -140,17 +153,17 @@ def _keep(
         return
     try:
         kept = holding.reception.keep(part.content, _sender_of(caller))
+        if kept.study_uid not in receipt.study_uids:
+            holding.hold(kept.study_uid)
+            note_sending(services_of(request), caller, kept.study_uid)
     except RefusedError as error:
         receipt.refuse(named, error.reason)
-    except (CsfdError, OSError, sa.exc.SQLAlchemyError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the sender is told
         told = str(error) if isinstance(error, CsfdError) else ""
         receipt.fail(named, _code_of(error), told)
     else:
         receipt.kept.append(named)
-        if kept.study_uid not in receipt.study_uids:
-            receipt.study_uids.add(kept.study_uid)
-            holding.hold(kept.study_uid)
-            note_sending(services_of(request), caller, kept.study_uid)
+        receipt.study_uids.add(kept.study_uid)
 
 
 def _code_of(error: Exception) -> int:
@@ -170,6 +183,7 @@ class _Holding:
     def __init__(self, reception: Reception) -> None:
         self.reception = reception
         self._held: list[int] = []
+        self._asked_at = time.monotonic()
 
     def __enter__(self) -> "_Holding":
         return self
@@ -178,8 +192,25 @@ class _Holding:
         for descriptor in self._held:
             os.close(descriptor)
 
+    def ask_again(self, request: Request) -> None:
+        """Require, every now and then, that who began may still send.
+
+        Raises:
+            BodyError: If it is not so.
+        """
+        now = time.monotonic()
+        if now - self._asked_at < _ASKED_AGAIN_S:
+            return
+        self._asked_at = now
+        try:
+            caller_who_sends(request)
+        except HTTPException:
+            raise BodyError("You may not send any more. What came is kept.") from None
+
     def hold(self, study_uid: str) -> None:
         self._held.append(self.reception.hold(study_uid))
+        if len(self._held) > _MOST_HELD:  # descriptors are few
+            os.close(self._held.pop(0))
 
 
 def _sender_of(caller: Caller) -> Sender:
@@ -220,11 +251,11 @@ def _place(request: Request) -> Iterator[None]:
 
 
 async def _pieces(request: Request) -> AsyncIterator[bytes]:
-    """Yield a body as it comes; end where its sender falls silent."""
-    stream = request.stream()
-    while True:
+    """Yield a body as it comes; end where its sender falls silent, or is too slow."""
+    stream, until = request.stream(), time.monotonic() + _LONGEST_S
+    while (left_s := until - time.monotonic()) > 0:
         try:
-            async with asyncio.timeout(_IDLE_S):
+            async with asyncio.timeout(min(_IDLE_S, left_s)):
                 piece = await anext(stream)
         except (StopAsyncIteration, TimeoutError):
             return

@@ -26,6 +26,7 @@ from csfd_core.web.database import studies
 from csfd_core.web.reception.settling import settle_study
 from csfd_core.web.reception.twins import is_same_image
 from csfd_core.web.reception.waiting import SUFFIX, Waiting, waiting_studies
+from csfd_core.web.review.label_files import is_withdrawn
 from csfd_core.web.services import Services
 from csfd_core.web.study_states import OPEN
 from csfd_core.web.vault import Vault, original_of
@@ -88,6 +89,7 @@ class _Known:
     """What was known of a study at a moment."""
 
     at: float  # monotonic
+    empty: tuple[int, int] | None  # state of the empty folder where it waits
     is_withdrawn: bool
     in_inbox: frozenset[str]
 
@@ -134,14 +136,9 @@ class Reception:
                 "The file has another SOPInstanceUID than was announced. Export the "
                 "study from the archive again."
             )
-        known = self._know(found.study_uid)
-        if known.is_withdrawn:
-            raise WithdrawnError(
-                "The study was withdrawn and cannot be taken up again. Ask an "
-                "administrator."
-            )
+        self._know(found.study_uid)
         try:
-            return self._keep(raw, found, sender, known)
+            return self._keep(raw, found, sender)
         except OSError as error:
             if error.errno not in _NO_SPACE:
                 raise
@@ -150,14 +147,15 @@ class Reception:
                 "made, and send again."
             ) from None
 
-    def _keep(
-        self, raw: bytes, found: Deidentified, sender: Sender, known: _Known
-    ) -> Kept:
+    def _keep(self, raw: bytes, found: Deidentified, sender: Sender) -> Kept:
         waiting = Waiting(self._services.settings, found.study_uid)
         if waiting.state() is None:
             self._require_few()
         vault = self._vault if sender.keeps_identity else None
         with waiting.held():
+            # Empty: another process may just have accepted what was in it.
+            empty = waiting.state() if waiting.is_empty() else None
+            known = self._know(found.study_uid, empty)
             is_new = self._add(waiting, found, known)
             if vault is not None:
                 waiting.add_identity(found.sop_uid, vault.seal(original_of(raw, found)))
@@ -257,20 +255,40 @@ class Reception:
         with self._lock:
             self._seen.pop(waiting.study_uid, None)
 
-    def _know(self, study_uid: str) -> _Known:
-        """Return what is known of a study; asked again every few seconds."""
+    def _know(self, study_uid: str, empty: tuple[int, int] | None = None) -> _Known:
+        """Return what is known of a study; asked again every few seconds.
+
+        Args:
+            study_uid: Keyed.
+            empty: State of the folder where it waits, if nothing is in it; it is asked
+                again where that is another one than before.
+
+        Raises:
+            WithdrawnError: If it was withdrawn.
+        """
         now = time.monotonic()
         with self._lock:
             known = self._known.get(study_uid)
-        if known is not None and now - known.at < _KNOWN_S:
-            return known
+        is_emptied = known is not None and empty not in (None, known.empty)
+        if known is None or is_emptied or now - known.at >= _KNOWN_S:
+            known = self._ask(study_uid, now, empty)
+        if known.is_withdrawn:
+            raise WithdrawnError(
+                "The study was withdrawn and cannot be taken up again. Ask an "
+                "administrator."
+            )
+        return known
+
+    def _ask(self, study_uid: str, now: float, empty: tuple[int, int] | None) -> _Known:
+        """Find out what is known of a study."""
         with self._services.database.transaction() as connection:
             same = studies.c.study_uid == study_uid
             is_accepted = connection.scalar(sa.select(sa.true()).where(same))
         entries = self._services.inbox.entries(f"{IMAGES_FOLDER}/{study_uid}")
         known = _Known(
             at=now,
-            is_withdrawn=self._services.stores.withdrawn.has(study_uid),
+            empty=empty,
+            is_withdrawn=is_withdrawn(self._services, study_uid),
             in_inbox=frozenset(e.name for e in entries if is_accepted),
         )
         with self._lock:

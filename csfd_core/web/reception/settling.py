@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from csfd_core.web.acceptance import accept_put, put_all
 from csfd_core.web.database import studies
 from csfd_core.web.reception.waiting import Waiting
+from csfd_core.web.review.label_files import is_withdrawn
 from csfd_core.web.services import Services
 from csfd_core.web.study_locks import hold_studies
 from csfd_core.web.study_states import Accepted
@@ -28,11 +29,11 @@ def settle_study(services: Services, waiting: Waiting, vault: Vault | None) -> b
         SourceError: If the inbox cannot be written. The slices still wait then.
     """
     uid = waiting.study_uid
-    if services.stores.withdrawn.has(uid):
-        waiting.remove()
-        return False
     incoming, identities = waiting.incoming(), waiting.identities()
     with hold_studies(services.settings, uid):
+        if is_withdrawn(services, uid):
+            waiting.remove()
+            return False
         put = put_all(services, [incoming] if incoming.files else [])
         with services.database.transaction() as connection:
             row = connection.execute(

@@ -109,6 +109,11 @@ class Waiting:
             return found.st_ino, found.st_mtime_ns
         return None
 
+    def is_empty(self) -> bool:
+        """Say whether nothing waits in the folder, which is there."""
+        with os.scandir(self.path) as entries:
+            return next(entries, None) is None
+
     def find(self, sop_uid: str) -> bytes | None:
         """Return a slice that waits."""
         with suppress(FileNotFoundError):

@@ -8,6 +8,7 @@ loses nothing.
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Lock
@@ -95,6 +96,20 @@ def write_withdrawal(services: Services, study_uid: str, reason: str, by: str) -
     with _LOCK:
         content = json.dumps(note, indent=2) + "\n"
         services.inbox.write(label_path(study_uid), content.encode())
+
+
+def is_withdrawn(services: Services, study_uid: str) -> bool:
+    """Say whether a study was withdrawn, also where the graph has not seen it yet.
+
+    Raises:
+        IdentifierError: If ``study_uid`` is no valid UID.
+    """
+    if services.stores.withdrawn.has(study_uid):
+        return True
+    with suppress(SourceError):  # a file that cannot be used withdraws nothing
+        note = read_label_note(services.inbox, study_uid)
+        return note is not None and note.withdrawn is not None
+    return False
 
 
 def newest_review(services: Services, study_uid: str) -> SignedReview:

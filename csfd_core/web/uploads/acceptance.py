@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from csfd_core.text import agree, count
 from csfd_core.web.acceptance import Put, accept_put, put_all
+from csfd_core.web.review.label_files import is_withdrawn
 from csfd_core.web.services import Services
 from csfd_core.web.study_locks import hold_studies
 from csfd_core.web.study_states import Accepted
@@ -56,10 +57,10 @@ def finish(services: Services, upload: Upload) -> dict[str, Any]:
     tally = Tally.of(upload.note)
     passed, refused = tally.sentences()
     uids = staging.studies()
-    withdrawn = {uid for uid in uids if services.stores.withdrawn.has(uid)}
-    refused += [_WITHDRAWN] * len(withdrawn)
-    wanted = [uid for uid in uids if uid not in withdrawn]
-    with hold_studies(services.settings, *wanted):
+    with hold_studies(services.settings, *uids):
+        withdrawn = {uid for uid in uids if is_withdrawn(services, uid)}
+        refused += [_WITHDRAWN] * len(withdrawn)
+        wanted = [uid for uid in uids if uid not in withdrawn]
         put = put_all(services, [staging.incoming(uid) for uid in wanted])
         with services.database.transaction() as connection:
             outcomes = [_accept(connection, upload, one, tally) for one in put]
