@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -129,6 +130,8 @@ def test_results_come_back_under_the_same_patient_and_nobody_else_knows_the_name
     _require_references(own, results)
     told = archive.ask(f"/dicom-web/studies/{STUDY_UID}/series")
     assert {one["00080060"]["Value"][0] for one in told} == SERIES
+    if shutil.which("findscu"):
+        assert modalities_found(archive, tmp_path / "found") == SERIES
 
     with services.database.transaction() as connection:
         vault = Vault.open(DicomSettings.read())
@@ -140,6 +143,23 @@ def test_results_come_back_under_the_same_patient_and_nobody_else_knows_the_name
     assert len(found_below(archive.folder)) >= len(planted())  # they can be found
     assert found_below(tmp_path / "csfd") == []
     assert any("kept" in line for line in node.read_text().splitlines())
+
+
+def modalities_found(archive: Orthanc, folder: Path) -> set[str]:
+    """Ask by C-FIND, with dcmtk's client."""
+    folder.mkdir()
+    subprocess.run(
+        [
+            "findscu", "-S", "-X", "-od", str(folder), "-aet", "CSFD",
+            "-aec", archive.ae_title, "127.0.0.1", str(archive.dicom_port),
+            "-k", "QueryRetrieveLevel=SERIES", "-k", f"StudyInstanceUID={STUDY_UID}",
+            "-k", "SeriesInstanceUID", "-k", "Modality",
+        ],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    answers = [pydicom.dcmread(path) for path in folder.glob("rsp*.dcm")]
+    return {str(one.Modality) for one in answers}
 
 
 def state_of(services: Services, uid: str) -> DeliveryState:
