@@ -8,9 +8,11 @@ from support.dicom_studies import STUDY_UID
 from support.reviews import add_study, sign
 from support.web import WebUnderTest
 
+from csfd_core.lineage.withdrawal import withdraw
 from csfd_core.store.label_notes import read_label_notes
 from csfd_core.web.audit import verify
 from csfd_core.web.database import audit, studies
+from csfd_core.web.status.follower import take_over
 from csfd_core.web.withdrawing import withdraw_expired
 
 DAY_S = 86_400.0
@@ -95,3 +97,21 @@ def test_no_more_at_once_than_label_files_may(web: WebUnderTest, study: str) -> 
             connection.execute(studies.insert().values(**other))
     assert [expire(web) for _ in range(4)] == [10, 10, 6, 0]
     assert len(read_label_notes(web.services.inbox).notes) == 26
+
+
+def test_once_the_graph_has_removed_it_the_list_forgets_it(
+    web: WebUnderTest, study: str
+) -> None:
+    assert expire(web) == 1
+    take_over(web.services)
+    assert state_of(web, study) == "refused"  # the graph is not done yet
+    withdraw(web.services.stores, study, "Kept for 30 days.", "csfd")
+    take_over(web.services)
+    assert state_of(web, study) is None
+
+
+def state_of(web: WebUnderTest, study_uid: str) -> str | None:
+    with web.services.database.transaction() as connection:
+        own = studies.c.study_uid == study_uid
+        found: str | None = connection.scalar(sa.select(studies.c.state).where(own))
+    return found

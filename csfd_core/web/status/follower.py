@@ -22,7 +22,7 @@ from csfd_core.vocabulary import LEVEL_NAMES, OVERALL, is_uid
 from csfd_core.web.database import studies
 from csfd_core.web.review.blind import is_locked
 from csfd_core.web.services import Services
-from csfd_core.web.study_states import StudyState, forget
+from csfd_core.web.study_states import OPEN, StudyState, forget
 
 _LOOK_EVERY_S: Final = 0.5
 _LIST_EVERY_S: Final = 3.0  # a listing of thousands of predictions takes longer
@@ -81,7 +81,7 @@ class Follower:
 def take_over(services: Services) -> int:
     """Bring what the store's predictions say into the worklist; return how many.
 
-    A prediction that is gone, as that of a withdrawn study, goes from the list as well.
+    A withdrawn study goes from the list once its prediction is gone, if it had one.
     """
     found = _listed(services)
     with services.database.transaction() as connection:
@@ -101,9 +101,7 @@ def take_over(services: Services) -> int:
         read = {uid: _summary(services, uid, found[uid]) for uid in some}
         _write(services, {uid: one for uid, one in read.items() if one}, known)
     gone = [
-        uid
-        for uid, row in known.items()
-        if row.prediction and uid not in found and row.state == StudyState.DONE
+        uid for uid, row in known.items() if uid not in found and row.state not in OPEN
     ]
     withdrawn = services.stores.withdrawn.study_uids() if gone else frozenset()
     if lost := [uid for uid in gone if uid in withdrawn]:
