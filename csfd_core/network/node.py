@@ -20,7 +20,7 @@ from csfd_core.network.receiver import Receiver, Say, TakeReport
 from csfd_core.settings import DicomSettings
 from csfd_core.web.delivery.peers import configured_places
 from csfd_core.web.reception.reception import Reception
-from csfd_core.web.reception.watcher import Watcher
+from csfd_core.web.reception.watcher import watcher_of
 from csfd_core.web.server import log_plainly
 from csfd_core.web.services import Services
 
@@ -47,7 +47,7 @@ def run(settings: DicomSettings, say: Say, stop: threading.Event | None = None) 
     services = Services.open()
     reception = Reception(services)
     receiver = _listen(reception, settings, say, partial(take_report, services))
-    watcher = Watcher(reception)
+    watcher = watcher_of(reception)
     outbox = threading.Thread(
         target=_work_outbox, args=(services, ended, say), daemon=True
     )

@@ -32,7 +32,7 @@ from csfd_core.web.pages import (
 )
 from csfd_core.web.pages.render import render
 from csfd_core.web.reception.reception import Reception
-from csfd_core.web.reception.watcher import Watcher
+from csfd_core.web.reception.watcher import watcher_of
 from csfd_core.web.review import api as review
 from csfd_core.web.review.label_files import write_pending
 from csfd_core.web.security.guard import guard
@@ -45,7 +45,7 @@ from csfd_core.web.status.follower import Follower
 from csfd_core.web.uploads import api as uploads
 from csfd_core.web.uploads.handling import sweep
 from csfd_core.web.viewer import api as viewer
-from csfd_core.web.withdrawing import Retention
+from csfd_core.web.withdrawing import retention_of
 
 API: Final = "/api/v1"
 
@@ -68,8 +68,8 @@ def build_app(services: Services) -> FastAPI:
         app.state.reception = Reception(services)
         watchers = (
             follower,
-            Watcher(app.state.reception),
-            Retention(services, app.state.reception),
+            watcher_of(app.state.reception),
+            retention_of(services, app.state.reception),
         )
         for watcher in watchers:
             watcher.start()

@@ -4,19 +4,17 @@ The page removes the images that it has taken in and writes a label file that wi
 the study; the graph does the rest, as after ``csfd withdraw``.
 """
 
-import logging
-import threading
 import time
 from typing import Final
 
 import sqlalchemy as sa
 
-from csfd_core.errors import CsfdError
 from csfd_core.store.layout import IMAGES_FOLDER
 from csfd_core.text import count
 from csfd_core.web.audit import Action, record
 from csfd_core.web.database import drafts, reviews, studies
 from csfd_core.web.reception.reception import Reception
+from csfd_core.web.repeating import Repeating
 from csfd_core.web.review.label_files import write_withdrawal
 from csfd_core.web.security.users import User
 from csfd_core.web.services import Services
@@ -29,7 +27,6 @@ _AT_ONCE: Final = 10  # fewer than label files may withdraw between two looks
 _DAY_S: Final = 86_400.0
 _NOBODY: Final = "csfd"
 _BEING_REMOVED: Final = "It was withdrawn, and is being removed."
-_log = logging.getLogger(__name__)
 
 
 def withdraw_from_page(
@@ -101,32 +98,14 @@ def withdraw_expired(services: Services, reception: Reception) -> int:
     return len(expired)
 
 
-class Retention:
-    """Looks from ``start`` until ``stop``, at first and then each hour."""
+def retention_of(services: Services, reception: Reception) -> Repeating:
+    """Return what looks at once, and then each hour, for what was kept long enough."""
 
-    def __init__(self, services: Services, reception: Reception) -> None:
-        """Take what is looked through."""
-        self._services = services
-        self._reception = reception
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+    def look() -> None:
+        withdraw_expired(services, reception)
+        with services.database.transaction() as connection:
+            Vault.forget_expired(connection)
 
-    def start(self) -> None:
-        """Begin to look."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End, once a study that is being withdrawn was withdrawn."""
-        self._ended.set()
-        self._thread.join(timeout=10)
-
-    def _watch(self) -> None:
-        while True:
-            try:
-                withdraw_expired(self._services, self._reception)
-                with self._services.database.transaction() as connection:
-                    Vault.forget_expired(connection)
-            except (CsfdError, sa.exc.SQLAlchemyError, OSError) as error:
-                _log.warning("cannot withdraw studies: %s", type(error).__name__)
-            if self._ended.wait(_LOOK_EVERY_S):
-                return
+    return Repeating(
+        look, _LOOK_EVERY_S, "cannot remove what has expired", is_due_at_once=True
+    )

@@ -20,7 +20,6 @@ from support.delivered import (
     the_delivery,
 )
 from support.receiving import SENDER, edited, listening, received_place
-from support.uploading import study_files
 
 from csfd_core.deid.deidentify import deidentify
 from csfd_core.network import outbox as outbox_module
@@ -40,7 +39,7 @@ from csfd_core.web.reception.reception import (
 )
 from csfd_core.web.services import Services
 from csfd_core.web.vault import StudyIdentity, Vault, original_of
-from csfd_core.web.withdrawing import Retention, withdraw_from_page
+from csfd_core.web.withdrawing import retention_of, withdraw_from_page
 
 NAMED = Sender(name="SCANNER", keeps_identity=True)
 pytestmark = pytest.mark.filterwarnings(
@@ -53,11 +52,6 @@ def place(tmp_path, monkeypatch):
     set_vault(monkeypatch)
     with received_place(tmp_path / "csfd", monkeypatch) as opened:
         yield opened
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return study_files(tmp_path_factory.mktemp("study"))
 
 
 # What a peer does to the outbox.
@@ -317,7 +311,7 @@ def test_the_page_alone_forgets_how_studies_were_called_as_well(place, files):
     place.settle()
     with place.services.database.transaction() as connection:
         connection.execute(vault.update().values(expires_at=time.time() - 1))
-    retention = Retention(place.services, place.reception)
+    retention = retention_of(place.services, place.reception)
     retention.start()
     retention.stop()
     with place.services.database.transaction() as connection:

@@ -29,7 +29,6 @@ from support.receiving import (
     associate,
     edited,
     listening,
-    received_place,
     send,
     status_of,
     told,
@@ -43,23 +42,6 @@ from csfd_core.ingest.patients import read_secret
 needs_dcmtk = pytest.mark.skipif(
     shutil.which("storescu") is None, reason="dcmtk is not installed"
 )
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    with received_place(tmp_path / "csfd", monkeypatch) as opened:
-        yield opened
-
-
-@pytest.fixture
-def node(place):
-    with listening(place) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return study_files(tmp_path_factory.mktemp("study"))
 
 
 def run(*command: str) -> subprocess.CompletedProcess:

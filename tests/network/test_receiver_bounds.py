@@ -13,29 +13,10 @@ from support.receiving import (
     associate,
     edited,
     listening,
-    received_place,
     send,
     status_of,
     told,
 )
-from support.uploading import study_files
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    with received_place(tmp_path / "csfd", monkeypatch) as opened:
-        yield opened
-
-
-@pytest.fixture
-def node(place):
-    with listening(place) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return study_files(tmp_path_factory.mktemp("study"))
 
 
 def test_more_associations_than_allowed_are_told_to_come_later(place, files):

@@ -24,7 +24,6 @@ from support.receiving import (
     answer_to,
     associate,
     free_port,
-    received_place,
 )
 from support.uploading import study_files
 
@@ -33,12 +32,6 @@ from csfd_core.ingest.patients import read_secret
 from csfd_core.network import node as node_module
 
 _PATIENCE_S = 90
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    with received_place(tmp_path / "csfd", monkeypatch) as opened:
-        yield opened
 
 
 class Node:

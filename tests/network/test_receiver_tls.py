@@ -8,18 +8,12 @@ import time
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian
 from support.certificates import Authority, Certificate
-from support.receiving import associate, listening, received_place, status_of
+from support.receiving import associate, listening, status_of
 from support.uploading import study_files
 
 from csfd_core.errors import SettingsError
 from csfd_core.network.tls import server_context
 from csfd_core.settings import DicomSettings
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    with received_place(tmp_path / "csfd", monkeypatch) as opened:
-        yield opened
 
 
 @pytest.fixture

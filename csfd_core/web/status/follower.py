@@ -5,7 +5,6 @@ A thread looks at both; an open page waits for the number of the newest change.
 """
 
 import logging
-import threading
 import time
 from collections.abc import Collection, Mapping
 from typing import Any, Final
@@ -14,12 +13,12 @@ import sqlalchemy as sa
 
 from csfd_core.classification.ensemble import threshold_of
 from csfd_core.classification.unlike import Verdict
-from csfd_core.errors import CsfdError
 from csfd_core.inference.predict import read_prediction
 from csfd_core.store import paths
 from csfd_core.store.locations import FileEntry
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL, is_uid
 from csfd_core.web.database import studies
+from csfd_core.web.repeating import Repeating
 from csfd_core.web.review.blind import is_locked
 from csfd_core.web.services import Services
 from csfd_core.web.study_states import OPEN, StudyState, forget
@@ -31,30 +30,15 @@ _ENDING: Final = ".json"
 _log = logging.getLogger(__name__)
 
 
-class Follower:
+class Follower(Repeating):
     """Looks for changes from ``start`` until ``stop``."""
 
     def __init__(self, services: Services) -> None:
         """Take what is followed."""
+        super().__init__(self.look, _LOOK_EVERY_S, "cannot follow the store")
         self._services = services
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
         self._listed_at = 0.0
         self.newest = 0.0  # when a row of the studies changed last, POSIX seconds
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether the application ends; who waits for changes ends as well."""
-        return self._ended.is_set()
-
-    def start(self) -> None:
-        """Begin to follow."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End, once what is being looked at was looked at."""
-        self._ended.set()
-        self._thread.join(timeout=10)
 
     def look(self) -> None:
         """Take over new predictions, where it is time, and find the newest change."""
@@ -65,17 +49,6 @@ class Follower:
         with self._services.database.transaction() as connection:
             newest = connection.scalar(sa.select(sa.func.max(studies.c.changed_at)))
         self.newest = newest or 0.0
-
-    def _follow(self) -> None:
-        is_told = False
-        while not self._ended.wait(_LOOK_EVERY_S):
-            try:
-                self.look()
-                is_told = False
-            except (CsfdError, sa.exc.SQLAlchemyError, OSError) as error:
-                if not is_told:  # once, not twice a second
-                    _log.warning("cannot follow the store: %s", type(error).__name__)
-                is_told = True
 
 
 def take_over(services: Services) -> int:
