@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 STUDIES ?= 60
 LOCKED ?= 20
+CLUSTER_STUDIES ?= 24
 SEED ?= 0
 # How long each step of the demo took: $(call timed,what,command)
 TIMES := data/times.txt
@@ -14,11 +15,12 @@ timed = begun=$$(date +%s); $(2) && mkdir -p data && \
 # Tests start many processes. None compiles again what another has compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo simulate test test-fast check lint type bench ui serve mlflow lock clean
+.PHONY: help setup demo simulate cluster-demo test test-fast check lint type bench ui serve mlflow lock clean
 
 help:
 	@echo "make demo   set up, make a phantom and run the whole graph on it"
 	@echo "make simulate  three months of new studies on phantoms, in minutes"
+	@echo "make cluster-demo  the same on a cluster of services on this machine"
 	@echo "make test   set up and run the tests"
 	@echo "make test-fast  the tests that are not slow"
 	@echo "make check  linters, types and import rules"
@@ -52,6 +54,9 @@ simulate: setup
 	rm -rf data/simulation
 	$(BIN)/csfd simulate data/simulation
 
+cluster-demo: setup
+	$(BIN)/python -m deploy.demo --studies $(CLUSTER_STUDIES) --seed $(SEED)
+
 test: setup
 	$(BIN)/pytest
 
@@ -83,7 +88,7 @@ mlflow: setup
 lock:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra cluster --python-version 3.11 \
 		--generate-hashes --no-header --no-annotate --no-strip-extras --quiet \
 		--output-file requirements.lock
 

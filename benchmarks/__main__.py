@@ -40,6 +40,7 @@ LONG = (
     "foreign",
     "evidence",
     "viewer",
+    "dask_workers",
 )  # minutes; run where they are named
 
 

@@ -28,6 +28,7 @@ from csfd_core.classification.classifiers import open_classifier
 from csfd_core.classification.config import settings_of
 from csfd_core.classification.vertebrae import read_vertebrae
 from csfd_core.crops.cutting import CROP_PROFILES, CropConfig
+from csfd_core.learning.checkpoint import Checkpoint
 from csfd_core.learning.loop import take_steps
 from csfd_core.runtime.compute import computing
 from csfd_core.store.crops import CropStore
@@ -163,7 +164,7 @@ def train_once(name: str, profile: str) -> None:
             crops=CropStore(root),
             training=rows[~held_out],
             validation=rows[held_out],
-            folder=Path(folder) / "state",
+            checkpoint=Checkpoint(root, name),
         )
         classifier = open_classifier(name, config, CropShape.of(crop.to_note()), root)
         if name != BASIC_CNN:

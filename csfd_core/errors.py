@@ -4,6 +4,7 @@ The tree::
 
     CsfdError
     ├── SettingsError          a setting or argument cannot be used
+    │   └── OvertakenError     another one has changed what it was said of
     ├── SourceError            a source or store location cannot be read or written
     ├── IdentifierError        an identifier from outside is not a valid DICOM UID
     ├── DicomError             one DICOM file cannot be used
@@ -12,7 +13,8 @@ The tree::
     │   └── PixelDataError     its pixel data cannot be decoded
     ├── MaskError              a segmentation mask cannot be used
     ├── StoreError             a stored file lacks what its contract promises
-    └── WorkerDiedError        the process that worked on something has died
+    ├── WorkerDiedError        the process that worked on something has died
+    └── UnfitWorkerError       a Dask worker is not such that it could be trusted
 
 Every error takes one string, so that it survives pickling between processes. The string
 says what was received and what to do about it. A defect of a *study* is no exception:
@@ -26,6 +28,10 @@ class CsfdError(Exception):
 
 class SettingsError(CsfdError):
     """A setting or argument has a value that cannot be used."""
+
+
+class OvertakenError(SettingsError):
+    """Another one has changed meanwhile what something was said or decided of."""
 
 
 class SourceError(CsfdError):
@@ -62,6 +68,10 @@ class StoreError(CsfdError):
 
 class WorkerDiedError(CsfdError):
     """The process that worked on something has died, twice."""
+
+
+class UnfitWorkerError(CsfdError):
+    """A Dask worker has another csfd or secret, or does not see the store."""
 
 
 def tell_error(error: BaseException) -> str:

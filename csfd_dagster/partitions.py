@@ -5,8 +5,9 @@ quarantine speak of studies. A run covers a range of partitions, so that the cos
 starting it is shared; ranges are contiguous in the order in which studies were added.
 
 Classifiers have one partition per fold: the one that they are trained without. All five
-are cross-validation; they are trained in one run, as each process that imports
-TensorFlow pays for that.
+are cross-validation. Each fold is a run of its own, which waits for its turn, is killed
+and taken up again, or goes to another machine, by itself. ``csfd run`` trains them one
+after the other in its own process.
 """
 
 import warnings
@@ -34,7 +35,7 @@ MANY_STUDIES = dg.BackfillPolicy.multi_run(max_partitions_per_run=STUDIES_PER_RU
 TABLES: Final = "tables"  # files that everything else reads have one writer
 TRAININGS: Final = "trainings"  # each uses all processors, or the GPU
 
-ALL_FOLDS = dg.BackfillPolicy.single_run()
+EACH_FOLD = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
 
 
 def fold_number(partition_key: str) -> int:

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
@@ -14,7 +13,7 @@ from scipy import ndimage
 from csfd_core.classification.config import ClassifierConfig
 from csfd_core.classification.validation import Logits
 from csfd_core.classification.vertebrae import Vertebra
-from csfd_core.learning.checkpoint import Weights
+from csfd_core.learning.checkpoint import Checkpoint, Weights
 from csfd_core.learning.loop import OnEpoch, Trained
 from csfd_core.store.crops import CropStore
 from csfd_core.store.locations import Location
@@ -34,13 +33,13 @@ class TrainingSet:
         crops: The crop store.
         training: Rows of the manifest.
         validation: Rows of the manifest, of other patients.
-        folder: For the state of the training, on this machine's disk.
+        checkpoint: For the state of the training.
     """
 
     crops: CropStore
     training: pd.DataFrame
     validation: pd.DataFrame
-    folder: Path
+    checkpoint: Checkpoint
 
     @property
     def validation_labels(self) -> npt.NDArray[np.int64]:

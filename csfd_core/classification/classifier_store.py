@@ -1,8 +1,9 @@
 """Trained classifiers under a store: what is kept of each, and how it is found again.
 
 ``models/classification/<model>/fold_<k>`` holds ``card.json`` (how it was made and how
-it is calibrated), ``weights.npz`` and ``predictions.parquet`` (what it says of studies
-that it has not seen). Nothing in these files is code.
+it is calibrated, and the mark of its other files), ``weights-<mark>.npz`` and
+``predictions-<mark>.parquet`` (what it says of studies that it has not seen). Nothing
+in these files is code. The card is written last: see ``learning.kept``.
 """
 
 import hashlib
@@ -19,9 +20,10 @@ import pyarrow as pa
 from csfd_core.classification.card import ClassifierCard, What
 from csfd_core.errors import StoreError
 from csfd_core.learning.checkpoint import Weights, read_arrays
+from csfd_core.learning.kept import keep_training
 from csfd_core.store import paths
 from csfd_core.store.locations import Location
-from csfd_core.store.parquet import read_parquet, write_parquet
+from csfd_core.store.parquet import parquet_bytes, read_parquet
 
 CARD: Final = "card.json"
 WEIGHTS: Final = "weights.npz"
@@ -108,8 +110,8 @@ class ClassifierStore:
         cards = [self.card(name, fold) for name in models for fold in self.folds(name)]
         return [card for card in cards if card is not None]
 
-    def result(self, model: str, fold: int) -> FoldResult:
-        """Return a classifier without its weights.
+    def require_card(self, model: str, fold: int) -> ClassifierCard:
+        """Return the card of a classifier.
 
         Raises:
             StoreError: If there is none.
@@ -119,7 +121,25 @@ class ClassifierStore:
             raise StoreError(
                 f"The store has no {model} of fold {fold}. Materialize {model} first."
             )
-        table, _ = read_parquet(self.of_fold(model, fold), PREDICTIONS)
+        return card
+
+    def result(
+        self, model: str, fold: int, card: ClassifierCard | None = None
+    ) -> FoldResult:
+        """Return a classifier without its weights.
+
+        Args:
+            model: Name of the classifier.
+            fold: That it was trained without.
+            card: That was read of it; ``None``: that of its newest training.
+
+        Raises:
+            StoreError: If there is none.
+            SourceError: If two trainings have replaced it since the card was read.
+        """
+        card = card or self.require_card(model, fold)
+        name = card.file_name(PREDICTIONS)
+        table, _ = read_parquet(self.of_fold(model, fold), name)
         frame = table.to_pandas()
         frame["label"] = frame["label"].astype("Int8")
         return FoldResult(model=model, fold=fold, card=card, predictions=frame)
@@ -132,22 +152,30 @@ class ClassifierStore:
         }
         return {model: results for model, results in by_model.items() if results}
 
-    def read_weights(self, model: str, fold: int) -> list[npt.NDArray[np.float32]]:
+    def read_weights(
+        self, model: str, fold: int, card: ClassifierCard | None = None
+    ) -> list[npt.NDArray[np.float32]]:
         """Return the weights of a classifier in the order of its network.
 
+        Args:
+            model: Name of the classifier.
+            fold: That it was trained without.
+            card: That was read of it; ``None``: that of its newest training.
+
         Raises:
-            StoreError: If their file is cut off, or they are not those that its card
-                speaks of.
+            StoreError: If there is none, its file is cut off, or the weights are not
+                those that the card speaks of.
+            SourceError: If two trainings have replaced it since the card was read.
         """
-        location = self.of_fold(model, fold)
-        content = location.read(WEIGHTS)
-        weights = read_arrays(content, f"{location}/{WEIGHTS}")
-        card = self.card(model, fold)
-        wanted = None if card is None else card.weights_sha256
+        card = card or self.require_card(model, fold)
+        location, name = self.of_fold(model, fold), card.file_name(WEIGHTS)
+        content = location.read(name)
+        weights = read_arrays(content, f"{location}/{name}")
+        wanted = card.weights_sha256
         if wanted and wanted != hashlib.sha256(content).hexdigest():
             raise StoreError(
                 f"The weights of {model} are of another version than their card: "
-                f"{location}/{WEIGHTS}. Bring the file back that belongs to it, or "
+                f"{location}/{name}. Bring the file back that belongs to it, or "
                 "train it again."
             )
         return weights
@@ -166,14 +194,14 @@ class ClassifierStore:
         arrays = {f"{index:04d}": _small(w) for index, w in enumerate(weights)}
         np.savez(sink, **arrays)  # type: ignore[arg-type]  # a savez option is no array
         table = pa.Table.from_pylist([dict(row) for row in predictions], schema=_SCHEMA)
-        location.write(WEIGHTS, sink.getvalue())
-        write_parquet(location, PREDICTIONS, table, {"model_id": card.model_id})
         content = sink.getvalue()
         digest = hashlib.sha256(content).hexdigest()
         of_file = {"disk_bytes": len(content), "weights_sha256": digest}
-        card = card.model_copy(update=of_file)
-        location.write(CARD, card.to_json())
-        return card
+        files = {
+            WEIGHTS: content,
+            PREDICTIONS: parquet_bytes(table, {"model_id": card.model_id}),
+        }
+        return keep_training(location, CARD, card.model_copy(update=of_file), files)
 
 
 def _small(values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:

@@ -9,12 +9,10 @@ has not changed.
 import hashlib
 import json
 import math
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -34,10 +32,11 @@ from csfd_core.classification.manifest import Manifest, labels_of
 from csfd_core.classification.probabilities import Calibrated, probabilities_of
 from csfd_core.classification.trained_labels import label_words
 from csfd_core.classification.training_reference import build_reference
+from csfd_core.classification.transfer.weights import file_digest
 from csfd_core.classification.vertebrae import read_vertebrae
 from csfd_core.errors import StoreError
-from csfd_core.learning.checkpoint import checkpoint_folder
-from csfd_core.learning.loop import OnEpoch, Trained
+from csfd_core.learning.checkpoint import Checkpoint, require_not_withdrawn
+from csfd_core.learning.loop import EpochRow, OnEpoch, Trained
 from csfd_core.learning.splits import Split, is_in_split
 from csfd_core.runtime.versions import lock_digest
 from csfd_core.store import paths
@@ -108,7 +107,7 @@ def plan_classifier(
         "name": name,
         "fold": fold,
         "config": config.identity(has_backbone=on_backbone),
-        "weights": _file_digest(config.weights)
+        "weights": file_digest(config.weights)
         if on_backbone
         else initial_digest(name, config.initial) or NONE,
         "crop": dict(manifest.crop),
@@ -149,12 +148,13 @@ def fit_classifier(
         run_id: The MLflow run that records the training, for the way back to it.
 
     Raises:
-        StoreError: If there is nothing to learn from, or to stop by.
+        StoreError: If there is nothing to learn from, or to stop by; or if a study was
+            withdrawn while it learnt from it.
         SettingsError: If the weights to start from cannot be used.
     """
     if reason := why_untrainable(fit):
         raise StoreError(reason)
-    folder = checkpoint_folder(stores.root, fit.inputs)
+    checkpoint = checkpoint_of(stores, fit)
     classifier = open_classifier(
         fit.name, fit.config, CropShape.of(fit.manifest.crop), stores.root
     )
@@ -163,10 +163,16 @@ def fit_classifier(
         crops=stores.crops,
         training=fit.training,
         validation=fit.validation,
-        folder=folder,
+        checkpoint=checkpoint,
     )
+
+    def told(row: EpochRow) -> None:
+        require_not_withdrawn(stores, checkpoint)
+        if on_epoch is not None:
+            on_epoch(row)
+
     begun = time.monotonic()
-    trained = classifier.train(data, on_epoch)
+    trained = classifier.train(data, told)
     seconds = time.monotonic() - begun
     rows, calibrated = _predict(stores, fit, classifier)
     card = _card(fit, trained, start, calibrated).model_copy(
@@ -183,14 +189,30 @@ def fit_classifier(
             "mlflow_run_id": run_id,
         }
     )
+    require_not_withdrawn(stores, checkpoint)
     store = ClassifierStore(stores.root)
-    store.write(card, classifier.get_weights(), rows)
-    shutil.rmtree(folder, ignore_errors=True)
-    return store.result(fit.name, fit.fold)
+    card = store.write(card, classifier.get_weights(), rows)
+    checkpoint.remove()
+    return store.result(fit.name, fit.fold, card)
+
+
+def checkpoint_of(stores: Stores, fit: ClassifierFit) -> Checkpoint:
+    """Return where a training goes on that was cut off."""
+    learnt = pd.concat([fit.training, fit.validation])["study_uid"]
+    return Checkpoint(
+        stores.root,
+        f"{fit.name}-fold_{fit.fold}",
+        inputs=fit.inputs,
+        studies=tuple(learnt.unique()),
+    )
 
 
 def open_trained(
-    stores: Stores, name: str, fold: int, folder: str = paths.CLASSIFIERS
+    stores: Stores,
+    name: str,
+    fold: int,
+    folder: str = paths.CLASSIFIERS,
+    card: ClassifierCard | None = None,
 ) -> Classifier:
     """Open a classifier that the store holds.
 
@@ -199,17 +221,14 @@ def open_trained(
         name: In the registry of backbones.
         fold: That it was trained without.
         folder: Of the newest, or of a frozen version.
+        card: That was read of it; ``None``: that of its newest training.
 
     Raises:
         StoreError: If there is none, or its files belong to another network.
         SettingsError: If the weights it started from cannot be had any more.
     """
     store = ClassifierStore(stores.root, folder)
-    card = store.card(name, fold)
-    if card is None:
-        raise StoreError(
-            f"The store has no {name} of fold {fold}. Materialize {name} first."
-        )
+    card = card or store.require_card(name, fold)
     shape = CropShape.of(card.crop)
     classifier = open_classifier(name, card.config, shape, stores.root)
     if classifier.needs_start and classifier.start()["digest"] != card.start["digest"]:
@@ -217,7 +236,7 @@ def open_trained(
             f"The weights that {name} started from ({card.weights}) are not what "
             "they were when it was trained. Bring them back, or train it again."
         )
-    classifier.set_weights(store.read_weights(name, fold))
+    classifier.set_weights(store.read_weights(name, fold, card))
     return classifier
 
 
@@ -375,11 +394,3 @@ def _time_of_study(stores: Stores, fit: ClassifierFit, classifier: Classifier) -
     for vertebrae in studies:
         classifier.logits(vertebrae)
     return round((time.perf_counter() - begun) / len(studies) * 1000, 1)
-
-
-def _file_digest(weights: str) -> str:
-    path = Path(weights).expanduser()
-    if not path.is_file():
-        return weights
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -23,6 +23,7 @@ from csfd_core.store.parquet import read_note, read_parquet, write_parquet
 from csfd_core.store.stamp import stamp
 from csfd_core.store.standing import usable_studies
 from csfd_core.store.stores import Stores
+from csfd_core.store.turns import one_writer
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
 LEAST_VISIBLE: Final = 0.3  # of a vertebra; less tells nothing of a fracture
@@ -98,7 +99,14 @@ def write_manifest(stores: Stores, wanted: Mapping[str, Any]) -> Manifest:
         rows += rows_of_study(stores, shared, labels, wanted)
     table, note = _tabled(rows, wanted, stores.metadata.read_data_kind())
     note["made_from"] = made_from
-    write_parquet(stores.root, paths.MANIFEST, table, note)
+    with one_writer(stores.root, paths.MANIFEST):
+        if made_from != _made_from(stores, wanted) and manifest_is_current(
+            stores, wanted
+        ):
+            return read_manifest(stores.root)  # another one's, who has seen more
+        write_parquet(stores.root, paths.MANIFEST, table, note)
+    for study_uid in stores.withdrawn.study_uids() & {*table["study_uid"].to_pylist()}:
+        drop_study(stores.root, study_uid)  # it was withdrawn meanwhile
     return _manifest(table, note)
 
 
@@ -126,11 +134,12 @@ def drop_study(root: Location, study_uid: str) -> None:
     """Take a study out of the manifest, if it is in one; all other rows stay."""
     if not root.exists(paths.MANIFEST):
         return
-    table, note = read_parquet(root, paths.MANIFEST)
-    kept = table.filter(pc.not_equal(table["study_uid"], study_uid))
-    if kept.num_rows < table.num_rows:
-        note = {**note, "inputs": _digest(kept.to_pylist())}
-        write_parquet(root, paths.MANIFEST, kept, note)
+    with one_writer(root, paths.MANIFEST):
+        table, note = read_parquet(root, paths.MANIFEST)
+        kept = table.filter(pc.not_equal(table["study_uid"], study_uid))
+        if kept.num_rows < table.num_rows:
+            note = {**note, "inputs": _digest(kept.to_pylist())}
+            write_parquet(root, paths.MANIFEST, kept, note)
 
 
 def manifest_inputs(root: Location) -> str | None:

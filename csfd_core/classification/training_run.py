@@ -68,7 +68,8 @@ def run_classifier(
     result = _train(stores, fit, run)
     scores = scores_of(result)
     run.log_metrics({k: v for k, v in scores.items() if math.isfinite(v)})
-    model, example = open_trained(stores, name, fold).keras_model()
+    trained = open_trained(stores, name, fold, card=result.card)
+    model, example = trained.keras_model()
     files = {CARD: result.card.to_json(), LOCK_FILE: lock_text().encode()}
     run.log_model(name, model, example, files)
     return ClassifierRun(result=result, outcome=TrainingOutcome.TRAINED, scores=scores)

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Executor
 
+    from csfd_core.store.stores import Stores
+
 app = typer.Typer(
     name="csfd",
     help="Find and locate cervical spine fractures in CT: from DICOM to models.",
@@ -104,7 +106,7 @@ def phantom(
         studies=studies, seed=seed, profile=profile, version=version, foreign=foreign
     )
     with (
-        _open_executor(studies, workers) as executor,
+        _open_executor(studies, workers, None) as executor,
         study_progress("Phantom", studies) as progress,
     ):
 
@@ -209,7 +211,7 @@ def convert(
     tasks = study_tasks(folders, stores, settings)
     outcomes: list[StudyOutcome] = []
     with (
-        _open_executor(len(tasks), workers, dask) as executor,
+        _open_executor(len(tasks), workers, dask, stores) as executor,
         study_progress("Convert", len(tasks)) as progress,
     ):
         for outcome in convert_studies(tasks, executor):
@@ -326,14 +328,22 @@ def _fail(message: str) -> NoReturn:
 
 @contextmanager
 def _open_executor(
-    tasks: int, workers: int | None, dask: str | None = None
+    tasks: int, workers: int | None, dask: str | None, stores: "Stores | None" = None
 ) -> "Iterator[Executor]":
-    """Open what the work on studies is done by, as options or settings say."""
-    from csfd_core.runtime.executors import default_workers, open_executor
-    from csfd_core.settings import Settings
+    """Open what the work on studies is done by, as options or settings say.
 
-    wanted = Settings.read(workers=workers, dask=dask)
-    with open_executor(wanted.workers or default_workers(tasks), wanted.dask) as found:
+    What goes into a store needs workers that see it and have the secret for patients.
+    """
+    from csfd_core.ingest.patients import own_secret
+    from csfd_core.runtime.study_map import StudyMap, Work
+
+    opened = StudyMap.read(workers=workers, dask=dask).open(
+        Work.FILES,
+        tasks,
+        store=None if stores is None else stores.root.folder,
+        secret=None if stores is None else own_secret,
+    )
+    with opened as found:
         yield found
 
 

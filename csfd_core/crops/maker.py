@@ -53,6 +53,12 @@ class CropMaker:
         boxes = read_all_boxes(sources.locations, withdrawn)
         return cls(stores, config, labels.table, boxes.table)
 
+    def of_study(self, study_uid: str) -> "CropMaker":
+        """Return what cuts one study alone: with its labels and boxes only."""
+        labels = self._labels_of[self._labels_of.index == study_uid]
+        boxes = self._boxes.get(study_uid, self._no_boxes)
+        return CropMaker(self._stores, self._config, labels, boxes)
+
     def inputs(self, study_uid: str) -> str:
         """Identify what the crops of a study are made from."""
         mask = self._stores.predicted_masks.read_note(study_uid)

@@ -86,7 +86,8 @@ def scan_headers(task: StudyTask) -> StudyOutcome:
     record = record_of(scan)
     if _is_withdrawn(task, record.study_uid):
         return _left_out(record)
-    return _outcome(record, _keep_headers(task, scan, record))
+    outcome = _outcome(record, _keep_headers(task, scan, record))
+    return _unless_withdrawn(task, outcome)
 
 
 def convert_slices(task: StudyTask) -> StudyOutcome:
@@ -148,7 +149,7 @@ def convert_study(task: StudyTask) -> StudyOutcome:
     # Last: a study whose headers are stored is complete.
     if is_uid(record.study_uid):
         _keep_headers(task, scan, record)
-    return outcome
+    return _unless_withdrawn(task, outcome)
 
 
 def verify_slices(task: StudyTask) -> StudyOutcome:
@@ -204,7 +205,7 @@ def _result(future: Future[StudyOutcome], task: StudyTask) -> StudyOutcome:
         # Not to be tried again at every run, until its files are others.
         record = record_of(quarantined(task.folder, "undecodable_pixels", str(error)))
         task.stores.metadata.write_headers(record, [])
-        return _outcome(record, Outcome.QUARANTINED)
+        return _unless_withdrawn(task, _outcome(record, Outcome.QUARANTINED))
     return failure(task.folder.name, error) if error else future.result()
 
 
@@ -298,7 +299,8 @@ def _write_slices(
         record.study_uid, geometry, task.settings, record.content_hash
     )
     size = task.stores.slices.write(record.study_uid, headers, jpegs, note)
-    return _outcome(record, Outcome.WRITTEN, stored_bytes=size)
+    outcome = _outcome(record, Outcome.WRITTEN, stored_bytes=size)
+    return _unless_withdrawn(task, outcome)
 
 
 def _write_mask(task: StudyTask, record: StudyRecord) -> StudyOutcome:
@@ -317,7 +319,8 @@ def _write_mask(task: StudyTask, record: StudyRecord) -> StudyOutcome:
     )
     aligned = align_mask(mask, geometry)
     size = task.stores.masks.write(record.study_uid, aligned, note)
-    return _outcome(record, Outcome.WRITTEN, stored_bytes=size)
+    outcome = _outcome(record, Outcome.WRITTEN, stored_bytes=size)
+    return _unless_withdrawn(task, outcome)
 
 
 def _has_slices(stores: Stores, name: str) -> bool:
@@ -327,6 +330,22 @@ def _has_slices(stores: Stores, name: str) -> bool:
 
 def _is_withdrawn(task: StudyTask, study_uid: str) -> bool:
     return is_uid(study_uid) and task.stores.withdrawn.has(study_uid)
+
+
+def _unless_withdrawn(task: StudyTask, outcome: StudyOutcome) -> StudyOutcome:
+    """Return an outcome, unless the study was withdrawn while it was written.
+
+    A withdrawal looks for files once it is noted; so what it has not seen is removed
+    here.
+    """
+    uid, stores = outcome.study_uid, task.stores
+    if not _is_withdrawn(task, uid):
+        return outcome
+    metadata = stores.metadata
+    pixels = [stores.slices.path(uid), stores.masks.path(uid)]
+    for path in [*pixels, metadata.listing_path(uid), metadata.path(uid)]:
+        stores.root.remove(path)
+    return StudyOutcome(study_uid=uid, action=Outcome.WITHDRAWN)
 
 
 def _left_out(record: StudyRecord) -> StudyOutcome:

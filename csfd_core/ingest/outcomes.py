@@ -1,11 +1,13 @@
 """What was done to one study of many, and how a step over many goes on."""
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from csfd_core.errors import CsfdError, tell_error
-from csfd_core.runtime.executors import in_threads
+from csfd_core.runtime.executors import completed
 
 
 class Outcome(StrEnum):
@@ -51,24 +53,57 @@ class StudyOutcome:
     seconds: float = 0.0
 
 
-def make_all(
-    make: Callable[[str], StudyOutcome], study_uids: Sequence[str], threads: int = 1
-) -> Iterator[StudyOutcome]:
-    """Make many, in order; a study that fails is an outcome and the others go on.
+class Maker(Protocol):
+    """Makes something of each study of a store, and keeps it there.
 
-    Args:
-        make: Safe to be called from several threads, where there are.
-        study_uids: What to make.
-        threads: That make; one is the caller's own.
+    It may be used from several threads.
     """
 
-    def attempt(study_uid: str) -> StudyOutcome:
-        try:
-            return make(study_uid)
-        except Exception as error:  # noqa: BLE001 - one study stops no other
-            return failure(study_uid, error)
+    def make(self, study_uid: str) -> StudyOutcome:
+        """Make it of a study, unless it is current."""
 
-    yield from in_threads(attempt, study_uids, threads)
+    def of_study(self, study_uid: str) -> "Maker":
+        """Return what makes it of one study alone, small enough to be sent."""
+
+
+def make_all(
+    make: Callable[[str], StudyOutcome], study_uids: Sequence[str]
+) -> Iterator[StudyOutcome]:
+    """Make many, in order; a study that fails is an outcome and the others go on."""
+    for study_uid in study_uids:
+        try:
+            yield make(study_uid)
+        except Exception as error:  # noqa: BLE001 - one study stops no other
+            yield failure(study_uid, error)
+
+
+def make_many(
+    maker: Maker, study_uids: Sequence[str], executor: Executor
+) -> list[StudyOutcome]:
+    """Make many by an executor; return the outcomes in the order of the studies.
+
+    A study that fails is an outcome and the others go on.
+
+    Args:
+        maker: What makes them.
+        study_uids: What to make.
+        executor: Of a ``StudyMap``.
+
+    Raises:
+        UnfitWorkerError: If a Dask worker cannot be trusted.
+        SettingsError: If the Dask scheduler is gone.
+    """
+    calls = ((maker.of_study(uid), uid) for uid in study_uids)
+    found = {}
+    for (_, study_uid), future in completed(executor, _make_one, calls):
+        error = future.exception()
+        found[study_uid] = failure(study_uid, error) if error else future.result()
+    return [found[study_uid] for study_uid in study_uids]
+
+
+def _make_one(call: tuple[Maker, str]) -> StudyOutcome:
+    maker, study_uid = call
+    return maker.make(study_uid)
 
 
 def failure(study_uid: str, error: BaseException) -> StudyOutcome:

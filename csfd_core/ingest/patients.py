@@ -38,13 +38,22 @@ def private_headers(headers: tuple[SliceHeader, ...]) -> tuple[SliceHeader, ...]
     """
     if not any(header.patient_key for header in headers):
         return headers
-    secret = read_secret(Settings.read().key_file)
+    secret = own_secret()
     return tuple(
         replace(header, patient_key=keyed(header.patient_key, secret))
         if header.patient_key
         else header
         for header in headers
     )
+
+
+def own_secret() -> bytes:
+    """Return the secret of this installation; make it at first use.
+
+    Raises:
+        SettingsError: If it can neither be read nor made.
+    """
+    return read_secret(Settings.read().key_file)
 
 
 @functools.lru_cache(maxsize=1024)  # all slices of a study have the same

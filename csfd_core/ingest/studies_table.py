@@ -6,7 +6,8 @@ studies without images are no rows, but a note.
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,7 @@ from csfd_core.text import count
 from csfd_core.vocabulary import LABEL_COLUMNS
 
 _NAMES = [name for name, _, _ in STUDIES_COLUMNS]
+_MOST_TIMES: Final = 5  # that a table is built, however much changes meanwhile
 
 
 def write_studies_table(
@@ -37,33 +39,58 @@ def write_studies_table(
 ) -> tuple[pd.DataFrame, list[str]]:
     """Build and store the table of all studies.
 
+    It is built again where it is not that of the store any more once it was written: of
+    two who write it at once, the one who is last has seen what both have brought.
+
     Returns:
         The table and notes on what was left out of it.
 
     Raises:
         SourceError: If a label or box table cannot be read.
     """
+    for _ in range(_MOST_TIMES):
+        inputs = studies_table_inputs(stores, sources)  # first: what changes meanwhile
+        built = _build(stores, sources)
+        kind = data_kind(sources.locations)
+        is_new = stores.metadata.update_studies(built.table, inputs, kind)
+        if not is_new or inputs == studies_table_inputs(stores, sources):
+            break
+    for study_uid in stores.withdrawn.study_uids() - built.withdrawn:  # meanwhile
+        stores.metadata.drop_study(study_uid)
+    notes = [*built.labels.notes, *built.boxes.notes, *sources.mask_notes()]
+    rooms = _box_rooms(stores, built.records, built.boxes)
+    notes += tell_boxes_outside(built.boxes.table, rooms)
+    if missing := labels_without_images(built.records, built.labels):
+        lacking = count(len(missing), "labelled study", "has", "have")
+        notes.append(f"{lacking} no images.")
+    return built.table, notes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Built:
+    """The table, and what it was built from."""
+
+    table: pd.DataFrame
+    records: list[StudyRecord]
+    labels: LabelTable
+    boxes: BoxTable
+    withdrawn: frozenset[str]
+
+
+def _build(stores: Stores, sources: Sources) -> _Built:
+    """Build the table, once the labels are on record."""
     withdrawn = stores.withdrawn.study_uids()
     labels = stores.label_history.read_labels(sources.locations, withdrawn)
     boxes = read_all_boxes(sources.locations, withdrawn)
     found = stores.metadata.read_records()
     records = [record for record in found if record.study_uid not in withdrawn]
     badly_named = [record_of(scan_study(f)[0]) for f in sources.badly_named()]
-    inputs = studies_table_inputs(stores, sources)
     newest = stores.label_history.record(labels)
-    for study_uid in stores.withdrawn.study_uids() - withdrawn:  # meanwhile
-        stores.label_history.drop_study(study_uid)
-    versions = {study_uid: found.version for study_uid, found in newest.items()}
+    versions = {study_uid: one.version for study_uid, one in newest.items()}
     table = build_studies_table([*records, *badly_named], labels, boxes, versions)
-    if inputs != stores.metadata.read_studies_inputs():
-        stores.metadata.write_studies(table, inputs, data_kind(sources.locations))
-    notes = [*labels.notes, *boxes.notes, *sources.mask_notes()]
-    rooms = _box_rooms(stores, records, boxes)
-    notes += tell_boxes_outside(boxes.table, rooms)
-    if missing := labels_without_images(records, labels):
-        lacking = count(len(missing), "labelled study", "has", "have")
-        notes.append(f"{lacking} no images.")
-    return table, notes
+    return _Built(
+        table=table, records=records, labels=labels, boxes=boxes, withdrawn=withdrawn
+    )
 
 
 def _box_rooms(

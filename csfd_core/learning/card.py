@@ -1,15 +1,20 @@
 """The card of a trained model: what it was made from, and how its training went.
 
-A card lies beside the weights. It is written once and read for as long as the weights
+A card lies beside the weights and the other files of its training, and says which they
+are: whoever reads a card finds what belongs to it, also while another training takes
+its place (``learning.kept``). It is written once and read for as long as the weights
 are in use, by later versions too, so it names the version of its shape. Cards of older
 shapes are brought into today's when they are read.
 """
 
 import json
 import math
+import secrets
 from abc import abstractmethod
 from collections.abc import Mapping, Set
-from typing import Annotated, Any, ClassVar, Self
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Annotated, Any, ClassVar, Final, Self
 
 import pydantic
 
@@ -22,6 +27,25 @@ from csfd_core.text import count
 
 def _undefined_as_nan(value: object) -> object:
     return math.nan if value is None else value
+
+
+_MARK: Final = r"([0-9]{8}T[0-9]{6}-[0-9a-f]{8})?"  # of a training; see new_mark
+_MARK_TIME: Final = "%Y%m%dT%H%M%S"
+
+
+def new_mark() -> str:
+    """Return what no other training has in the names of its files; begins with UTC."""
+    return f"{datetime.now(UTC):{_MARK_TIME}}-{secrets.token_hex(4)}"
+
+
+def age_of(mark: str) -> float:
+    """Return the seconds since a training wrote its files, by its mark.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    written = datetime.strptime(mark.partition("-")[0], _MARK_TIME).replace(tzinfo=UTC)
+    return (datetime.now(UTC) - written).total_seconds()
 
 
 # JSON knows no NaN: what is undefined, such as an AUC of one class only, is null there.
@@ -45,6 +69,8 @@ class ModelCard(pydantic.BaseModel):
         code_version: Of the training.
         lock_sha256: Of the pinned versions that it was trained with.
         mlflow_run_id: Of the run that recorded the training; ``None``: not known.
+        files_mark: In the names of the files that belong to the card; empty: they have
+            none, as those of older cards and those that come with csfd.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, allow_inf_nan=True)
@@ -62,6 +88,18 @@ class ModelCard(pydantic.BaseModel):
     code_version: str | None = None
     lock_sha256: str | None = None
     mlflow_run_id: str | None = None
+    files_mark: Annotated[str, pydantic.Field(pattern=f"^{_MARK}$")] = ""
+
+    def file_name(self, kind: str) -> str:
+        """Return the name of a file of this training, beside the card.
+
+        Args:
+            kind: As it is called without a mark: ``weights.npz``.
+        """
+        path = PurePosixPath(kind)
+        return (
+            f"{path.stem}-{self.files_mark}{path.suffix}" if self.files_mark else kind
+        )
 
     @abstractmethod
     def contents(self, split: Split) -> Mapping[str, Any]:

@@ -1,8 +1,9 @@
 """The loop that trains every network, classifiers and segmentation alike.
 
-Deterministic for a seed on one machine. After each epoch all that is needed to go on is
-written to disk, so that a killed training that is started again ends with the same
-number of epochs. The weights with the best monitored score are what is kept.
+Deterministic for a seed on one machine. After an epoch all that is needed to go on is
+kept, so that a killed training that is started again ends as if it had not been: after
+each, unless that would take more than a small share of the time. The weights with the
+best monitored score are what is kept.
 
 What differs between networks is handed in: how an epoch is trained, how it is
 validated, which score says that it was better, and who is told of it.
@@ -10,9 +11,9 @@ validated, which score says that it was better, and who is told of it.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from csfd_core.learning.checkpoint import Checkpoint, Weights
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 # ``epoch`` (from 1), ``loss``, the scores of the validation, ``seconds``.
 EpochRow = dict[str, float]
 OnEpoch = Callable[[EpochRow], None]
+# What keeping the state may take of the time of a training, and in any case.
+_SHARE: Final = 0.02
+_ALWAYS_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +56,7 @@ class Loop:
         run_epoch: Trains the epoch with this number (from 0); returns ``loss`` and what
             else is to be recorded of the training.
         validate: Returns the scores of the model as it is on the validation studies.
-        folder: For the state; another one for another model or other data.
+        checkpoint: For the state; another one for another model or other data.
         monitor: Which of the scores decides.
         patience: Epochs without a better score before it stops; 0 never.
         starts_trained: The model has weights already, which are kept unless an epoch
@@ -63,7 +67,7 @@ class Loop:
     epochs: int
     run_epoch: Callable[[int], Mapping[str, float]]
     validate: Callable[[], Mapping[str, float]]
-    folder: Path
+    checkpoint: Checkpoint
     monitor: Monitor = VALIDATION_LOSS
     patience: int = 0
     starts_trained: bool = False
@@ -91,10 +95,11 @@ def train_epochs(loop: Loop, on_epoch: OnEpoch | None = None) -> Trained:
 
     Args:
         loop: What is trained, and how.
-        on_epoch: Called with the row of each epoch once its state is on disk.
+        on_epoch: Called with the row of each epoch once its state is kept, where that
+            is due.
     """
-    checkpoint = Checkpoint(loop.folder)
-    state = _restore(checkpoint, loop.model)
+    state = _restore(loop.checkpoint, loop.model)
+    pace = _Pace()
     if loop.starts_trained and not state.before:
         state.before = dict(loop.validate())
     for epoch in range(len(state.history), loop.epochs):
@@ -112,19 +117,35 @@ def train_epochs(loop: Loop, on_epoch: OnEpoch | None = None) -> Trained:
         if _is_best(state, loop.monitor):
             state.best_epoch = epoch + 1
             state.weights = loop.model.get_weights()
-        checkpoint.write(
-            loop.model,
-            state.weights,
-            {
-                "history": state.history,
-                "best_epoch": state.best_epoch,
-                "before": state.before,
-            },
-        )
+        if pace.is_due():
+            with pace.timed():
+                loop.checkpoint.write(loop.model, state.weights, _note_of(state))
         if on_epoch is not None:
             on_epoch(row)
     loop.model.set_weights(state.weights)
     return state
+
+
+class _Pace:
+    """How often the state is kept: as often as that takes a small share of the time."""
+
+    def __init__(self) -> None:
+        """Count from now."""
+        self._begun = time.monotonic()
+        self._spent_s = self._last_s = 0.0
+
+    def is_due(self) -> bool:
+        """Say whether keeping the state now is worth its time."""
+        share = _SHARE * (time.monotonic() - self._begun)
+        return self._spent_s + self._last_s <= max(_ALWAYS_S, share)
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count what keeping it takes."""
+        begun = time.monotonic()
+        yield
+        self._last_s = time.monotonic() - begun
+        self._spent_s += self._last_s
 
 
 def take_steps(
@@ -156,6 +177,14 @@ def _is_best(state: Trained, monitor: Monitor) -> bool:
 
 def _is_over(state: Trained, patience: int) -> bool:
     return bool(patience and len(state.history) - state.best_epoch >= patience)
+
+
+def _note_of(state: Trained) -> dict[str, Any]:
+    return {
+        "history": state.history,
+        "best_epoch": state.best_epoch,
+        "before": state.before,
+    }
 
 
 def _restore(checkpoint: Checkpoint, model: "keras.Model") -> Trained:

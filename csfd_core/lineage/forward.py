@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from csfd_core.learning.checkpoint import learning_from
 from csfd_core.learning.splits import Split
 from csfd_core.lineage.mlflow_records import RecordedRuns
 from csfd_core.lineage.trained_models import (
@@ -108,7 +109,10 @@ def trace_usage(stores: Stores, study_uid: str, recorded: RecordedRuns) -> Study
 
 
 def files_of(stores: Stores, study_uid: str) -> list[str]:
-    """Return the files of a study in the store, the record of its headers last."""
+    """Return the files of a study in the store, the record of its headers last.
+
+    The states of trainings under way that learn from it are among them.
+    """
     uid = require_uid(study_uid)
     features = [
         entry.path
@@ -128,6 +132,7 @@ def files_of(stores: Stores, study_uid: str) -> list[str]:
         stores.metadata.path(uid),
     )
     return [
+        *learning_from(stores.root, uid),
         *features,
         *(entry.path for entry in objects),
         *stores.pictures.paths_of(uid),

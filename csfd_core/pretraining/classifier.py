@@ -114,6 +114,17 @@ def _report(name: str, epochs: int, row: EpochRow) -> None:
     )
 
 
+def bring_along(stores: Stores, name: str, general: ClassifierStore) -> None:
+    """Copy a trained network to those that come with csfd, whose names stay."""
+    trained = ClassifierStore(stores.root)
+    card = trained.require_card(name, GENERAL_FOLD)
+    origin = trained.of_fold(name, GENERAL_FOLD)
+    place = general.of_fold(name, GENERAL_FOLD)
+    for kind in (WEIGHTS, PREDICTIONS):
+        place.write(kind, origin.read(card.file_name(kind)))
+    place.write(CARD, card.model_copy(update={"files_mark": ""}).to_json())
+
+
 def main() -> None:
     """Parse the arguments, cut and train."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -132,10 +143,7 @@ def main() -> None:
     manifest = phantom_manifest(stores, sets)
     for name in arguments.networks:
         train_general(stores, name, manifest, arguments.epochs, arguments.steps)
-        trained = ClassifierStore(stores.root).of_fold(name, GENERAL_FOLD)
-        kept = ClassifierStore(Location(arguments.out), "").of_fold(name, GENERAL_FOLD)
-        for file in (WEIGHTS, PREDICTIONS, CARD):  # the card last
-            kept.write(file, trained.read(file))
+        bring_along(stores, name, ClassifierStore(Location(arguments.out), ""))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Final
 import numpy as np
 
 from csfd_core.dicom.pixels import window_to_uint8
+from csfd_core.learning.checkpoint import Checkpoint
 from csfd_core.learning.loop import EpochRow, Trained
 from csfd_core.phantom.config import GridOverride
 from csfd_core.phantom.volume import build_phantom_volume
@@ -87,7 +88,10 @@ def pretrain(settings: TrainingConfig, folder: Path, pool: int = 120) -> Trained
         validation = validation_volumes()
         data = TrainingData(training=phantoms, validation=validation)
         plan = Plan(model=SMALL, training=settings, initial=start)
-        result = train(plan, data, folder, lambda row, _: _report(row, settings.epochs))
+        checkpoint = Checkpoint(Location(folder), "general", inputs=repr(settings))
+        result = train(
+            plan, data, checkpoint, lambda row, _: _report(row, settings.epochs)
+        )
     finally:
         phantoms.close()
     card = SegmentationCard(

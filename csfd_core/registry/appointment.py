@@ -1,5 +1,7 @@
 """The title of champion: given and taken by hand, and whether its holder may serve."""
 
+from collections.abc import Sequence
+
 from csfd_core.classification.general import with_general
 from csfd_core.errors import SettingsError, StoreError
 from csfd_core.learning.splits import leaks_of
@@ -30,9 +32,11 @@ def promote_by_hand(
     Raises:
         SettingsError: If there is no such version, it is the champion, or it has
             learnt from the locked test set.
+        OvertakenError: If the champion has changed meanwhile.
         StoreError: If its files are damaged.
     """
-    return _give_title(registry, number, Action.PROMOTE, by, reason)
+    last = changes_of(registry.history(), Alias.CHAMPION)[-1:]
+    return _give_title(registry, last, number, Action.PROMOTE, by, reason)
 
 
 def roll_back(registry: ChampionRegistry, by: str, reason: str) -> Change:
@@ -40,15 +44,18 @@ def roll_back(registry: ChampionRegistry, by: str, reason: str) -> Change:
 
     Raises:
         SettingsError: If there was none.
+        OvertakenError: If the champion has changed meanwhile.
         StoreError: If its files are damaged.
     """
-    number = predecessor(registry.history())
+    history = registry.history()
+    number = predecessor(history)
     if number is None:
         raise SettingsError(
             "There is no champion before the present one to go back to. See csfd "
             "champion show, and csfd champion promote."
         )
-    return _give_title(registry, number, Action.ROLLBACK, by, reason)
+    last = changes_of(history, Alias.CHAMPION)[-1:]
+    return _give_title(registry, last, number, Action.ROLLBACK, by, reason)
 
 
 def standing_of(registry: ChampionRegistry) -> tuple[Version | None, list[str]]:
@@ -113,12 +120,17 @@ def _tell_leaked(version: Version, leaked: list[str]) -> str:
 
 
 def _give_title(
-    registry: ChampionRegistry, number: int, action: Action, by: str, reason: str
+    registry: ChampionRegistry,
+    last: Sequence[Change],
+    number: int,
+    action: Action,
+    by: str,
+    reason: str,
 ) -> Change:
+    """Give the title to a version, if the ``last`` change of it is the last still."""
     if not reason.strip():
         raise SettingsError("A change by hand needs a reason. Say it with --reason.")
     version = registry.version(number)
-    last = changes_of(registry.history(), Alias.CHAMPION)[-1:]
     if last and last[0].after == number and last[0].kind is not ChangeKind.OUTSIDE:
         raise SettingsError(f"{capital(version.title)} is the champion already.")
     frozen = require_whole(registry, version)
@@ -133,4 +145,5 @@ def _give_title(
         by=by,
         reason=reason.strip(),
     )
-    return registry.move(Alias.CHAMPION, version, change)
+    before = last[0].after if last else None
+    return registry.move(Alias.CHAMPION, version, change, before)

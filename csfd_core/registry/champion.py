@@ -2,10 +2,11 @@
 
 A version of the registered model is one ensemble, frozen in the store
 (``registry.frozen``); its tags name it by digest, and nothing of a patient. MLflow
-holds the aliases: moving one is a single transaction, before which everything is as it
-was. A change is written to a tag of the version first, then the alias is moved, then
-the change is recorded in the store. So a process that dies in between leaves the
-champion as it was, or moved with the record still to be written; ``settle`` does that.
+holds the aliases, and moves one whatever it was before; so a change is claimed in the
+store first (``registry.claims``), by one alone, who has seen what it changes. Then it
+is written to a tag of the version, the alias is moved, and the change is recorded. A
+process that dies in between leaves the champion as it was, or moved with the record
+still to be written; ``settle`` does what is left.
 
 Each store has a registered model of its own, ``csfd-classifier`` or, where another
 store has taken that name in the same MLflow, one with a suffix: a champion of one store
@@ -16,10 +17,19 @@ import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from types import EllipsisType
 from typing import TYPE_CHECKING, Final
 
-from csfd_core.errors import SettingsError
+from csfd_core.errors import OvertakenError, SettingsError
+from csfd_core.registry.claims import (
+    TURN,
+    Claim,
+    last_number,
+    make_claim,
+    read_claim,
+    wait_for,
+)
 from csfd_core.registry.frozen import FrozenEnsemble
 from csfd_core.registry.history import (
     Action,
@@ -29,6 +39,7 @@ from csfd_core.registry.history import (
     append_change,
     changes_of,
     read_history,
+    tell_holder,
 )
 from csfd_core.runtime.tracking import open_client
 from csfd_core.store import paths
@@ -43,6 +54,7 @@ NAME: Final = "csfd-classifier"
 _STORE_TAG: Final = "csfd.store_id"
 _DIGEST_TAG: Final = "csfd.digest"
 _CHANGE_TAG: Final = "csfd.change"
+_MOST_CLAIMS: Final = 100  # of others, between looking and claiming
 _ABSENT: Final = "RESOURCE_DOES_NOT_EXIST"
 _THERE: Final = "RESOURCE_ALREADY_EXISTS"
 
@@ -161,7 +173,9 @@ class ChampionRegistry:
             tags={key: value for key, value in tags.items() if value},
             await_creation_for=0,
         )
-        return _to_version(made)
+        # Two who register the same at once have made two; both take the first.
+        same = [v for v in self.versions() if v.digest == frozen.digest]
+        return same[0] if same else _to_version(made)
 
     def tag(self, version: Version, key: str, value: str) -> None:
         """Write a tag of a version."""
@@ -169,20 +183,40 @@ class ChampionRegistry:
             self._require_registered(), str(version.number), key, value
         )
 
-    def move(self, alias: Alias, version: Version, change: Change) -> Change:
+    def move(
+        self,
+        alias: Alias,
+        version: Version,
+        change: Change,
+        expected: int | None | EllipsisType = ...,
+    ) -> Change:
         """Give an alias to a version, and record it; ``change`` says who and why.
 
+        Args:
+            alias: What moves.
+            version: Who gets it.
+            change: To record.
+            expected: Version that has it before, ``None``: nobody; ``...``: whoever.
+
         Raises:
+            OvertakenError: If another version has it by now.
             SettingsError: If MLflow cannot be used.
         """
-        self.settle()
-        done = change.since(self._number_of(alias))
-        self.tag(version, f"{_CHANGE_TAG}.{alias}", json.dumps(done.to_json()))
-        self._client.set_registered_model_alias(
-            self._require_registered(), alias, str(version.number)
+        root = self.stores.root
+        with TURN:
+            for _ in range(_MOST_CLAIMS):
+                number, _ = self._settle()
+                before = self._number_of(alias)
+                if expected not in (..., before):
+                    raise OvertakenError(tell_holder(self.history(), alias, before))
+                claim = make_claim(root, number + 1, change.since(before))
+                if claim is not None:
+                    self._carry_out(claim)
+                    return claim.change
+        raise OvertakenError(
+            f"Others change the {alias} of the store {root} all the time. Repeat it "
+            "when they have finished."
         )
-        append_change(self.stores.root, done)
-        return done
 
     def history(self) -> list[Change]:
         """Return every change, also those that the record in the store lacks."""
@@ -190,11 +224,48 @@ class ChampionRegistry:
         return [*known, *self._unrecorded(known)]
 
     def settle(self) -> list[Change]:
-        """Record what a process that died has left unrecorded; return that."""
-        missing = self._unrecorded(read_history(self.stores.root))
-        for change in missing:
-            append_change(self.stores.root, change)
-        return missing
+        """Do what a process that died has left undone or unrecorded; return that."""
+        with TURN:
+            return self._settle()[1]
+
+    def _settle(self) -> tuple[int, list[Change]]:
+        """Settle; return the last claim's number, too: all up to it is carried out."""
+        root, done = self.stores.root, list[Change]()
+        while True:
+            number = last_number(root)
+            claim = read_claim(root, number) if number else None
+            if claim is not None:
+                where = claim.is_carried_out_at
+                if not wait_for(claim, partial(root.exists, where)):
+                    self._carry_out(claim)
+                    done.append(claim.change)
+            missing = self._unrecorded(read_history(root))
+            if last_number(root) == number:  # else its alias was on the move
+                for change in missing:
+                    append_change(root, change)
+                return number, [*done, *missing]
+
+    def _carry_out(self, claim: Claim) -> None:
+        """Make a change; doing it again changes nothing.
+
+        Raises:
+            SettingsError: If MLflow cannot be used, or the version is gone.
+        """
+        root, change = self.stores.root, claim.change
+        version = self.version(change.after or 0)
+        name, number = self._require_registered(), str(version.number)
+        self.tag(version, f"{_CHANGE_TAG}.{change.alias}", json.dumps(change.to_json()))
+        if not root.exists(claim.is_carried_out_at):
+            self._client.set_registered_model_alias(name, change.alias, number)
+            append_change(root, change, claim.stamp)
+        newest = changes_of(read_history(root), change.alias)[-1:]
+        if newest and newest[0].after not in (
+            change.after,
+            self._number_of(change.alias),
+        ):
+            # This process slept while others did its work, and went on.
+            after = str(newest[0].after)
+            self._client.set_registered_model_alias(name, change.alias, after)
 
     def _unrecorded(self, recorded: Sequence[Change]) -> list[Change]:
         found = []
@@ -256,29 +327,34 @@ class ChampionRegistry:
 
     def _require_registered(self) -> str:
         """Return the name of this store's registered model, made if it has none."""
-        from mlflow.exceptions import MlflowException
-
-        kept = self._read_note() if self.is_begun else None
-        own = uuid.uuid4().hex if kept is None else kept.store_id
-        for name in (NAME if kept is None else kept.registered_model, _suffixed(own)):
-            found = self._get_model(name)
-            if found is not None and not _belongs(found, own):
+        root, path = self.stores.root, paths.CHAMPION_REGISTRY
+        if not self.is_begun:
+            note = RegistryNote(store_id=uuid.uuid4().hex, registered_model=NAME)
+            root.write_new(path, note.to_bytes())  # or another one's is there by now
+        kept = self._read_note()
+        own = kept.store_id
+        for name in (kept.registered_model, _suffixed(own)):
+            found = self._get_model(name) or self._make_model(name, own)
+            if not _belongs(found, own):
                 continue  # of another store
-            if kept is None or kept.registered_model != name:
+            if kept.registered_model != name:
                 note = RegistryNote(store_id=own, registered_model=name)
-                content = json.dumps(note.to_json(), indent=2) + "\n"
-                self.stores.root.write(paths.CHAMPION_REGISTRY, content.encode())
-            if found is None:
-                try:
-                    self._client.create_registered_model(name, tags={_STORE_TAG: own})
-                except MlflowException as error:
-                    if error.error_code != _THERE:
-                        raise
+                root.write(path, note.to_bytes())
             return name
         raise SettingsError(
             f"MLflow has registered models {NAME} and {_suffixed(own)}, but neither "
             "belongs to this store. Use another MLFLOW_TRACKING_URI."
         )
+
+    def _make_model(self, name: str, store_id: str) -> "RegisteredModel | None":
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(name, tags={_STORE_TAG: store_id})
+        except MlflowException as error:
+            if error.error_code != _THERE:
+                raise
+        return self._get_model(name)
 
     def _get_model(self, name: str) -> "RegisteredModel | None":
         from mlflow.exceptions import MlflowException

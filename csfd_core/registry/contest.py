@@ -5,7 +5,8 @@ as the crops of a study are what they were; new test studies, and those that wer
 anew, are predicted again by whoever lacks them. The labels are today's, for both.
 
 Every step can be repeated: a process that dies leaves the champion as it was, and the
-next call takes up what is there.
+next call takes up what is there. Should the champion change while it is measured, the
+challenger meets the new one.
 """
 
 import json
@@ -25,7 +26,7 @@ from csfd_core.classification.ensemble_predictions import predictions_on_test_se
 from csfd_core.classification.manifest import Manifest, labels_of, read_manifest
 from csfd_core.classification.score_tables import mean_threshold
 from csfd_core.classification.vertebrae import read_vertebrae
-from csfd_core.errors import SettingsError, StoreError
+from csfd_core.errors import OvertakenError, SettingsError, StoreError
 from csfd_core.learning.splits import Split
 from csfd_core.registry.appointment import locked_studies_learnt_from, require_whole
 from csfd_core.registry.champion import ChampionRegistry, Version
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from csfd_core.runtime.tracking import TrackedRun
 
 _REPRODUCED: Final = 3  # studies
+_MOST_CHALLENGES: Final = 5  # of one version, as the champion changes meanwhile
 _SAME: Final = 0.02  # of a probability; half precision changes less than half of it
 DECISION_TAG: Final = "csfd.decision"
 
@@ -108,7 +110,7 @@ def hold_contest(
         StoreError: If the classifier is not there, or has no whole files.
     """
     stores = registry.stores
-    holder = registry.champion()
+    registry.champion()  # or it is lost: that is not settled
     registry.settle()
     frozen = freeze(stores, model)
     run.log_files({f"ensemble/{NOTE}": frozen.to_bytes()})
@@ -128,18 +130,35 @@ def hold_contest(
                 reason=f"{capital(version.title)} is the best of the comparison.",
             ),
         )
-    decision = _decide(registry, holder, version, config)
-    note = decision.to_note()
-    if holder is None or holder.number != version.number:
-        registry.tag(version, DECISION_TAG, json.dumps(note.to_json()))
-    if decision.promoted:
-        registry.move(Alias.CHAMPION, version, _promotion(version, decision, by))
+    contest = _challenge(registry, version, config, by)
+    note = contest.decision.to_note()
     run.log_files({"decision.json": note.to_bytes()})
     _write_last(stores, frozen, version, note)
-    return Contest(
-        challenger=version,
-        champion=version if decision.promoted else holder,
-        decision=decision,
+    return contest
+
+
+def _challenge(
+    registry: ChampionRegistry, version: Version, config: PromotionConfig, by: str
+) -> Contest:
+    """Let a version meet the champion, and whoever takes its place meanwhile."""
+    for _ in range(_MOST_CHALLENGES):
+        holder = registry.champion()
+        decision = _decide(registry, holder, version, config)
+        if holder is None or holder.number != version.number:
+            told = json.dumps(decision.to_note().to_json())
+            registry.tag(version, DECISION_TAG, told)
+        if not decision.promoted:
+            return Contest(challenger=version, champion=holder, decision=decision)
+        change = _promotion(version, decision, by)
+        measured = None if holder is None else holder.number
+        try:
+            registry.move(Alias.CHAMPION, version, change, measured)
+        except OvertakenError:
+            continue
+        return Contest(challenger=version, champion=version, decision=decision)
+    raise OvertakenError(
+        f"The champion has changed {_MOST_CHALLENGES} times while {version.title} was "
+        "compared with it. Nothing was promoted; materialize champion_model again."
     )
 
 

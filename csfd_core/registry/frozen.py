@@ -193,13 +193,16 @@ def studies_learnt_from(results: Sequence[FoldResult]) -> set[str]:
 def _read_fold(source: ClassifierStore, model: str, fold: int) -> dict[str, bytes]:
     """Read the files of a fold that belong together."""
     place = source.of_fold(model, fold)
-    found = {name: place.read(name) for name in (CARD, WEIGHTS, PREDICTIONS)}
-    card = ClassifierCard.from_json(found[CARD])
+    text = place.read(CARD)
+    card = ClassifierCard.from_json(text)
+    weights, predictions = (card.file_name(kind) for kind in (WEIGHTS, PREDICTIONS))
+    found = {CARD: text, **{name: place.read(name) for name in (weights, predictions)}}
     is_whole = (
-        place.read(CARD) == found[CARD]
-        and read_note(place, PREDICTIONS)["model_id"] == card.model_id
+        # The files of an older csfd had the names of those that they replaced.
+        (card.files_mark or place.read(CARD) == text)
+        and read_note(place, predictions)["model_id"] == card.model_id
         # Older cards do not say.
-        and card.weights_sha256 in (None, _sha256(found[WEIGHTS]))
+        and card.weights_sha256 in (None, _sha256(found[weights]))
     )
     if not is_whole:
         raise StoreError(

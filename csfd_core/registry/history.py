@@ -1,17 +1,20 @@
 """Who changed an alias, when, why, from what to what: a record that only grows.
 
-``models/champion/history`` has one file per change, so that two who change at once lose
-none. The same change is recorded once, however often it is asked for.
+``models/champion/history`` has one file per change, named by its place in the order, so
+that two who change at once lose none. The same change is recorded once, however often
+it is asked for.
 """
 
 import getpass
 import json
 import os
+import time
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import pydantic
 
@@ -19,6 +22,8 @@ from csfd_core.registry.decision import DecisionNote
 from csfd_core.store import paths
 from csfd_core.store.locations import Location
 from csfd_core.store.notes import Note, named
+
+_READERS: Final = 16  # reading small files waits for the disk or the network
 
 
 class Alias(StrEnum):
@@ -87,18 +92,41 @@ def read_history(root: Location) -> list[Change]:
     if root.exists(paths.OLD_CHAMPION_HISTORY):
         lines = root.read(paths.OLD_CHAMPION_HISTORY).decode().splitlines()
         told += [json.loads(line) for line in lines if line]
-    for entry in root.entries(paths.CHAMPION_HISTORY):
-        told.append(json.loads(root.read(entry.path)))
+    files = [entry.path for entry in root.entries(paths.CHAMPION_HISTORY)]
+    with ThreadPoolExecutor(_READERS) as pool:
+        told += map(json.loads, pool.map(root.read, files))
     changes = (Change.read(note, paths.CHAMPION_HISTORY) for note in told)
     return list({change.id: change for change in changes}.values())
 
 
-def append_change(root: Location, change: Change) -> None:
-    """Record a change, unless it is recorded."""
-    if change.id in {old.id for old in read_history(root)}:
-        return
-    text = json.dumps(change.to_json(), sort_keys=True, indent=2) + "\n"
-    root.write(paths.of_fact(paths.CHAMPION_HISTORY, ".json"), text.encode())
+def history_path(stamp: int, change: Change) -> str:
+    """Return where a change is recorded.
+
+    Args:
+        stamp: As ``next_stamp`` has given it.
+        change: The change.
+    """
+    return f"{paths.CHAMPION_HISTORY}/{stamp:020d}-{change.id}.json"
+
+
+def next_stamp(root: Location) -> int:
+    """Return the time in nanoseconds, or later: after all that is recorded."""
+    names = [entry.name for entry in root.entries(paths.CHAMPION_HISTORY)]
+    stamps = [int(name.partition("-")[0]) for name in names]
+    return max(time.time_ns(), max(stamps, default=0) + 1)
+
+
+def append_change(root: Location, change: Change, stamp: int | None = None) -> None:
+    """Record a change, unless it is recorded.
+
+    Args:
+        root: Of the store.
+        change: The change.
+        stamp: Its place in the order; ``None``: after all others.
+    """
+    if change.id not in {old.id for old in read_history(root)}:
+        stamp = next_stamp(root) if stamp is None else stamp
+        root.write(history_path(stamp, change), change.to_bytes())
 
 
 def changes_of(history: Sequence[Change], alias: Alias) -> list[Change]:
@@ -128,3 +156,14 @@ def taken_back(history: Sequence[Change], version: int) -> Change | None:
             is_by_hand = change.kind is ChangeKind.BY_HAND and change.before == version
             return change if is_by_hand else None
     return None
+
+
+def tell_holder(history: Sequence[Change], alias: Alias, number: int | None) -> str:
+    """Say who has an alias by now, to whoever wanted to change it from another."""
+    last = changes_of(history, alias)[-1:]
+    by = f" by {last[0].by} at {last[0].at}" if last else ""
+    now = "nobody" if number is None else f"version {number}"
+    return (
+        f"The {alias} has changed meanwhile: it is {now}{by}. Nothing was done. Look "
+        "at csfd champion show, then repeat the command."
+    )

@@ -152,8 +152,11 @@ def _open_folds(
     stores: Stores, name: str, folder: str, folds: Sequence[int]
 ) -> Ensemble:
     models = ClassifierStore(stores.root, folder)
-    members = [open_trained(stores, name, fold, folder) for fold in folds]
-    cards = models.cards([name])
+    cards = [models.require_card(name, fold) for fold in folds]
+    members = [
+        open_trained(stores, name, fold, folder, card)
+        for fold, card in zip(folds, cards, strict=True)
+    ]
     if any(card.crop != cards[0].crop for card in cards):
         raise StoreError(
             f"The folds of {name} were trained on crops of different sizes. Train all "

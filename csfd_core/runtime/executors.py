@@ -1,4 +1,4 @@
-"""Where the work of many studies is done: in this process, a pool, or on Dask."""
+"""Where the work of many studies is done: in this process, in threads, or in a pool."""
 
 import multiprocessing
 import os
@@ -11,26 +11,47 @@ from concurrent.futures import (
     Executor,
     Future,
     ThreadPoolExecutor,
-    as_completed,
     wait,
 )
 from contextlib import contextmanager
 from itertools import islice
 from multiprocessing.connection import wait as wait_for_connections
-from typing import Final, ParamSpec, TypeVar
+from queue import Empty, SimpleQueue
+from typing import ClassVar, Final, ParamSpec, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
-from csfd_core.errors import SettingsError, WorkerDiedError
+from csfd_core.errors import SettingsError, UnfitWorkerError, WorkerDiedError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 K = TypeVar("K")
 _AHEAD: Final = 2  # items: one takes longer to make than another
+_LOOK_EVERY_S: Final = 5.0  # whether anybody is left who works
 
 
-class InlineExecutor(Executor):
+class StudyExecutor(Executor):
+    """An executor that says what ``completed`` needs to know of it.
+
+    Attributes:
+        at_once: Calls that it may hold; the others wait with whoever asks.
+        deaths: Errors of a call whose process has died, whatever it has done.
+    """
+
+    at_once: ClassVar[int] = 512  # each with the names of a study's files
+    deaths: ClassVar[tuple[type[BaseException], ...]] = (
+        BrokenExecutor,
+        ProcessExpired,
+    )
+
+    def look(self) -> None:
+        """Raise a ``CsfdError`` if nobody is left who would do what waits."""
+
+
+class InlineExecutor(StudyExecutor):
     """Does each call at once in the calling thread: for few studies."""
+
+    at_once = 1
 
     def submit(
         self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
@@ -96,10 +117,10 @@ def in_order(
             if not coming:
                 return
             item, future = coming.popleft()
-            if _has_died(future):
+            if _has_died(future, executor):
                 future = executor.submit(call, item)
                 wait([future])
-            yield item, _told(future)
+            yield item, _told(future, executor)
     finally:
         for _, future in coming:
             future.cancel()
@@ -115,30 +136,72 @@ def completed(
     that dies again is a ``WorkerDiedError``. What is left is cancelled when the caller
     leaves early.
     """
-    futures = {executor.submit(call, item): item for item in items}
+    source = iter(items)
+    running: dict[Future[T], K] = {}
+    done: SimpleQueue[Future[T]] = SimpleQueue()
     died: list[K] = []
     try:
-        for future in as_completed(futures):
-            if _has_died(future):
-                died.append(futures[future])
+        while True:
+            for item in islice(source, _at_once(executor) - len(running)):
+                future = executor.submit(call, item)
+                running[future] = item
+                future.add_done_callback(done.put)
+            if not running:
+                break
+            future = _next(done, executor)
+            item = running.pop(future)
+            if _has_died(future, executor):
+                died.append(item)
             else:
-                yield futures[future], future
+                yield item, future
         for item in died:
             future = executor.submit(call, item)
-            wait([future])
-            yield item, _told(future)
+            running[future] = item
+            future.add_done_callback(done.put)
+            running.pop(_next(done, executor))
+            yield item, _told(future, executor)
     finally:
-        for future in futures:
+        for future in running:
             future.cancel()
 
 
-def _has_died(future: Future[T]) -> bool:
-    return isinstance(future.exception(), (BrokenExecutor, ProcessExpired))
+def _at_once(executor: Executor) -> int:
+    known = executor if isinstance(executor, StudyExecutor) else StudyExecutor
+    return known.at_once
 
 
-def _told(future: Future[T]) -> Future[T]:
+def _next(done: SimpleQueue[Future[T]], executor: Executor) -> Future[T]:
+    """Wait for a call to be done.
+
+    Raises:
+        UnfitWorkerError: If the worker that has got it could not be trusted.
+        SettingsError: If who was to do the work is gone.
+    """
+    while True:
+        try:
+            future = done.get(timeout=_LOOK_EVERY_S)
+            break
+        except Empty:
+            if isinstance(executor, StudyExecutor):
+                executor.look()
+    if future.cancelled():
+        raise SettingsError(
+            "The Dask scheduler has ended, or has lost what it was to do. Start it, "
+            "and the same again: what is done stays."
+        )
+    if isinstance(error := future.exception(), UnfitWorkerError):
+        raise error
+    return future
+
+
+def _has_died(future: Future[T], executor: Executor) -> bool:
+    known = executor if isinstance(executor, StudyExecutor) else StudyExecutor
+    return isinstance(future.exception(), known.deaths)
+
+
+def _told(future: Future[T], executor: Executor) -> Future[T]:
     """Return a future whose error says what has happened."""
-    if not _has_died(future):
+    if not _has_died(future, executor):
         return future
     told: Future[T] = Future()
     told.set_exception(
@@ -150,7 +213,7 @@ def _told(future: Future[T]) -> Future[T]:
     return told
 
 
-class _Pool(Executor):
+class _Pool(StudyExecutor):
     """Processes that die for themselves: only the call that they worked on fails."""
 
     def __init__(self, workers: int) -> None:
@@ -189,31 +252,13 @@ def _end_with_the_parent() -> None:
 
 
 @contextmanager
-def open_executor(workers: int, dask_address: str | None = None) -> Iterator[Executor]:
-    """Open an executor and close it after use.
+def open_executor(workers: int) -> Iterator[Executor]:
+    """Open an executor on this machine and close it after use.
 
     Args:
-        workers: Processes on this machine; 1 works in this process.
-        dask_address: ``tcp://host:port`` of a Dask scheduler; used instead.
-
-    Raises:
-        SettingsError: If the Dask scheduler does not answer.
+        workers: Processes; 1 works in this process.
     """
-    if dask_address is not None:
-        from distributed import Client
-
-        try:
-            client = Client(  # type: ignore[no-untyped-call]  # Dask has no types
-                dask_address, timeout="10s"
-            )
-        except (OSError, ValueError) as error:
-            raise SettingsError(
-                f"No Dask scheduler answers at {dask_address}. Start one with "
-                "`dask scheduler` and workers with `dask worker`."
-            ) from error
-        with client:
-            yield client.get_executor()  # type: ignore[no-untyped-call]  # likewise
-    elif workers <= 1:
+    if workers <= 1:
         yield InlineExecutor()
     else:
         with open_pool(workers) as pool:

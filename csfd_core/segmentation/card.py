@@ -28,7 +28,9 @@ class SegmentationCard(ModelCard):
     """
 
     kind: ClassVar[str] = "a segmentation model"
+    newest: ClassVar[int] = 3  # 2: its files had no mark
 
+    schema_version: int = newest
     networks: ModelConfig
     training: TrainingConfig | None = None
     initial: str | None = None
@@ -59,7 +61,9 @@ class SegmentationCard(ModelCard):
 
     @classmethod
     def upgraded(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the fields of a card of schema version 1 as they are called now."""
+        """Return the fields of a card as they are called since schema version 2."""
+        if values.get("schema_version", 1) > 1:
+            return dict(values)
         networks = dict(values["config"])
         if (received := networks.pop("format")) != FORMAT:
             raise ValueError(f"`format` must be {FORMAT}. Received: {received}.")

@@ -6,17 +6,16 @@ that nothing is trained again while that has not changed.
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
 from csfd_core.errors import StoreError
 from csfd_core.evaluation.folds import assign_folds
-from csfd_core.learning.checkpoint import checkpoint_folder
+from csfd_core.learning.checkpoint import Checkpoint, require_not_withdrawn
 from csfd_core.learning.loop import EpochRow, Trained
 from csfd_core.learning.splits import Split, is_in_split
 from csfd_core.runtime.versions import lock_digest
@@ -26,7 +25,6 @@ from csfd_core.segmentation.bundle import (
     builtin_location,
     read_bundle,
     read_card,
-    write_bundle,
 )
 from csfd_core.segmentation.card import SegmentationCard
 from csfd_core.segmentation.config import FORMAT, SegmentationProfile
@@ -41,6 +39,9 @@ from csfd_core.segmentation.training import (
 )
 from csfd_core.store.standing import usable_studies
 from csfd_core.store.stores import Stores
+
+if TYPE_CHECKING:
+    import keras
 
 CODE_VERSION: Final = "1"  # raised when the same inputs must be trained again
 _NONE: Final = "none"
@@ -126,13 +127,18 @@ def fit_model(
 
     Where no study with a mask may be learnt from, the model that comes with csfd is
     kept as it is, and the result is ``None``.
+
+    Raises:
+        StoreError: If there is nothing to learn from and to start from, or if a study
+            was withdrawn while it learnt from it.
     """
     started = time.monotonic()
     initial = _initial(fit.settings)
     result = None
     weights = initial.weights if initial else []
+    checkpoint = checkpoint_of(stores, fit)
     if fit.split.training:
-        result = _train(stores, fit, initial, on_epoch)
+        result = _train(stores, fit, checkpoint, initial, on_epoch)
         weights = result.weights
     elif initial is None:
         raise StoreError(
@@ -140,14 +146,30 @@ def fit_model(
             "from nothing. Add masks, or start from the builtin model."
         )
     card = _card(fit, initial, result, seconds=time.monotonic() - started)
+    require_not_withdrawn(stores, checkpoint)
     bundle = ModelBundle(card=card, weights=weights)
-    write_bundle(ModelStore(stores.root).of_fold(fit.fold), bundle)
-    shutil.rmtree(checkpoint_folder(stores.root, fit.inputs), ignore_errors=True)
+    bundle = ModelStore(stores.root).write(fit.fold, bundle)
+    checkpoint.remove()
     return bundle, result
 
 
+def checkpoint_of(stores: Stores, fit: Fit) -> Checkpoint:
+    """Return where a training goes on that was cut off."""
+    learnt = (*fit.split.training, *fit.split.validation)
+    return Checkpoint(
+        stores.root,
+        f"segmentation-fold_{fit.fold}",
+        inputs=fit.inputs,
+        studies=tuple(uid for uid, _, _ in learnt),
+    )
+
+
 def _train(
-    stores: Stores, fit: Fit, initial: ModelBundle | None, on_epoch: OnEpoch | None
+    stores: Stores,
+    fit: Fit,
+    checkpoint: Checkpoint,
+    initial: ModelBundle | None,
+    on_epoch: OnEpoch | None,
 ) -> Trained:
     step = fit.settings.model.segmenter.spacing_mm
 
@@ -163,7 +185,13 @@ def _train(
         training=fit.settings.training,
         initial=initial.weights if initial else None,
     )
-    return train(plan, data, checkpoint_folder(stores.root, fit.inputs), on_epoch)
+
+    def told(row: EpochRow, model: "keras.Model") -> None:
+        require_not_withdrawn(stores, checkpoint)
+        if on_epoch is not None:
+            on_epoch(row, model)
+
+    return train(plan, data, checkpoint, told)
 
 
 def _initial(settings: SegmentationProfile) -> ModelBundle | None:

@@ -3,11 +3,12 @@
 import threading
 from collections.abc import Collection
 from dataclasses import asdict
-from typing import Final
+from typing import Any, Final
 
 from csfd_core.dicom.grids import Reduced
 from csfd_core.errors import StoreError
 from csfd_core.ingest.outcomes import Outcome, StudyOutcome
+from csfd_core.runtime.kept import kept
 from csfd_core.segmentation.bundle import builtin_location, read_bundle, read_card
 from csfd_core.segmentation.card import SegmentationCard
 from csfd_core.segmentation.model_store import ModelChoice, ModelStore, choose_model
@@ -42,7 +43,8 @@ class MaskMaker:
     """Predicts masks with the models of a store; loads each model once.
 
     Before the store has a model, the general one speaks, which comes with csfd. May be
-    used from several threads: one study is read while another is predicted.
+    used from several threads: one study is read while another is predicted. Pickles as
+    the names of its models: the process that gets it loads each once for all studies.
     """
 
     def __init__(self, stores: Stores, folds: Collection[int] | None = None) -> None:
@@ -51,10 +53,19 @@ class MaskMaker:
         No model is read yet.
         """
         self._stores = stores
+        self._folds = None if folds is None else tuple(sorted(folds))
         self._models = ModelStore(stores.root)
         self._cards = usable_cards(stores, folds)
         self._loaded: dict[int, VertebraPredictor] = {}
         self._loading = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what names the models: networks do not travel between processes."""
+        return _kept_maker, (self._stores, self._folds, tuple(self.model_ids))
+
+    def of_study(self, study_uid: str) -> "MaskMaker":  # noqa: ARG002
+        """Return itself: which model a study has, every process sees by itself."""
+        return self
 
     @property
     def model_ids(self) -> list[str]:
@@ -118,7 +129,7 @@ class MaskMaker:
                 predictor = VertebraPredictor(
                     read_bundle(builtin_location())
                     if is_general
-                    else self._models.read(fold)
+                    else self._models.read(fold, self._cards[fold])
                 )
                 predictor.load()
                 self._loaded[fold] = predictor
@@ -137,6 +148,27 @@ class MaskMaker:
             flags=prediction.review.flags,
             **asdict(geometry),
         )
+
+
+def _kept_maker(
+    stores: Stores, folds: tuple[int, ...] | None, model_ids: tuple[str, ...]
+) -> MaskMaker:
+    """Return the one maker of this process with certain models.
+
+    Raises:
+        StoreError: If the store has other models by now.
+    """
+
+    def build() -> MaskMaker:
+        maker = MaskMaker(stores, folds)
+        if tuple(maker.model_ids) != model_ids:
+            raise StoreError(
+                "The segmentation models of the store have changed while studies "
+                "waited for them. Make the masks again."
+            )
+        return maker
+
+    return kept(("masks", stores.root.url, folds, model_ids), build)
 
 
 def _outcome(

@@ -16,6 +16,7 @@ from csfd_core.segmentation.bundle import (
     builtin_location,
     read_bundle,
     read_card,
+    replace_bundle,
 )
 from csfd_core.segmentation.card import SegmentationCard
 from csfd_core.store import paths
@@ -59,9 +60,19 @@ class ModelStore:
         """Return the card of a fold's model, ``None`` where there is none."""
         return read_card(self.of_fold(fold), fold=fold)
 
-    def read(self, fold: int) -> ModelBundle:
-        """Read the model of a fold."""
-        return read_bundle(self.of_fold(fold))
+    def read(self, fold: int, card: SegmentationCard | None = None) -> ModelBundle:
+        """Read the model of a fold: that of a card that was read, or the newest.
+
+        Raises:
+            SourceError: If it is absent, or two trainings have replaced it since the
+                card was read.
+            StoreError: If its files are no model of this csfd.
+        """
+        return read_bundle(self.of_fold(fold), card)
+
+    def write(self, fold: int, bundle: ModelBundle) -> ModelBundle:
+        """Write the model of a fold in place of the one before; return it."""
+        return replace_bundle(self.of_fold(fold), bundle)
 
 
 def choose_model(

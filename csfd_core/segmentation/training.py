@@ -7,14 +7,13 @@ samples drawn from volumes, and the validation Dice that chooses the weights.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from csfd_core.evaluation.segmentation_metrics import dice_score
-from csfd_core.learning.checkpoint import Weights
+from csfd_core.learning.checkpoint import Checkpoint, Weights
 from csfd_core.learning.loop import (
     EpochRow,
     Loop,
@@ -76,7 +75,10 @@ class Plan:
 
 
 def train(
-    plan: Plan, data: TrainingData, folder: Path, on_epoch: OnEpoch | None = None
+    plan: Plan,
+    data: TrainingData,
+    checkpoint: Checkpoint,
+    on_epoch: OnEpoch | None = None,
 ) -> Trained:
     """Train, or go on with a training that was cut off.
 
@@ -87,7 +89,7 @@ def train(
     Args:
         plan: Networks, settings and the weights to start from.
         data: Training and validation volumes.
-        folder: Where the checkpoint lies; of another plan or data, use another one.
+        checkpoint: For its state; of another plan or data, use another one.
         on_epoch: Called after each epoch, also with the model.
     """
     with computing(plan.training.mixed_precision):
@@ -110,7 +112,7 @@ def train(
             epochs=plan.training.epochs,
             run_epoch=run_epoch,
             validate=validate,
-            folder=folder,
+            checkpoint=checkpoint,
             monitor=VALIDATION_DICE,
             patience=plan.training.patience,
             starts_trained=plan.initial is not None,

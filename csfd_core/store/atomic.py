@@ -10,7 +10,7 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final
@@ -32,8 +32,14 @@ def write_atomically(target: Path, content: bytes) -> None:
 
 
 @contextmanager
-def writing(target: Path) -> Iterator[IO[bytes]]:
+def writing(
+    target: Path, put: Callable[[Path, Path], object] = Path.replace
+) -> Iterator[IO[bytes]]:
     """Give a file that takes the place of ``target`` once it was written.
+
+    Args:
+        target: Where it is to be; the folders above it are made.
+        put: Puts what was written to its place.
 
     Raises:
         OSError: If it cannot be written; what was there before is untouched.
@@ -42,14 +48,14 @@ def writing(target: Path) -> Iterator[IO[bytes]]:
         if not place.exists():
             place.mkdir(mode=0o700, exist_ok=True)
     remove_abandoned(target.parent)
-    mark = f"{_machine()}-{os.getpid()}-{uuid.uuid4().hex}"
+    mark = f"{this_process()}-{uuid.uuid4().hex}"
     temporary = target.with_name(f"{target.name}{TEMPORARY}{mark}")
     try:
         with open(temporary, "xb", opener=_open_private) as file:  # noqa: PTH123 - Path.open takes no opener
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(target)
+        put(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -57,16 +63,32 @@ def writing(target: Path) -> Iterator[IO[bytes]]:
 def remove_abandoned(folder: Path) -> None:
     """Remove temporary files whose writer is dead; those of others after an hour."""
     for file in folder.glob(f"*{TEMPORARY}*"):
-        machine, _, rest = file.name.rpartition(TEMPORARY)[2].partition("-")
-        process = rest.partition("-")[0]
+        mark = file.name.rpartition(TEMPORARY)[2]
         with suppress(FileNotFoundError):  # it was finished meanwhile
-            if machine == _machine() and process.isdigit():
-                is_abandoned = not psutil.pid_exists(int(process))
-            else:
+            lives = still_lives(mark)
+            if lives is None:
                 age_s = time.time() - file.stat().st_mtime
-                is_abandoned = age_s > _ABANDONED_AFTER_S
-            if is_abandoned:
+                lives = age_s <= _ABANDONED_AFTER_S
+            if not lives:
                 file.unlink()
+
+
+def this_process() -> str:
+    """Identify this process among those that share a store, as far as one can."""
+    return f"{_machine()}-{os.getpid()}"
+
+
+def still_lives(mark: str) -> bool | None:
+    """Say whether a process lives; ``None``: it is another machine's.
+
+    Args:
+        mark: As ``this_process`` has given, with more behind it or not.
+    """
+    machine, _, rest = mark.partition("-")
+    process = rest.partition("-")[0]
+    if machine != _machine() or not process.isdigit():
+        return None
+    return bool(psutil.pid_exists(int(process)))
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from csfd_core.store import paths
 from csfd_core.store.locations import Location
 from csfd_core.store.notes import CropNote
 from csfd_core.store.parquet import read_note_of, read_parquet, write_parquet
+from csfd_core.store.withdrawn import WithdrawnStore
 
 _SCHEMA: Final = pa.schema(
     [
@@ -62,9 +63,11 @@ class CropStore:
         columns = {name: [row[name] for row in rows] for name in _SCHEMA.names}
         table = pa.table(columns, schema=_SCHEMA)
         path = self.path(study_uid)
-        return write_parquet(
+        size = write_parquet(
             self.location, path, table, note.to_json(), compression="none"
         )
+        WithdrawnStore(self.location).remove_if_withdrawn(study_uid, path)
+        return size
 
     def remove(self, study_uid: str) -> None:
         """Remove the crops of a study if there are any."""

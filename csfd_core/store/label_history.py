@@ -1,40 +1,23 @@
 """Every label that a study has ever had: corrections are new versions.
 
-``metadata/label_versions/`` has one file for all that was recorded at once, with one
-row per study. Files are only added, when the table of studies is written and the labels
-of a study are no longer those of its newest version; so two writers lose nothing.
-Versions are counted when they are read: saying the same again, as two writers do who
-see the same source, is none.
+Versions are added when the table of studies is written and the labels of a study are no
+longer those of its newest version; ``label_parts`` keeps them, one file for what was
+recorded at once. They are counted when they are read: saying the same again, as two
+writers do who see the same source, is none. Of two that follow upon the same version,
+as of writers that did not see each other, the one that was signed earlier is the older,
+else the one whose source was read earlier.
 """
 
 import datetime as dt
-from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from csfd_core.store import paths
+from csfd_core.store.label_notes import moment_of
+from csfd_core.store.label_parts import RECORDED_AT, LabelParts, Row
 from csfd_core.store.labels import Labels, LabelTable, read_all_labels
 from csfd_core.store.locations import Location
-from csfd_core.store.parquet import read_parquet, write_parquet
 from csfd_core.vocabulary import LABEL_COLUMNS
-
-_READERS: Final = 16  # reading small files waits for the disk or the network
-_SCHEMA: Final = pa.schema(
-    [
-        ("study_uid", pa.string()),
-        ("version", pa.int64()),
-        *((name, pa.int8()) for name in LABEL_COLUMNS),
-        ("origin", pa.string()),
-        ("reader", pa.string()),
-        ("date", pa.string()),
-        ("signed_at", pa.string()),
-        ("recorded_at", pa.string()),
-    ]
-)
 
 Origin = Literal["table", "file"]
 
@@ -83,24 +66,57 @@ class LabelVersion:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """What is on record of a study.
+
+    Attributes:
+        versions: The oldest first; at least one.
+        last: What the next version comes after. Its number, or more: of two writers
+            that did not see each other, each has added a version after the same one.
+    """
+
+    versions: tuple[LabelVersion, ...]
+    last: int
+
+    @property
+    def newest(self) -> LabelVersion:
+        """The version that counts."""
+        return self.versions[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelsRead(LabelTable):
+    """What sources say, and what was on record before they were read.
+
+    Attributes:
+        recorded: By study.
+        read_at: When, ISO 8601.
+    """
+
+    recorded: Mapping[str, Recorded] = field(default_factory=dict)
+    read_at: str = ""
+
+
 class LabelHistory:
     """The label versions of one store."""
 
     def __init__(self, location: Location) -> None:
         """Take the root of the store."""
-        self._location = location
+        self._parts = LabelParts(location)
 
     def versions(self, study_uid: str) -> list[LabelVersion]:
         """Return the versions of a study, the oldest first."""
-        return self._read().get(study_uid, [])
+        found = self._read().get(study_uid)
+        return [] if found is None else list(found.versions)
 
     def newest(self) -> dict[str, LabelVersion]:
         """Return the newest version of each study."""
-        return {uid: versions[-1] for uid, versions in self._read().items()}
+        return {uid: found.newest for uid, found in self._read().items()}
 
     def read_labels(
         self, locations: Sequence[Location], without: Collection[str] = ()
-    ) -> LabelTable:
+    ) -> LabelsRead:
         """Read what sources say now; where a label file cannot be used, what they said.
 
         Args:
@@ -111,78 +127,83 @@ class LabelHistory:
             SourceError: If a ``train.csv`` is no table with the columns of the RSNA
                 layout.
         """
-        recorded = {uid: version.as_labels for uid, version in self.newest().items()}
-        return read_all_labels(locations, without, recorded)
+        found = self._read()  # first: what is recorded meanwhile is newer
+        at = _now()
+        labels = {uid: recorded.newest.as_labels for uid, recorded in found.items()}
+        read = read_all_labels(locations, without, labels)
+        return LabelsRead(read.table, read.notes, read.dated, found, at)
 
     def record(self, labels: LabelTable) -> dict[str, LabelVersion]:
         """Add versions where labels have changed; return the newest of each study.
 
+        What another writer has recorded since the sources were read stays the newest,
+        unless the labels are those of a later reader.
+
         Args:
             labels: As ``read_labels`` returns.
         """
-        known = self.newest()
-        nothing: dict[str, int | None] = dict.fromkeys(LABEL_COLUMNS)
-        changed = {
-            study_uid: values
-            for study_uid, values in sorted(_values_of(labels).items())
-            if values != (known[study_uid].labels if study_uid in known else nothing)
-        }
-        if not changed:
-            return known
-        at = dt.datetime.now(dt.UTC).isoformat("T", "seconds")
-        rows = [
-            {
-                "study_uid": study_uid,
-                "version": known[study_uid].version + 1 if study_uid in known else 1,
-                **values,
-                **_origin_of(study_uid, labels),
-                "recorded_at": at,
-            }
-            for study_uid, values in changed.items()
-        ]
-        table = pa.Table.from_pylist(rows, schema=_SCHEMA)
-        path = paths.of_fact(paths.LABEL_VERSIONS, ".parquet")
-        write_parquet(self._location, path, table, {})
-        return known | {row["study_uid"]: _to_version(row) for row in rows}
+        facts = self._facts()
+        now = {uid: _counted(rows) for uid, rows in facts.items()}
+        before: Mapping[str, Recorded] = now
+        at = _now()
+        if isinstance(labels, LabelsRead):
+            before, at = labels.recorded, labels.read_at
+        rows = []
+        for uid, values in sorted(_values_of(labels).items()):
+            if _are_new(values, before.get(uid)) and _are_new(values, now.get(uid)):
+                last = before[uid].last if uid in before else 0
+                told = {**values, **_origin_of(uid, labels), RECORDED_AT: at}
+                row = {"study_uid": uid, "version": last + 1, **told}
+                facts.setdefault(uid, []).append(row)
+                now[uid] = _counted(facts[uid])
+                rows.append(row)
+        self._parts.add(rows)
+        return {uid: recorded.newest for uid, recorded in now.items()}
 
     def drop_study(self, study_uid: str) -> None:
         """Remove all versions of a study, as when it is withdrawn."""
-        for path in self._paths():
-            table, _ = read_parquet(self._location, path)
-            kept = table.filter(pc.not_equal(table["study_uid"], study_uid))
-            if not kept.num_rows:
-                self._location.remove(path)
-            elif kept.num_rows < table.num_rows:
-                write_parquet(self._location, path, kept, {})
+        self._parts.take_out(study_uid)
 
-    def _paths(self) -> list[str]:
-        old = [paths.OLD_LABEL_VERSIONS]
-        found = [entry.path for entry in self._location.entries(paths.LABEL_VERSIONS)]
-        return [*filter(self._location.exists, old), *found]
+    def _read(self) -> dict[str, Recorded]:
+        return {uid: _counted(rows) for uid, rows in self._facts().items()}
 
-    def _read(self) -> dict[str, list[LabelVersion]]:
-        """Return the versions of every study, counted from 1."""
-        with ThreadPoolExecutor(_READERS) as pool:
-            tables = list(
-                pool.map(lambda p: read_parquet(self._location, p)[0], self._paths())
-            )
-        found: dict[str, list[LabelVersion]] = {}
-        for table in tables:
-            for row in _upgraded(table).sort_by("version").to_pylist():
-                versions = found.setdefault(row["study_uid"], [])
-                labels = {name: row[name] for name in LABEL_COLUMNS}
-                if not versions or labels != versions[-1].labels:
-                    row["version"] = len(versions) + 1
-                    versions.append(_to_version(row))
+    def _facts(self) -> dict[str, list[Row]]:
+        found: dict[str, list[Row]] = {}
+        for row in self._parts.rows():
+            found.setdefault(row["study_uid"], []).append(row)
         return found
 
 
-def _upgraded(table: pa.Table) -> pa.Table:
-    """Return a table of versions as it is written now; older ones know days alone."""
-    for field in _SCHEMA:
-        if field.name not in table.column_names:
-            table = table.append_column(field, pa.nulls(len(table), field.type))
-    return table.select(_SCHEMA.names).cast(_SCHEMA)
+def _are_new(values: Mapping[str, int | None], recorded: Recorded | None) -> bool:
+    """Say whether labels differ from those that count; none at all do not."""
+    if recorded is None:
+        return any(value is not None for value in values.values())
+    return values != recorded.newest.labels
+
+
+def _counted(rows: Iterable[Row]) -> Recorded:
+    """Return the facts of one study as versions, counted from 1."""
+    versions: list[LabelVersion] = []
+    for row in sorted(rows, key=_order):
+        labels = {name: row[name] for name in LABEL_COLUMNS}
+        if not versions or labels != versions[-1].labels:
+            versions.append(_to_version(row, len(versions) + 1))
+        last = row["version"]
+    return Recorded(versions=tuple(versions), last=max(last, len(versions)))
+
+
+def _order(row: Row) -> tuple[Any, ...]:
+    date, at = row["date"], row["signed_at"]
+    moment = moment_of(
+        None if date is None else dt.date.fromisoformat(date),
+        None if at is None else dt.datetime.fromisoformat(at),
+    )
+    labels = [str(row[name]) for name in LABEL_COLUMNS]
+    return row["version"], moment, row[RECORDED_AT], labels, str(row["reader"])
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat("T", "milliseconds")
 
 
 def _values_of(labels: LabelTable) -> dict[str, dict[str, int | None]]:
@@ -209,14 +230,15 @@ def _origin_of(study_uid: str, labels: LabelTable) -> dict[str, Any]:
     }
 
 
-def _to_version(row: dict[str, Any]) -> LabelVersion:
+def _to_version(row: Row, number: int) -> LabelVersion:
+    at = dt.datetime.fromisoformat(row[RECORDED_AT])
     return LabelVersion(
-        version=row["version"],
+        version=number,
         labels={name: row[name] for name in LABEL_COLUMNS},
         origin=row["origin"],
         reader=row["reader"],
         date=row["date"],
-        recorded_at=row["recorded_at"],
+        recorded_at=at.isoformat("T", "seconds"),
         signed_at=row["signed_at"],
     )
 

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from csfd_core.errors import SourceError
@@ -22,24 +21,12 @@ from csfd_core.store import layout, moved, paths, streams
 from csfd_core.store.atomic import TEMPORARY, remove_abandoned, write_atomically
 from csfd_core.store.entries import FileEntry as FileEntry
 from csfd_core.store.entries import as_known, local_entry, remote_entry
+from csfd_core.store.exclusive import create_local, create_remote
 from csfd_core.store.faults import as_source_error
+from csfd_core.store.filesystems import open_filesystem
 from csfd_core.store.moved import HIDDEN, RECORD, Identities, MoveRecord, is_hidden
 from csfd_core.text import safe_name, safe_url
 
-_S3_OPTIONS: Final = {
-    "config_kwargs": {
-        # Waits of up to 1, 2, 4 and 8 s: a server that restarts is waited for, one that
-        # is away is reported soon.
-        "retries": {"total_max_attempts": 5, "mode": "standard"},
-        "connect_timeout": 10,
-        "read_timeout": 60,
-    },
-    # Another process may have written since this one listed.
-    "use_listings_cache": False,
-}
-# s3fs tries again around botocore, for answers that break off while they are read:
-# enough for three breaks of one answer. Each more multiplies the waits of botocore.
-_S3FS_ATTEMPTS: Final = 4
 _BATCH_FILES: Final = 16
 _RECORD_BYTES: Final = 64 * 1024  # of a move; it has a few hundred
 _PLACES: Final = 8  # whose identities are kept in memory
@@ -86,11 +73,8 @@ class Location:
     @property
     def _fs(self) -> Any:  # noqa: ANN401 - fsspec has no types
         if self._filesystem is None:
-            protocol = self.url.split("://", 1)[0] if "://" in self.url else "file"
-            options = _S3_OPTIONS if protocol == "s3" else {}
             try:
-                self._filesystem = fsspec.filesystem(protocol, **options)
-                self._filesystem.retries = _S3FS_ATTEMPTS  # others do not read it
+                self._filesystem = open_filesystem(self.url)
             except (ValueError, ImportError) as error:
                 raise SourceError(
                     f"Cannot open {self._shown()}: {error}. Use a folder or an s3:// "
@@ -367,10 +351,26 @@ class Location:
         """
         with as_source_error(self._shown(path)):
             target = self._full(path)
-            if not self.is_local:
+            if self.is_local:
+                write_atomically(Path(target), content)
+            else:
                 self._fs.pipe_file(target, content)
-                return
-            write_atomically(Path(target), content)
+
+    def write_new(self, path: str, content: bytes) -> bool:
+        """Write a file unless it is there; say whether it is this writer's.
+
+        Args:
+            path: Relative to this location.
+            content: That no other writer has.
+
+        Raises:
+            SourceError: If it cannot be written.
+        """
+        with as_source_error(self._shown(path)):
+            target = self._full(path)
+            if self.is_local:
+                return create_local(Path(target), content)
+            return create_remote(self._fs, target, content)
 
     def remove(self, path: str) -> None:
         """Remove a file if it is there."""

@@ -19,6 +19,7 @@ from csfd_core.store import paths
 from csfd_core.store.locations import Location
 from csfd_core.store.notes import GivenMaskNote, PredictedMaskNote, StudyNote
 from csfd_core.store.parquet import read_note_of, read_parquet, write_parquet
+from csfd_core.store.withdrawn import WithdrawnStore
 
 FORMAT: Final = 1
 _SCHEMA: Final = pa.schema(
@@ -56,9 +57,11 @@ class MaskStore:
             schema=_SCHEMA,
         )
         path = self.path(study_uid)
-        return write_parquet(
+        size = write_parquet(
             self.location, path, table, note.to_json(), compression="none"
         )
+        WithdrawnStore(self.location).remove_if_withdrawn(study_uid, path)
+        return size
 
     def read_volume(self, study_uid: str) -> npt.NDArray[np.uint8]:
         """Return the labels, shape (Z, H, W), head to feet.

@@ -26,11 +26,12 @@ from csfd_core.data_kind import DataKind
 from csfd_core.dicom.findings import Finding, Status
 from csfd_core.dicom.geometry import VolumeGeometry, positions_along_normal_mm
 from csfd_core.dicom.headers import SliceHeader
-from csfd_core.errors import StoreError
+from csfd_core.errors import SourceError, StoreError
 from csfd_core.store import paths
 from csfd_core.store.locations import FileEntry, Location
 from csfd_core.store.parquet import read_note, read_parquet, write_parquet
 from csfd_core.store.stamp import stamp
+from csfd_core.store.turns import one_writer
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
 _READERS: Final = 16  # reading footers waits for the disk or the network
@@ -209,7 +210,12 @@ class MetadataStore:
         path = self.path(study_uid)
         if not self.location.exists(path):
             return None
-        note = read_note(self.location, path)
+        try:
+            note = read_note(self.location, path)
+        except (SourceError, FileNotFoundError):  # withdrawn meanwhile?
+            if self.location.exists(path):
+                raise
+            return None
         return _to_record(note) if note["scan_version"] in _READABLE else None
 
     def record_version(self, study_uid: str) -> str | None:
@@ -265,6 +271,19 @@ class MetadataStore:
         """Return the studies that have a header table, sorted."""
         return [entry.name.removesuffix(".parquet") for entry in self.record_entries()]
 
+    def update_studies(
+        self, studies: pd.DataFrame, inputs: str, data_kind: DataKind
+    ) -> bool:
+        """Write the table as ``write_studies`` does, if it is built from other inputs.
+
+        Returns:
+            Whether it was written.
+        """
+        with one_writer(self.location, paths.STUDIES):
+            if is_new := inputs != self.read_studies_inputs():
+                self._write_studies(studies, inputs, data_kind)
+            return is_new
+
     def write_studies(
         self, studies: pd.DataFrame, inputs: str, data_kind: DataKind
     ) -> None:
@@ -275,6 +294,12 @@ class MetadataStore:
             inputs: Identity of what the table was built from.
             data_kind: Whether the studies are synthetic.
         """
+        with one_writer(self.location, paths.STUDIES):
+            self._write_studies(studies, inputs, data_kind)
+
+    def _write_studies(
+        self, studies: pd.DataFrame, inputs: str, data_kind: DataKind
+    ) -> None:
         table = pa.Table.from_pandas(studies, _STUDIES_SCHEMA, preserve_index=False)
         note = {"inputs": inputs, "data_kind": data_kind}
         write_parquet(self.location, paths.STUDIES, table, note)
@@ -287,10 +312,11 @@ class MetadataStore:
         """
         if not self.location.exists(paths.STUDIES):
             return
-        table, note = read_parquet(self.location, paths.STUDIES)
-        kept = table.filter(pc.not_equal(table["study_uid"], study_uid))
-        if kept.num_rows < table.num_rows:
-            write_parquet(self.location, paths.STUDIES, kept, note)
+        with one_writer(self.location, paths.STUDIES):
+            table, note = read_parquet(self.location, paths.STUDIES)
+            kept = table.filter(pc.not_equal(table["study_uid"], study_uid))
+            if kept.num_rows < table.num_rows:
+                write_parquet(self.location, paths.STUDIES, kept, note)
 
     def read_studies(self) -> pd.DataFrame:
         """Return the table of studies.

@@ -35,6 +35,15 @@ def write_parquet(
     Returns:
         Size of the file in bytes.
     """
+    content = parquet_bytes(table, note, compression)
+    location.write(path, content)
+    return len(content)
+
+
+def parquet_bytes(
+    table: pa.Table, note: dict[str, Any], compression: str = "zstd"
+) -> bytes:
+    """Return a table and its note as a file."""
     text = json.dumps(note, sort_keys=True, separators=(",", ":"))
     sink = io.BytesIO()
     pq.write_table(
@@ -45,9 +54,7 @@ def write_parquet(
         write_statistics=False,
         use_dictionary=False,
     )
-    content = sink.getvalue()
-    location.write(path, content)
-    return len(content)
+    return sink.getvalue()
 
 
 def read_parquet(

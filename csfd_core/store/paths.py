@@ -32,9 +32,12 @@ CLASSIFIERS: Final = f"{MODELS}/classification"  # the newest training of each
 BEST_CLASSIFIER: Final = f"{CLASSIFIERS}/best.json"
 FROZEN_ENSEMBLES: Final = f"{MODELS}/champion"  # copies, by digest
 CHAMPION_HISTORY: Final = f"{FROZEN_ENSEMBLES}/history"  # one file for each change
+CHAMPION_CLAIMS: Final = f"{CHAMPION_HISTORY}/claims"  # likewise, before it is made
 OLD_CHAMPION_HISTORY: Final = f"{CHAMPION_HISTORY}.jsonl"  # of csfd before 0.3
 CHAMPION_REGISTRY: Final = f"{FROZEN_ENSEMBLES}/registry.json"
 LAST_DECISION: Final = f"{FROZEN_ENSEMBLES}/decision.json"
+
+CHECKPOINTS: Final = "checkpoints"  # of trainings under way, to go on with
 
 PREDICTIONS: Final = "predictions"
 HEATS: Final = "heats"  # what the classifier looked at, beside each prediction

@@ -77,6 +77,14 @@ class WithdrawnStore:
         """Say whether a study was withdrawn."""
         return self.location.exists(self.path(study_uid))
 
+    def remove_if_withdrawn(self, study_uid: str, path: str) -> None:
+        """Remove a file of a study that was withdrawn while it was written.
+
+        A withdrawal looks for files once it is noted; this one came too late for it.
+        """
+        if self.has(study_uid):
+            self.location.remove(path)
+
     def read(self, study_uid: str) -> Withdrawal | None:
         """Return the record of a study, ``None`` where it was not withdrawn."""
         path = self.path(study_uid)
@@ -96,5 +104,7 @@ class WithdrawnStore:
         if known is not None:
             return known
         text = json.dumps(withdrawal.to_note(), indent=2) + "\n"
-        self.location.write(self.path(withdrawal.study_uid), text.encode())
-        return withdrawal
+        path = self.path(withdrawal.study_uid)
+        if self.location.write_new(path, text.encode()):
+            return withdrawal
+        return self.read(withdrawal.study_uid) or withdrawal  # of another, meanwhile

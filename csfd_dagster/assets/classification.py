@@ -30,7 +30,7 @@ from csfd_dagster.assets.outcomes import OWNERS, not_yet
 from csfd_dagster.assets.segmentation import vertebra_crops
 from csfd_dagster.assets.sources import classification_settings
 from csfd_dagster.conditions import follows
-from csfd_dagster.partitions import ALL_FOLDS, TABLES, TRAININGS, fold_number, folds
+from csfd_dagster.partitions import EACH_FOLD, TABLES, TRAININGS, fold_number, folds
 from csfd_dagster.presentation import table_of
 from csfd_dagster.resources.classification import ClassificationResource
 from csfd_dagster.resources.mlflow import MlflowResource
@@ -89,7 +89,7 @@ def _classifier_asset(name: str, description: str) -> dg.AssetsDefinition:
         kinds={"keras"},
         deps=[training_manifest, classification_settings],
         partitions_def=folds,
-        backfill_policy=ALL_FOLDS,
+        backfill_policy=EACH_FOLD,
         pool=TRAININGS,
         automation_condition=follows(*_TAUGHT_BY, needs=_TAUGHT_BY, by_content=True),
         output_required=False,

@@ -11,14 +11,13 @@ import dagster as dg
 
 from csfd_core.crops.maker import CropMaker
 from csfd_core.inference.warm import MASKS
-from csfd_core.ingest.outcomes import Outcome, StudyOutcome, make_all
+from csfd_core.ingest.outcomes import Outcome, StudyOutcome
 from csfd_core.reports.segmentation.training_run import (
     FoldRun,
     SegmentationRun,
     run_folds,
 )
-from csfd_core.runtime.compute import one_blas_thread
-from csfd_core.runtime.executors import default_workers
+from csfd_core.runtime.study_map import Work
 from csfd_core.runtime.tracking import RunIdentity
 from csfd_core.segmentation.masks import MaskMaker
 from csfd_core.segmentation.training import VALIDATION_DICE
@@ -39,10 +38,13 @@ from csfd_dagster.partitions import MANY_STUDIES, TRAININGS, studies
 from csfd_dagster.presentation import figures_of, report_link, version_of
 from csfd_dagster.resources.mlflow import MlflowResource
 from csfd_dagster.resources.segmentation import SegmentationResource
-from csfd_dagster.resources.stores import SourceResource, StoreResource
+from csfd_dagster.resources.stores import (
+    ExecutorResource,
+    SourceResource,
+    StoreResource,
+)
 
 GROUP = "segmentation"
-_MASK_THREADS = 2  # the networks take all processors; reading and writing fill gaps
 
 
 @dg.asset(
@@ -110,7 +112,7 @@ def segmentation_model(
     code_version="1",
 )
 def vertebra_masks(
-    context: dg.AssetExecutionContext, store: StoreResource
+    context: dg.AssetExecutionContext, store: StoreResource, executor: ExecutorResource
 ) -> Iterator[Event]:
     """Predicted masks of each study in the grid of its slices, lossless.
 
@@ -120,10 +122,8 @@ def vertebra_masks(
     stores = store.open()
     outcomes = made_warm(context, stores, MASKS)
     if not outcomes:
-        maker = MaskMaker(stores)
         keys = context.partition_keys
-        with one_blas_thread():  # set once for all threads: it holds for the process
-            outcomes = list(make_all(maker.make, keys, threads=_MASK_THREADS))
+        outcomes = executor.make(MaskMaker(stores), keys, Work.NETWORKS, stores)
     made = [o.study_uid for o in outcomes if o.action is Outcome.WRITTEN]
     read = {uid: stores.predicted_masks.read_note(uid) for uid in made}
     checks = check_masks(stores, {uid: note for uid, note in read.items() if note})
@@ -149,14 +149,12 @@ def vertebra_crops(
     source: SourceResource,
     store: StoreResource,
     segmentation: SegmentationResource,
+    executor: ExecutorResource,
 ) -> Iterator[Event]:
     """Slices across each vertebra with neighbours, mask, labels and fold."""
     stores = store.open()
     maker = CropMaker.of_sources(stores, segmentation.crops(), source.open())
-    keys = context.partition_keys
-    with one_blas_thread():
-        threads = default_workers(len(keys))
-        outcomes = list(make_all(maker.make, keys, threads=threads))
+    outcomes = executor.make(maker, context.partition_keys, Work.ARRAYS, stores)
     yield from record_outcomes(
         context, outcomes, _facts, lambda one: _crops_version(stores, one)
     )

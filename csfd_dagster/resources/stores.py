@@ -5,14 +5,17 @@ read when a run starts, never when the definitions load.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 import dagster as dg
 from pydantic import Field
 
 from csfd_core.ingest.convert import Step, StudyTask, run_studies
-from csfd_core.ingest.outcomes import StudyOutcome
+from csfd_core.ingest.outcomes import Maker, StudyOutcome, make_many
+from csfd_core.ingest.patients import own_secret
 from csfd_core.registry.profile import require_profile
-from csfd_core.runtime.executors import default_workers, open_executor
+from csfd_core.runtime.compute import one_blas_thread
+from csfd_core.runtime.study_map import StudyMap, Work
 from csfd_core.settings import Settings
 from csfd_core.store.locations import Location
 from csfd_core.store.slices import ConversionSettings
@@ -20,6 +23,8 @@ from csfd_core.store.source import Source, Sources
 from csfd_core.store.stores import Stores
 from csfd_dagster.resources.overrides import given, override_of
 from csfd_dagster.runs import give_way
+
+_STUDIES_PER_PROCESS: Final = 4
 
 
 class SourceResource(dg.ConfigurableResource):
@@ -71,12 +76,31 @@ class ExecutorResource(dg.ConfigurableResource):
     workers: int | None = override_of(Settings, "workers")
     dask_address: str | None = override_of(Settings, "dask")
 
+    def map(self) -> StudyMap:
+        """Return the map over studies. Opens nothing until it is used."""
+        return StudyMap.read(workers=self.workers, dask=self.dask_address)
+
     def run(self, step: Step, tasks: Sequence[StudyTask]) -> list[StudyOutcome]:
         """Do one step to every study; outcomes in the order of the tasks."""
-        settings = Settings.read(workers=self.workers, dask=self.dask_address)
-        # A pool of processes takes a second to start: too long for a few studies.
-        workers = settings.workers or default_workers(len(tasks) // 4)
-        with open_executor(workers, settings.dask) as executor:
+        if not tasks:
+            return []
+        opened = self.map().open(
+            Work.FILES,
+            # A pool of processes takes a second to start: too long for a few studies.
+            len(tasks) // _STUDIES_PER_PROCESS,
+            store=tasks[0].stores.root.folder,
+            secret=own_secret,
+        )
+        with opened as executor:
             outcomes = list(run_studies(step, tasks, executor))
         order = {task.folder.name: rank for rank, task in enumerate(tasks)}
         return sorted(outcomes, key=lambda outcome: order[outcome.study_uid])
+
+    def make(
+        self, maker: Maker, study_uids: Sequence[str], work: Work, stores: Stores
+    ) -> list[StudyOutcome]:
+        """Make something of every study; outcomes in the order of the studies."""
+        opened = self.map().open(work, len(study_uids), store=stores.root.folder)
+        # Set once for all threads: it holds for the process.
+        with opened as executor, one_blas_thread():
+            return make_many(maker, study_uids, executor)

@@ -30,7 +30,6 @@ from csfd_core.classification.transfer.features import FeatureCache
 from csfd_core.classification.transfer.head import build_head, scale_to
 from csfd_core.classification.vertebrae import read_vertebrae
 from csfd_core.errors import SettingsError, StoreError
-from csfd_core.learning.checkpoint import checkpoint_folder
 from csfd_core.learning.loop import EpochRow
 from csfd_core.runtime.compute import computing
 from csfd_core.store.locations import Location
@@ -331,7 +330,7 @@ def test_a_killed_training_goes_on_through_head_and_tuning(
 
     with pytest.raises(Killed, match="on purpose"):
         fit_classifier(stores, fit, kill)
-    assert checkpoint_folder(stores.root, fit.inputs).exists()
+    assert stores.root.entries("checkpoints")
     resumed = fit_classifier(stores, fit, kill)
     assert told == [1, 2, 3]
     for row, expected in zip(resumed.card.history, whole.card.history, strict=True):

@@ -23,7 +23,6 @@ from csfd_core.classification.fit import (
 from csfd_core.classification.vertebrae import read_vertebrae
 from csfd_core.errors import StoreError
 from csfd_core.evaluation.metrics import auroc
-from csfd_core.learning.checkpoint import checkpoint_folder
 from csfd_core.learning.loop import EpochRow
 from csfd_core.learning.splits import Split
 from csfd_core.registry.serving import open_ensemble
@@ -185,10 +184,10 @@ def test_a_killed_training_ends_like_one_that_was_not(tmp_path: Path) -> None:
 
     with pytest.raises(Killed, match="on purpose"):
         fit_classifier(stores, fit, kill)
-    assert checkpoint_folder(stores.root, fit.inputs).exists()
+    assert stores.root.entries("checkpoints")
     resumed = fit_classifier(stores, fit, kill)
     assert told == [1, 2, 3]
-    assert not checkpoint_folder(stores.root, fit.inputs).exists()
+    assert not stores.root.entries("checkpoints")
     for row, expected in zip(resumed.card.history, whole.card.history, strict=True):
         assert row["loss"] == pytest.approx(expected["loss"], abs=1e-4)
         assert row["val_loss"] == pytest.approx(expected["val_loss"], abs=1e-4)

@@ -22,6 +22,7 @@ from support.drawn_crops import (
 )
 
 from csfd_core.classification.card import ClassifierCard
+from csfd_core.classification.classifier import TrainingSet
 from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.config import NONE, ClassifierConfig, settings_of
 from csfd_core.classification.fit import (
@@ -35,9 +36,11 @@ from csfd_core.classification.manifest import Manifest
 from csfd_core.classification.training_run import scores_of
 from csfd_core.errors import SettingsError, StoreError
 from csfd_core.evaluation.folds import fold_of, is_test
+from csfd_core.learning.loop import OnEpoch, Trained
 from csfd_core.learning.splits import Split
 from csfd_core.store.locations import Location
 from csfd_core.store.stores import Stores
+from csfd_core.store.withdrawn import Withdrawal
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
 pytestmark = pytest.mark.usefixtures("bright")
@@ -140,7 +143,7 @@ def test_a_model_is_kept_with_what_it_was_made_from(
     text = stores.root.read("models/classification/basic_cnn/fold_0/card.json")
     assert ClassifierCard.from_json(text) == result.card
     card = json.loads(text)
-    assert card["schema_version"] == 4
+    assert card["schema_version"] == 5
     assert card["stopped"] == "all_epochs"
     assert is_current(stores, fit)
     assert not is_current(stores, plan(manifest, 1))
@@ -167,6 +170,30 @@ def test_a_model_is_kept_with_what_it_was_made_from(
     for level, (positives, count) in by_level.iterrows():
         expected = (positives + 1) / (count + 2)
         assert card["prevalence"][level] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("split", [Split.TRAINING, Split.VALIDATION])
+def test_a_training_that_learns_from_a_study_withdrawn_meanwhile_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: Split
+) -> None:
+    stores = write_store(tmp_path, 14)
+    fit = plan(manifest_of(stores))
+    uid = fit.rows(split)["study_uid"].iloc[0]
+    trained = BrightClassifier.train
+
+    def train(self: BrightClassifier, data: TrainingSet, on_epoch: OnEpoch) -> Trained:
+        found = trained(self, data, on_epoch)
+        stores.root.write(f"{data.checkpoint.path}", b"a state")
+        stores.withdrawn.add(Withdrawal(study_uid=uid, reason="consent", by="tester"))
+        return found
+
+    monkeypatch.setattr(BrightClassifier, "train", train)
+    with pytest.raises(
+        StoreError, match="1 study was withdrawn while basic_cnn-fold_0"
+    ):
+        fit_classifier(stores, fit)
+    assert stores.root.entries("checkpoints") == []
+    assert ClassifierStore(stores.root).card(NAME, 0) is None
 
 
 def test_predictions_have_a_row_for_each_held_out_study_and_level(

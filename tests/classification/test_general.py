@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.cards import kept_file
 from support.drawn_crops import CROPS, manifest_of, write_store
 
 from csfd_core.classification.card import ClassifierCard
@@ -156,7 +157,7 @@ def test_a_training_that_makes_it_no_better_keeps_it(tmp_path: Path, name: str) 
     )  # fmt: skip
     first = fit_classifier(stores, plan_classifier(name, 0, able, manifest))
     own = Location(tmp_path / "store").join(f"models/classification/{name}/fold_0")
-    (tmp_path / "own.npz").write_bytes(own.read("weights.npz"))
+    (tmp_path / "own.npz").write_bytes(own.read(kept_file(own, "weights.npz")))
     ruin = replace(
         able, initial=str(tmp_path / "own.npz"), refine_rate=1.0, refine_steps=3
     )
@@ -182,9 +183,10 @@ def test_weights_of_another_version_than_their_card_are_not_opened(
     own.write(result.card, weights, result.predictions.to_dict("records"))
     monkeypatch.setattr(serving, "general_location", lambda: Location(tmp_path))
     assert open_ensemble(Stores(Location(tmp_path)), GENERAL).members
-    card = here.read("card.json")
+    card, name = here.read("card.json"), kept_file(here, "weights.npz")
     other = [weights[0] + 1, *weights[1:]]
     own.write(result.card, other, result.predictions.to_dict("records"))
+    here.write(name, here.read(kept_file(here, "weights.npz")))
     here.write("card.json", card)
     with pytest.raises(StoreError, match="basic_cnn are of another version than"):
         open_ensemble(Stores(Location(tmp_path)), GENERAL)

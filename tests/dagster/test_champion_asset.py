@@ -7,8 +7,10 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
+from support.cards import kept_file
 from support.contenders import make_labels, write_classifier, write_store_manifest
 
+from csfd_core.classification.card import ClassifierCard
 from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.ensemble import write_best
 from csfd_core.errors import SettingsError, StoreError
@@ -150,8 +152,8 @@ def test_damaged_champion_is_held_back(stores: Stores, uri: str) -> None:
     materialize(stores, uri)
     champion = ChampionRegistry(stores, uri).champion()
     assert champion is not None
-    path = f"models/champion/{champion.digest}/basic_cnn/fold_0/predictions.parquet"
-    stores.root.write(path, b"other")
+    place = stores.root.join(f"models/champion/{champion.digest}/basic_cnn/fold_0")
+    place.write(kept_file(place, "predictions.parquet"), b"other")
     train(stores, 4.0)
     assert not materialize(stores, uri).success
 
@@ -162,7 +164,7 @@ def test_ensemble_of_the_alias_is_the_frozen_one(
 ) -> None:
     opened: list[tuple[str, int, str]] = []
 
-    def note(_: Stores, name: str, fold: int, folder: str) -> str:
+    def note(_: Stores, name: str, fold: int, folder: str, card: ClassifierCard) -> str:
         opened.append((name, fold, folder))
         return "a network"
 
@@ -183,7 +185,8 @@ def test_ensemble_of_the_alias_is_the_frozen_one(
         assert found.model_ids == [kept and kept.model_id]
     with pytest.raises(SettingsError, match="There is no version 7"):
         open_ensemble(stores, "v7", uri)
-    stores.root.write(f"{opened[-1][2]}/basic_cnn/fold_0/weights.npz", b"")
+    place = stores.root.join(f"{opened[-1][2]}/basic_cnn/fold_0")
+    place.write(kept_file(place, "weights.npz"), b"")
     with pytest.raises(StoreError, match="are damaged"):
         open_ensemble(stores, "champion", uri)
 

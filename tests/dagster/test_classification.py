@@ -6,6 +6,10 @@ from pathlib import Path
 import dagster as dg
 import pyarrow as pa
 import pytest
+from dagster._core.definitions.automation_tick_evaluation_context import (
+    build_run_requests_with_backfill_policies,
+)
+from dagster._core.definitions.events import AssetKeyPartitionKey
 from support.cards import classifier_card
 
 from csfd_core.classification.classifier_store import ClassifierStore
@@ -18,7 +22,7 @@ from csfd_core.store.metadata import STUDIES_COLUMNS, MetadataStore
 from csfd_core.store.parquet import write_parquet
 from csfd_dagster.checks import classification as checks
 from csfd_dagster.definitions import defs
-from csfd_dagster.partitions import fold_number, folds
+from csfd_dagster.partitions import TRAININGS, fold_number, folds
 from csfd_dagster.resources.classification import ClassificationResource
 from csfd_dagster.resources.stores import StoreResource
 
@@ -29,6 +33,8 @@ CLASSIFIERS = (
     "resnet50",
     "efficientnet_b5",
 )
+ENDS = ("start", "end")
+FOLDS = [f"fold_{fold}" for fold in range(5)]
 UIDS = [f"1.2.826.0.1.3680043.{index}" for index in range(1, 60)]
 LOCKED = next(uid for uid in UIDS if is_test(uid))
 HELD_OUT = next(uid for uid in UIDS if not is_test(uid) and fold_of(uid) == 2)
@@ -53,6 +59,23 @@ def test_classifiers_have_a_partition_for_each_fold() -> None:
 def test_a_partition_is_a_fold() -> None:
     keys = folds.get_partition_keys()
     assert [fold_number(key) for key in keys] == [0, 1, 2, 3, 4]
+
+
+def test_five_folds_are_five_runs_in_the_pool_of_trainings() -> None:
+    """As the daemon splits what was asked for: by conditions, or in the UI."""
+    graph = defs.resolve_asset_graph()
+    keys = [dg.AssetKey(name) for name in CLASSIFIERS]
+    wanted = [AssetKeyPartitionKey(k, f) for k in keys for f in FOLDS]
+    requests = build_run_requests_with_backfill_policies(
+        wanted, graph, dg.DagsterInstance.ephemeral()
+    )
+    ranges = [
+        tuple(request.tags[f"dagster/asset_partition_range_{end}"] for end in ENDS)
+        for request in requests
+    ]
+    assert sorted(ranges) == [(fold, fold) for fold in FOLDS]
+    assert all(set(request.asset_selection or ()) == set(keys) for request in requests)
+    assert all(graph.get(key).pools == {TRAININGS} for key in keys)
 
 
 def test_checks_that_guard_the_locked_test_set_hold_back_what_follows() -> None:

@@ -11,12 +11,12 @@ from unittest.mock import MagicMock
 import dagster as dg
 import pytest
 
+from csfd_core.runtime.study_map import StudyMap, Work
 from csfd_core.store.locations import Location
 from csfd_core.store.stores import Stores
 from csfd_dagster.assets import champion, classification, segmentation
 from csfd_dagster.definitions import build_defs
 from csfd_dagster.partitions import studies
-from csfd_dagster.resources import stores as stores_module
 from csfd_dagster.resources.mlflow import MlflowResource
 from csfd_dagster.resources.stores import StoreResource
 
@@ -132,9 +132,16 @@ def test_who_does_the_work_on_studies_arrives(
     folder = places / "source" / "train_images" / UID
     folder.mkdir(parents=True)
     (folder / "1.dcm").write_bytes(b"no matter")
-    monkeypatch.setattr(stores_module, "open_executor", noted)
+    opened: list[StudyMap] = []
+
+    def note(self: StudyMap, work: Work, tasks: int, **_: object) -> None:
+        opened.append(self)
+        noted(work, tasks)
+
+    monkeypatch.setattr(StudyMap, "open", note)
     run(monkeypatch, "study_headers", WORKERS="7", DASK=dask)
-    assert noted.arguments == (7, dask or None)
+    assert noted.arguments == (Work.FILES, 0)
+    assert opened[:1] == [StudyMap(workers=7, dask=dask or None)]
 
 
 def test_quality_of_the_slices_arrives(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -198,8 +198,8 @@ def test_what_is_undefined_is_null_and_comes_back_as_nan() -> None:
 
 
 def test_a_card_of_a_newer_csfd_is_refused_by_its_number() -> None:
-    newer = json.loads(classifier_card().to_json()) | {"schema_version": 5}
-    with pytest.raises(StoreError, match=r"schema version 5; this csfd reads up to 4"):
+    newer = json.loads(classifier_card().to_json()) | {"schema_version": 6}
+    with pytest.raises(StoreError, match=r"schema version 6; this csfd reads up to 5"):
         ClassifierCard.from_json(json.dumps(newer))
 
 

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from csfd_core.classification.validation import mean_of_steps, validation_scores
+from csfd_core.learning import loop as loop_module
+from csfd_core.learning.checkpoint import Checkpoint, learning_from
 from csfd_core.learning.loop import Loop, Trained, train_epochs
 from csfd_core.learning.outcomes import StopReason
 from csfd_core.runtime.compute import computing
+from csfd_core.store.locations import Location
 
 LABELS = np.array([0, 1] * 20)
 RNG = np.random.default_rng(5)
@@ -63,7 +66,7 @@ def make_loop(folder: Path, epochs: int = 6, patience: int = 0) -> Loop:
         validate=lambda: validation_scores(
             np.asarray(model.predict_on_batch(FEATURES)[:, 0], float), LABELS
         ),
-        folder=folder,
+        checkpoint=Checkpoint(Location(folder), "tiny"),
         patience=patience,
     )
 
@@ -99,6 +102,97 @@ def test_a_killed_training_ends_with_the_same_numbers(
         np.testing.assert_array_equal(own, expected)
 
 
+def kept_state(folder: Path) -> Path:
+    (path,) = (folder / "checkpoints").glob("*.npz")
+    return path
+
+
+def cut_in_half(state: Path) -> None:
+    state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
+
+
+def make_of_another_network(state: Path) -> None:
+    with np.load(state) as arrays:
+        changed = {name: arrays[name] for name in arrays.files}
+    changed["now0000"] = changed["now0000"][:, :2]
+    np.savez(state, **changed)
+
+
+@pytest.mark.parametrize("damage", [cut_in_half, make_of_another_network])
+def test_a_state_that_does_not_fit_is_not_taken_up(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    whole = train_epochs(make_loop(tmp_path / "whole", epochs=2))
+    train_epochs(make_loop(tmp_path / "other", epochs=1))
+    damage(kept_state(tmp_path / "other"))
+    told: list[float] = []
+    loop = make_loop(tmp_path / "other", epochs=2)
+    again = train_epochs(loop, lambda row: told.append(row["epoch"]))
+    assert told == [1, 2]
+    assert numbers(again) == numbers(whole)
+
+
+def test_a_training_goes_on_when_another_has_removed_the_state(tmp_path: Path) -> None:
+    """As the other does that has trained the same, and was done first."""
+    whole = train_epochs(make_loop(tmp_path / "whole"))
+    loop = make_loop(tmp_path / "both")
+
+    def interfere(row: dict[str, float]) -> None:
+        assert loop.checkpoint.exists
+        loop.checkpoint.remove()
+
+    found = train_epochs(loop, interfere)
+    assert numbers(found) == numbers(whole)
+    assert list((tmp_path / "both" / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.parametrize(("write_s", "writes"), [(0.001, 400), (0.4, 20), (30.0, 1)])
+def test_keeping_the_state_takes_a_small_share_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_s: float, writes: int
+) -> None:
+    now, written = [0.0], list[float]()
+    monkeypatch.setattr(loop_module.time, "monotonic", lambda: now[0])
+    loop, _ = scripted(tmp_path, [0.5] * 400)
+
+    def run_epoch(epoch: int) -> Mapping[str, float]:
+        now[0] += 1.0
+        return {"loss": 0.5, "accuracy": 0.5}
+
+    def write(*_: Any) -> None:
+        now[0] += write_s
+        written.append(now[0])
+
+    monkeypatch.setattr(Checkpoint, "write", write)
+    train_epochs(replace(loop, run_epoch=run_epoch, validate=lambda: {"val_loss": 1.0}))
+    # At most a fiftieth of 400 s, and the first, whose cost nobody knows before.
+    assert writes - 1 <= len(written) <= writes + 1
+    assert written[-1] > 350 or write_s > 8  # spread over the whole training
+
+
+def test_what_learns_from_a_study_is_found_and_removed_by_kind(tmp_path: Path) -> None:
+    root = Location(tmp_path)
+    checkpoints = {
+        name: Checkpoint(root, name, inputs, studies).of_part("head")
+        for name, inputs, studies in (
+            ("net-fold_0", "a", ["1.2.3", "1.2.4"]),
+            ("net-fold_1", "b", ["1.2.31"]),
+            ("net-fold_10", "c", ["1.2.3"]),
+        )
+    }
+    model = make_model()
+    for checkpoint in checkpoints.values():
+        checkpoint.write(model, [], {})
+    found = learning_from(root, "1.2.3")
+    assert len(found) == 4
+    assert {Path(path).name.rpartition("-")[0] for path in found} == {
+        "net-fold_0", "net-fold_10",
+    }  # fmt: skip
+    assert [Path(path).suffix for path in found] == [".npz", ".json"] * 2
+    assert learning_from(root, "1.2") == []
+    checkpoints["net-fold_1"].remove()
+    assert len(root.entries("checkpoints")) == 4
+
+
 def scripted(
     folder: Path,
     losses: list[float],
@@ -124,7 +218,7 @@ def scripted(
         validate=lambda: validation_scores(
             np.where(labels == 1, 1.0, -1.0) * quality(state[-1]), labels
         ),
-        folder=folder,
+        checkpoint=Checkpoint(Location(folder), "tiny"),
         patience=patience,
     )
     return loop, state

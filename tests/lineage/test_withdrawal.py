@@ -3,6 +3,8 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -39,6 +41,7 @@ from csfd_core.ingest.convert import (
 )
 from csfd_core.ingest.outcomes import Outcome
 from csfd_core.ingest.studies_table import studies_table_inputs, write_studies_table
+from csfd_core.learning.checkpoint import Checkpoint
 from csfd_core.lineage.mlflow_records import RecordedRuns
 from csfd_core.lineage.withdrawal import foresee, withdraw
 from csfd_core.registry.frozen import damages, frozen_digests
@@ -62,7 +65,10 @@ def test_a_withdrawn_study_is_gone_and_what_is_of_others_stays(
     withdraw(stores, FIRST, REASON, "tester")
     after = contents(folder)
     shared = {f"store/{path}" for path in (paths.STUDIES, paths.MANIFEST)}
-    shared |= {path for path in before if paths.LABEL_VERSIONS in path}
+    versions = [
+        {p for p in each if paths.LABEL_VERSIONS in p} for each in (before, after)
+    ]
+    assert [len(each) for each in versions] == [1, 1]  # named by what it holds
     records = {f"store/withdrawn/{FIRST}{suffix}" for suffix in (".json", ".done")}
     removed = own_files(before, FIRST)
     assert {Path(path).parts[1] for path in removed} == {
@@ -71,8 +77,8 @@ def test_a_withdrawn_study_is_gone_and_what_is_of_others_stays(
     }  # fmt: skip
     # It is described by the report on the data; no other report names it.
     removed.add("store/reports/eda/state.json")
-    assert set(before) - set(after) == removed
-    assert set(after) - set(before) == records
+    assert set(before) - set(after) == removed | versions[0]
+    assert set(after) - set(before) == records | versions[1]
     changed = {path for path in set(before) & set(after) if before[path] != after[path]}
     models = {path for path in before if path.startswith("store/models/")}
     assert changed - models == shared
@@ -92,6 +98,31 @@ def test_a_withdrawn_study_is_gone_and_what_is_of_others_stays(
         manifest[manifest["study_uid"] != FIRST].reset_index(drop=True),
         check_dtype=False,
     )
+
+
+def keep_training(stores: Stores, name: str, studies: list[str]) -> set[str]:
+    """Leave the state of a training under way; return its files."""
+    checkpoint = Checkpoint(stores.root, name, "inputs", studies)
+    nothing = SimpleNamespace(variables=[])
+    model: Any = SimpleNamespace(
+        get_weights=list, weights=[], variables=[], optimizer=nothing
+    )
+    checkpoint.write(model, [], {"history": []})
+    entries = stores.root.entries("checkpoints")
+    return {e.path for e in entries if e.name.startswith(f"{name}-")}
+
+
+def test_the_state_of_a_training_that_learns_from_a_withdrawn_study_goes(
+    stores: Stores, folder: Path
+) -> None:
+    own = keep_training(stores, "basic_cnn-fold_0", [FIRST, SECOND])
+    other = keep_training(stores, "basic_cnn-fold_1", [SECOND, UIDS[-1]])
+    assert (len(own), len(other)) == (2, 2)
+    recorded = RecordedRuns(stores, f"sqlite:///{folder}/none/mlflow.db")
+    usage = foresee(stores, sources_of(folder), FIRST, recorded).usage
+    assert own <= set(usage.holds)
+    withdraw(stores, FIRST, REASON, "tester")
+    assert {entry.path for entry in stores.root.entries("checkpoints")} == other
 
 
 @pytest.mark.parametrize(

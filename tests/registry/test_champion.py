@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from support.cards import kept_file
 from support.challenges import (
     LABELS,
     challenge,
@@ -36,12 +37,14 @@ def test_champion_stays_while_training_writes_anew(
     first = train_and_challenge(registry, 1.5)
     assert first.decision.promoted
     frozen = read_frozen(stores, first.challenger.digest)
-    before = stores.root.read(f"{frozen.folder}/basic_cnn/fold_0/weights.npz")
+    place, newest = (
+        stores.root.join(f"{folder}/basic_cnn/fold_0")
+        for folder in (frozen.folder, NEWEST)
+    )
+    before = place.read(kept_file(place, "weights.npz"))
     train(stores, 0.1)
-    newest = stores.root.read(f"{NEWEST}/basic_cnn/fold_0/weights.npz")
-    assert newest != before
-    after = stores.root.read(f"{frozen.folder}/basic_cnn/fold_0/weights.npz")
-    assert after == before
+    assert newest.read(kept_file(newest, "weights.npz")) != before
+    assert place.read(kept_file(place, "weights.npz")) == before
     assert damages(stores, frozen.digest) == []
     assert frozen.results(stores)[0].card.model_id.endswith("1.5-15")
 
@@ -70,7 +73,7 @@ def test_every_change_is_recorded_in_store_and_mlflow(
     train_and_challenge(registry, 1.5)
     train_and_challenge(registry, 3.0)
     folder = Path(str(stores.root)) / "models/champion/history"
-    told = [json.loads(path.read_text()) for path in sorted(folder.iterdir())]
+    told = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     assert [(c["alias"], c["from"], c["to"], c["kind"]) for c in told] == [
         (Alias.CHALLENGER, None, 1, ChangeKind.DECISION),
         (Alias.CHAMPION, None, 1, ChangeKind.DECISION),
@@ -201,7 +204,8 @@ def test_damaged_file_is_found_and_not_served(
 ) -> None:
     found = train_and_challenge(registry, 1.5)
     assert standing_of(registry)[1] == []
-    path = f"models/champion/{found.challenger.digest}/basic_cnn/fold_0/weights.npz"
+    folder = f"models/champion/{found.challenger.digest}/basic_cnn/fold_0"
+    path = f"{folder}/{kept_file(stores.root.join(folder), 'weights.npz')}"
     stores.root.write(path, stores.root.read(path)[:-1])
     assert standing_of(registry)[1] == [f"{path} is not what was frozen."]
     train(stores, 3.0)
@@ -223,7 +227,8 @@ def test_copy_that_was_damaged_is_mended_by_freezing_again(stores: Stores) -> No
 
 def test_fold_that_a_killed_training_left_is_not_frozen(stores: Stores) -> None:
     train(stores, 1.5)
-    stores.root.write(f"{NEWEST}/basic_cnn/fold_0/weights.npz", b"newer")
+    place = stores.root.join(f"{NEWEST}/basic_cnn/fold_0")
+    place.write(kept_file(place, "weights.npz"), b"newer")
     with pytest.raises(StoreError, match="do not belong together"):
         freeze(stores, "basic_cnn")
 
@@ -314,7 +319,7 @@ def test_champion_that_mlflow_lost_is_told(
     with pytest.raises(SettingsError, match="MLflow has no champion"):
         challenge(other)
     assert len(read_history(stores.root)) == 2
-    for entry in stores.root.entries("models/champion/history"):
+    for entry in stores.root.find("models/champion/history")[0]:
         stores.root.remove(entry.path)  # it is lost for good
     assert challenge(other).decision.promoted
 

@@ -18,6 +18,10 @@ from csfd_core.store.locations import Location
 from csfd_core.store.stores import Stores
 
 
+def claims_of(stores: Stores) -> list[str]:
+    return [e.name for e in stores.root.entries("models/champion/history/claims")]
+
+
 class Killed(BaseException):
     """Stands for SIGKILL: no handler runs."""
 
@@ -52,6 +56,7 @@ def steps() -> list[tuple[str, Callable[[pytest.MonkeyPatch], None]]]:
         ("challenger's record", stop_at(registry_module, "append_change", 0)),
         ("decision", stop_at(contest_module, "decide", 0)),
         ("decision's tag", stop_at(MlflowClient, "set_model_version_tag", 1)),
+        ("champion's claim", stop_at(registry_module, "make_claim", 1)),
         ("champion's tag", stop_at(MlflowClient, "set_model_version_tag", 2)),
         ("champion", stop_at(MlflowClient, "set_registered_model_alias", 1)),
     ]
@@ -73,8 +78,12 @@ def test_crash_leaves_the_champion_and_the_next_call_recovers(
     afterwards = ChampionRegistry(stores, uri)
     assert number_of(afterwards, Alias.CHAMPION) == 1
     assert standing_of(afterwards)[1] == []
+    is_claimed = len(claims_of(stores)) == 4
     found = challenge(afterwards)
-    assert found.decision.promoted
+    assert found.champion is not None
+    assert found.champion.number == 2
+    assert found.decision.promoted != is_claimed  # it was decided, and is carried out
+    assert len(claims_of(stores)) == 4
     assert [v.number for v in afterwards.versions()] == [1, 2]
     own = [(c.alias, c.before, c.after, c.kind) for c in read_history(stores.root)]
     assert own == [
@@ -91,10 +100,10 @@ def test_crash_after_the_move_loses_no_record(
     train_and_challenge(registry, 1.5)
     train(stores, 3.0)
 
-    def killed(root: Location, change: Any) -> None:
+    def killed(root: Location, change: Any, stamp: int) -> None:
         if change.alias == Alias.CHAMPION:
             raise Killed
-        append(root, change)
+        append(root, change, stamp)
 
     append = registry_module.append_change
     with pytest.MonkeyPatch.context() as patch:
@@ -148,5 +157,9 @@ with tracked_run({uri!r}, "classification", identity) as run:
     assert number_of(afterwards, Alias.CHAMPION) == 1
     assert number_of(afterwards, Alias.CHALLENGER) == 2
     assert standing_of(afterwards)[1] == []
-    assert challenge(afterwards).decision.promoted
+    challenge(
+        afterwards
+    )  # finds that the process is dead, and does what it has claimed
     assert number_of(afterwards, Alias.CHAMPION) == 2
+    last = read_history(stores.root)[-1]
+    assert (last.before, last.after, last.kind) == (1, 2, ChangeKind.DECISION)

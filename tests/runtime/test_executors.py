@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from csfd_core.errors import SettingsError, WorkerDiedError
+from csfd_core.errors import WorkerDiedError
 from csfd_core.runtime.executors import (
     InlineExecutor,
     ahead,
@@ -129,15 +129,6 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     while any(psutil.pid_exists(number) for number in workers):
         assert time.monotonic() - begun < 10
         time.sleep(0.1)
-
-
-@pytest.mark.slow
-def test_unanswering_dask_scheduler_is_told() -> None:
-    with (
-        pytest.raises(SettingsError, match="No Dask scheduler answers at tcp://127"),
-        open_executor(1, "tcp://127.0.0.1:9"),
-    ):
-        pass
 
 
 def test_workers_are_at_most_the_processors_and_the_tasks() -> None:

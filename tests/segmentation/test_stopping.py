@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from csfd_core.learning.checkpoint import Checkpoint
 from csfd_core.learning.loop import Trained
 from csfd_core.learning.outcomes import StopReason
 from csfd_core.segmentation import training
@@ -25,6 +26,7 @@ from csfd_core.segmentation.training import (
     TrainingData,
     train,
 )
+from csfd_core.store.locations import Location
 
 # Keras' and TensorFlow's own warnings.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -64,7 +66,8 @@ class Script:
     def train(self, folder: Path, patience: int) -> Trained:
         settings = TrainingConfig(epochs=len(self.dice), patience=patience)
         data = TrainingData(training=FixedVolumes([]), validation=[])
-        return train(Plan(model=TINY, training=settings), data, folder)
+        checkpoint = Checkpoint(Location(folder), "scripted")
+        return train(Plan(model=TINY, training=settings), data, checkpoint)
 
 
 def epoch_of(result: Trained) -> float:
@@ -127,7 +130,8 @@ def test_the_full_profile_takes_a_step_at_its_real_size(tmp_path: Path) -> None:
     data = TrainingData(
         training=FixedVolumes([GridVolume("1.2", grey, labels, 2.5)]), validation=[]
     )
-    result = train(Plan(model=profile.model, training=settings), data, tmp_path)
+    checkpoint = Checkpoint(Location(tmp_path), "full")
+    result = train(Plan(model=profile.model, training=settings), data, checkpoint)
     assert np.isfinite(result.history[0]["loss"])
     keras.utils.set_random_seed(settings.seed)
     model = build_model(profile.model)

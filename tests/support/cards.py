@@ -1,5 +1,6 @@
 """Builder: whole cards of trained models, of which a test names what matters to it."""
 
+import json
 from typing import Any
 
 from csfd_core.classification.card import Calibrations, ClassifierCard
@@ -9,9 +10,17 @@ from csfd_core.evaluation.metrics import OperatingPoint
 from csfd_core.evaluation.study_calibration import StudyCalibration
 from csfd_core.segmentation.card import SegmentationCard
 from csfd_core.segmentation.config import SMALL
+from csfd_core.store.locations import Location
 from csfd_core.vocabulary import LABEL_COLUMNS
 
 PLAIN = Calibrations(vertebra=Calibration(), overall=StudyCalibration())
+
+
+def kept_file(place: Location, kind: str, card: str = "card.json") -> str:
+    """Name of the file that the card in a place speaks of."""
+    mark = json.loads(place.read(card))["files_mark"]
+    assert mark
+    return kind.replace(".", f"-{mark}.")
 
 
 def point_of(threshold: float, *, is_default: bool = False) -> OperatingPoint:

@@ -1,6 +1,5 @@
 """A PostgreSQL server for tests, in a folder of its own."""
 
-import os
 import shutil
 import signal
 import subprocess
@@ -11,29 +10,25 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
-import pytest
 
+from deploy.demo.postgres import programs_for, server_user
 from support.seaweed import free_ports
 
-_DEBIAN = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-_FOUND = shutil.which("postgres") or (str(_DEBIAN[-1] / "postgres") if _DEBIAN else "")
-NEEDS_POSTGRES = pytest.mark.skipif(not _FOUND, reason="needs PostgreSQL")
 _PATIENCE_S = 30.0
-# It does not run as root; Debian's package brings a user for it.
-_USER = "postgres" if os.geteuid() == 0 else None
 
 
 @contextmanager
 def postgres_server() -> Iterator[str]:
     """Run a server; give the URL of an empty database."""
-    programs = Path(_FOUND).parent
+    user = server_user()
     with tempfile.TemporaryDirectory(prefix="csfd-postgres-") as place:
         folder = Path(place)
-        if _USER:
-            shutil.chown(folder, _USER)
+        if user:
+            shutil.chown(folder, user)
+        programs = programs_for(user, folder)
         (port,) = free_ports(1)
         data = str(folder / "data")
-        given: dict[str, object] = {"user": _USER, "cwd": folder}
+        given: dict[str, object] = {"user": user, "cwd": folder}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         subprocess.run(
             [programs / "initdb", "-D", data, "-U", "csfd", "-A", "trust", "-N"],

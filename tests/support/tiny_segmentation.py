@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from csfd_core.learning.checkpoint import Checkpoint
 from csfd_core.segmentation.config import ModelConfig, NetworkConfig, TrainingConfig
 from csfd_core.segmentation.data import GridVolume
 from csfd_core.segmentation.training import FixedVolumes, Plan, TrainingData, train
+from csfd_core.store.locations import Location
 
 
 def network(classes: int, *, coordinates: bool) -> NetworkConfig:
@@ -51,7 +53,8 @@ def train_tiny(folder: Path, epochs: int) -> dict[str, object]:
         ),
     )
     data = TrainingData(training=FixedVolumes([volume(1)]), validation=[volume(2)])
-    result = train(plan, data, folder, lambda row, _: _tell(row["epoch"]))
+    checkpoint = Checkpoint(Location(folder), "tiny")
+    result = train(plan, data, checkpoint, lambda row, _: _tell(row["epoch"]))
     weights = b"".join(array.tobytes() for array in result.weights)
     return {
         "epochs": [epoch["epoch"] for epoch in result.history],

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from support.dicom_studies import STUDY_UID
-from support.postgres import NEEDS_POSTGRES, postgres_server
+from support.postgres import postgres_server
 from support.reviews import add_study, sign
 from support.uploading import send, study_files, whole
 from support.web import WebUnderTest, web_app
@@ -18,7 +18,7 @@ from csfd_core.web.audit import Action, record, verify
 from csfd_core.web.database import Database, reviews, schema
 from csfd_core.web.study_states import Accepted, accept, open_studies
 
-pytestmark = [NEEDS_POSTGRES, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 WRITERS, EACH = 6, 15
 
 

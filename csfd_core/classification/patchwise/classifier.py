@@ -110,7 +110,7 @@ class PatchClassifier(Classifier, Generic[T]):
                 epochs=self._epochs,
                 run_epoch=lambda epoch: self._run_epoch(model, pools, epoch),
                 validate=lambda: self._validate(data),
-                folder=data.folder,
+                checkpoint=data.checkpoint,
                 patience=self.config.planned_patience(has_backbone=False),
                 starts_trained=self.config.is_refined,
             )

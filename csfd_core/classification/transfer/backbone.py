@@ -11,6 +11,7 @@ slices learn from that as well.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,10 +22,12 @@ from scipy import ndimage
 
 from csfd_core.classification.classifier import (
     Classifier,
+    CropShape,
     TrainingSet,
     enlarged,
     require_same_shapes,
 )
+from csfd_core.classification.config import ClassifierConfig
 from csfd_core.classification.transfer.applications import Application
 from csfd_core.classification.transfer.features import FeatureCache
 from csfd_core.classification.transfer.head import (
@@ -53,6 +56,7 @@ from csfd_core.learning.loop import (
 from csfd_core.learning.outcomes import StopReason
 from csfd_core.runtime.compute import computing, predict_in_batches
 from csfd_core.store.crops import CropStore
+from csfd_core.store.locations import Location
 from csfd_core.vocabulary import LEVEL_NAMES
 
 if TYPE_CHECKING:
@@ -63,6 +67,20 @@ _HEAD_RATE: Final = 1e-3
 _TUNE_BATCH: Final = 4  # vertebrae, with all their slices
 _OUTSIDE: Final = 0.4  # brightness of what is not the vertebra
 _NEAR_PX: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class _Opener:
+    """Builds the same backbone in another process."""
+
+    spec: Application
+    config: ClassifierConfig
+    shape: CropShape
+    root_url: str
+
+    def __call__(self) -> FeatureCache:
+        settings = self.config, self.shape, Location(self.root_url)
+        return BackboneClassifier(self.spec, *settings)._cache
 
 
 class BackboneClassifier(Classifier):
@@ -185,6 +203,7 @@ class BackboneClassifier(Classifier):
             backbone=self.spec.name,
             digest=self._digest,
             extract=self._extract,
+            opener=_Opener(self.spec, self.config, self.shape, self.root.url),
         )
 
     def _train_head(self, data: TrainingSet, on_epoch: OnEpoch | None) -> Trained:
@@ -216,7 +235,7 @@ class BackboneClassifier(Classifier):
             epochs=self.config.epochs,
             run_epoch=run_epoch,
             validate=lambda: self._validate(data, weight),
-            folder=data.folder / "head",
+            checkpoint=data.checkpoint.of_part("head"),
             patience=self.config.patience,
         )
         return train_epochs(loop, on_epoch)
@@ -270,7 +289,7 @@ class BackboneClassifier(Classifier):
             epochs=self.config.fine_tune_epochs,
             run_epoch=run_epoch,
             validate=lambda: self._validate(data, weight),
-            folder=data.folder / "tuned",
+            checkpoint=data.checkpoint.of_part("tuned"),
             patience=self.config.patience,
         )
 

@@ -68,6 +68,15 @@ def load_backbone(application: str, weights: str, side_px: int, seed: int) -> An
     return model
 
 
+def file_digest(weights: str) -> str:
+    """Identify a choice of weights without opening them: a file by its content."""
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        return weights
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digest_of(model: "keras.Model") -> str:
     """Identify weights by their values."""
     digest = hashlib.sha256()

@@ -26,9 +26,10 @@ def choose_examples(stores: Stores, manifest: Manifest, model: str) -> list[Exam
         manifest: Says where the crops lie.
         model: Its name; all of its folds speak together.
     """
+    ensemble = open_ensemble(stores, model)
     results = [
-        ClassifierStore(stores.root).result(model, fold)
-        for fold in ClassifierStore(stores.root).folds(model)
+        ClassifierStore(stores.root).result(model, card.fold or 0, card)
+        for card in ensemble.cards
     ]
     tables = [r.predictions.assign(fold=r.fold) for r in results]
     rows = pd.concat(tables).dropna(subset=["label", "logit"])
@@ -37,7 +38,6 @@ def choose_examples(stores: Stores, manifest: Manifest, model: str) -> list[Exam
         return []
     grouped = rows.groupby(["study_uid", "level"], as_index=False)
     found = grouped.agg(label=("label", "first"), probability=("probability", "mean"))
-    ensemble = open_ensemble(stores, model)
     is_above = found["probability"] >= ensemble.thresholds["vertebra"]
     is_fractured = found["label"] == 1
     chosen = {

@@ -9,21 +9,25 @@ study out of the store takes this out as well.
 import hashlib
 import io
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from csfd_core.runtime.executors import completed
+from csfd_core.runtime.study_map import StudyMap, Work
 from csfd_core.store import paths
+from csfd_core.store.notes import SliceNote
 from csfd_core.store.stores import Stores
 
 SLICES: Final = 5  # of a study, evenly spaced; more change a histogram by little
 LEVELS: Final = 256
 AIR: Final = 8  # levels below are -444 HU and less, and what JPEG leaves beside them
 _FORMAT: Final = 1
-_READERS: Final = 16  # waits for the disk or the network
+
+Counts = npt.NDArray[np.int64]
 
 
 def read_grey_levels(stores: Stores, study_uids: Iterable[str]) -> pd.DataFrame:
@@ -41,13 +45,18 @@ def read_grey_levels(stores: Stores, study_uids: Iterable[str]) -> pd.DataFrame:
         StoreError: If a slice cannot be decoded.
     """
     uids = list(study_uids)
-    with ThreadPoolExecutor(_READERS) as pool:
-        found = list(pool.map(lambda uid: _histogram(stores, uid), uids))
-    known = {
-        uid: counts / counts.sum()
-        for uid, counts in zip(uids, found, strict=True)
-        if counts is not None
-    }
+    found: dict[str, Counts | None] = {}
+    with StudyMap().open(Work.READING, len(uids)) as executor:
+        for uid, kept in completed(executor, partial(_kept, stores), uids):
+            found[uid] = kept.result()
+    new = [uid for uid in uids if found[uid] is None]
+    if new:
+        place = stores.root.folder
+        with StudyMap.read().open(Work.READING, len(new), store=place) as executor:
+            for uid, made in completed(executor, partial(_count, stores), new):
+                found[uid] = made.result()
+    counted = {uid: found[uid] for uid in uids}
+    known = {uid: n / n.sum() for uid, n in counted.items() if n is not None}
     index = pd.Index(list(known), name="study_uid", dtype=object)
     rows = np.stack(list(known.values())) if known else np.empty((0, LEVELS))
     return pd.DataFrame(rows, index=index)
@@ -89,17 +98,21 @@ def median_of_tissue(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]
     return np.where(total[:, 0] > 0, medians, np.nan)
 
 
-def _histogram(stores: Stores, study_uid: str) -> npt.NDArray[np.int64] | None:
-    """Return how many pixels have each level, shape (256,), from the cache if there."""
+def _kept(stores: Stores, study_uid: str) -> Counts | None:
+    """Return how many pixels have each level, shape (256,), if that was counted."""
+    note = stores.slices.read_note(study_uid)
+    path = "" if note is None else _path(note)
+    if not path or not stores.root.exists(path):
+        return None
+    with np.load(io.BytesIO(stores.root.read(path))) as kept:
+        return np.asarray(kept["counts"], dtype=np.int64)
+
+
+def _count(stores: Stores, study_uid: str) -> Counts | None:
+    """Count how many pixels have each level, and keep it; ``None`` without slices."""
     note = stores.slices.read_note(study_uid)
     if note is None:
         return None
-    facts = [_FORMAT, SLICES, note.content_hash, note.conversion.model_dump()]
-    content = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-    path = paths.of_study(paths.GREY_LEVELS, study_uid, f"-{content}.npz")
-    if stores.root.exists(path):
-        with np.load(io.BytesIO(stores.root.read(path))) as kept:
-            return np.asarray(kept["counts"], dtype=np.int64)
     depth = note.shape_zyx[0]
     places = np.unique(((np.arange(SLICES) + 0.5) / SLICES * depth).astype(int))
     counts = np.zeros(LEVELS, dtype=np.int64)
@@ -108,5 +121,11 @@ def _histogram(stores: Stores, study_uid: str) -> npt.NDArray[np.int64] | None:
         counts += np.bincount(pixels.ravel(), minlength=LEVELS)
     sink = io.BytesIO()
     np.savez_compressed(sink, counts=counts)
-    stores.root.write(path, sink.getvalue())
+    stores.root.write(_path(note), sink.getvalue())
     return counts
+
+
+def _path(note: SliceNote) -> str:
+    facts = [_FORMAT, SLICES, note.content_hash, note.conversion.model_dump()]
+    content = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    return paths.of_study(paths.GREY_LEVELS, note.study_uid, f"-{content}.npz")

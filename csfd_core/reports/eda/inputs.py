@@ -47,10 +47,11 @@ def read_inputs(
         SourceError: If a table cannot be read.
     """
     withdrawn = stores.withdrawn.study_uids() if stores else frozenset[str]()
-    if stores:
-        labels = stores.label_history.read_labels(sources.locations, withdrawn)
-    else:
-        labels = read_all_labels(sources.locations)
+    labels = (
+        stores.label_history.read_labels(sources.locations, withdrawn)
+        if stores
+        else read_all_labels(sources.locations)
+    )
     boxes = read_all_boxes(sources.locations, withdrawn)
     kind = data_kind(sources.locations)
     if stores is None or not stores.root.exists(paths.STUDIES):

@@ -24,7 +24,7 @@ from csfd_core.reports.segmentation.summary import (
     reported_fits,
 )
 from csfd_core.runtime.versions import LOCK_FILE, lock_text
-from csfd_core.segmentation.bundle import CARD, WEIGHTS
+from csfd_core.segmentation.bundle import CARD, WEIGHTS, weights_file
 from csfd_core.segmentation.card import SegmentationCard
 from csfd_core.segmentation.config import SegmentationProfile
 from csfd_core.segmentation.data import draw_sample
@@ -141,24 +141,26 @@ def _run_fold(
         outcome=TrainingOutcome.TAKEN if result is None else TrainingOutcome.TRAINED,
         card=bundle.card,
         run=run,
-        mlflow_model_id=_log_model(stores, fit, run),
+        mlflow_model_id=_log_model(stores, fit, bundle.card, run),
     )
 
 
-def _log_model(stores: Stores, fit: Fit, run: "TrackedRun") -> str:
+def _log_model(
+    stores: Stores, fit: Fit, card: SegmentationCard, run: "TrackedRun"
+) -> str:
     """Record the model as csfd reads it, and as a Keras model with its signature."""
-    models = ModelStore(stores.root)
-    place = models.of_fold(fit.fold)
+    # From the store, not from the training: the weights that studies are predicted by.
+    kept = ModelStore(stores.root).read(fit.fold, card)
+    alone = card.model_copy(update={"files_mark": ""}).to_json()
     beside = {
         "signature.json": _signature(fit.settings),
         "studies.json": _studies(fit),
         LOCK_FILE: lock_text().encode(),
     }
-    files = {CARD: place.read(CARD), WEIGHTS: place.read(WEIGHTS), **beside}
+    files = {CARD: alone, WEIGHTS: weights_file(kept.weights), **beside}
     run.log_files({f"model/{name}": content for name, content in files.items()})
-    # From the store, not from the training: the weights that studies are predicted by.
-    model, example = open_keras_model(models.read(fit.fold))
-    return run.log_model(MODEL_NAME, model, example, {CARD: files[CARD], **beside})
+    model, example = open_keras_model(kept)
+    return run.log_model(MODEL_NAME, model, example, {CARD: alone, **beside})
 
 
 @contextmanager
