@@ -30,6 +30,7 @@ NAMES = (
 LONG = (
     "reading",
     "predict",
+    "command",
     "arrival",
     "upload_latency",
     "damaged",

@@ -31,7 +31,7 @@ _RUNNING: Final = [
 _GIVES_WAY: Final = 10  # niceness
 _CLOCK_S: Final = 2.0  # by which times of a process and of an event may differ
 _STARTING: Final = dg.DagsterEventType.RUN_STARTING
-_STARTS_WITHIN_S: Final = 30.0  # a run whose process says nothing has none
+_STARTS_WITHIN_S: Final = 90.0  # a run whose process says nothing has none
 _TELL_PROCESS: Final = {
     dg.DagsterEventType.RUN_START,
     dg.DagsterEventType.ENGINE_EVENT,

@@ -27,6 +27,15 @@ EveryVolumeOption = Annotated[
     ),
 ]
 
+AgainOption = Annotated[
+    bool,
+    typer.Option(
+        "--again",
+        help="Make anew what is in OUT already, of the same files by the same "
+        "model; else it is kept, so that a second call goes on.",
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``csfd``."""
@@ -39,6 +48,7 @@ def segment(
     out: Annotated[Path, typer.Option(help="Folder for masks and reports.")],
     model: SegmentationOption = "builtin",
     every_volume: EveryVolumeOption = False,
+    again: AgainOption = False,
 ) -> None:
     """Label the vertebrae C1 to C7: one NIfTI mask and one JSON per study.
 
@@ -64,13 +74,17 @@ def segment(
             needs_store = model != BUILTIN
             store = open_stores(location).root if needs_store else Location(location)
             predictor = VertebraPredictor(open_model(model, store))
-            for study in segment_input(source, out, predictor, typer.echo, reading):
+            told.begun = time.monotonic()
+            for study in segment_input(
+                source, out, predictor, typer.echo, reading, again=again
+            ):
                 found = ", ".join(study.levels) or "no vertebra"
                 told.add(study, f"{found} ({study.seconds:.1f} s)")
     except KeyboardInterrupt:
         raise told.stopped(out) from None
     typer.echo(
-        f"{told.counted(every_volume)} segmented, {told.refused} left out, in {out}."
+        f"{told.counted(every_volume)} segmented, {told.there_already()}"
+        f"{told.refused} left out, in {out}."
     )
     told.require_done("No study could be segmented.")
 
@@ -120,14 +134,7 @@ def predict(
             "(UID_sr.dcm), key images and a page, with the patient of the input.",
         ),
     ] = False,
-    again: Annotated[
-        bool,
-        typer.Option(
-            "--again",
-            help="Make anew what is in OUT already, of the same files by the same "
-            "model; else it is kept, so that a second call goes on.",
-        ),
-    ] = False,
+    again: AgainOption = False,
 ) -> None:
     """Say how likely each of C1 to C7 is fractured: one JSON per study, and a table.
 
@@ -196,13 +203,12 @@ def predict(
                 if study.unlike is not None:
                     unlike[study.name] = study.unlike
     except KeyboardInterrupt:
-        raise told.stopped(out, " The same command goes on from there.") from None
+        raise told.stopped(out) from None
     print_predictions(probabilities, ensemble.thresholds, unlike)
-    kept = f"{told.kept} there already (--again makes them anew), " if told.kept else ""
     empty = f"{told.empty} without a vertebra, " if told.empty else ""
     typer.echo(
         f"{told.counted(every_volume)} predicted by {ensemble.title} (trained on "
-        f"{ensemble.data_kind} data), {kept}{empty}{told.refused} left out, in {out}. "
-        "Not for clinical use."
+        f"{ensemble.data_kind} data), {told.there_already()}{empty}{told.refused} left "
+        f"out, in {out}. Not for clinical use."
     )
     told.require_done("No study could be predicted.")

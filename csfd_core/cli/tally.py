@@ -53,13 +53,19 @@ class Tally:
         """Return how many were done, as what they are."""
         return count(self.done, "volume" if every_volume else "study")
 
-    def stopped(self, out: Path, remedy: str = "") -> CsfdError:
+    def there_already(self) -> str:
+        """Return how many were kept of an earlier call, nothing where none was."""
+        if not self.kept:
+            return ""
+        return f"{self.kept} there already (--again makes them anew), "
+
+    def stopped(self, out: Path) -> CsfdError:
         """Return what is said where a person has stopped the command."""
         if not self.number:
             return CsfdError("Stopped before the first study was done.")
         return CsfdError(
             f"Stopped after {self.number} of {count(self.total, 'study')}. What is "
-            f"done is kept in {out}.{remedy}"
+            f"done is kept in {out}. The same command goes on from there."
         )
 
     def require_done(self, nothing: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 MADE_FROM = "made_from"  # of a result: all that it follows from but the files
-_CONTENT = "content_hash"
+CONTENT = "content_hash"  # identity of the files that it was made from
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Earlier:
 
     def contents(self) -> dict[str, str]:
         """Return the identity of the content that each result was made from."""
-        return {name: str(note.get(_CONTENT)) for name, note in self.notes.items()}
+        return {name: str(note.get(CONTENT)) for name, note in self.notes.items()}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from csfd_core.classification.training_reference import read_seen
 from csfd_core.classification.unlike import NOT_MEASURED, Unlike, verdict_of
 from csfd_core.crops.study import MaskedStudy
 from csfd_core.errors import StoreError
-from csfd_core.inference.earlier import MADE_FROM, Earlier
+from csfd_core.inference.earlier import CONTENT, MADE_FROM, Earlier
 from csfd_core.inference.evidence import stored_affines
 from csfd_core.inference.judgement import (
     JudgedScan,
@@ -135,8 +135,8 @@ def predict_stored(
     if masks is not None:
         sop_uids = stores.metadata.read_sop_uids(study_uid)
         note["evidence"] = judgement.evidence(masks.geometry, sop_uids)
-    note["content_hash"] = None if masks is None else masks.content_hash
-    note["made_from"] = _made_from(stores, study_uid, ensemble)
+    note[CONTENT] = None if masks is None else masks.content_hash
+    note[MADE_FROM] = _made_from(stores, study_uid, ensemble)
     write_heats(stores, study_uid, judgement.heats)
     stores.root.write(prediction_path(study_uid), _to_bytes(note))
     return note
@@ -188,7 +188,7 @@ def read_prediction(stores: Stores, study_uid: str) -> dict[str, Any] | None:
 def prediction_is_current(stores: Stores, study_uid: str, ensemble: Ensemble) -> bool:
     """Say whether the stored prediction is what the ensemble would say again."""
     note = read_prediction(stores, study_uid) or {}
-    return note.get("made_from") == _made_from(stores, study_uid, ensemble)
+    return note.get(MADE_FROM) == _made_from(stores, study_uid, ensemble)
 
 
 def prediction_path(study_uid: str) -> str:
@@ -278,7 +278,7 @@ def _predict_scan(
     sop_uids = [header.sop_uid for header in scan.headers]
     note["evidence"] = judgement.evidence(scan.geometry, sop_uids)
     note["volume"] = scan.volume
-    note["content_hash"] = scan.content_hash
+    note[CONTENT] = scan.content_hash
     note[MADE_FROM] = _input_made_from(predictor, ensemble)
     note["warnings"] = [finding.code for finding in scan.findings]
     note["notes"] = list(scan.notes)

@@ -6,10 +6,11 @@ Writes ``<study_uid>.nii.gz``, labels 1 to 7 in patient coordinates, and beside 
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from csfd_core.dicom.geometry import VolumeGeometry
 from csfd_core.dicom.nifti import nifti_affine as nifti_affine
 from csfd_core.dicom.nifti import nifti_content
 from csfd_core.errors import SettingsError, SourceError
+from csfd_core.inference.earlier import CONTENT, MADE_FROM, Earlier
 from csfd_core.inference.reading import (
     Reading,
     ReadScan,
@@ -32,13 +34,16 @@ from csfd_core.segmentation.predict import Prediction, VertebraPredictor
 from csfd_core.segmentation.reading import reduce_slices
 from csfd_core.store.locations import Location
 
+_MASK: Final = ".nii.gz"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentedStudy:
     """What became of one study."""
 
     name: str  # of its files: the study, of a further volume with its number
-    action: Outcome  # REFUSED or FAILED where there is nothing else
+    # SEGMENTED; UNCHANGED: an earlier result holds; REFUSED or FAILED: there is none.
+    action: Outcome
     slice_count: int
     message: str = ""  # why it was refused
     notes: tuple[str, ...] = ()  # what was said of its files
@@ -50,7 +55,13 @@ class SegmentedStudy:
 
 
 def segment_input(
-    source: str, out: Path, predictor: VertebraPredictor, say: Say, reading: Reading
+    source: str,
+    out: Path,
+    predictor: VertebraPredictor,
+    say: Say,
+    reading: Reading,
+    *,
+    again: bool = True,
 ) -> Iterator[SegmentedStudy]:
     """Segment every study of a folder, zip file or source.
 
@@ -60,16 +71,23 @@ def segment_input(
         predictor: Finds the vertebrae.
         say: Told what of the input belongs to no study.
         reading: How the input is read.
+        again: Make also what is there already, of the same files by the same model.
 
     Raises:
         SourceError: If the input cannot be read, or holds no files.
         SettingsError: If the results cannot be written.
     """
+    made_from = _made_from(predictor)
+    earlier = Earlier({}) if again else Earlier.read(out, made_from, [_MASK])
 
     def write(found: ReadScan) -> SegmentedStudy:
-        study = _write_scan(found, out, predictor)
+        if found.is_known:
+            study = _told_again(found, earlier.notes[found.name])
+        else:
+            study = _write_scan(found, out, predictor)
         return replace(study, number=found.number, total=found.total)
 
+    reading = replace(reading, known=earlier.contents())
     yield from each_judged(read_scans(source, say, reading), write)
 
 
@@ -106,7 +124,7 @@ def _write_scan(
             notes=found.notes,
         )
     prediction = find_vertebrae(scan, found.grey, predictor)
-    write_nifti(out / f"{scan.name}.nii.gz", prediction.mask, scan.geometry)
+    write_nifti(out / f"{scan.name}{_MASK}", prediction.mask, scan.geometry)
     report = _to_json(scan, prediction, predictor, found.read_s)
     text = json.dumps(report, indent=2) + "\n"
     write_file(out / f"{scan.name}.json", text.encode())
@@ -121,6 +139,23 @@ def _write_scan(
     )
 
 
+def _told_again(found: ReadScan, note: Mapping[str, Any]) -> SegmentedStudy:
+    """Return what an earlier call has said of a study."""
+    return SegmentedStudy(
+        name=found.name,
+        action=Outcome.UNCHANGED,
+        slice_count=note["slice_count"],
+        notes=found.notes,
+        flags=tuple(note["flags"]),
+        levels=tuple(level["level"] for level in note["levels"]),
+    )
+
+
+def _made_from(predictor: VertebraPredictor) -> dict[str, Any]:
+    """Identify what a mask of DICOM files follows from, beside these."""
+    return {"segmentation": predictor.bundle.name, "csfd": version("csfd")}
+
+
 def _to_json(
     scan: StudyScan, prediction: Prediction, predictor: VertebraPredictor, read_s: float
 ) -> dict[str, Any]:
@@ -129,6 +164,8 @@ def _to_json(
         "study_uid": scan.study_uid,
         "volume": scan.volume,
         "model": predictor.bundle.name,
+        CONTENT: scan.content_hash,
+        MADE_FROM: _made_from(predictor),
         "slice_count": len(scan.headers),
         "levels": [asdict(level) for level in review.levels],
         "confidence": review.confidence,

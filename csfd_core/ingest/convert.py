@@ -26,10 +26,12 @@ from csfd_core.ingest.scan import (
     record_of,
     scan_study,
 )
+from csfd_core.ingest.stored import Stored
 from csfd_core.runtime.executors import completed
 from csfd_core.store import masks as mask_store
 from csfd_core.store import slices as slice_store
 from csfd_core.store.metadata import StudyRecord
+from csfd_core.store.notes import GivenMaskNote, SliceNote
 from csfd_core.store.slices import ConversionSettings, encode_slice
 from csfd_core.store.source import StudyFolder
 from csfd_core.store.stamp import is_current
@@ -161,16 +163,26 @@ def verify_slices(task: StudyTask) -> StudyOutcome:
     )
 
 
-def needs_work(task: StudyTask) -> bool:
-    """Say whether any of the three steps has something to do for a study."""
-    record = _current_record(task)
-    if record is None:
+def needs_work(task: StudyTask, stored: Stored | None = None) -> bool:
+    """Say whether any of the three steps has something to do for a study.
+
+    Args:
+        task: The study.
+        stored: What the store has of it, and of others, where that was read already.
+    """
+    uid = task.folder.name
+    if not is_uid(uid):
+        return True
+    stored = stored or Stored.of_study(task.stores, uid)
+    record = stored.records.get(uid)
+    if record is None or not _stands_for(task, record):
         return True
     if record.is_quarantined:
         return False
-    if not _slices_are_current(task, record):
+    if not _are_current(task, record, stored.slices.get(uid)):
         return True
-    return record.mask_hash is not None and not _mask_is_current(task, record)
+    has_mask = record.mask_hash is not None
+    return has_mask and not _is_current_mask(record, stored.masks.get(uid))
 
 
 def convert_studies(
@@ -231,12 +243,13 @@ def _current_record(task: StudyTask) -> StudyRecord | None:
     """Return the stored record if the study's files were not touched since."""
     if not is_uid(task.folder.name):
         return None
-    metadata = task.stores.metadata
-    record = metadata.read_record(task.folder.name)
+    record = task.stores.metadata.read_record(task.folder.name)
+    return record if record is not None and _stands_for(task, record) else None
+
+
+def _stands_for(task: StudyTask, record: StudyRecord) -> bool:
     listing = (task.folder.fingerprint, task.folder.mask_fingerprint)
-    if record is None or not metadata.stands_for(record, listing):
-        return None
-    return record
+    return task.stores.metadata.stands_for(record, listing)
 
 
 def _keep_headers(task: StudyTask, scan: StudyScan, record: StudyRecord) -> Outcome:
@@ -268,16 +281,24 @@ def _complete(task: StudyTask, record: StudyRecord) -> StudyOutcome:
 
 
 def _slices_are_current(task: StudyTask, record: StudyRecord) -> bool:
+    return _are_current(task, record, task.stores.slices.read_note(record.study_uid))
+
+
+def _are_current(task: StudyTask, record: StudyRecord, note: SliceNote | None) -> bool:
     return is_current(
-        task.stores.slices.read_note(record.study_uid),
+        note,
         content_hash=record.content_hash,
         conversion=task.settings.to_note(),
     )
 
 
 def _mask_is_current(task: StudyTask, record: StudyRecord) -> bool:
+    return _is_current_mask(record, task.stores.masks.read_note(record.study_uid))
+
+
+def _is_current_mask(record: StudyRecord, note: GivenMaskNote | None) -> bool:
     return is_current(
-        task.stores.masks.read_note(record.study_uid),
+        note,
         format=mask_store.FORMAT,
         content_hash=record.content_hash,
         mask_hash=record.mask_hash,

@@ -5,7 +5,6 @@ takes up studies, the sensor or ``csfd run``, does what the plan says.
 """
 
 from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +15,7 @@ from csfd_core.ingest.completeness import (
     wanted_files,
 )
 from csfd_core.ingest.convert import StudyTask, needs_work, study_tasks
+from csfd_core.ingest.stored import Stored
 from csfd_core.ingest.studies_table import label_inputs
 from csfd_core.store import paths
 from csfd_core.store.label_notes import LabelNote, label_entries
@@ -27,7 +27,6 @@ from csfd_core.store.stamp import stamp
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import is_uid
 
-_READERS: Final = 16  # comparing studies with the store waits for disk or network
 _NO_LABELS: Final = ""
 
 
@@ -107,8 +106,8 @@ def survey(
     boxes = read_all_boxes(sources.locations, withdrawn)
     digests = digest_labels(labels.table, boxes.table)
     learnt = stores.metadata.read_label_digests()
-    with ThreadPoolExecutor(_READERS) as pool:
-        is_due = list(pool.map(needs_work, tasks))
+    stored = Stored.of_all(stores)
+    is_due = [needs_work(task, stored) for task in tasks]
     unfinished = _unfinished(stores)
     studies = {}
     for task, lacks in zip(tasks, is_due, strict=True):

@@ -31,6 +31,7 @@ from csfd_core.lineage.forward import (
 from csfd_core.lineage.mlflow_records import RecordedRuns
 from csfd_core.lineage.redaction import Records, redact_models
 from csfd_core.settings import LimitSettings
+from csfd_core.store import note_index
 from csfd_core.store.label_notes import LabelNote
 from csfd_core.store.redaction import Redaction
 from csfd_core.store.source import Sources
@@ -158,6 +159,7 @@ def _remove(stores: Stores, uid: str) -> None:
     stores.label_history.drop_study(uid)
     stores.metadata.drop_study(uid)
     stores.root.remove(headers)  # last: it names the patient's other studies
+    note_index.drop_study(stores.root, uid)
     for folder in sorted({path.rpartition("/")[0] for path in [*paths, headers]}):
         stores.root.remove_abandoned(folder)  # a killed writer may have left its slices
 

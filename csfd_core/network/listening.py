@@ -124,6 +124,16 @@ def _shut(place: AssociationSocket) -> None:
         place.socket.close()
 
 
+def end_association(association: Association) -> None:
+    """Abort an association; of one that nobody has asked for, close the connection."""
+    if association.requestor.primitive is not None:
+        association.abort(block=False)
+        return
+    place = association.dul.socket
+    if place is not None:
+        _shut(place)
+
+
 class _Handler(RequestHandler):
     """Makes an association of a connection."""
 

@@ -30,7 +30,7 @@ from csfd_core.deid.deidentify import JPEG_SYNTAXES
 from csfd_core.deid.refusals import Reason, RefusedError
 from csfd_core.errors import CsfdError
 from csfd_core.network.callers import Callers
-from csfd_core.network.listening import BoundedServer, silence
+from csfd_core.network.listening import BoundedServer, end_association, silence
 from csfd_core.network.tls import server_context
 from csfd_core.settings import DicomSettings
 from csfd_core.web.reception.reception import (
@@ -184,7 +184,7 @@ class Receiver:
             time.sleep(0.05)
         self._server.end()
         for association in self._ae.active_associations:
-            association.abort(block=False)
+            end_association(association)
         until = time.monotonic() + 1.0
         while time.monotonic() < until and self._ae.active_associations:
             time.sleep(0.05)

@@ -17,6 +17,7 @@ from csfd_core.dicom.geometry import VolumeGeometry
 from csfd_core.errors import StoreError
 from csfd_core.store import paths
 from csfd_core.store.locations import Location
+from csfd_core.store.note_index import read_notes_of
 from csfd_core.store.notes import GivenMaskNote, PredictedMaskNote, StudyNote
 from csfd_core.store.parquet import read_note_of, read_parquet, write_parquet
 from csfd_core.store.withdrawn import WithdrawnStore
@@ -85,6 +86,10 @@ class GivenMaskStore(MaskStore):
     def read_note(self, study_uid: str) -> GivenMaskNote | None:
         """Return the note of a study, ``None`` where it has no mask."""
         return read_note_of(self.location, self.path(study_uid), GivenMaskNote)
+
+    def read_notes(self) -> dict[str, GivenMaskNote]:
+        """Return the notes of all studies; only new and changed files are read."""
+        return read_notes_of(self.location, self.folder, GivenMaskNote)
 
 
 class PredictedMaskStore(MaskStore):

@@ -11,7 +11,6 @@ and the boxes.
 import dataclasses
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from types import UnionType
 from typing import Any, Final, get_args, get_origin, get_type_hints
@@ -29,12 +28,12 @@ from csfd_core.dicom.headers import SliceHeader
 from csfd_core.errors import SourceError, StoreError
 from csfd_core.store import paths
 from csfd_core.store.locations import FileEntry, Location
+from csfd_core.store.note_index import read_notes
 from csfd_core.store.parquet import read_note, read_parquet, write_parquet
 from csfd_core.store.stamp import stamp
 from csfd_core.store.turns import one_writer
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
 
-_READERS: Final = 16  # reading footers waits for the disk or the network
 SCAN_VERSION: Final = 2  # raised when studies must be scanned again
 _READABLE: Final = frozenset((1, SCAN_VERSION))  # until they are, and if they are gone
 
@@ -258,9 +257,8 @@ class MetadataStore:
 
     def read_records(self) -> list[StudyRecord]:
         """Return the records of all studies, sorted by study."""
-        with ThreadPoolExecutor(_READERS) as pool:
-            records = pool.map(self.read_record, self.study_uids())
-            return [record for record in records if record is not None]
+        notes = read_notes(self.location, paths.HEADERS).values()
+        return [_to_record(n) for n in notes if n["scan_version"] in _READABLE]
 
     def record_entries(self) -> list[FileEntry]:
         """List the header tables of all studies, sorted by study."""

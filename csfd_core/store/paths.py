@@ -17,12 +17,14 @@ STUDIES: Final = "metadata/studies.parquet"
 LABEL_VERSIONS: Final = "metadata/label_versions"  # one file for what came at once
 OLD_LABEL_VERSIONS: Final = f"{LABEL_VERSIONS}.parquet"  # of csfd before 0.3
 MANIFEST: Final = "metadata/manifest.parquet"
+NOTE_SEGMENTS: Final = "metadata/notes"  # copies of what stands in footers
 WITHDRAWN: Final = "withdrawn"
 
 SLICES: Final = "slices"
 MASKS: Final = "masks"
 PREDICTED_MASKS: Final = "predicted_masks"
 CROPS: Final = "crops"
+NOTED: Final = (HEADERS, SLICES, MASKS, PREDICTED_MASKS, CROPS)  # a note per study
 FEATURES: Final = "features"  # of a frozen backbone, or of a study; made again if lost
 GREY_LEVELS: Final = f"{FEATURES}/grey_levels"
 

@@ -20,6 +20,7 @@ from csfd_core.dicom.pixels import DecodedSlice
 from csfd_core.errors import StoreError
 from csfd_core.store import paths
 from csfd_core.store.locations import Location
+from csfd_core.store.note_index import read_notes_of
 from csfd_core.store.notes import ConversionNote, SliceNote
 from csfd_core.store.parquet import (
     read_note,
@@ -121,6 +122,10 @@ class SliceStore:
     def read_note(self, study_uid: str) -> SliceNote | None:
         """Return the note of a study, ``None`` where it has no slices."""
         return read_note_of(self.location, self.path(study_uid), SliceNote)
+
+    def read_notes(self) -> dict[str, SliceNote]:
+        """Return the notes of all studies; only new and changed files are read."""
+        return read_notes_of(self.location, paths.SLICES, SliceNote)
 
     def read_table(self, study_uid: str) -> pa.Table:
         """Return all columns of a study."""

@@ -38,7 +38,7 @@ from csfd_dagster.resources.mlflow import MlflowResource
 from csfd_dagster.resources.segmentation import SegmentationResource
 from csfd_dagster.resources.stores import SourceResource, StoreResource
 from csfd_dagster.schedules import RETRAINING as SCHEDULE
-from csfd_dagster.sensors import look_for_studies
+from csfd_dagster.sensors import Seen, look_for_studies
 from csfd_dagster.simulation.console import print_weeks
 from csfd_dagster.simulation.inbox import MONDAY, Department
 from csfd_dagster.simulation.ledger import Ledger, WeekFacts
@@ -151,7 +151,7 @@ class _Simulation:
             with dg.build_sensor_context(instance=instance, cursor=self.cursor) as tick:
                 result = look_for_studies(tick, **self.resources)
             assert isinstance(result, dg.SensorResult)
-            self.cursor = result.cursor
+            self.cursor = _rested(result.cursor)
             for change in result.dynamic_partitions_requests or []:
                 _change_partitions(instance, change)
             for event in result.asset_events:
@@ -254,6 +254,16 @@ def _change_partitions(
         return
     for key in keys:
         instance.delete_dynamic_partition(name, key)
+
+
+def _rested(cursor: str | None) -> str:
+    """Return the sensor's cursor at its next tick, when it has rested.
+
+    Ticks of a simulation follow each other at once. On a slow machine the sensor would
+    still rest from a long look, and the week would pass without its studies.
+    """
+    seen = Seen.model_validate_json(cursor or "{}")
+    return seen.model_copy(update={"rest_until": 0.0}).model_dump_json()
 
 
 def _made_since(

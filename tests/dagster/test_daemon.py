@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -49,22 +49,48 @@ def kill(process: psutil.Popen) -> None:
     """Kill the daemon, its code server and the runs at once, as a power cut does."""
     if not process.is_running():
         return
-    family = [process, *process.children(recursive=True)]
-    for member in family:
-        with suppress(psutil.NoSuchProcess):
-            member.send_signal(signal.SIGKILL)
+    family: list[psutil.Process] = []
+    while more := set(_family(process)) - set(family):  # one stopped starts no others
+        _signal(more, signal.SIGSTOP)
+        family += more
+    _signal(family, signal.SIGKILL)
     psutil.wait_procs(family, 60)
 
 
-def wait_until(holds: Callable[[], bool], folder: Path) -> float:
-    """Wait, and return for how long, in seconds."""
+def _family(process: psutil.Process) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        return [process, *process.children(recursive=True)]
+    return []
+
+
+def _signal(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+def wait_until(
+    holds: Callable[[], bool], folder: Path, instance: dg.DagsterInstance
+) -> None:
+    """Wait; where nothing comes of it, fail and say what the runs have done."""
     begun = time.monotonic()
     while not holds():
         if time.monotonic() - begun > PATIENCE_S:
-            text = (folder / "daemon.log").read_text(errors="replace")
-            pytest.fail(f"Nothing has come of it: {text[-3000:]}")
+            log = (folder / "daemon.log").read_text(errors="replace")
+            runs = "\n".join(told_of(instance, run) for run in instance.get_runs())
+            pytest.fail(f"Nothing has come of it:\n{log[-2000:]}\n{runs}")
         time.sleep(0.5)
-    return time.monotonic() - begun
+
+
+def told_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    """Return what a run was to make, what has become of it, and why it has failed."""
+    made = sorted(key.to_user_string() for key in run.asset_selection or [])
+    errors = [
+        str(entry.dagster_event.event_specific_data)[:500] + entry.user_message[:500]
+        for entry in instance.all_logs(run.run_id)
+        if entry.dagster_event is not None and entry.dagster_event.is_failure
+    ]
+    return f"{run.run_id[:8]} {run.status.value} {made} {run.tags} {errors}"
 
 
 def files_of(store: Path) -> dict[str, str]:
@@ -112,14 +138,14 @@ def test_what_arrives_is_made_though_all_is_killed_and_as_csfd_run_makes_it(
     lay_instance(places / "dagster")
     with dg.DagsterInstance.get() as instance:
         with daemon(places) as process:
-            wait_until(lambda: len(stores.root.entries("slices")) > 0, places)
+            wait_until(lambda: bool(stores.root.entries("slices")), places, instance)
             kill(process)
         begun = {
             path: path.stat().st_mtime_ns
             for path in (places / "store" / "slices").glob("*.parquet")
         }
         with daemon(places):
-            wait_until(lambda: is_idle(instance, stores), places)
+            wait_until(lambda: is_idle(instance, stores), places, instance)
         runs = instance.get_runs()
     assert {run.tags[ASKED_BY] for run in runs} == {CONDITIONS}
     assert not_taken_up(runs) == []

@@ -32,6 +32,7 @@ def test_six_weeks_hold_what_they_must(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(simulation, "default_workers", lambda count: 1)
+    monkeypatch.setattr("csfd_dagster.sensors._LONG_LOOK_S", 0.0)  # so: every look
     monkeypatch.setenv("CSFD_RETRAIN_STUDIES", "20")  # put back afterwards
     monkeypatch.setenv("CSFD_PROFILE", "full")  # likewise: a simulation is a demo
     said: list[str] = []

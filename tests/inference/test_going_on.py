@@ -170,10 +170,11 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> "Command":
 
 
 class Command:
-    """csfd predict with stand-ins for its networks."""
+    """A command, csfd predict, with stand-ins for its networks."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
         self.out = out
+        self.name = "predict"
         self.segmentation = Counting()
         self.opened = 0
         for name, stand_in in (
@@ -188,7 +189,7 @@ class Command:
         self.opened += 1
 
     def run(self, source: Path, *options: str) -> Result:
-        call = ["predict", str(source), "--out", str(self.out), *options]
+        call = [self.name, str(source), "--out", str(self.out), *options]
         return CliRunner().invoke(app, call, env={"COLUMNS": "200"})
 
 
@@ -214,6 +215,31 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_call_goes_on(
     assert "2 studies predicted by spots" in lines
     assert "1 there already (--again makes them anew), 0 left out" in lines
     assert all(uid in lines.split("any", 1)[1] for uid in UIDS)  # the table has all
+    command.segmentation = Counting()
+    assert command.run(source, "--again").exit_code == 0
+    assert command.segmentation.calls == 3
+
+
+def test_masks_go_on_as_predictions_do(command: Command, source: Path) -> None:
+    command.name = "segment"
+    command.segmentation.stop_at = 3
+    stopped = command.run(source)
+    assert isinstance(stopped.exception, CsfdError)
+    assert str(stopped.exception).endswith("The same command goes on from there.")
+    another_pixel(source, command.out)
+    (command.out / f"{UIDS[2]}.json").write_text("{}")  # as of something else
+    command.segmentation = Counting()
+    result = command.run(source)
+    assert result.exit_code == 0
+    assert command.segmentation.calls == 2
+    assert f"[1 of 3] {UIDS[0]}: there already, by the same model" in result.output
+    lines = " ".join(result.output.split())
+    assert "2 studies segmented, 1 there already (--again makes them anew), 0" in lines
+    (command.out / f"{UIDS[1]}.nii.gz").unlink()
+    command.segmentation = Counting()
+    command.run(source)
+    assert command.segmentation.calls == 1
+    assert (command.out / f"{UIDS[1]}.nii.gz").is_file()
     command.segmentation = Counting()
     assert command.run(source, "--again").exit_code == 0
     assert command.segmentation.calls == 3

@@ -4,11 +4,14 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom.association import Association
 from support.receiving import (
     associate,
     edited,
@@ -35,17 +38,40 @@ def test_more_associations_than_allowed_are_told_to_come_later(place, files):
 
 def test_a_flood_of_silent_connections_is_bounded_and_passes(place, files, monkeypatch):
     monkeypatch.setattr("csfd_core.network.listening._BEGINNING_S", 1.0)
-    with listening(place, max_associations=4) as node:
-        before = threading.active_count()
-        flood = [
-            socket.create_connection(("127.0.0.1", node.port), timeout=10)
-            for _ in range(80)
-        ]
-        assert threading.active_count() - before < 40
-        time.sleep(1.5)
-        assert send(node.port, files[:1]) == [0]
-        for client in flood:
-            client.close()
+    with listening(place, max_associations=4) as node, flood_of(80, node.port) as more:
+        assert more < 40
+        association = patiently(node.port)
+        assert status_of(association, files[0]) == 0
+        association.release()
+
+
+def test_who_stops_in_a_flood_of_silent_connections_stops(place, files):
+    with listening(place) as node, flood_of(8, node.port):
+        time.sleep(0.2)  # for the threads to listen
+        begun = time.monotonic()
+        node.receiver.stop()
+        assert time.monotonic() - begun < 8
+
+
+@contextmanager
+def flood_of(number: int, port: int) -> Iterator[int]:
+    """Connect and say nothing; yield how many threads have come of it."""
+    before = threading.active_count()
+    with ExitStack() as clients:
+        for _ in range(number):
+            client = socket.create_connection(("127.0.0.1", port), timeout=10)
+            clients.enter_context(client)
+        yield threading.active_count() - before
+
+
+def patiently(port: int) -> Association:
+    """Ask for an association until there is room; who was cut off keeps no place."""
+    association = associate(port, ExplicitVRLittleEndian)
+    until = time.monotonic() + 20
+    while not association.is_established and time.monotonic() < until:
+        time.sleep(0.2)
+        association = associate(port, ExplicitVRLittleEndian)
+    return association
 
 
 @pytest.mark.parametrize("length", [2**31, 2**20 + 1])
@@ -104,10 +130,6 @@ def test_a_random_stream_does_no_harm(place, node, files):
         with socket.create_connection(("127.0.0.1", node.port), timeout=5) as client:
             content = rng.bytes(int(rng.integers(1, 3000)))
             client.sendall(bytes([int(rng.integers(1, 8)), 0]) + content)
-    association = associate(node.port, ExplicitVRLittleEndian)
-    until = time.monotonic() + 5  # who was cut off keeps no place
-    while not association.is_established and time.monotonic() < until:
-        time.sleep(0.2)
-        association = associate(node.port, ExplicitVRLittleEndian)
+    association = patiently(node.port)
     assert status_of(association, files[0]) == 0
     association.release()
