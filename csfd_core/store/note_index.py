@@ -66,16 +66,29 @@ def read_notes(location: Location, folder: str) -> Notes:
     known = _known(segments, entries)
     unknown = [entry for entry in entries if entry.name not in known]
     with ThreadPoolExecutor(_READERS) as pool:
-        read = pool.map(lambda entry: read_note(location, entry.path), unknown)
-        new = dict(zip((entry.name for entry in unknown), read, strict=True))
+        read = list(pool.map(lambda entry: _read(location, entry.path), unknown))
+    told = {e.name: n for e, n in zip(unknown, read, strict=True) if n is not None}
+    gone = {entry.name for entry in unknown} - set(told)
+    unknown = [entry for entry in unknown if entry.name in told]
     if len(entries) >= _LEAST:
-        _keep(location, folder, segments, [e for e in unknown if _is_settled(e)], new)
+        _keep(location, folder, segments, [e for e in unknown if _is_settled(e)], told)
     return {
-        entry.name.removesuffix(".parquet"): new[entry.name]
-        if entry.name in new
+        entry.name.removesuffix(".parquet"): told[entry.name]
+        if entry.name in told
         else json.loads(known[entry.name])
         for entry in entries
+        if entry.name not in gone
     }
+
+
+def _read(location: Location, path: str) -> dict[str, Any] | None:
+    """Read a note; ``None`` where its file has just gone, as of a withdrawn study."""
+    try:
+        return read_note(location, path)
+    except (SourceError, FileNotFoundError):
+        if location.exists(path):
+            raise
+        return None
 
 
 def read_notes_of(

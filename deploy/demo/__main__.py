@@ -28,7 +28,13 @@ from deploy.demo.comparing import files_below, objects_below, require_same
 from deploy.demo.kills import Kills
 from deploy.demo.machines import DemoError
 from deploy.demo.seaweed import requests_of
-from deploy.demo.watching import Step, instance_at, steps_of, wait_until_done
+from deploy.demo.watching import (
+    Step,
+    instance_at,
+    made_in,
+    steps_of,
+    wait_until_done,
+)
 
 MOST_TIMES: Final = 2.0  # as long as one process
 _QUICK: Final = {"CSFD_LOOK_EVERY_S": "5", "CSFD_SETTLE_S": "0"}  # nobody copies
@@ -135,6 +141,8 @@ def _run_alone(
 
 
 def _follow(cluster: Cluster, options: Options, begun: float) -> list[Step]:
+    with instance_at(cluster.machines.home(ALONE), {}) as alone:
+        wanted = made_in(alone)
     with instance_at(cluster.machines.home(DESK), cluster.variables) as instance:
         kills = Kills(cluster, instance, say) if options.has_kills else None
 
@@ -149,6 +157,7 @@ def _follow(cluster: Cluster, options: Options, begun: float) -> list[Step]:
             say,
             studies=options.studies,
             within_s=options.within_s,
+            wanted=wanted,
             look=look,
         )
         if kills is not None and not kills.done:

@@ -13,9 +13,10 @@ import dagster as dg
 from csfd_dagster.runs import UNDER_WAY
 from deploy.demo.machines import DemoError
 
+_READ: Final = ("DAGSTER_HOME", "DAGSTER_POSTGRES_URL")  # by what opens an instance
 _FOLLOWERS: Final = "followers"
 _SKIPPED: Final = "SKIPPED"  # by Dagster, of a tick that asks for nothing
-_QUIET_TICKS: Final = 2
+_QUIET_TICKS: Final = 3
 _LOOK_S: Final = 1.0
 _RETRIED_WITHIN_S: Final = 120.0  # a failed run is started again by the daemon
 
@@ -47,17 +48,28 @@ class Step:
 def instance_at(
     home: Path, variables: Mapping[str, str]
 ) -> Iterator[dg.DagsterInstance]:
-    """Open the instance of a cluster as one more machine does."""
-    name = "DAGSTER_POSTGRES_URL"
-    before = os.environ.get(name)
-    os.environ[name] = variables[name]
+    """Open the instance of a machine, as one more process of it."""
+    used = {**variables, "DAGSTER_HOME": str(home)}
+    wanted = {name: used[name] for name in _READ if name in used}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         with dg.DagsterInstance.from_config(str(home)) as instance:
             yield instance
     finally:
-        os.environ.pop(name)
-        if before is not None:
-            os.environ[name] = before
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+def made_in(instance: dg.DagsterInstance) -> frozenset[str]:
+    """Return the names of the assets that were made."""
+    return frozenset(
+        key.to_user_string()
+        for key in instance.all_asset_keys()
+        if instance.get_latest_materialization_event(key) is not None
+    )
 
 
 def wait_until_done(
@@ -66,6 +78,7 @@ def wait_until_done(
     *,
     studies: int,
     within_s: float,
+    wanted: frozenset[str] = frozenset(),
     look: Callable[[], None] = lambda: None,
 ) -> None:
     """Wait until nothing is under way and the conditions ask for nothing more.
@@ -75,6 +88,7 @@ def wait_until_done(
         say: Told of each run as it ends.
         studies: How many have to be taken up.
         within_s: Seconds to wait at most.
+        wanted: Assets that have to be made.
         look: Called once a second; may raise.
 
     Raises:
@@ -91,10 +105,11 @@ def wait_until_done(
                 told.add(run.run_id)
                 say(f"  {run.status.value.lower():8} {_assets(run)}{_partitions(run)}")
         _raise_failed(instance, runs)
-        if _is_done(instance, runs, studies):
+        if _is_done(instance, runs, studies) and wanted <= made_in(instance):
             return
         time.sleep(_LOOK_S)
-    raise DemoError(f"The graph is not done after {within_s:.0f} s.")
+    missing = ", ".join(sorted(wanted - made_in(instance))) or "nothing"
+    raise DemoError(f"Not done after {within_s:.0f} s; {missing} was not made.")
 
 
 def steps_of(instance: dg.DagsterInstance, begun: float) -> list[Step]:
@@ -177,9 +192,9 @@ def _is_done(
 
 
 def _asked_for_nothing_since(instance: dg.DagsterInstance, moment: float) -> bool:
-    """Say whether two ticks of the conditions since a moment have asked for nothing.
+    """Say whether ticks of the conditions since a moment have asked for nothing.
 
-    The first one may have read what was there before the last run has ended.
+    The first ones may have read what was there before the last run has ended.
     """
     for state in instance.all_instigator_state():
         if state.instigator_name == _FOLLOWERS:

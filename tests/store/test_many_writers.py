@@ -16,7 +16,7 @@ from csfd_core.ingest.convert import convert_study
 from csfd_core.ingest.outcomes import Outcome
 from csfd_core.ingest.studies_table import write_studies_table
 from csfd_core.lineage.withdrawal import withdraw
-from csfd_core.store import label_parts, turns
+from csfd_core.store import label_parts, note_index, turns
 from csfd_core.store import metadata as metadata_module
 from csfd_core.store.atomic import this_process
 from csfd_core.store.label_history import LabelHistory
@@ -232,8 +232,9 @@ def test_who_reads_while_a_file_is_replaced_reads_what_took_its_place(
     assert told(store) == ["C1"]
 
 
+@pytest.mark.parametrize("way", ["alone", "with all others"])
 def test_a_study_that_is_withdrawn_while_it_is_read_has_no_record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     source, store = tmp_path / "source", tmp_path / "store"
     write_study(source)
@@ -247,7 +248,11 @@ def test_a_study_that_is_withdrawn_while_it_is_read_has_no_record(
         return read(location, path)
 
     monkeypatch.setattr(metadata_module, "read_note", gone)
-    assert metadata.read_records() == []
+    monkeypatch.setattr(note_index, "read_note", gone)
+    if way == "alone":
+        assert metadata.read_record(STUDY_UID) is None
+    else:
+        assert metadata.read_records() == []
 
 
 def test_a_study_that_is_withdrawn_while_it_is_written_is_not_kept(
