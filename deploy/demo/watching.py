@@ -50,7 +50,7 @@ def instance_at(
 ) -> Iterator[dg.DagsterInstance]:
     """Open the instance of a machine, as one more process of it."""
     used = {**variables, "DAGSTER_HOME": str(home)}
-    wanted = {name: used[name] for name in _READ if name in used}
+    wanted: dict[str, str] = {name: used[name] for name in _READ if name in used}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:
