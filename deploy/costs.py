@@ -56,8 +56,18 @@ FIGURES: Final = {
         3.3, "s", "mask, crops and prediction, on one processor", "`predict.json`"
     ),
     "dagster_s": Figure(0.039, "s", "Dagster's part", "`orchestration.json`"),
-    "gets": Figure(SLICES + 40, "", "GET requests of a study", "cluster demo"),
-    "puts": Figure(20, "", "PUT and LIST requests of a study", "cluster demo"),
+    "gets": Figure(
+        SLICES + 500,
+        "",
+        "GET requests of a study",
+        "one a slice; the rest at most what 6 studies took in the cluster demo",
+    ),
+    "puts": Figure(
+        237,
+        "",
+        "PUT and LIST requests of a study",
+        "6 studies in the cluster demo, looks of the sensors included",
+    ),
     "folds": Figure(5, "", "folds of each network", "`CSFD_FOLDS=5`"),
     "gpu_segmentation_h": Figure(
         3.6, "GPU h", "a fold of the segmentation", "**assumed**: 26,100 steps of 0.5 s"
