@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,14 +24,6 @@ if TYPE_CHECKING:
     from csfd_core.store.locations import Location
     from csfd_dagster.durations import Durations
     from csfd_dagster.engine import Project
-
-# Dagster ends a tick after a minute, and forgets what it has found. To list the slices
-# of a thousand studies on S3 takes longer; the sensor rests after it.
-_PATIENCE: Final = {
-    "DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS": "900",
-    "DAGSTER_SCHEDULE_GRPC_TIMEOUT_SECONDS": "900",
-    "DAGSTER_GRPC_SHUTDOWN_GRACE_PERIOD": "60",  # as it would be without them
-}
 
 
 def register(app: typer.Typer) -> None:
@@ -259,8 +251,12 @@ def prepare_environment(
     for group in GROUPS:  # told at once, and not when a run has come as far
         group.read()
     ClassificationSettings.read(folds=folds).export()
-    for name, value in _PATIENCE.items():
-        os.environ.setdefault(name, value)
+    # Dagster ends a tick after a minute, and forgets what it has found. To list the
+    # slices of a thousand studies on S3 takes longer; the sensor rests after it.
+    os.environ.setdefault("DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS", "900")
+    os.environ.setdefault("DAGSTER_SCHEDULE_GRPC_TIMEOUT_SECONDS", "900")
+    # It would be the longest of these; who is asked to end ends as soon as before.
+    os.environ.setdefault("DAGSTER_GRPC_SHUTDOWN_GRACE_PERIOD", "60")
 
 
 def run_graph(resources: Mapping[str, Any] | None = None) -> None:

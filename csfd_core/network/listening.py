@@ -118,10 +118,11 @@ def _read(connection: socket.socket, wanted: int, within_s: float) -> bytearray:
 
 def _shut(place: AssociationSocket) -> None:
     """Close a connection, also where the other side has closed it before."""
-    if place.socket is not None:
+    connection = place.socket  # another thread may forget it meanwhile
+    if connection is not None:
         with suppress(OSError):
-            place.socket.shutdown(socket.SHUT_RDWR)
-        place.socket.close()
+            connection.shutdown(socket.SHUT_RDWR)
+        connection.close()
 
 
 def end_association(association: Association) -> None:

@@ -7,7 +7,6 @@ so every call brings what is expected along.
 
 import functools
 import hashlib
-import os
 import pickle
 import platform
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from csfd_core.errors import SettingsError, UnfitWorkerError
-from csfd_core.settings import LimitSettings, Settings, variable_of
+from csfd_core.settings import Settings, take_over
 
 CSFD: Final = "csfd"
 CODE: Final = "code of csfd"
@@ -67,12 +66,6 @@ class WorkerReport:
     refusal: str  # why it cannot work for the client; "" if it can
 
 
-def own_limits() -> tuple[tuple[str, str | None], ...]:
-    """Return the limits of this process, which its workers take over."""
-    names = [variable_of(LimitSettings, name) for name in LimitSettings.model_fields]
-    return tuple((name, os.environ.get(name)) for name in names)
-
-
 @functools.cache
 def own_versions() -> dict[str, str]:
     """Return what this process runs with: Python, packages and the code of csfd."""
@@ -98,11 +91,7 @@ def run_call(terms: Terms, payload: bytes) -> Any:  # noqa: ANN401 - of any func
     """
     if told := _refusal(terms):
         raise UnfitWorkerError(told)
-    for name, value in terms.limits:
-        if value is None:
-            os.environ.pop(name, None)
-        elif os.environ.get(name) != value:
-            os.environ[name] = value
+    take_over(terms.limits)
     call, args, kwargs = pickle.loads(payload)  # noqa: S301 - from the client
     return call(*args, **kwargs)
 

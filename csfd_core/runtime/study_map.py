@@ -17,13 +17,13 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
-from csfd_core.runtime.dask_worker import CSFD, Terms, is_in_a_task, own_limits
+from csfd_core.runtime.dask_worker import CSFD, Terms, is_in_a_task
 from csfd_core.runtime.executors import (
     InlineExecutor,
     default_workers,
     open_executor,
 )
-from csfd_core.settings import Settings
+from csfd_core.settings import LimitSettings, Settings
 
 _MARK: Final = ".shared.tmp-"  # listings of a store leave out what is named so
 _MARK_DAYS: Final = 10  # no other writer takes it for abandoned before
@@ -118,7 +118,7 @@ class StudyMap:
                 version=own_versions()[CSFD],
                 secret="" if secret is None else hashlib.sha256(secret()).hexdigest(),
                 mark=mark,
-                limits=own_limits(),
+                limits=LimitSettings.given(),
             )
             wants_gpu = work is Work.NETWORKS
             with open_dask(self.dask, terms, wants_gpu=wants_gpu) as executor:

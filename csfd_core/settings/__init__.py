@@ -4,7 +4,12 @@ from typing import Final
 
 from pydantic import Field
 
-from csfd_core.settings.environment import Environment, allowed_values, variable_of
+from csfd_core.settings.environment import (
+    Environment,
+    allowed_values,
+    take_over,
+    variable_of,
+)
 from csfd_core.settings.graph import (
     ClassificationSettings,
     LimitSettings,
@@ -29,6 +34,7 @@ __all__ = [
     "Settings",
     "WebSettings",
     "allowed_values",
+    "take_over",
     "variable_of",
 ]
 

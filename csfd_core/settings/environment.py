@@ -5,7 +5,7 @@ a resource was given by name comes first, then the environment, then the default
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
@@ -81,6 +81,12 @@ class Environment(BaseSettings):
         except ValidationError as error:
             raise SettingsError(_tell(cls, error)) from None
 
+    @classmethod
+    def given(cls) -> tuple[tuple[str, str | None], ...]:
+        """Return the variables of this group as they stand; ``None``: not set."""
+        names = (variable_of(cls, name) for name in cls.model_fields)
+        return tuple((name, os.environ.get(name)) for name in names)
+
     def export(self, *names: str) -> None:
         """Set the variables of what is not left to its default, and of ``names``.
 
@@ -88,6 +94,19 @@ class Environment(BaseSettings):
         """
         for name in self.model_fields_set | set(names):
             os.environ[variable_of(type(self), name)] = str(getattr(self, name))
+
+
+def take_over(given: Iterable[tuple[str, str | None]]) -> None:
+    """Set variables as they stand in another process, which has told them.
+
+    Args:
+        given: As ``Environment.given`` returns.
+    """
+    for name, value in given:
+        if value is None:
+            os.environ.pop(name, None)
+        elif os.environ.get(name) != value:
+            os.environ[name] = value
 
 
 def variable_of(group: type[Environment], name: str) -> str:

@@ -9,7 +9,6 @@ import fsspec
 # is reported soon. On a cluster nobody waits for the report: AWS's variable says how
 # often else (the longest wait is 20 s).
 _ATTEMPTS: Final = "5"
-_ATTEMPTS_VARIABLE: Final = "AWS_MAX_ATTEMPTS"
 # s3fs tries again around botocore, for answers that break off while they are read:
 # enough for three breaks of one answer. Each more multiplies the waits of botocore.
 _S3FS_ATTEMPTS: Final = 4
@@ -30,7 +29,7 @@ def open_filesystem(url: str) -> Any:  # noqa: ANN401 - fsspec has no types
 
 
 def _s3_options() -> dict[str, Any]:
-    wanted = os.environ.get(_ATTEMPTS_VARIABLE, "")
+    wanted = os.environ.get("AWS_MAX_ATTEMPTS", "")
     attempts = int(wanted if wanted.isdecimal() and int(wanted) else _ATTEMPTS)
     return {
         "config_kwargs": {

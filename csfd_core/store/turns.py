@@ -19,6 +19,7 @@ from csfd_core.store.locations import Location
 _SUFFIX: Final = ".turn"
 _POLL_S: Final = 0.05
 _PATIENCE_S: Final = 60.0  # with one of another machine; a turn takes a second
+_held: set[bytes] = set()  # turns of this process
 
 
 @contextmanager
@@ -30,6 +31,20 @@ def one_writer(location: Location, path: str) -> Iterator[None]:
     """
     mark = f"{this_process()}-{uuid.uuid4().hex}".encode()
     turn = f"{path}{_SUFFIX}"
+    _held.add(mark)
+    try:
+        _take(location, turn, mark)
+        try:
+            yield
+        finally:
+            if _read(location, turn) == mark:  # else it took too long
+                location.remove(turn)
+    finally:
+        _held.discard(mark)
+
+
+def _take(location: Location, turn: str, mark: bytes) -> None:
+    """Wait for a turn, and take it."""
     seen, since = None, time.monotonic()
     while not location.write_new(turn, mark):
         holder = _read(location, turn)
@@ -37,16 +52,18 @@ def one_writer(location: Location, path: str) -> Iterator[None]:
             continue
         if holder != seen:
             seen, since = holder, time.monotonic()
-        waited_s = time.monotonic() - since
-        if still_lives(holder.decode()) is False or waited_s > _PATIENCE_S:
+        if _is_left(holder) or time.monotonic() - since > _PATIENCE_S:
             location.remove(turn)
         else:
             time.sleep(_POLL_S)
-    try:
-        yield
-    finally:
-        if _read(location, turn) == mark:  # else it took too long
-            location.remove(turn)
+
+
+def _is_left(holder: bytes) -> bool:
+    """Say whether who has the turn was killed, or could not give it back."""
+    process = holder.decode().rpartition("-")[0]
+    if process == this_process():
+        return holder not in _held
+    return still_lives(process) is False
 
 
 def _read(location: Location, path: str) -> bytes | None:

@@ -18,13 +18,13 @@
 set -euo pipefail
 
 : "${CSFD_SOURCE:?}" "${CSFD_STORE:?}"
-VENV=${CSFD_VENV:-$HOME/csfd/.venv}
-WORKERS=${CSFD_SLURM_WORKERS:-16}
+VENV=${VENV_OF_CSFD:-$HOME/csfd/.venv}
+WORKERS=${SLURM_WORKERS:-16}
 scheduler_file=$(mktemp -p "${TMPDIR:-/tmp}" csfd-dask.XXXXXX)
 trap 'kill $(jobs -p) 2>/dev/null; rm -f "$scheduler_file"' EXIT
 trap 'exit 143' TERM
 
-"$VENV/bin/python" "$(dirname "${CSFD_SLURM_SCRIPT:-$0}")/workers.py" \
+"$VENV/bin/python" "$(dirname "${SLURM_SCRIPT:-$0}")/workers.py" \
   --most "$WORKERS" --address "$scheduler_file" &
 while [[ ! -s $scheduler_file ]]; do sleep 1; done
 CSFD_DASK=$(cat "$scheduler_file")

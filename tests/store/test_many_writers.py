@@ -345,3 +345,24 @@ def test_one_at_a_time_has_the_turn(tmp_path: Path) -> None:
         list(pool.map(add, range(30)))
     assert sorted(json.loads(location.read("table"))) == list(range(30))
     assert [entry.name for entry in location.entries()] == ["table"]
+
+
+def test_a_turn_that_this_process_could_not_give_back_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location = Location(tmp_path)
+
+    def fails(*_: object) -> None:
+        raise OSError("planted")
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(OSError, match="planted"),
+        one_writer(location, "table"),
+    ):
+        patch.setattr(Location, "remove", fails)
+    assert [entry.name for entry in location.entries()] == ["table.turn"]
+    begun = time.monotonic()
+    with one_writer(location, "table"):
+        assert time.monotonic() - begun < 5
+    assert location.entries() == []

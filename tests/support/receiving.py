@@ -145,10 +145,11 @@ def associate(
 
 def _hang_up(place: AssociationSocket) -> None:
     """Close a connection; pynetdicom leaves one open that the other side has closed."""
-    if place.socket is not None:
+    connection = place.socket  # another thread may forget it meanwhile
+    if connection is not None:
         with suppress(OSError):
-            place.socket.shutdown(socket.SHUT_RDWR)
-        place.socket.close()
+            connection.shutdown(socket.SHUT_RDWR)
+        connection.close()
 
 
 def answer_to(
