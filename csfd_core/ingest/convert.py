@@ -101,7 +101,7 @@ def convert_slices(task: StudyTask) -> StudyOutcome:
     record, headers = _stored_headers(task)
     if record.is_quarantined:
         return _outcome(record, Outcome.QUARANTINED)
-    if _slices_are_current(task, record):
+    if _slices_are_current(task, record, _slices_of(task, record)):
         return _outcome(record, Outcome.UNCHANGED)
     paths = task.folder.paths()
     ordered = [paths[header.file_name] for header in headers]
@@ -143,7 +143,7 @@ def convert_study(task: StudyTask) -> StudyOutcome:
     outcome = _outcome(record, Outcome.QUARANTINED)
     if not record.is_quarantined:
         ordered = [jpegs[header.file_name] for header in scan.headers]
-        if _slices_are_current(task, record):
+        if _slices_are_current(task, record, _slices_of(task, record)):
             outcome = _outcome(record, Outcome.UNCHANGED)
         else:
             outcome = _write_slices(task, record, scan.headers, ordered)
@@ -179,10 +179,10 @@ def needs_work(task: StudyTask, stored: Stored | None = None) -> bool:
         return True
     if record.is_quarantined:
         return False
-    if not _are_current(task, record, stored.slices.get(uid)):
+    if not _slices_are_current(task, record, stored.slices.get(uid)):
         return True
     has_mask = record.mask_hash is not None
-    return has_mask and not _is_current_mask(record, stored.masks.get(uid))
+    return has_mask and not _mask_is_current(record, stored.masks.get(uid))
 
 
 def convert_studies(
@@ -280,11 +280,13 @@ def _complete(task: StudyTask, record: StudyRecord) -> StudyOutcome:
     return outcome
 
 
-def _slices_are_current(task: StudyTask, record: StudyRecord) -> bool:
-    return _are_current(task, record, task.stores.slices.read_note(record.study_uid))
+def _slices_of(task: StudyTask, record: StudyRecord) -> SliceNote | None:
+    return task.stores.slices.read_note(record.study_uid)
 
 
-def _are_current(task: StudyTask, record: StudyRecord, note: SliceNote | None) -> bool:
+def _slices_are_current(
+    task: StudyTask, record: StudyRecord, note: SliceNote | None
+) -> bool:
     return is_current(
         note,
         content_hash=record.content_hash,
@@ -292,11 +294,7 @@ def _are_current(task: StudyTask, record: StudyRecord, note: SliceNote | None) -
     )
 
 
-def _mask_is_current(task: StudyTask, record: StudyRecord) -> bool:
-    return _is_current_mask(record, task.stores.masks.read_note(record.study_uid))
-
-
-def _is_current_mask(record: StudyRecord, note: GivenMaskNote | None) -> bool:
+def _mask_is_current(record: StudyRecord, note: GivenMaskNote | None) -> bool:
     return is_current(
         note,
         format=mask_store.FORMAT,
@@ -328,7 +326,7 @@ def _write_mask(task: StudyTask, record: StudyRecord) -> StudyOutcome:
     geometry = record.volume_geometry()
     if record.mask_hash is None or geometry is None:
         return _outcome(record, Outcome.UNCHANGED)
-    if _mask_is_current(task, record):
+    if _mask_is_current(record, task.stores.masks.read_note(record.study_uid)):
         return _outcome(record, Outcome.UNCHANGED)
     mask, _ = mask_of(task.folder, geometry)
     if mask is None:

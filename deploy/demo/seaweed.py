@@ -28,27 +28,38 @@ def seaweed(machines: Machines, machine: str, ports: list[int]) -> Service:
         machine: That it runs on.
         ports: Of S3, of the master, the volume, the filer, and of its counts.
     """
-    s3, master, volume, filer, counts = ports
     folder = machines.home(machine)
-    command = [
+    command = weed_command(folder, ports[:4], _KEY, _SECRET)
+    return Service(
+        name="seaweedfs",
+        machine=machine,
+        command=[*command, f"-metricsPort={ports[4]}"],
+        is_ready=lambda: answers(f"http://{HOST}:{ports[0]}"),
+    )
+
+
+def weed_command(folder: Path, ports: list[int], key: str, secret: str) -> list[str]:
+    """Return the command line of a server that lets one key in.
+
+    Args:
+        folder: For its data.
+        ports: Of S3, of the master, the volume and the filer.
+        key: Of whoever uses it.
+        secret: That belongs to the key.
+    """
+    s3, master, volume, filer = ports
+    return [
         *(str(Path(sysconfig.get_path("scripts")) / "weed"), "-logtostderr", "server"),
         *(f"-dir={folder}", f"-ip={HOST}", "-s3", f"-s3.port={s3}"),
         *("-s3.port.iceberg=0", "-s3.port.lance=0"),  # these have fixed ports otherwise
         f"-s3.localSocket={folder}/s3.sock",
-        f"-s3.config={_write_identities(folder)}",
+        f"-s3.config={_write_identities(folder, key, secret)}",
         "-s3.autoCreateBucket=false",  # as with AWS, a bucket must be there
         *(f"-master.port={master}", "-master.volumeSizeLimitMB=64"),
         "-master.telemetry=false",
-        *(f"-volume.port={volume}", "-volume.max=2000"),
-        f"-metricsPort={counts}",
+        *(f"-volume.port={volume}", "-volume.max=2000"),  # a bucket takes seven at once
         *(f"-filer.port={filer}", f"-filer.localSocket={folder}/filer.sock"),
     ]
-    return Service(
-        name="seaweedfs",
-        machine=machine,
-        command=command,
-        is_ready=lambda: _answers(f"http://{HOST}:{s3}"),
-    )
 
 
 def credentials(port: int) -> dict[str, str]:
@@ -92,17 +103,18 @@ def requests_of(port: int) -> Counter[str]:
     return found
 
 
-def _write_identities(folder: Path) -> Path:
+def _write_identities(folder: Path, key: str, secret: str) -> Path:
     """Let one key in, so that requests without or with other credentials fail."""
     path = folder / "identities.json"
-    keys = [{"accessKey": _KEY, "secretKey": _SECRET}]
+    keys = [{"accessKey": key, "secretKey": secret}]
     actions = ["Admin", "Read", "List", "Tagging", "Write"]
-    identity = {"name": _KEY, "credentials": keys, "actions": actions}
+    identity = {"name": key, "credentials": keys, "actions": actions}
     path.write_text(json.dumps({"identities": [identity]}))
     return path
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Say whether anything answers, whatever it says."""
     try:
         with urllib.request.urlopen(url, timeout=5):
             return True

@@ -12,7 +12,6 @@ from support.command import csfd, csfd_here
 from support.dicom_studies import neck_hounsfield, write_study
 from support.s3_bucket import Bucket
 from support.s3_runs import STUDIES, convert, pointed_at, rows_of
-from support.seaweed import free_ports
 from support.tcp_proxy import Cuts, Proxy
 
 from csfd_core.errors import SourceError
@@ -24,6 +23,7 @@ from csfd_core.store.locations import Location
 from csfd_core.store.source import Source
 from csfd_core.store.stores import Stores
 from csfd_core.text import safe_name
+from deploy.demo.ports import free_ports
 
 pytestmark = pytest.mark.slow
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psycopg
 
+from deploy.demo.ports import free_ports
 from deploy.demo.postgres import programs_for, server_user
-from support.seaweed import free_ports
 
 _PATIENCE_S = 30.0
 

