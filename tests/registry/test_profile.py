@@ -5,6 +5,11 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._grpc.utils import (
+    default_grpc_server_shutdown_grace_period,
+    default_schedule_grpc_timeout,
+    default_sensor_grpc_timeout,
+)
 from support.cards import classifier_card, segmentation_card
 
 from csfd_core.classification.config import ClassifierConfig
@@ -162,6 +167,24 @@ def test_a_command_takes_the_profile_of_the_store(places: Path, stores: Stores) 
     assert Settings.read().profile == "full"
     commands.prepare_environment(store="other", profile="demo")
     assert Settings.read().profile == "demo"
+
+
+def test_a_long_look_at_the_sources_is_waited_for(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {
+        "DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS": default_sensor_grpc_timeout,
+        "DAGSTER_SCHEDULE_GRPC_TIMEOUT_SECONDS": default_schedule_grpc_timeout,
+        "DAGSTER_GRPC_SHUTDOWN_GRACE_PERIOD": default_grpc_server_shutdown_grace_period,
+    }
+    for name in told:
+        monkeypatch.setenv(name, "")  # put back afterwards
+        monkeypatch.delenv(name)
+    commands.prepare_environment()
+    assert [ask() for ask in told.values()] == [900, 900, 60]  # as Dagster reads them
+    monkeypatch.setenv("DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS", "30")
+    commands.prepare_environment()
+    assert default_sensor_grpc_timeout() == 30
 
 
 def test_csfd_run_of_another_profile_is_refused_before_anything_is_made(
