@@ -233,14 +233,13 @@ def _room(settings: Settings) -> Iterator[Remark]:
 
 
 def _models(settings: Settings) -> Iterator[Remark]:
-    from csfd_core.classification.ensemble import read_best
     from csfd_core.registry.champion import ChampionRegistry
-    from csfd_core.registry.serving import GENERAL_PROFILE
+    from csfd_core.registry.serving import GENERAL_PROFILE, stand_in
 
     stores = Stores(Location(settings.store))
     if ChampionRegistry(stores, settings.mlflow_tracking_uri).is_begun:
         return
-    if read_best(stores) is not None:
+    if stand_in(stores) is not None:
         speaks = "the best of the comparison will speak"
     elif settings.profile == GENERAL_PROFILE:
         speaks = "the general classifier will speak, which has learnt from phantoms"

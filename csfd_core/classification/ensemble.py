@@ -176,9 +176,10 @@ def threshold_of(thresholds: Mapping[str, float], name: str) -> float:
     return thresholds[what_is(name)]
 
 
-def write_best(stores: Stores, name: str) -> None:
+def write_best(stores: Stores, name: str, *, beats_prevalences: bool) -> None:
     """Note which classifier the comparison found the best."""
-    stores.root.write(paths.BEST_CLASSIFIER, json.dumps({"model": name}).encode())
+    note = {"model": name, "beats_prevalences": beats_prevalences}
+    stores.root.write(paths.BEST_CLASSIFIER, json.dumps(note).encode())
 
 
 def read_best(stores: Stores) -> str | None:
@@ -186,6 +187,17 @@ def read_best(stores: Stores) -> str | None:
     if not stores.root.exists(paths.BEST_CLASSIFIER):
         return None
     return str(json.loads(stores.root.read(paths.BEST_CLASSIFIER))["model"])
+
+
+def best_beats_prevalences(stores: Stores) -> bool:
+    """Say whether the best knows more than how often each level is fractured.
+
+    Notes of an older csfd do not tell; there the best is trusted.
+    """
+    if not stores.root.exists(paths.BEST_CLASSIFIER):
+        return False
+    note = json.loads(stores.root.read(paths.BEST_CLASSIFIER))
+    return bool(note.get("beats_prevalences", True))
 
 
 def suspicion(

@@ -8,14 +8,21 @@ from typing import Final
 from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.classifiers import CLASSIFIERS
 from csfd_core.classification.config import GENERAL
-from csfd_core.classification.ensemble import BEST, Ensemble, read_best
+from csfd_core.classification.ensemble import (
+    BEST,
+    Ensemble,
+    best_beats_prevalences,
+    read_best,
+)
 from csfd_core.classification.fit import open_trained
 from csfd_core.classification.general import (
     BEST_GENERAL,
     GENERAL_FOLD,
     GENERAL_FOLDER,
+    general_card,
     general_location,
 )
+from csfd_core.crops.cutting import CROP_PROFILES
 from csfd_core.errors import SettingsError, StoreError
 from csfd_core.registry.appointment import require_whole
 from csfd_core.registry.champion import ChampionRegistry, Version
@@ -28,6 +35,11 @@ from csfd_core.store.stores import Stores
 
 _VERSION: Final = re.compile("v([1-9][0-9]{0,8})")
 GENERAL_PROFILE: Final = "demo"  # whose crops the general classifier takes
+_UNTRAINED: Final = "The store has trained no classifier yet"
+_UNCOMPARED: Final = "No classifier was trained and compared yet"
+_UNCONVINCING: Final = (
+    "No classifier that was trained on these studies beats the prevalences yet"
+)
 
 
 def open_ensemble(stores: Stores, alias: str, tracking_uri: str = "") -> Ensemble:
@@ -38,8 +50,8 @@ def open_ensemble(stores: Stores, alias: str, tracking_uri: str = "") -> Ensembl
         alias: ``champion`` or ``challenger``; a version, as ``v3``; ``best``: what the
             comparison found the best; a classifier's name: its newest folds; or
             ``general``: the one that comes with csfd. Where there is no champion yet,
-            ``champion`` opens the best, and where the store has trained nothing, the
-            general one; it says so.
+            ``champion`` opens ``stand_in``, and where the store has trained nothing,
+            the general one; it says so.
         tracking_uri: Of MLflow, which holds the aliases; empty: MLFLOW_TRACKING_URI.
 
     Raises:
@@ -67,14 +79,22 @@ def open_ensemble(stores: Stores, alias: str, tracking_uri: str = "") -> Ensembl
         raise SettingsError(
             f"There is no {alias} yet. Materialize champion_model, or use {BEST}."
         )
-    if read_best(stores) is None and not _trained(stores):
-        notice = (
-            "The store has trained no classifier yet, so the general one speaks, which "
-            "comes with csfd."
-        )
-        return replace(open_general(), notice=notice)
-    notice = "There is no champion yet, so the best of the comparison speaks."
-    return replace(_open_newest(stores, BEST), notice=notice)
+    return _open_stand_in(stores)
+
+
+def stand_in(stores: Stores) -> str | None:
+    """Return the classifier of a store that speaks while it has no champion.
+
+    That is the best of the comparison, but one that knows less than the prevalences
+    does not speak where the general classifier can.
+
+    Returns:
+        ``None``: the general one speaks.
+    """
+    best = read_best(stores)
+    if best is None or best_beats_prevalences(stores) or not _takes_crops_of(stores):
+        return best
+    return None
 
 
 def may_judge(stores: Stores) -> bool:
@@ -87,7 +107,7 @@ def may_judge(stores: Stores) -> bool:
 
 
 def open_serving(stores: Stores, tracking_uri: str = "") -> Ensemble:
-    """Open who serves: the champion, the best, or before there is one the general one.
+    """Open who serves: the champion, or else ``stand_in``, or the general classifier.
 
     Raises:
         SettingsError: If MLflow cannot be used.
@@ -95,18 +115,14 @@ def open_serving(stores: Stores, tracking_uri: str = "") -> Ensemble:
     """
     if read_best(stores) is not None:
         return open_ensemble(stores, Alias.CHAMPION, tracking_uri)
-    notice = (
-        "No classifier was trained and compared yet, so the general one speaks, which "
-        "comes with csfd."
-    )
-    return replace(open_general(), notice=notice)
+    return _general_because(_UNCOMPARED)
 
 
 def serving_version(stores: Stores) -> str:
     """Identify who serves, without opening it: another text, another ensemble."""
     root = stores.root
     changes = [entry.name for entry in root.entries(paths.CHAMPION_HISTORY)]
-    best = read_best(stores)
+    best = stand_in(stores)
     trained = [] if best is None else ClassifierStore(root).cards([best])
     return stamp([changes, best, [card.model_id for card in trained]])
 
@@ -117,6 +133,28 @@ def open_general() -> Ensemble:
     folds = [GENERAL_FOLD]
     found = _open_folds(place, BEST_GENERAL, GENERAL_FOLDER, folds)
     return replace(found, name=GENERAL)
+
+
+def _open_stand_in(stores: Stores) -> Ensemble:
+    if read_best(stores) is None and not _trained(stores):
+        return _general_because(_UNTRAINED)
+    if read_best(stores) is not None and stand_in(stores) is None:
+        return _general_because(_UNCONVINCING)
+    notice = "There is no champion yet, so the best of the comparison speaks."
+    return replace(_open_newest(stores, BEST), notice=notice)
+
+
+def _general_because(reason: str) -> Ensemble:
+    notice = f"{reason}, so the general one speaks, which comes with csfd."
+    return replace(open_general(), notice=notice)
+
+
+def _takes_crops_of(stores: Stores) -> bool:
+    """Say whether the general classifier takes crops as they are cut in a store."""
+    card, profile = general_card(BEST_GENERAL), profile_of(stores)
+    if card is None or profile is None:
+        return False
+    return card.crop == CROP_PROFILES[profile].to_note()
 
 
 def open_version(registry: ChampionRegistry, version: Version) -> Ensemble:

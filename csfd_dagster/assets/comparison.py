@@ -123,7 +123,7 @@ def comparison_report(
     facts = {"data_kind": manifest.data_kind}
     comparison = compare(results, facts)
     best = comparison.best or next(iter(comparison.results))
-    write_best(stores, best)
+    write_best(stores, best, beats_prevalences=comparison.beats_prevalences)
     examples = choose_examples(stores, manifest, best)
     location = stores.root.join(paths.COMPARISON_REPORT)
     written = write_comparison(location, comparison, facts, examples)

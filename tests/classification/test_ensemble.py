@@ -98,7 +98,7 @@ def test_best_is_what_the_comparison_noted(stores: Stores) -> None:
     assert read_best(stores) is None
     with pytest.raises(SettingsError, match="no trained classifier 'best'. It has: ba"):
         open_ensemble(stores, "best")
-    write_best(stores, NAME)
+    write_best(stores, NAME, beats_prevalences=True)
     assert open_ensemble(stores, "best").name == NAME
     assert len(open_ensemble(stores, "best").members) == 2
     stores.root.remove("models/classification/best.json")

@@ -14,6 +14,7 @@ from csfd_core.classification.classifier import CropShape
 from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.classification.classifiers import open_classifier
 from csfd_core.classification.config import GENERAL, NONE, ClassifierConfig
+from csfd_core.classification.ensemble import write_best
 from csfd_core.classification.fit import fit_classifier, plan_classifier
 from csfd_core.classification.general import (
     general_card,
@@ -29,7 +30,13 @@ from csfd_core.learning.splits import leaks_of, learnt_from
 from csfd_core.phantom.config import VERSIONS, PhantomConfig
 from csfd_core.phantom.study import study_uid_of
 from csfd_core.registry import serving
-from csfd_core.registry.serving import open_ensemble
+from csfd_core.registry.profile import require_profile
+from csfd_core.registry.serving import (
+    open_ensemble,
+    open_serving,
+    serving_version,
+    stand_in,
+)
 from csfd_core.store.locations import Location
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES
@@ -119,6 +126,37 @@ def test_it_answers_to_its_name_and_where_nothing_was_trained(tmp_path: Path) ->
         open_ensemble(stores, "basic_cnn")
     found = named.predict({})
     assert set(LEVEL_NAMES) <= set(found)
+
+
+def test_the_best_speaks_only_where_it_knows_more_than_the_prevalences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = Stores(Location(tmp_path))
+    assert stand_in(stores) is None
+    require_profile(stores, "demo")
+    write_best(stores, "resnet50", beats_prevalences=False)
+    assert stand_in(stores) is None
+    told = "No classifier that was trained on these studies beats the prevalences yet"
+    for found in (open_ensemble(stores, "champion"), open_serving(stores)):
+        assert (found.name, found.notice.split(",")[0]) == (GENERAL, told)
+    before = serving_version(stores)
+    write_best(stores, "resnet50", beats_prevalences=True)
+    assert stand_in(stores) == "resnet50"
+    assert serving_version(stores) != before
+    with pytest.raises(SettingsError, match="no trained classifier 'best'"):
+        open_serving(stores)
+
+    # Crops that the general classifier does not take: it cannot speak instead.
+    write_best(stores, "resnet50", beats_prevalences=False)
+    monkeypatch.setitem(CROP_PROFILES, "demo", CROP_PROFILES["full"])
+    assert stand_in(stores) == "resnet50"
+
+
+def test_a_best_that_an_older_csfd_noted_is_trusted(tmp_path: Path) -> None:
+    stores = Stores(Location(tmp_path))
+    require_profile(stores, "demo")
+    stores.root.write("models/classification/best.json", b'{"model": "basic_cnn"}')
+    assert stand_in(stores) == "basic_cnn"
 
 
 def test_weights_to_start_from_are_named_by_their_file(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What backbones start from: one is never silently taken for another."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,19 @@ def test_every_backbone_of_keras_has_the_blocks_that_are_tuned(name: str) -> Non
 def test_random_weights_are_those_of_the_seed() -> None:
     assert digest_of(load("none")) == digest_of(load("none"))
     assert digest_of(load("none")) != digest_of(load("none", seed=1))
+
+
+@pytest.mark.usefixtures("small")
+def test_random_weights_are_the_same_though_other_threads_draw_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Planted: each number that Keras takes from Python's generator is another."""
+    before = load("none").get_weights()
+    own = random.Random(7)
+    monkeypatch.setattr("random.randint", own.randint)
+    for value, expected in zip(load("none").get_weights(), before, strict=True):
+        np.testing.assert_array_equal(value, expected)
+    assert all(value.std() > 0 for value in before if value.ndim == 4)
 
 
 @pytest.mark.usefixtures("small")

@@ -46,7 +46,7 @@ def stores(tmp_path: Path) -> Stores:
         write_crops(found, uid, crop_rows(own, rng, levels))
     fit = plan_classifier(NAME, 0, ClassifierConfig(epochs=1), manifest_of(found))
     fit_classifier(found, fit)
-    write_best(found, NAME)
+    write_best(found, NAME, beats_prevalences=True)
     return found
 
 

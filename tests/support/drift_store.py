@@ -56,7 +56,7 @@ def write_trained_store(folder: Path, folds: Sequence[int] = (0,)) -> Stores:
 
 def write_best_store(folder: Path) -> Stores:
     stores = write_trained_store(folder)
-    write_best(stores, NAME)
+    write_best(stores, NAME, beats_prevalences=True)
     return stores
 
 

@@ -193,7 +193,10 @@ class BackboneClassifier(Classifier):
     @cached_property
     def _head(self) -> "keras.Model":
         with computing(self.config.mixed_precision):
+            import keras
+
             depth = int(self._network.output_shape[-1])
+            keras.utils.set_random_seed(self.config.seed)  # whatever was opened before
             return build_head(self.shape.slices, depth, self.config)
 
     @cached_property

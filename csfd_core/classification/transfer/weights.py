@@ -6,7 +6,7 @@ One is never silently taken for another. What was loaded is identified by a dige
 import hashlib
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from zipfile import BadZipFile
 
 import numpy as np
@@ -16,6 +16,8 @@ from csfd_core.errors import SettingsError
 
 if TYPE_CHECKING:
     import keras
+
+_DRAWN: Final = "none-2"  # changes with how random weights are drawn
 
 
 def require_weights(weights: str) -> str:
@@ -50,7 +52,6 @@ def load_backbone(application: str, weights: str, side_px: int, seed: int) -> An
     import keras
 
     require_weights(weights)
-    keras.utils.set_random_seed(seed)
     build = getattr(keras.applications, application)
     shape = (side_px, side_px, 3)
     if weights == IMAGENET:
@@ -63,13 +64,17 @@ def load_backbone(application: str, weights: str, side_px: int, seed: int) -> An
                 "with the weights in CSFD_WEIGHTS, or set CSFD_WEIGHTS=none."
             ) from error
     model = build(include_top=False, weights=None, input_shape=shape)
-    if weights != NONE:
+    if weights == NONE:
+        _draw_weights(model, seed)
+    else:
         _load_file(model, Path(weights).expanduser(), application)
     return model
 
 
 def file_digest(weights: str) -> str:
     """Identify a choice of weights without opening them: a file by its content."""
+    if weights == NONE:
+        return _DRAWN
     path = Path(weights).expanduser()
     if not path.is_file():
         return weights
@@ -84,6 +89,22 @@ def digest_of(model: "keras.Model") -> str:
         digest.update(str(value.shape).encode())
         digest.update(np.ascontiguousarray(value, dtype=np.float32).tobytes())
     return digest.hexdigest()
+
+
+def _draw_weights(model: "keras.Model", seed: int) -> None:
+    """Draw a network's random weights anew, each by a seed of its own.
+
+    Keras takes their seeds from Python's global generator. In a server or a Dask worker
+    other threads draw from that as well, and the weights would be others each time.
+    """
+    layers = [layer for layer in model.layers if hasattr(layer, "kernel")]
+    seeds = np.random.SeedSequence(seed).generate_state(len(layers))
+    for layer, own in zip(layers, seeds.tolist(), strict=True):
+        is_by_channel = hasattr(layer, "depthwise_initializer")
+        name = "depthwise_initializer" if is_by_channel else "kernel_initializer"
+        used = getattr(layer, name)
+        drawn = type(used).from_config({**used.get_config(), "seed": own})
+        layer.kernel.assign(drawn(layer.kernel.shape))
 
 
 def _load_file(model: "keras.Model", path: Path, application: str) -> None:

@@ -17,6 +17,7 @@ from csfd_core.classification.ensemble_predictions import (
     rows_of,
 )
 from csfd_core.classification.score_tables import (
+    PREVALENCE,
     answers_table,
     best_model,
     confusion_table,
@@ -64,6 +65,13 @@ class Comparison:
     def subject(self) -> str:
         """Return what was scanned: a patient, a phantom, or either."""
         return self.data_kind.subject
+
+    @property
+    def beats_prevalences(self) -> bool:
+        """Say whether the best has a lower loss than the prevalences alone."""
+        losses = self.models.set_index("model")["competition_log_loss"]
+        known = self.references.set_index("reference")["competition_log_loss"]
+        return self.best is not None and bool(losses[self.best] < known[PREVALENCE])
 
     def rows(self) -> dict[str, dict[str, Rows]]:
         """Return the labelled vertebrae and studies of each model."""

@@ -10,10 +10,12 @@ from fastapi import APIRouter, Depends, Request, Response
 from starlette.exceptions import HTTPException
 
 from csfd_core.classification.classifier_store import ClassifierStore
+from csfd_core.classification.ensemble import read_best
 from csfd_core.classification.general import BEST_GENERAL, general_card
 from csfd_core.data_kind import DataKind
 from csfd_core.registry.decision import DecisionNote
 from csfd_core.registry.history import Alias, Change, read_history
+from csfd_core.registry.serving import stand_in
 from csfd_core.reports.comparison.report import MODELS_CSV
 from csfd_core.reports.drift.report import read_report
 from csfd_core.reports.page import INDEX
@@ -106,16 +108,19 @@ def standing_of(stores: Stores, history: list[Change]) -> Standing:
             told=_first_sentence(last.reason),
             kind=_learnt_from(stores, last.model),
         )
-    if stores.root.exists(paths.BEST_CLASSIFIER):
-        best = json.loads(stores.root.read(paths.BEST_CLASSIFIER))["model"]
+    best = stand_in(stores)
+    if best is not None:
         told = "There is no champion yet, so the best of the comparison speaks."
         kind = _learnt_from(stores, best)
         return Standing(name=best, version=None, since="", told=told, kind=kind)
     card = general_card(BEST_GENERAL)
-    told = (
-        "Nothing was trained on your studies yet, so the general classifier speaks, "
-        "which comes with csfd."
+    is_compared = read_best(stores) is not None
+    why = (
+        "No classifier that was trained on your studies beats the prevalences yet"
+        if is_compared
+        else "Nothing was trained on your studies yet"
     )
+    told = f"{why}, so the general classifier speaks, which comes with csfd."
     kind = DataKind.PHANTOM if card is None else DataKind(card.data_kind)
     return Standing(name="general", version=None, since="", told=told, kind=kind)
 

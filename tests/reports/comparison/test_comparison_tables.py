@@ -21,8 +21,10 @@ from csfd_core.classification.classifier_store import (
     ClassifierStore,
     FoldResult,
 )
+from csfd_core.data_kind import DataKind
 from csfd_core.learning.splits import Split
 from csfd_core.reports.comparison.differences import differences_table, holm
+from csfd_core.reports.comparison.summary import compare
 from csfd_core.store.locations import Location
 from csfd_core.vocabulary import LABEL_COLUMNS, LEVEL_NAMES, OVERALL
 
@@ -126,6 +128,9 @@ def test_flipped_labels_turn_every_metric_around() -> None:
     assert after["sensitivity"] == pytest.approx(1 - before["specificity"])
     assert after["competition_log_loss"] > before["competition_log_loss"]
     assert after["brier"] > before["brier"]
+    facts = {"data_kind": DataKind.PHANTOM}
+    assert compare(results, facts, FEW).beats_prevalences
+    assert not compare(flipped, facts, FEW).beats_prevalences
 
 
 def test_best_has_the_lowest_loss_then_the_largest_auc_then_the_first_name() -> None:

@@ -10,6 +10,8 @@ import sqlalchemy as sa
 from support.uploading import study_files
 from support.web import WebUnderTest
 
+from csfd_core.classification.ensemble import write_best
+from csfd_core.registry.profile import require_profile
 from csfd_core.store.label_notes import read_label_notes
 from csfd_core.web.database import audit, studies
 from csfd_core.web.pages.moments import ago, day_and_time
@@ -70,6 +72,15 @@ def test_without_a_training_the_general_model_speaks(web: WebUnderTest) -> None:
     assert "the general classifier speaks" in page
     assert "synthetic phantom" in page
     assert "How good it is" not in page
+
+
+def test_a_best_that_knows_less_than_the_prevalences_does_not_speak(
+    web: WebUnderTest,
+) -> None:
+    require_profile(web.services.stores, "demo")
+    write_best(web.services.stores, "resnet50", beats_prevalences=False)
+    page = web.client.get("/model").text
+    assert "beats the prevalences yet, so the general classifier speaks" in page
 
 
 def test_the_scores_are_those_of_the_comparison_best_first(web: WebUnderTest) -> None:
