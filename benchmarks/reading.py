@@ -18,7 +18,7 @@ import pydicom
 from benchmarks.harness import Result, in_turns, ratios, spread
 from benchmarks.studies import LOSSLESS, UNCOMPRESSED, large_volume, write_copy
 from csfd_core.dicom.pixels import window_to_uint8
-from csfd_core.inference.reading import read_folder
+from csfd_core.inference.reading import ReadTask, read_folder
 from csfd_core.phantom.dicom_writer import PixelStyle
 from csfd_core.phantom.volume import PhantomVolume
 from csfd_core.runtime.executors import default_workers
@@ -68,11 +68,12 @@ def _measure(volume: PhantomVolume, style: PixelStyle, threads: int) -> dict[str
         source = Path(name)
         uid = write_copy(source, volume, 0, style)
         (folder,) = Source(source).studies()
-        ours = partial(read_folder, folder, threads=threads)
-        alone = partial(read_folder, folder)
+        task = ReadTask(folder)
+        ours = partial(read_folder, task, threads=threads)
+        alone = partial(read_folder, task)
         by_hand = partial(loop_by_hand, source / "train_images" / uid)
         (found,) = ours()
-        assert np.array_equal(np.asarray(found.grey), by_hand())
+        assert np.array_equal(np.asarray(found.opened(task.memory).grey), by_hand())
         seconds, one_thread = in_turns(ours, alone, ROUNDS)
         again, loop = in_turns(ours, by_hand, ROUNDS)
     return {

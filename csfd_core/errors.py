@@ -18,8 +18,18 @@ The tree::
 
 Every error takes one string, so that it survives pickling between processes. The string
 says what was received and what to do about it. A defect of a *study* is no exception:
-it is a finding (``csfd_core.dicom.findings``) that quarantines the study.
+it is a finding (``csfd_core.dicom.findings``) that quarantines the study. Too little
+memory is no defect of a study, and told as what it is.
 """
+
+import errno
+from typing import Final
+
+TOO_LITTLE_MEMORY: Final = (
+    "There is too little memory for it. End other programs, or give csfd more, and "
+    "start it again."
+)
+_NOT_LOADED: Final = ("failed to map segment", "cannot allocate memory")  # ld.so(8)
 
 
 class CsfdError(Exception):
@@ -74,8 +84,20 @@ class UnfitWorkerError(CsfdError):
     """A Dask worker has another csfd or secret, or does not see the store."""
 
 
+def is_want_of_memory(error: BaseException) -> bool:
+    """Say whether something failed for want of memory, whoever has noticed."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if isinstance(error, ImportError):  # of a library, as TensorFlow's
+        return any(text in str(error).lower() for text in _NOT_LOADED)
+    named = type(error).__name__ == "ResourceExhaustedError"  # TensorFlow's
+    return named or isinstance(error, MemoryError)
+
+
 def tell_error(error: BaseException) -> str:
     """Say what went wrong, in a sentence without a text from outside."""
     if isinstance(error, CsfdError):
         return str(error)
+    if is_want_of_memory(error):
+        return TOO_LITTLE_MEMORY
     return f"{type(error).__name__}."

@@ -26,7 +26,13 @@ from csfd_core.cli import node as cli_node
 from csfd_core.cli import predict as cli_models
 from csfd_core.cli import web as cli_web
 from csfd_core.cli.options import DaskOption, SourceOption, StoreOption, WorkersOption
-from csfd_core.errors import CsfdError, SettingsError, SourceError
+from csfd_core.errors import (
+    TOO_LITTLE_MEMORY,
+    CsfdError,
+    SettingsError,
+    SourceError,
+    is_want_of_memory,
+)
 from csfd_core.ingest.outcomes import Outcome
 from csfd_core.text import count
 from csfd_core.vocabulary import Profile
@@ -305,6 +311,8 @@ def main() -> NoReturn:
     except Exception as error:
         if _is_debugged():
             raise
+        if is_want_of_memory(error):
+            _fail(TOO_LITTLE_MEMORY)
         _fail(
             f"Unexpected {type(error).__name__}. Set CSFD_DEBUG=1 to see where it "
             "happened."

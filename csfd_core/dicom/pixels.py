@@ -135,6 +135,11 @@ def window_to_uint8(
     return np.asarray(np.rint(grey), dtype=np.uint8)
 
 
+def give_back_memory() -> None:
+    """Give back what grey levels have taken and no longer take: Arrow keeps it else."""
+    pa.default_memory_pool().release_unused()
+
+
 def _read_container(raw: bytes, header: SliceHeader) -> npt.NDArray[np.integer]:
     """Decode the pixel data as they are allocated, with the bits that do not count.
 
@@ -190,7 +195,7 @@ def _decode(raw: bytes, header: SliceHeader) -> npt.NDArray[np.integer]:
             frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
             _require_size(coded_size(frame), header)
             return _as_allocated(_CODECS[syntax](frame), header)
-    except PixelDataError:
+    except (PixelDataError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - decoders fail in many ways
         raise PixelDataError(

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from csfd_core.dicom.findings import Status
-from csfd_core.dicom.pixels import DecodedSlice
+from csfd_core.dicom.pixels import DecodedSlice, give_back_memory
 from csfd_core.errors import CsfdError, SettingsError, tell_error
 from csfd_core.inference.inputs import opened
 from csfd_core.ingest.gather import gather_studies, require_some
@@ -27,6 +27,7 @@ from csfd_core.runtime.executors import (
     in_order,
     open_pool,
 )
+from csfd_core.runtime.shared import Part, SharedMemory
 from csfd_core.store.source import StudyFolder
 from csfd_core.text import safe_name
 from csfd_core.vocabulary import BONE_WINDOW
@@ -57,7 +58,8 @@ class Reading:
 class ReadScan:
     """A scan in memory; without grey levels it is refused, or known.
 
-    ``grey`` is the bone window, shape (slice, row, column), head to feet.
+    ``grey`` is the bone window, shape (slice, row, column), head to feet. Until
+    ``opened`` it lies in the memory of its task, at ``part``.
     """
 
     scan: StudyScan | None  # None where it could not be read
@@ -65,6 +67,7 @@ class ReadScan:
     read_s: float = 0.0
     error: str = ""  # why it could not be read
     grey: npt.NDArray[np.uint8] | None = None
+    part: Part | None = None
     is_known: bool = False  # its content is that of an earlier result
     number: int = 1  # of its folder, among so many:
     total: int = 1
@@ -81,6 +84,26 @@ class ReadScan:
     def notes(self) -> tuple[str, ...]:
         """What was said of its files: what is read of them, and what is not."""
         return () if self.scan is None else self.scan.notes
+
+    def opened(self, memory: SharedMemory) -> "ReadScan":
+        """Return it with the grey levels that were read into a memory, if there are.
+
+        Where there is no room for them, it could not be read.
+        """
+        if self.part is None:
+            return self
+        try:
+            return replace(self, grey=memory.read(self.part), part=None)
+        except OSError as error:
+            return replace(self, scan=None, error=_told(error), part=None)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTask:
+    """A folder to read, and where its grey levels go."""
+
+    folder: StudyFolder
+    memory: SharedMemory = field(default_factory=SharedMemory)
 
 
 @contextmanager
@@ -123,16 +146,17 @@ def read_scans(location: str, say: Say, reading: Reading) -> Iterator[ReadScan]:
             threads=reading.threads,
             known=reading.known,
         )
-        done = in_order(reading.executor, read, folders)
-        for number, (folder, future) in enumerate(done, 1):
+        done = in_order(reading.executor, read, map(ReadTask, folders))
+        for number, (task, future) in enumerate(done, 1):
             error = future.exception()
             if error is None:
                 scans = future.result()
             else:  # one study stops no other
-                told = f"It cannot be read: {tell_error(error)}"
-                scans = [ReadScan(scan=None, name=safe_name(folder.name), error=told)]
+                name = safe_name(task.folder.name)
+                scans = [ReadScan(scan=None, name=name, error=_told(error))]
             for scan in scans:
-                yield replace(scan, number=number, total=len(folders))
+                found = scan.opened(task.memory)
+                yield replace(found, number=number, total=len(folders))
 
 
 def each_judged(
@@ -160,7 +184,7 @@ def each_judged(
 
 
 def read_folder(
-    folder: StudyFolder,
+    task: ReadTask,
     *,
     every_volume: bool = False,
     threads: int = 1,
@@ -169,11 +193,12 @@ def read_folder(
     """Read the studies of one folder.
 
     Args:
-        folder: With the files.
+        task: The folder, and the memory that its grey levels are written to.
         every_volume: Read every axial volume of a study, not only the thinnest.
         threads: That decode.
         known: As in ``Reading``; where all of the folder is known, nothing is decoded.
     """
+    folder, memory = task.folder, task.memory
     if known and (folder.study_uid or folder.name) in known:
         scans = scan_study(folder, every_volume=every_volume)
         if all(known.get(scan.name) == scan.content_hash for scan in scans):
@@ -187,24 +212,32 @@ def read_folder(
     scans = scan_study(
         folder, on_slice=keep, every_volume=every_volume, threads=threads
     )
+    memory.clear()  # of a process that has died of this folder
+    found = [_kept(folder, scan, grey, memory) for scan in scans]
+    grey.clear()  # of images that belong to no scan
+    give_back_memory()
     read_s = time.perf_counter() - started
-    return [_with_grey(folder, scan, grey, read_s) for scan in scans]
+    return [replace(scan, read_s=read_s) for scan in found]
 
 
-def _with_grey(
+def _kept(
     folder: StudyFolder,
     scan: StudyScan,
     grey: dict[str, npt.NDArray[np.uint8]],
-    read_s: float,
+    memory: SharedMemory,
 ) -> ReadScan:
+    """Move the grey levels of a scan to the memory, plane by plane."""
     is_usable = scan.status is not Status.QUARANTINED and scan.geometry is not None
-    planes = [grey[header.file_name] for header in scan.headers] if is_usable else []
+    planes = (grey.pop(header.file_name) for header in scan.headers)
     return ReadScan(
         scan=scan,
         name=scan.name or safe_name(folder.name),
-        read_s=read_s,
-        grey=np.stack(planes) if planes else None,
+        part=memory.append(planes) if is_usable else None,
     )
+
+
+def _told(error: BaseException) -> str:
+    return f"It cannot be read: {tell_error(error)}"
 
 
 def _nothing() -> None:

@@ -193,7 +193,7 @@ def _read_file(
     except NotDicomError:
         _note_unusable(files, entry, "not_dicom", "are no DICOM files")
         return
-    except SourceError:
+    except (SourceError, MemoryError):  # no fault of the file
         raise
     except FileTooLargeError as error:
         files.findings.append(Finding("file_too_large", str(error)))
@@ -232,7 +232,7 @@ def _look_at_pixels(
         )
         if on_slice is not None:
             on_slice(decoded)
-    except SourceError:
+    except (SourceError, MemoryError):  # no fault of the file
         raise
     except PixelDataError as error:
         files.undecodable[header.file_name] = str(error)

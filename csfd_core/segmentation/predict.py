@@ -157,7 +157,8 @@ class VertebraPredictor:
         logits = np.array(self._networks[name](inputs)[0], dtype=np.float32)
         logits -= logits.max(axis=-1, keepdims=True)
         np.exp(logits, out=logits)
-        return np.asarray(logits / logits.sum(axis=-1, keepdims=True))
+        logits /= logits.sum(axis=-1, keepdims=True)
+        return logits
 
     def _find_spine(self, volume: Reduced) -> Float:
         """Return how likely each voxel of the whole scan is spine, on a coarse grid."""

@@ -20,6 +20,7 @@ from support.dicom_studies import (
 )
 from support.material import require_material
 
+from csfd_core.errors import TOO_LITTLE_MEMORY
 from csfd_core.store.source import Source
 
 OTHER_UID = "1.2.826.0.1.3680043.12"
@@ -145,6 +146,18 @@ def test_unexpected_failure_is_one_line(
     assert result.stderr == (
         "csfd: Unexpected RuntimeError. Set CSFD_DEBUG=1 to see where it happened.\n"
     )
+
+
+def test_too_little_memory_is_told_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Source) -> Source:
+        raise MemoryError
+
+    monkeypatch.setattr(Source, "require", fail)
+    result = csfd_here("inspect", tmp_path)
+    assert result.returncode == 1
+    assert result.stderr == f"csfd: {TOO_LITTLE_MEMORY}\n"
 
 
 @pytest.mark.slow

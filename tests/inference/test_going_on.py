@@ -22,12 +22,12 @@ from csfd_core.cli.tally import duration
 from csfd_core.errors import CsfdError, SettingsError, StoreError
 from csfd_core.inference import reading
 from csfd_core.inference.predict import PredictedStudy, predict_input
-from csfd_core.inference.reading import Reading, ReadScan, read_folder
+from csfd_core.inference.reading import Reading, ReadScan, ReadTask, read_folder
 from csfd_core.ingest.outcomes import Outcome
 from csfd_core.segmentation.bundle import builtin_location, read_bundle
 from csfd_core.segmentation.predict import Prediction, VertebraPredictor
 from csfd_core.store.locations import Location
-from csfd_core.store.source import Source, StudyFolder
+from csfd_core.store.source import Source
 
 UIDS = [f"{STUDY_UID}.{number}" for number in range(1, 4)]
 
@@ -255,13 +255,15 @@ def test_of_500_studies_with_three_broken_ones_497_have_results(
         folder = many / "train_images" / f"1.2.{number}"
         folder.mkdir(parents=True)
         os.link(source / "train_images" / UIDS[0] / "1.dcm", folder / "1.dcm")
-    (one,) = read_folder(Source(source).study(UIDS[0]) or pytest.fail("no study"))
+    task = ReadTask(Source(source).study(UIDS[0]) or pytest.fail("no study"))
+    (one,) = (found.opened(task.memory) for found in read_folder(task))
 
-    def read(folder: StudyFolder, **_: object) -> list[ReadScan]:
+    def read(task: ReadTask, **_: object) -> list[ReadScan]:
         assert one.scan is not None
-        scan = replace(one.scan, study_uid=folder.name)
-        found = replace(one, scan=scan, name=folder.name)
-        return [broken.get(folder.name, lambda same: same)(found)]
+        name = task.folder.name
+        scan = replace(one.scan, study_uid=name)
+        found = replace(one, scan=scan, name=name)
+        return [broken.get(name, lambda same: same)(found)]
 
     monkeypatch.setattr(reading, "read_folder", read)
     result = command.run(many)
