@@ -107,6 +107,7 @@ def _tasks(
         SettingsError: If a study that is named cannot be exported, or there is none.
     """
     from csfd_core.deid.export import ExportTask
+    from csfd_core.deid.volume_read import boxes_read, volume_read
     from csfd_core.store.labels import read_all_boxes
 
     withdrawn = stores.withdrawn.study_uids()
@@ -122,14 +123,12 @@ def _tasks(
         raise SettingsError("There is no such study to export. Nothing was written.")
     tasks = [
         ExportTask(
-            folder=folders[uid],
+            folder=volume_read(stores, folders[uid]),
             stores=stores,
             out=out,
             masks=masks,
             labels=_labels_of(labels.table, uid),
-            boxes=by_study[uid].drop(columns="study_uid").to_numpy(float).tolist()
-            if uid in by_study
-            else (),
+            boxes=boxes_read(stores, uid, by_study[uid]) if uid in by_study else (),
         )
         for uid in usable
     ]

@@ -6,7 +6,8 @@ from csfd_core.crops.cutting import CropConfig
 from csfd_core.crops.study import MaskedStudy, StudyFacts, cut_study
 from csfd_core.evaluation.folds import fold_of, is_test, key_of
 from csfd_core.ingest.outcomes import Outcome, StudyOutcome
-from csfd_core.store.labels import read_all_boxes
+from csfd_core.store.box_places import place_boxes
+from csfd_core.store.labels import SLICE_COLUMN, read_all_boxes
 from csfd_core.store.metadata import StudyRecord
 from csfd_core.store.notes import CropNote
 from csfd_core.store.source import Sources
@@ -70,7 +71,7 @@ class CropMaker:
             else [mask.format, mask.content_hash, mask.model_id],
             None if mask is None else mask.to_json()["levels"],
             self._labels(study_uid),
-            boxes.to_numpy().tolist(),
+            boxes.drop(columns=SLICE_COLUMN, errors="ignore").to_numpy().tolist(),
         ]
         return stamp(facts)
 
@@ -112,7 +113,7 @@ class CropMaker:
         patient = key_of(record.study_uid, record.patient_key)
         return StudyFacts(
             labels=self._labels(record.study_uid),
-            boxes=self._boxes_of(record.study_uid),
+            boxes=self._boxes_of(record),
             fold=fold_of(patient),
             is_test=is_test(patient),
         )
@@ -125,15 +126,23 @@ class CropMaker:
             name: None if pd.isna(row[name]) else int(row[name]) for name in LEVEL_NAMES
         }
 
-    def _boxes_of(self, study_uid: str) -> pd.DataFrame | None:
-        """Return a study's fracture boxes by slice index; None: none were drawn."""
-        boxes = self._boxes.get(study_uid)
+    def _boxes_of(self, record: StudyRecord) -> pd.DataFrame | None:
+        """Return a study's fracture boxes by slice index; None: none were drawn.
+
+        Those that lie on another volume tell nothing of this one.
+        """
+        uid = record.study_uid
+        boxes = self._boxes.get(uid)
         if boxes is None:
             return None
-        numbers = self._stores.slices.read_instance_numbers(study_uid)
-        index_of = {number: index for index, number in enumerate(numbers)}
-        placed = boxes.assign(slice_index=boxes["slice_number"].map(index_of))
-        placed = placed.dropna(subset=["slice_index"])
+        index = place_boxes(
+            boxes,
+            self._stores.slices.read_instance_numbers(uid),
+            self._stores.metadata.read_sop_uids(uid) if record.volumes else (),
+            volume=record.volume,
+            has_several=bool(record.volumes),
+        )
+        placed = boxes.assign(slice_index=index).dropna(subset=["slice_index"])
         return placed[["x", "y", "width", "height", "slice_index"]]
 
 

@@ -1,9 +1,10 @@
 """Which images of a study form the volume that is read.
 
 A study brings more than one axial series: localizers, screenshots, dose, objects of
-other modalities, further reconstructions, copies. ``select_volume`` sets aside what is
+other modalities, further reconstructions, copies. ``select_volumes`` sets aside what is
 no slice of the volume and says so; of several reconstructions it takes the thinnest
-that covers the neck, and of equal ones that with a bone kernel.
+that covers the neck, and of equal ones that with a bone kernel; or else that which a
+reader has chosen.
 
 Nothing is chosen where it is not plain what belongs together: slices that form one even
 stack although they name several series stay together, and ``checks`` tells.
@@ -11,7 +12,7 @@ stack although they name several series stay together, and ``checks`` tells.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import combinations, pairwise
 from typing import Final
@@ -34,11 +35,13 @@ from csfd_core.dicom.geometry import (
 )
 from csfd_core.dicom.headers import CT_IMAGE_STORAGE, SliceHeader
 from csfd_core.text import count, join
+from csfd_core.vocabulary import is_uid
 
 _NECK_MM: Final = 120.0  # from the skull's base to the first thoracic vertebra
 _MOST_OF: Final = 0.8  # of the longest series
 _SAME_DIRECTION: Final = 0.02  # of the direction cosines; one degree
 _MOST_PASSES: Final = 4  # step-and-shoot scans number every position
+_CHOICE_IS_GONE: Final = "The volume that a reader has chosen is not among the images."
 
 Slices = list[SliceHeader]
 
@@ -53,31 +56,61 @@ class ImageKind(StrEnum):
     UNPLACED = "image without a position"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeFacts:
+    """What tells an axial volume of a study from its others; no text of a header.
+
+    Attributes:
+        slice_uid: SOPInstanceUID of a slice that no other volume has; ``None``: it has
+            none, and cannot be chosen.
+        slice_count: Slices.
+        step_mm: From slice to slice, the median.
+        thickness_mm: As in the header.
+        extent_mm: From the first to the last slice.
+        is_bone_kernel: Reconstructed with a sharp kernel.
+        is_usable: Its headers have no defect that quarantines a study.
+    """
+
+    slice_uid: str | None
+    slice_count: int
+    step_mm: float
+    thickness_mm: float | None
+    extent_mm: float
+    is_bone_kernel: bool
+    is_usable: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The slices to read, in any order, and what was said of the others."""
+    """The slices to read, in any order, and what was said of the others.
+
+    Attributes:
+        headers: Of the slices.
+        notes: Sentences.
+        number: Of the volume, as they are ranked: 1 is read unless another is chosen.
+        facts: Of the volume; ``None``: there is nothing to choose from.
+    """
 
     headers: tuple[SliceHeader, ...]
     notes: tuple[str, ...] = ()
+    number: int = 1
+    facts: VolumeFacts | None = None
 
 
-def select_volume(headers: Sequence[SliceHeader]) -> Selection:
-    """Choose the slices of one volume among all images of a study.
+def select_volumes(
+    headers: Sequence[SliceHeader], chosen_slice: str | None = None
+) -> list[Selection]:
+    """Separate the volumes of a study, first that which is read.
 
     Args:
         headers: Of all images that name one StudyInstanceUID, in any order.
+        chosen_slice: SOPInstanceUID of a slice of the volume that is to be read;
+            ``None``: nobody has chosen.
 
     Returns:
-        The slices of the volume; all images where none is plainly a volume, so that
-        the checks say what is wrong with them.
-    """
-    return select_volumes(headers)[0]
-
-
-def select_volumes(headers: Sequence[SliceHeader]) -> list[Selection]:
-    """Separate the volumes of a study, first that of ``select_volume``.
-
-    The others are the axial volumes that it leaves out, the thinnest first.
+        The slices of the volume that is read; all images where none is plainly a
+        volume, so that the checks say what is wrong with them. Then the axial volumes
+        that it leaves out, the thinnest first.
     """
     images, copies = _without_copies(headers)
     notes = [f"{count(copies, 'copy')} of slices left out."] if copies else []
@@ -85,24 +118,63 @@ def select_volumes(headers: Sequence[SliceHeader]) -> list[Selection]:
     slices, aside = _set_aside(images)
     patients = {h.patient_key for h in images if h.patient_key is not None}
     if not slices or len(patients) > 1:
-        return [everything]
+        return [_without_choice(everything, chosen_slice)]
     groups = [part for series in _by_series(slices) for part in _parts(series)]
     candidates = [group for group in groups if _is_axial_stack(group)]
     if not candidates or _belong_together(groups):
-        if not aside or not candidates:
-            return [everything]
-        return [Selection(tuple(slices), (*notes, *_tell_aside(aside)))]
+        if aside and candidates:
+            everything = Selection(tuple(slices), (*notes, *_tell_aside(aside)))
+        return [_without_choice(everything, chosen_slice)]
     ranked = sorted(candidates, key=lambda group: _rank(group, candidates))
-    chosen, others = ranked[0], ranked[1:]
-    rest = [group for group in groups if group is not chosen]
-    aside += [(h, ImageKind.SLICE) for g in rest if g not in others for h in g]
-    notes += _tell_aside(aside)
-    if others:
-        notes.append(_tell_choice(chosen, others))
+    rest = [group for group in groups if group not in ranked]
+    aside += [(h, ImageKind.SLICE) for group in rest for h in group]
+    first = Selection(tuple(ranked[0]), (*notes, *_tell_aside(aside)))
+    if len(ranked) == 1:
+        return [_without_choice(first, chosen_slice)]
+    return _chosen_first(ranked, first.notes, chosen_slice)
+
+
+def _chosen_first(
+    ranked: list[Slices], notes: tuple[str, ...], chosen_slice: str | None
+) -> list[Selection]:
+    """Return several volumes, first that which is read."""
+    facts = [_facts_of(group, ranked) for group in ranked]
+    has_it = [any(h.sop_uid == chosen_slice for h in group) for group in ranked]
+    is_chosen = chosen_slice is not None and has_it.count(True) == 1
+    read = has_it.index(True) if is_chosen else 0
+    others = [number for number in range(len(ranked)) if number != read]
+    told = _tell_choice(ranked[read], [ranked[n] for n in others], is_chosen=is_chosen)
+    first = Selection(tuple(ranked[read]), (*notes, told), read + 1, facts[read])
+    if not is_chosen:
+        first = _without_choice(first, chosen_slice)
     return [
-        Selection(tuple(chosen), tuple(notes)),
-        *(Selection(tuple(group), (_tell_other(group),)) for group in others),
+        first,
+        *(
+            Selection(tuple(ranked[n]), (_tell_other(ranked[n]),), n + 1, facts[n])
+            for n in others
+        ),
     ]
+
+
+def _without_choice(selection: Selection, chosen_slice: str | None) -> Selection:
+    """Say that there is no such volume, where one was chosen."""
+    if chosen_slice is None:
+        return selection
+    return replace(selection, notes=(*selection.notes, _CHOICE_IS_GONE))
+
+
+def _facts_of(group: Slices, ranked: list[Slices]) -> VolumeFacts:
+    counts = Counter(header.sop_uid for one in ranked for header in one)
+    own = [h.sop_uid for h in group if h.sop_uid is not None and is_uid(h.sop_uid)]
+    return VolumeFacts(
+        slice_uid=min((uid for uid in own if counts[uid] == 1), default=None),
+        slice_count=len(group),
+        step_mm=round(_step_mm(group), 3),
+        thickness_mm=group[0].slice_thickness_mm,
+        extent_mm=round(_extent_mm(group), 1),
+        is_bone_kernel=group[0].is_bone_kernel,
+        is_usable=status_of(check_slices(group)) is not Status.QUARANTINED,
+    )
 
 
 def _without_copies(headers: Sequence[SliceHeader]) -> tuple[Slices, int]:
@@ -271,12 +343,13 @@ def _tell_aside(aside: list[tuple[SliceHeader, ImageKind]]) -> list[str]:
     return [f"Set aside, as no slices of the volume: {told}."]
 
 
-def _tell_choice(chosen: Slices, others: list[Slices]) -> str:
-    kernel = ", with a bone kernel" if chosen[0].is_bone_kernel else ""
+def _tell_choice(read: Slices, others: list[Slices], *, is_chosen: bool) -> str:
+    kernel = ", with a bone kernel" if read[0].is_bone_kernel else ""
+    why = "a reader has chosen it" if is_chosen else "the thinnest that covers the neck"
     rest = join([_tell_stack(group) for group in others])
     return (
-        f"The study has {len(others) + 1} axial volumes. That of {_tell_stack(chosen)} "
-        f"is read: the thinnest that covers the neck{kernel}. Not read: {rest}."
+        f"The study has {len(others) + 1} axial volumes. That of {_tell_stack(read)} "
+        f"is read: {why}{kernel}. Not read: {rest}."
     )
 
 

@@ -136,6 +136,9 @@ def predict_stored(
         sop_uids = stores.metadata.read_sop_uids(study_uid)
         note["evidence"] = judgement.evidence(masks.geometry, sop_uids)
     note[CONTENT] = None if masks is None else masks.content_hash
+    record = stores.metadata.read_record(study_uid)
+    if record is not None and record.volumes:
+        note |= {"volume": record.volume, "notes": list(record.notes)}
     note[MADE_FROM] = _made_from(stores, study_uid, ensemble)
     write_heats(stores, study_uid, judgement.heats)
     stores.root.write(prediction_path(study_uid), _to_bytes(note))

@@ -60,15 +60,20 @@ def study_tasks(
 ) -> list[StudyTask]:
     """Return the work on studies, without those that were withdrawn.
 
-    A stored study whose folder is empty by now is left out, too, and so kept.
+    A stored study whose folder is empty by now is left out, too, and so kept. Of a
+    study of which readers have chosen a volume, that is read.
 
     All that takes up studies gets its tasks here. A folder need not be named by its
     study; so the steps look again once they know whose files they have read.
     """
     withdrawn = stores.withdrawn.study_uids()
+    newest = stores.volume_choices.newest()
+    chosen = {uid: choice.slice_uid for uid, choice in newest.items()}
     settings = settings or ConversionSettings()
     return [
-        StudyTask(folder, stores, settings)
+        StudyTask(
+            replace(folder, chosen_slice=chosen.get(folder.name)), stores, settings
+        )
         for folder in folders
         if folder.name not in withdrawn
         and (folder.files or not _has_slices(stores, folder.name))
@@ -325,6 +330,7 @@ def _write_slices(
 def _write_mask(task: StudyTask, record: StudyRecord) -> StudyOutcome:
     geometry = record.volume_geometry()
     if record.mask_hash is None or geometry is None:
+        _drop_mask_of_others(task, record)
         return _outcome(record, Outcome.UNCHANGED)
     if _mask_is_current(record, task.stores.masks.read_note(record.study_uid)):
         return _outcome(record, Outcome.UNCHANGED)
@@ -340,6 +346,14 @@ def _write_mask(task: StudyTask, record: StudyRecord) -> StudyOutcome:
     size = task.stores.masks.write(record.study_uid, aligned, note)
     outcome = _outcome(record, Outcome.WRITTEN, stored_bytes=size)
     return _unless_withdrawn(task, outcome)
+
+
+def _drop_mask_of_others(task: StudyTask, record: StudyRecord) -> None:
+    """Remove a mask of other slices, as when another volume was chosen."""
+    masks = task.stores.masks
+    note = masks.read_note(record.study_uid)
+    if note is not None and note.content_hash != record.content_hash:
+        task.stores.root.remove(masks.path(record.study_uid))
 
 
 def _has_slices(stores: Stores, name: str) -> bool:

@@ -170,7 +170,7 @@ def plan_arrivals(
 
 
 def listing_digest(stores: Stores, sources: Sources) -> str:
-    """Identify what lies in the sources and was withdrawn, without opening a file."""
+    """Identify what lies in the sources, was withdrawn or chosen; opens no file."""
     files = [
         [str(location), entry.name, entry.size_bytes, entry.token]
         for location in sources.locations
@@ -183,7 +183,7 @@ def listing_digest(stores: Stores, sources: Sources) -> str:
         if folder.files
     }
     gone = sorted(stores.withdrawn.study_uids())
-    return stamp([listings, files, gone])
+    return stamp([listings, files, gone, stores.volume_choices.names()])
 
 
 def _unfinished(stores: Stores) -> set[str]:

@@ -7,7 +7,7 @@ the conversion does, is handed each file's bytes in the same pass.
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -20,7 +20,7 @@ from csfd_core.dicom.headers import SliceHeader
 from csfd_core.dicom.hounsfield import check_hounsfield
 from csfd_core.dicom.nifti import NiftiMask, check_mask, read_nifti_mask
 from csfd_core.dicom.pixels import DecodedSlice
-from csfd_core.dicom.volumes import Selection, select_volumes
+from csfd_core.dicom.volumes import Selection, VolumeFacts, select_volumes
 from csfd_core.errors import MaskError, PixelDataError
 from csfd_core.ingest.files import OnSlice, StudyFiles, read_files
 from csfd_core.store.metadata import StudyRecord
@@ -53,6 +53,7 @@ class StudyScan:
     content_hash: str
     mask_hash: str | None
     volume: int = 1  # of those of the study, that which is read by default first
+    volumes: tuple[VolumeFacts, ...] = ()  # in that order; (): no choice
 
     @property
     def name(self) -> str:
@@ -139,17 +140,16 @@ def mask_of(
 def _finish(
     folder: StudyFolder, study_uid: str, files: StudyFiles, every_volume: bool
 ) -> Iterator[StudyScan]:
-    for number, selection in enumerate(select_volumes(files.headers), 1):
-        if number == 1 or every_volume:
-            yield _finish_volume(folder, study_uid, files, selection, number)
+    selections = select_volumes(files.headers, folder.chosen_slice)
+    ranked = sorted(selections, key=lambda selection: selection.number)
+    facts = tuple(one.facts for one in ranked if one.facts is not None)
+    for selection in selections if every_volume else selections[:1]:
+        scan = _finish_volume(folder, study_uid, files, selection)
+        yield replace(scan, volumes=facts)
 
 
 def _finish_volume(
-    folder: StudyFolder,
-    study_uid: str,
-    files: StudyFiles,
-    selection: Selection,
-    number: int,
+    folder: StudyFolder, study_uid: str, files: StudyFiles, selection: Selection
 ) -> StudyScan:
     chosen = selection.headers
     findings = [*files.findings, *checks.check_slices(chosen)]
@@ -166,7 +166,7 @@ def _finish_volume(
         findings += _check_values(folder, headers, files)
     mask_hash = None
     is_usable = geometry is not None and status_of(findings) is not Status.QUARANTINED
-    if geometry is not None and is_usable and number == 1:  # whose mask it is
+    if geometry is not None and is_usable and selection.number == 1:  # whose mask it is
         mask_findings, mask_hash = _check_mask(folder, headers, geometry)
         findings += mask_findings
     return StudyScan(
@@ -178,7 +178,7 @@ def _finish_volume(
         notes=(*selection.notes, *files.notes()),
         content_hash=_content_hash(header.digest for header in headers),
         mask_hash=mask_hash,
-        volume=number,
+        volume=selection.number,
     )
 
 
@@ -295,4 +295,6 @@ def record_of(scan: StudyScan) -> StudyRecord:
         mask_hash=scan.mask_hash,
         fingerprint=scan.folder.fingerprint,
         mask_fingerprint=scan.folder.mask_fingerprint,
+        volume=scan.volume,
+        volumes=tuple(asdict(one) for one in scan.volumes),
     )

@@ -14,14 +14,13 @@ import pandas as pd
 
 from csfd_core.dicom.findings import CATALOGUE, Finding, Severity, Status
 from csfd_core.ingest.scan import record_of, scan_study
+from csfd_core.store.box_places import BoxRoom, tell_boxes_outside
 from csfd_core.store.label_notes import label_entries
 from csfd_core.store.labels import (
-    BoxRoom,
     BoxTable,
     LabelTable,
     digest_labels,
     read_all_boxes,
-    tell_boxes_outside,
 )
 from csfd_core.store.layout import BOXES_FILE, LABELS_FILE
 from csfd_core.store.metadata import STUDIES_COLUMNS, StudyRecord
@@ -96,12 +95,16 @@ def _build(stores: Stores, sources: Sources) -> _Built:
 def _box_rooms(
     stores: Stores, records: Iterable[StudyRecord], boxes: BoxTable
 ) -> dict[str, BoxRoom]:
-    """Return where boxes can lie, for the studies that have any."""
+    """Return where boxes can lie, for the studies that have any.
+
+    Boxes are not held against another volume than that which they were drawn on.
+    """
     boxed = set(boxes.table["study_uid"])
     rooms = {}
     for record in records:
         geometry = record.volume_geometry()
-        if record.study_uid in boxed and geometry is not None:
+        is_boxed = record.study_uid in boxed and record.volume == 1
+        if is_boxed and geometry is not None:
             _, rows, columns = geometry.shape_zyx
             numbers = stores.metadata.read_instance_numbers(record.study_uid)
             rooms[record.study_uid] = BoxRoom(rows, columns, frozenset(numbers))

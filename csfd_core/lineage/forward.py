@@ -121,6 +121,7 @@ def files_of(stores: Stores, study_uid: str) -> list[str]:
         if entry.name.startswith(f"{uid}-")
     ]
     objects, _ = stores.root.find(f"{paths.DICOM_RESULTS}/{uid}")
+    chosen, _ = stores.root.find(f"{paths.VOLUME_CHOICES}/{uid}")
     fixed = (
         paths.of_study(paths.PREDICTIONS, uid, ".json"),
         paths.of_study(paths.HEATS, uid, ".npz"),
@@ -134,7 +135,7 @@ def files_of(stores: Stores, study_uid: str) -> list[str]:
     return [
         *learning_from(stores.root, uid),
         *features,
-        *(entry.path for entry in objects),
+        *(entry.path for entry in (*objects, *chosen)),
         *stores.pictures.paths_of(uid),
         *(path for path in fixed if stores.root.exists(path)),
     ]

@@ -4,11 +4,13 @@ New are studies that a training could use and that no candidate has seen: labell
 not quarantined, not of the locked test set. A study that the manifest leaves out (its
 vertebrae were not found, say) is not counted, as training again would not use it.
 Corrected are studies that the newest candidate has learnt from with other labels than
-they have today.
+they have today; also those that were signed since, and whose crops are made from
+something else by now, as where only a box was drawn.
 """
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from datetime import datetime
 
 import pandas as pd
 
@@ -19,6 +21,7 @@ from csfd_core.classification.manifest import read_manifest
 from csfd_core.classification.trained_labels import is_corrected
 from csfd_core.learning.splits import learnt_from, locked_studies
 from csfd_core.store import paths
+from csfd_core.store.labels import Labels
 from csfd_core.store.source import Sources
 from csfd_core.store.standing import usable_studies
 from csfd_core.store.stores import Stores
@@ -33,8 +36,8 @@ class Arrivals:
         in_store: Ingested, and of no use to the newest candidate yet.
         waiting: Labelled in a source, not ingested yet. Whether they are good, and of
             the locked test set, is not known before that.
-        corrected: The newest candidate has learnt from other labels. None where its
-            card is too old to tell.
+        corrected: The newest candidate has learnt from other labels or boxes. None
+            where its card is too old to tell.
         model_id: The newest candidate; of cards without a date, the one that has seen
             most. ``None``: nothing was trained yet.
         profile: Of its training.
@@ -64,20 +67,22 @@ def count_arrivals(stores: Stores, sources: Sources) -> Arrivals:
     table = stores.metadata.read_studies() if _is_there(stores) else None
     withdrawn = stores.withdrawn.study_uids()
     history = stores.label_history
-    labelled = history.read_labels(sources.locations, withdrawn).table
-    levels = labelled[list(LEVEL_NAMES)]
+    labelled = history.read_labels(sources.locations, withdrawn)
+    levels = labelled.table[list(LEVEL_NAMES)]
     levels = levels[levels.notna().any(axis=1)]
     with_labels = {str(uid) for uid in levels.index}
     folders = {folder.name for folder in sources.studies()}
     manifest = None
     if stores.root.exists(paths.MANIFEST):
         manifest = read_manifest(stores.root).table
+    cards = ClassifierStore(stores.root).cards(list(CLASSIFIERS))
     return new_studies(
         table=table,
         manifest=manifest,
         offered=with_labels & folders,
         labels=levels,
-        cards=ClassifierStore(stores.root).cards(list(CLASSIFIERS)),
+        cards=cards,
+        redrawn=redrawn_since(stores, labelled.dated, _newest(cards)),
     )
 
 
@@ -88,6 +93,7 @@ def new_studies(
     offered: Set[str],
     labels: pd.DataFrame,
     cards: Sequence[ClassifierCard],
+    redrawn: Set[str] = frozenset(),
 ) -> Arrivals:
     """Count newly labelled and corrected studies, without reading anything.
 
@@ -98,8 +104,9 @@ def new_studies(
         labels: Of the sources: index ``study_uid``, columns C1..C7, 0, 1 or null; only
             studies with a label.
         cards: Of all trained classifiers.
+        redrawn: Studies that the newest has learnt from, with other boxes now.
     """
-    newest = max(cards, key=lambda card: card.age, default=None)
+    newest = _newest(cards)
     trained = learnt_from([] if newest is None else [newest])
     usable, corrected, ingested = set[str](), set[str](), set[str]()
     if table is not None:
@@ -107,7 +114,8 @@ def new_studies(
         labelled = {str(uid) for uid in labels.index}
         usable = _usable(table, labelled) - _left_out(manifest)
         words = {} if newest is None else newest.label_digests
-        corrected = _corrected(words, labels) & _usable(table, labelled)
+        changed = _corrected(words, labels) | redrawn
+        corrected = changed & _usable(table, labelled)
     return Arrivals(
         in_store=tuple(sorted(usable - trained)),
         waiting=tuple(sorted(offered - ingested)),
@@ -116,6 +124,33 @@ def new_studies(
         profile="demo" if newest is None else newest.config.profile,
         trained_on=len(trained),
     )
+
+
+def redrawn_since(
+    stores: Stores, dated: Mapping[str, Labels], newest: ClassifierCard | None
+) -> frozenset[str]:
+    """Return the studies of a training that were signed and cut anew since.
+
+    Their crops are made from their labels and boxes, among other things.
+
+    Args:
+        stores: That hold the crops.
+        dated: Labels of today that have a date.
+        newest: What was trained last; ``None``: nothing yet.
+    """
+    if newest is None or not newest.trained_at:
+        return frozenset()
+    trained_at = datetime.fromisoformat(newest.trained_at)
+    learnt = newest.training_studies | newest.validation_studies
+    signed = [uid for uid in learnt if uid in dated and dated[uid].moment > trained_at]
+    notes = {uid: stores.crops.read_note(uid) for uid in signed}
+    return frozenset(
+        uid for uid, note in notes.items() if note and note.inputs != learnt[uid]
+    )
+
+
+def _newest(cards: Sequence[ClassifierCard]) -> ClassifierCard | None:
+    return max(cards, key=lambda card: card.age, default=None)
 
 
 def _corrected(words: Mapping[str, str], labels: pd.DataFrame) -> set[str]:

@@ -38,6 +38,8 @@ _DELIMITERS: Final = (",", ";", "\t", "|")
 _NAMED: Final = 5  # studies, as examples
 _LARGEST_BOX: Final = 1e6  # pixels, or the number of a slice
 _BOX_NUMBERS: Final = ("x", "y", "width", "height", "slice_number")
+BOX_COLUMNS: Final = ("study_uid", *_BOX_NUMBERS)
+SLICE_COLUMN: Final = "sop_uid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,10 @@ class LabelTable:
 
 @dataclass(frozen=True, slots=True)
 class BoxTable:
-    """Fracture boxes: ``study_uid, x, y, width, height`` (pixels), ``slice_number``."""
+    """Fracture boxes: ``study_uid, x, y, width, height`` (pixels), ``slice_number``.
+
+    ``sop_uid`` is that of the slice, where a label file says it.
+    """
 
     table: pd.DataFrame
     notes: tuple[str, ...]
@@ -157,6 +162,7 @@ def _read_box_table(location: Location) -> BoxTable:
         )
     boxes = numbers[usable].astype({"slice_number": "int64"})
     boxes.insert(0, "study_uid", table.loc[usable, STUDY_COLUMN])
+    boxes[SLICE_COLUMN] = pd.Series(index=boxes.index, dtype="str")
     return BoxTable(boxes.reset_index(drop=True), tuple(notes))
 
 
@@ -268,53 +274,18 @@ def _of_all(found: Sequence[LabelNotes]) -> tuple[list[LabelNote], set[str]]:
 def _drawn_table(drawn: Mapping[str, LabelNote]) -> pd.DataFrame:
     """Return the boxes of label files as a table of boxes."""
     rows = [
-        [note.study_uid, *(getattr(box, name) for name in _BOX_NUMBERS)]
+        [
+            note.study_uid,
+            *(getattr(box, name) for name in _BOX_NUMBERS),
+            box.sop_instance_uid,
+        ]
         for note in drawn.values()
         for box in note.boxes or ()
     ]
-    table = pd.DataFrame(rows, columns=["study_uid", *_BOX_NUMBERS])
+    table = pd.DataFrame(rows, columns=[*BOX_COLUMNS, SLICE_COLUMN])
     kinds = dict.fromkeys(_BOX_NUMBERS, "float64")
-    return table.astype(kinds | {"study_uid": "str", "slice_number": "int64"})
-
-
-@dataclass(frozen=True, slots=True)
-class BoxRoom:
-    """Where boxes of a study can lie: in its pixels, on its slices."""
-
-    rows: int
-    columns: int
-    slice_numbers: Collection[int | None]
-
-
-def tell_boxes_outside(boxes: pd.DataFrame, rooms: Mapping[str, BoxRoom]) -> list[str]:
-    """Name studies with boxes outside the image or on slices that do not exist.
-
-    Args:
-        boxes: As in ``BoxTable``.
-        rooms: By study; boxes of others are not looked at.
-    """
-    odd = sorted(
-        {
-            str(uid)
-            for uid, own in boxes.groupby("study_uid")
-            if (room := rooms.get(str(uid))) is not None and _is_outside(own, room)
-        }
-    )
-    if not odd:
-        return []
-    named = ", ".join(odd[:_NAMED]) + (", ..." if odd[_NAMED:] else "")
-    studies = count(len(odd), "study")
-    return [
-        f"Fracture boxes of {studies} lie outside the image or on slices that do not "
-        f"exist: {named}."
-    ]
-
-
-def _is_outside(boxes: pd.DataFrame, room: BoxRoom) -> bool:
-    right, bottom = boxes["x"] + boxes["width"], boxes["y"] + boxes["height"]
-    inside = (boxes[["x", "y"]].min(axis=1) > -1) & (right < room.columns + 1)
-    inside &= bottom < room.rows + 1  # boxes are rounded
-    return not bool((inside & boxes["slice_number"].isin(room.slice_numbers)).all())
+    texts = dict.fromkeys(("study_uid", SLICE_COLUMN), "str")
+    return table.astype(kinds | texts | {"slice_number": "int64"})
 
 
 def digest_labels(labels: pd.DataFrame, boxes: pd.DataFrame) -> dict[str, str]:

@@ -102,6 +102,8 @@ class StudyRecord:
     fingerprint: str
     mask_fingerprint: str | None
     scan_version: int = SCAN_VERSION
+    volume: int = 1  # that was read; 1 is read unless another is chosen
+    volumes: tuple[dict[str, Any], ...] = ()  # facts of each; (): there is no choice
 
     @property
     def is_quarantined(self) -> bool:

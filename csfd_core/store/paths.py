@@ -19,6 +19,7 @@ OLD_LABEL_VERSIONS: Final = f"{LABEL_VERSIONS}.parquet"  # of csfd before 0.3
 MANIFEST: Final = "metadata/manifest.parquet"
 NOTE_SEGMENTS: Final = "metadata/notes"  # copies of what stands in footers
 WITHDRAWN: Final = "withdrawn"
+VOLUME_CHOICES: Final = "volume_choices"  # by study: one file for each choice
 
 SLICES: Final = "slices"
 MASKS: Final = "masks"

@@ -24,6 +24,7 @@ from csfd_core.store.layout import (
     PHANTOM_FILE,
 )
 from csfd_core.store.locations import FileEntry, Location
+from csfd_core.store.stamp import stamp
 from csfd_core.text import count, safe_name
 from csfd_core.vocabulary import OWN_ROOT, is_uid, own_uid
 
@@ -41,6 +42,7 @@ class StudyFolder:
     mask: FileEntry | None = None
     must_match_uid: bool = True  # the folder is named by the StudyInstanceUID
     study_uid: str | None = None  # what the files name, where they were gathered by it
+    chosen_slice: str | None = None  # of the volume that a reader has chosen
 
     @property
     def name(self) -> str:
@@ -66,8 +68,14 @@ class StudyFolder:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the listing; equal as long as no file was touched."""
-        return _digest_entries(self.files)
+        """Digest of the listing and of what was chosen of it.
+
+        Equal as long as no file was touched and no other volume was chosen.
+        """
+        listed = _digest_entries(self.files)
+        return (
+            listed if self.chosen_slice is None else stamp([listed, self.chosen_slice])
+        )
 
     @property
     def mask_fingerprint(self) -> str | None:

@@ -10,6 +10,7 @@ from csfd_core.store.masks import GivenMaskStore, PredictedMaskStore
 from csfd_core.store.metadata import MetadataStore
 from csfd_core.store.pictures import PictureStore
 from csfd_core.store.slices import SliceStore
+from csfd_core.store.volume_choices import VolumeChoices
 from csfd_core.store.withdrawn import WithdrawnStore
 
 
@@ -58,3 +59,8 @@ class Stores:
     def withdrawn(self) -> WithdrawnStore:
         """Studies that must not be taken up again."""
         return WithdrawnStore(self.root)
+
+    @property
+    def volume_choices(self) -> VolumeChoices:
+        """Which volume of a study readers have chosen."""
+        return VolumeChoices(self.root)

@@ -45,6 +45,8 @@ from csfd_core.web.status.follower import Follower
 from csfd_core.web.uploads import api as uploads
 from csfd_core.web.uploads.handling import sweep
 from csfd_core.web.viewer import api as viewer
+from csfd_core.web.volume_choice import api as volume_choice
+from csfd_core.web.volume_choice.choosing import settle_choices
 from csfd_core.web.withdrawing import retention_of
 
 API: Final = "/api/v1"
@@ -64,6 +66,7 @@ def build_app(services: Services) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         sweep(services)
         write_pending(services)
+        settle_choices(services)
         app.state.follower = follower = Follower(services)
         app.state.reception = Reception(services)
         watchers = (
@@ -95,7 +98,7 @@ def build_app(services: Services) -> FastAPI:
     app.exception_handler(HTTPException)(_refuse)
     app.exception_handler(IdentifierError)(_unknown)
     app.exception_handler(CsfdError)(_fail)
-    for room in (uploads, viewer, review, status, delivery):
+    for room in (uploads, viewer, volume_choice, review, status, delivery):
         app.include_router(room.router, prefix=API)
     app.include_router(status.operation)
     rooms = (entrance, oidc, worklist, study, withdrawal, model, administration, peers)

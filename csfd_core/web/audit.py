@@ -36,6 +36,7 @@ class Action(StrEnum):
     STUDY_OPENED = "study opened"
     STUDY_RETRIED = "study tried again"
     PRIORITY_CHANGED = "priority changed"
+    VOLUME_CHOSEN = "volume chosen"
     DOWNLOADED = "downloaded"
     REVIEW_SIGNED = "review signed"
     STUDY_WITHDRAWN = "study withdrawn"

@@ -72,7 +72,8 @@ class OpenStudy:
 def accept(connection: sa.Connection, one: Accepted) -> int:
     """Record a study whose files are in the inbox; return its version.
 
-    A study that comes again with further slices is a new version of the same study.
+    A study that comes again with further slices, or of which another volume is to be
+    read, is a new version of the same study.
     """
     now = time.time()
     row = connection.execute(

@@ -151,6 +151,7 @@ def test_labels_and_boxes_are_told_of_the_new_name(home: Path) -> None:
         zip(LABEL_COLUMNS, (1, 0, 0, 0, 0, 1, 0, 0), strict=True)
     )
     boxes = read_boxes(place).table
+    assert boxes.pop("sop_uid").isna().all()
     assert boxes.to_numpy().tolist() == [[keyed(), 20.5, 30, 12, 10.25, 17]]
 
 

@@ -1,6 +1,7 @@
 """Which images of a study are read as its volume, and what is said of the others."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,10 @@ from support.dicom_studies import (
     Edit,
     add_series,
     neck_hounsfield,
+    neck_mask,
     save,
+    volume_affine_ras,
+    write_mask,
     write_study,
 )
 from support.scans import codes, scan
@@ -151,6 +155,81 @@ def test_every_volume_is_scanned_where_that_is_asked_for(tmp_path: Path) -> None
     assert "with a bone kernel" in found[0].notes[0]
     (alone,) = scan_study(study)
     assert (alone.headers, alone.notes) == (found[0].headers, found[0].notes)
+
+
+def add_volumes(folder: Path) -> None:
+    """Add a coarse volume, and in the series of the slices one of a sharp kernel."""
+    sharp = setting(SeriesInstanceUID=f"{STUDY_UID}.1", ConvolutionKernel="B70s")
+    add_series(folder, "8", every=2)
+    add_series(folder, "9", edit=sharp)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "number", "step", "why"),
+    [
+        (f"{STUDY_UID}.9.5", 1, 2.0, "a reader has chosen it, with a bone kernel"),
+        (f"{STUDY_UID}.1.24", 2, 2.0, "a reader has chosen it"),
+        (f"{STUDY_UID}.8.3", 3, 4.0, "a reader has chosen it"),
+        ("1.2.3", 1, 2.0, "the thinnest that covers the neck, with a bone kernel"),
+        ("../../x", 1, 2.0, "the thinnest that covers the neck, with a bone kernel"),
+    ],
+)
+def test_the_volume_of_the_chosen_slice_is_read_and_told(
+    tmp_path: Path, chosen: str, number: int, step: float, why: str
+) -> None:
+    add_volumes(write_study(tmp_path))
+    (study,) = Source(tmp_path).studies()
+    (by_default,) = scan_study(study)
+    (found,) = scan_study(replace(study, chosen_slice=chosen))
+    assert (found.status, found.volume) == (Status.GOOD, number)
+    assert found.geometry is not None
+    assert found.geometry.spacing_zyx_mm[0] == pytest.approx(step)
+    assert (chosen in {h.sop_uid for h in found.headers}) is ("reader" in why)
+    assert f"is read: {why}. Not read: " in " ".join(found.notes)
+    is_told = "The volume that a reader has chosen is not among the images."
+    assert (is_told in found.notes) is ("reader" not in why)
+    assert (found.content_hash == by_default.content_hash) is (number == 1)
+
+
+def test_volumes_are_told_apart_by_numbers_and_a_slice_of_their_own(
+    tmp_path: Path,
+) -> None:
+    folder = write_study(tmp_path)
+    add_volumes(folder)
+    for number in (8, 14):  # of the coarse volume: some slices are lost
+        (folder / f"8-{number + 1}.dcm").unlink()
+    found = scan(tmp_path).volumes
+    assert [(one.slice_count, one.step_mm, one.extent_mm) for one in found] == [
+        (24, 2.0, 46.0), (24, 2.0, 46.0), (10, 4.0, 44.0),
+    ]  # fmt: skip
+    assert [one.is_bone_kernel for one in found] == [True, False, False]
+    assert [one.is_usable for one in found] == [True, True, False]
+    assert [one.thickness_mm for one in found] == [SLICE_MM] * 3
+    slices = [f"{STUDY_UID}.{name}" for name in ("9.1", "1.1", "8.1")]
+    assert [one.slice_uid for one in found] == slices
+    for path in [folder / f"{number}.dcm" for number in range(1, SLICES + 1)]:
+        path.unlink()
+    for path in folder.glob("8-*.dcm"):
+        path.unlink()
+    assert scan(tmp_path).volumes == ()  # nothing to choose from
+
+
+def test_a_volume_without_a_slice_of_its_own_cannot_be_named(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, edit=setting(SOPInstanceUID="1.2.3"))
+    add_series(folder, "9", edit=setting(SOPInstanceUID="1.2.3"))
+    assert [one.slice_uid for one in scan(tmp_path).volumes] == [None, None]
+
+
+def test_the_mask_of_the_source_is_that_of_the_volume_read_by_default(
+    tmp_path: Path,
+) -> None:
+    add_series(write_study(tmp_path), "8", every=2)
+    write_mask(tmp_path, neck_mask(), volume_affine_ras())
+    (study,) = Source(tmp_path).studies()
+    (first,) = scan_study(study)
+    (other,) = scan_study(replace(study, chosen_slice=f"{STUDY_UID}.8.1"))
+    assert first.mask_hash is not None
+    assert (other.mask_hash, codes(other)) == (None, [])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
-from support.dicom_studies import STUDY_UID, neck_mask
+from support.dicom_studies import STUDY_UID, add_series, neck_mask
 from support.paths import ROOT
 from support.spots import (
     CROPS,
@@ -23,7 +23,7 @@ from support.spots import (
 from csfd_core.crops.maker import CropMaker
 from csfd_core.inference.predict import predict_input, predict_stored
 from csfd_core.inference.reading import Reading
-from csfd_core.ingest.convert import StudyTask, convert_study
+from csfd_core.ingest.convert import StudyTask, convert_study, study_tasks
 from csfd_core.phantom.config import PhantomConfig
 from csfd_core.phantom.dicom_writer import PixelStyle, write_dicom_series
 from csfd_core.phantom.volume import build_phantom_volume
@@ -31,6 +31,7 @@ from csfd_core.store.locations import Location
 from csfd_core.store.notes import PredictedMaskNote
 from csfd_core.store.source import Source
 from csfd_core.store.stores import Stores
+from csfd_core.store.volume_choices import VolumeChoice
 from csfd_core.vocabulary import LEVEL_NAMES
 
 PAGE = (ROOT / "docs" / "predictions.md").read_text()
@@ -107,6 +108,37 @@ def test_a_place_is_not_told_by_a_mask_that_the_crops_do_not_know(
     note = predict_stored(stores, STUDY_UID, spot_ensemble())
     assert note["evidence"] == dict.fromkeys(LEVEL_NAMES)
     assert note["probabilities"][LEVEL] > 0.5
+
+
+def test_of_a_chosen_volume_the_prediction_is_its_own_and_says_so(
+    tmp_path: Path,
+) -> None:
+    """The spot of C4 is on the volume that is read by default alone."""
+    write_spot_study(tmp_path / "source")
+    (folder,) = Source(tmp_path / "source").studies()
+    add_series(tmp_path / "source" / folder.path, "9")
+    (folder,) = Source(tmp_path / "source").studies()
+    stores = Stores(Location(tmp_path / "store"))
+    labels = pd.DataFrame(columns=list(LEVEL_NAMES))
+    boxes = pd.DataFrame(columns=["study_uid", "x", "y", "width", "height"])
+    said = []
+    for slice_uid in ("", f"{STUDY_UID}.9.1", f"{STUDY_UID}.1.1"):
+        if slice_uid:
+            choice = VolumeChoice(
+                study_uid=STUDY_UID, slice_uid=slice_uid, told="", by="ann", version=2
+            )
+            stores.volume_choices.add(choice)
+        convert_study(study_tasks([folder], stores)[0])
+        write_mask(stores, neck_mask())
+        CropMaker(stores, CROPS, labels, boxes).make(STUDY_UID)
+        said.append(predict_stored(stores, STUDY_UID, spot_ensemble()))
+    assert [note["volume"] for note in said] == [1, 2, 1]
+    suspicious = [note["probabilities"][LEVEL] > 0.5 for note in said]
+    assert suspicious == [True, False, True]
+    assert ["reader has chosen" in note["notes"][0] for note in said] == [
+        False, True, True,
+    ]  # fmt: skip
+    assert said[0]["content_hash"] == said[2]["content_hash"] != said[1]["content_hash"]
 
 
 def fields(note: Mapping[str, Any]) -> Iterator[str]:

@@ -1,5 +1,7 @@
 """How many newly labelled studies count for a retraining."""
 
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,7 +19,11 @@ from csfd_core.classification.manifest import (
 )
 from csfd_core.classification.trained_labels import label_words
 from csfd_core.evaluation.folds import is_test
-from csfd_core.registry.new_labels import Arrivals, new_studies
+from csfd_core.registry.new_labels import Arrivals, new_studies, redrawn_since
+from csfd_core.store.labels import Labels
+from csfd_core.store.locations import Location
+from csfd_core.store.notes import CropNote
+from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES
 
 UIDS = [uid for uid in (f"1.2.{i}" for i in range(1, 200)) if not is_test(uid)]
@@ -170,6 +176,41 @@ def test_newest_card_counts_also_where_an_older_one_has_seen_more() -> None:
     for cards in (dated, dated[::-1], [old, dated[1]]):
         found = count(table_of(*UIDS[:2]), labels=labels, cards=cards)
         assert (found.model_id, found.count) == ("m2", 0)
+
+
+TRAINED_AT = "2026-01-05T02:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("signed_at", "crops", "is_redrawn"),
+    [
+        ("2026-01-06T09:00:00+00:00", "others", True),
+        ("2026-01-06T09:00:00+00:00", "a", False),  # said the same again
+        ("2026-01-04T09:00:00+00:00", "others", False),  # as by another segmentation
+        ("2026-01-06T09:00:00+00:00", None, False),
+    ],
+)
+def test_study_whose_boxes_alone_were_drawn_anew_is_corrected(
+    tmp_path: Path, signed_at: str, crops: str | None, is_redrawn: bool
+) -> None:
+    stores, uid = Stores(Location(tmp_path)), UIDS[0]
+    if crops is not None:
+        note = CropNote(
+            study_uid=uid, inputs=crops, crop={}, model_id="m", standing="unseen",
+            levels=(), spacing_zyx_mm=(1.0, 1.0, 1.0),
+        )  # fmt: skip
+        stores.crops.write(uid, [], note)
+    moment = datetime.fromisoformat(signed_at)
+    dated = {uid: Labels({}, moment.date(), "ann", moment)}
+    own = card(uid, label_digests={uid: "0000000"}, trained_at=TRAINED_AT)
+    redrawn = redrawn_since(stores, dated, own)
+    assert redrawn == ({uid} if is_redrawn else set())
+    labels = labels_of(**{uid: "0000000"})
+    found = count(table_of(uid), labels=labels, cards=[own], redrawn=redrawn)
+    assert found.corrected == ((uid,) if is_redrawn else ())
+    undated = card(uid, label_digests={uid: "0000000"})
+    assert redrawn_since(stores, dated, undated) == frozenset()
+    assert redrawn_since(stores, dated, None) == frozenset()
 
 
 def test_word_of_a_study_says_what_was_used() -> None:

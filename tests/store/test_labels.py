@@ -6,13 +6,8 @@ from support.dicom_studies import LABEL_HEADER
 from support.material import require_material
 
 from csfd_core.errors import SourceError
-from csfd_core.store.labels import (
-    BoxRoom,
-    read_all_labels,
-    read_boxes,
-    read_labels,
-    tell_boxes_outside,
-)
+from csfd_core.store.box_places import BoxRoom, tell_boxes_outside
+from csfd_core.store.labels import read_all_labels, read_boxes, read_labels
 from csfd_core.store.locations import Location
 
 
@@ -148,6 +143,7 @@ def test_boxes_that_are_none_are_left_out(tmp_path: Path) -> None:
         "1.2.3,10.5,20,5,6,7\n1.2.3,1,1,0,6,7\n1.2.3,a,1,1,6,7\n../x,1,1,1,1,1\n"
     )
     boxes = read_boxes(Location(tmp_path))
+    assert boxes.table.pop("sop_uid").isna().all()  # a table names no slices
     assert boxes.table.to_dict("records") == [
         {
             "study_uid": "1.2.3",

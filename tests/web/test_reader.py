@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
+from pydicom import dcmread
 from support.browser import NEEDS_CHROMIUM, Watched, chromium, served
 from support.web import WebUnderTest
 
@@ -54,7 +55,19 @@ def folder(tmp_path: Path) -> Path:
     write_study(tmp_path / "phantom", config, 0)
     (study,) = (tmp_path / "phantom" / "train_images").iterdir()
     (study / "notes.txt").write_text("no slice")
+    add_coarse_volume(study)
     return study
+
+
+def add_coarse_volume(study: Path) -> None:
+    """Add every second slice once more, as a series of its own."""
+    for path in study.glob("*.dcm"):
+        dataset = dcmread(path)
+        if dataset.InstanceNumber % 2:
+            dataset.SeriesInstanceUID += ".9"
+            dataset.SOPInstanceUID += ".9"
+            dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+            dataset.save_as(path.with_name(f"coarse-{path.name}"))
 
 
 @pytest.fixture
@@ -124,6 +137,8 @@ def test_every_page_can_be_read_by_everybody(
                 expect(page.locator("#review .level").first).to_be_visible(
                     timeout=60_000
                 )
+                page.locator("#volumes summary").click()
+                expect(page.get_by_role("button", name="instead")).to_be_visible()
             found += [(scheme, path, *one) for one in serious_violations(page)]
     assert found == []
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from csfd_core.reports.eda.statistics import label_matrix
 from csfd_core.reports.palette import UNKNOWN
+from csfd_core.store.box_places import place_boxes
 from csfd_core.store.parquet import read_parquet
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES
@@ -112,12 +113,16 @@ def _place(
     stores: Stores, study_uid: str, part: pd.DataFrame, has_mask: bool
 ) -> pd.DataFrame:
     path = stores.metadata.path(study_uid)
-    columns = ["instance_number", "slice_index"]
-    table, _ = read_parquet(stores.root, path, columns)
-    index_of = dict(
-        zip(*(table.column(name).to_pylist() for name in columns), strict=True)
+    columns = ["instance_number", "sop_uid"]  # in the order of the slices
+    table, note = read_parquet(stores.root, path, columns)
+    numbers, sop_uids = (table.column(name).to_pylist() for name in columns)
+    index = place_boxes(
+        part,
+        numbers,
+        sop_uids,
+        volume=note.get("volume", 1),
+        has_several=bool(note.get("volumes")),
     )
-    index = part["slice_number"].map(index_of).astype("float64")
     last = max(table.num_rows - 1, 1)
     placed = part[["x", "y", "width", "height"]].copy()
     placed["slice_index"], placed["depth"] = index, index / last

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Final
 
 import sqlalchemy as sa
-from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
 from fastapi.responses import RedirectResponse
 
 from csfd_core.data_kind import DataKind
@@ -24,6 +24,8 @@ from csfd_core.web.services import Services
 from csfd_core.web.status.api import retry
 from csfd_core.web.status.triage import neighbours
 from csfd_core.web.study_states import OPEN, StudyState
+from csfd_core.web.volume_choice.choosing import choose_volume
+from csfd_core.web.volume_choice.shown import volumes_of
 
 router = APIRouter()
 
@@ -45,6 +47,9 @@ def show_study(
     if note is not None:
         _note_opened(services, session, row, saw_ai=not blind)
     shown = None if blind else note
+    offered = volumes_of(services, study_uid)
+    # Of a study that is read anew the old volume is not shown meanwhile.
+    is_replaced = row.state in OPEN and offered.made(row.version)
     return render(
         request,
         session,
@@ -63,7 +68,9 @@ def show_study(
         note=shown,
         caution="" if note is None else caution_of(DataKind(note["trained_on"])),
         level=None if shown is None else worst_level(shown),
-        has_slices=services.stores.slices.read_note(study_uid) is not None,
+        has_slices=not is_replaced and _has_slices(services, study_uid),
+        is_replaced=is_replaced,
+        offered=offered,
     )
 
 
@@ -78,11 +85,28 @@ def retry_study(
     return RedirectResponse(f"/studies/{study_uid}", 303)
 
 
+@router.post("/studies/{study_uid}/volume")
+def choose_study_volume(
+    study_uid: str,
+    services: MyServices,
+    session: Annotated[Session, Depends(require_form)],
+    slice_uid: Annotated[str, Form(max_length=64)],
+    version: Annotated[int, Form(ge=1)],
+) -> Response:
+    """Let another volume of a study be read."""
+    choose_volume(services, session.user, study_uid, slice_uid, version)
+    return RedirectResponse(f"/studies/{study_uid}", 303)
+
+
 def worst_level(note: dict[str, Any]) -> str | None:
     """Return the level that is the most likely to be fractured; ``None``: none is."""
     found = {name: note["probabilities"][name] for name in LEVEL_NAMES}
     assessed = {name: value for name, value in found.items() if value is not None}
     return max(assessed, key=lambda name: assessed[name]) if assessed else None
+
+
+def _has_slices(services: Services, study_uid: str) -> bool:
+    return services.stores.slices.read_note(study_uid) is not None
 
 
 def short_uid(study_uid: str) -> str:

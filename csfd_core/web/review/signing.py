@@ -146,7 +146,7 @@ def _require_current(connection: sa.Connection, study_uid: str, version: int) ->
         raise HTTPException(404, "There is no such study.")
     if row.version != version:
         raise HTTPException(
-            409, "New slices of this study have come. Load the page and look again."
+            409, "This study has a new version. Load the page and look again."
         )
     if row.state in OPEN:
         raise HTTPException(409, "This study is not ready yet. Sign it once it is.")

@@ -100,7 +100,7 @@ class Review {
           level, slice_index, x, y, width, height,
         }));
     if (isOld && boxes.length) {
-      toast("Slices have come since this draft: draw its boxes again.", "warn");
+      toast("This draft is of an earlier version: draw its boxes again.", "warn");
     }
     if (comment !== undefined) this.#place("comment").value = comment;
   }

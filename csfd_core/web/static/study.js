@@ -42,7 +42,7 @@ if (progress) showStep(progress.querySelector("[aria-current]")?.dataset.step ??
 follow((study) => {
   if (study.study_uid !== studyUid) return;
   if (study.version !== Number(version)) {
-    toast("Further slices have come: load the page again to see them.", "warn");
+    toast("This study has a new version: load the page again to see it.", "warn");
   } else if (study.state !== state && ["accepted", "running"].includes(state)) {
     if (["accepted", "running"].includes(study.state)) showStep(study.step);
     else location.reload();

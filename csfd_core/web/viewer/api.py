@@ -43,6 +43,8 @@ _BYTES: Final = "application/octet-stream"
 WhoAsks = Annotated[Session, Depends(require_session)]
 Opened = Annotated[Services, Depends(services_of)]
 SliceNumber = Annotated[int, Query(ge=0)]
+# Of the slices that the geometry was told of; "": whatever there is now.
+ContentHash = Annotated[str, Query(max_length=64)]
 
 
 @router.get("/geometry")
@@ -65,10 +67,11 @@ def frames(
     services: Opened,
     start: SliceNumber,
     stop: SliceNumber,
+    content_hash: ContentHash = "",
 ) -> StreamingResponse:
     """Send the JPEGs of some slices, head to feet, each after its number and length."""
     del session
-    slices = require_slices(services.stores, require_uid(study_uid))
+    slices = _require_same(services, study_uid, content_hash)
     _require_range(slices, start, stop)
     content = framed_jpegs(services.stores, study_uid, start, stop)
     return StreamingResponse(content, media_type=_BYTES)
@@ -81,10 +84,11 @@ def volume(
     services: Opened,
     start: SliceNumber,
     stop: SliceNumber,
+    content_hash: ContentHash = "",
 ) -> Response:
     """Send the Hounsfield units of some slices as 16-bit numbers, little-endian."""
     del session
-    slices = require_slices(services.stores, require_uid(study_uid))
+    slices = _require_same(services, study_uid, content_hash)
     _require_range(slices, start, stop)
     if stop - start > MOST_SLICES:
         raise HTTPException(422, f"Ask for at most {MOST_SLICES} slices at once.")
@@ -98,10 +102,16 @@ def volume(
 
 @router.get("/mask")
 def mask(
-    study_uid: str, session: WhoAsks, services: Opened, *, cropped: bool = False
+    study_uid: str,
+    session: WhoAsks,
+    services: Opened,
+    *,
+    cropped: bool = False,
+    content_hash: ContentHash = "",
 ) -> Response:
     """Send the labels of all voxels, or of the smallest box that holds them."""
     del session
+    _require_same(services, study_uid, content_hash)
     _require_mask(services, study_uid)
     labels = services.stores.predicted_masks.read_volume(study_uid)
     return _send_labels(labels, cropped=cropped)
@@ -122,16 +132,37 @@ def mask_file(study_uid: str, session: WhoAsks, services: Opened) -> Response:
 
 @router.get("/heat")
 def heat(
-    study_uid: str, session: WhoAsks, services: Opened, *, cropped: bool = False
+    study_uid: str,
+    session: WhoAsks,
+    services: Opened,
+    *,
+    cropped: bool = False,
+    content_hash: ContentHash = "",
 ) -> Response:
     """Send how much each voxel speaks for a fracture, 0 to 255."""
-    slices = require_slices(services.stores, require_uid(study_uid))
+    slices = _require_same(services, study_uid, content_hash)
     if is_blind(services, session, study_uid):
         raise HTTPException(403, "This study is read blind: sign your review first.")
     if not _has_heat(services, slices):
         raise HTTPException(404, "No heatmap is kept of this study's prediction.")
     heats = read_heats(services.stores, study_uid)
     return _send_labels(heat_volume(heats, slices.geometry), cropped=cropped)
+
+
+def _require_same(services: Services, study_uid: str, content_hash: str) -> SliceNote:
+    """Return the note of a study's slices, if they are those that are shown.
+
+    Slices of another volume, or of another number, must not come between them.
+
+    Raises:
+        HTTPException: 404 where there are none, 409 where they are others by now.
+    """
+    slices = require_slices(services.stores, require_uid(study_uid))
+    if content_hash not in ("", slices.content_hash):
+        raise HTTPException(
+            409, "The images of this study are others by now. Load the page again."
+        )
+    return slices
 
 
 def _require_mask(services: Services, study_uid: str) -> None:

@@ -118,6 +118,7 @@ def geometry_facts(stores: Stores, study_uid: str, *, is_blind: bool) -> dict[st
     window = note.conversion.window
     return {
         "study_uid": study_uid,
+        "content_hash": note.content_hash,
         "shape_zyx": list(note.shape_zyx),
         "spacing_zyx_mm": list(note.spacing_zyx_mm),
         "affine_lps": [list(row) for row in note.affine_lps],

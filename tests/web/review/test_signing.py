@@ -232,7 +232,7 @@ def test_further_slices_ask_for_a_further_look(web: WebUnderTest) -> None:
     come(web)
     answer = reader.post(f"{API}/sign", json=form())
     assert answer.status_code == 409
-    assert "New slices" in answer.json()["detail"]
+    assert "new version" in answer.json()["detail"]
     assert reader.get(f"{API}/review").json()["has_signed"] is False
     sign(reader, version=2)
     row = study_row(web)

@@ -75,6 +75,7 @@ export class Decoder {
 
 export class Volume {
   #path;
+  #content; // of the slices: what comes must be of these
   #decoder;
   #told;
   #isStopped = false;
@@ -84,6 +85,7 @@ export class Volume {
   // `told(sentence)`: of the connection; `changed(slices)`: some have come.
   constructor(studyUid, geometry, decoder, { told, changed }) {
     this.#path = `/studies/${studyUid}`;
+    this.#content = geometry.content_hash;
     this.#decoder = decoder;
     this.#told = told;
     this.changed = changed;
@@ -158,7 +160,8 @@ export class Volume {
   }
 
   #get(what) {
-    return persist(`${this.#path}/${what}`, this.#told, () => this.#isStopped);
+    const same = `${what.includes("?") ? "&" : "?"}content_hash=${this.#content}`;
+    return persist(`${this.#path}/${what}${same}`, this.#told, () => this.#isStopped);
   }
 
   async #loadFrames({ start, stop }) {
