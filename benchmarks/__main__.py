@@ -31,6 +31,7 @@ LONG = (
     "reading",
     "predict",
     "command",
+    "scale",
     "arrival",
     "upload_latency",
     "damaged",
