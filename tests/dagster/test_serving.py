@@ -16,6 +16,7 @@ import dagster as dg
 import psutil
 import pytest
 from support.coarse import coarse_phantoms
+from support.ports import free_port
 from support.supervised import Supervised, supervised, survivors
 from support.uploaded import accept_study, open_page, row_of
 from typer.testing import CliRunner
@@ -43,11 +44,6 @@ PARTS = {
 }
 PATIENCE_S = 500
 ENDS = {"done", "refused"}
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as found:
-        return int(found.getsockname()[1])
 
 
 @pytest.fixture

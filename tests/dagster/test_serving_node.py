@@ -5,16 +5,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from support.ports import free_port
 from typer.testing import CliRunner
 
 from csfd_core.cli.main import app
 from csfd_core.settings import DicomSettings, WebSettings
 from csfd_dagster.serving import serve_services
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as found:
-        return int(found.getsockname()[1])
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from pathlib import Path
 import dagster as dg
 import psutil
 import pytest
+from support.ports import free_port
 from support.supervised import Supervised, supervised, survivors
 
 from csfd_core.errors import SettingsError
@@ -60,11 +61,6 @@ mutation($job: JobOrPipelineSelector!) {
   }
 }
 """
-
-
-def free_port() -> int:
-    with closing(socket.create_server((HOST, 0))) as found:
-        return int(found.getsockname()[1])
 
 
 def end(found: Supervised, number: signal.Signals) -> None:

@@ -23,7 +23,8 @@ from support.delivered import (
     wait_for,
 )
 from support.dicom_studies import STUDY_UID
-from support.orthanc import NEEDS_ORTHANC, Orthanc, free_port, orthanc
+from support.orthanc import NEEDS_ORTHANC, Orthanc, orthanc
+from support.ports import free_port
 from support.viewed_study import SLICES
 from support.web import set_environment
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from support.delivered import CLASSES, store_peer
-from support.orthanc import free_port
+from support.ports import free_port
 
 from csfd_core.network.store_scu import StoreScu
 from csfd_core.network.stow_client import StowClient

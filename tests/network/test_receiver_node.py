@@ -18,12 +18,12 @@ from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian
 from support.dicom_studies import STUDY_UID
 from support.kills import MOMENTS
+from support.ports import free_port
 from support.receiving import (
     Place,
     all_bytes_below,
     answer_to,
     associate,
-    free_port,
 )
 from support.uploading import study_files
 

@@ -23,7 +23,7 @@ from csfd_core.web.study_states import Accepted, StudyState, accept, open_studie
 from csfd_core.web.vault import Vault, original_of
 from support.conversion import tasks
 from support.dicom_studies import SLICE_MM, STUDY_UID, slice_dataset
-from support.orthanc import free_port
+from support.ports import free_port
 from support.viewed_study import (
     SLICES,
     study_hounsfield,

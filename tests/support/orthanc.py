@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 import urllib.request
@@ -14,6 +13,8 @@ from typing import Any, Final
 
 import pytest
 
+from support.ports import free_port
+
 ORTHANC = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 NEEDS_ORTHANC = pytest.mark.skipif(
@@ -21,13 +22,6 @@ NEEDS_ORTHANC = pytest.mark.skipif(
     reason="needs Orthanc and its DICOMweb plugin",
 )
 _MOST_S: Final = 60.0
-
-
-def free_port() -> int:
-    """Return a TCP port of this machine at which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -26,6 +26,7 @@ from csfd_core.settings import DicomSettings
 from csfd_core.web.database import audit, studies
 from csfd_core.web.reception.reception import Reception, Sender
 from csfd_core.web.services import Services
+from support.ports import free_port
 from support.web import set_environment
 
 SENDER = Sender(name="SCANNER")
@@ -94,12 +95,6 @@ def all_bytes_below(folder: Path) -> bytes:
     """Return everything that lies in a folder, names of files included."""
     found = sorted(path for path in folder.rglob("*") if path.is_file())
     return b"\n".join(str(path).encode() + path.read_bytes() for path in found)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -18,7 +18,7 @@ from support.delivered import (
     set_vault,
 )
 from support.dicom_studies import STUDY_UID
-from support.orthanc import free_port
+from support.ports import free_port
 from support.web import WebUnderTest
 
 from csfd_core.network.addressed import ReplacedError, addressed_objects
