@@ -190,7 +190,7 @@ def test_a_training_that_makes_it_no_better_keeps_it(tmp_path: Path, name: str) 
     stores = write_store(tmp_path / "store", 30)
     manifest = manifest_of(stores)
     able = replace(
-        SMALL, initial=NONE, epochs=3, steps_per_epoch=30, batch_size=32,
+        SMALL, initial=NONE, epochs=2, steps_per_epoch=15, batch_size=32,
         filters=(8, 16, 16),
     )  # fmt: skip
     first = fit_classifier(stores, plan_classifier(name, 0, able, manifest))

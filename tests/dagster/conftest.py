@@ -5,7 +5,12 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from support.coarse import cheap_models, coarse_phantoms, plain_figures
+from support.coarse import (
+    cheap_models,
+    coarse_phantoms,
+    plain_figures,
+    untraced_networks,
+)
 from support.instances import small_instance
 
 
@@ -23,14 +28,11 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def cheap(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let the whole graph run in seconds; to trace networks costs more than steps."""
-    import tensorflow as tf
-
+    """Let the whole graph run in seconds."""
     coarse_phantoms(monkeypatch)
     cheap_models(monkeypatch)
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    with untraced_networks():
+        yield
 
 
 @pytest.fixture(autouse=True, scope="module")

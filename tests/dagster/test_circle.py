@@ -12,6 +12,7 @@ import dagster as dg
 import pydicom
 import pytest
 from starlette.testclient import TestClient
+from support.drawn_crops import BrightClassifier
 from support.instances import small_instance
 from support.sensing import QUIET
 from support.uploaded import Asking, row_of
@@ -19,6 +20,7 @@ from support.uploading import send, whole
 from support.web import WebUnderTest, set_environment, web_app
 
 from csfd_core.classification.classifier_store import ClassifierStore
+from csfd_core.classification.classifiers import CLASSIFIERS
 from csfd_core.crops.cutting import CROP_PROFILES, CropConfig
 from csfd_core.deid.deidentify import deidentify
 from csfd_core.dicom.headers import KEYED_PATIENT
@@ -154,6 +156,8 @@ def real_crops() -> CropConfig:
 def test_correction_on_the_page_teaches_the_version_that_the_page_then_names(
     places: Path, real_crops: CropConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # What is corrected here, the basic CNN is to learn; another network costs time.
+    monkeypatch.setitem(CLASSIFIERS, "triplanar_cnn", BrightClassifier)
     # The general classifier takes crops of the real size.
     monkeypatch.setitem(CROP_PROFILES, "demo", real_crops)
     write_phantom_source(places / "source", SOURCE, executor=InlineExecutor())

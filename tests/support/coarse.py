@@ -1,7 +1,9 @@
 """Phantoms and models that are small enough to run the whole graph in a test."""
 
+import contextlib
 import functools
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -9,12 +11,14 @@ import pytest
 from PIL import Image
 
 from csfd_core.classification import classifiers as registry
+from csfd_core.classification import fit
 from csfd_core.crops.cutting import CROP_PROFILES, CropConfig
 from csfd_core.ingest.convert import StudyTask, convert_study
 from csfd_core.ingest.studies_table import write_studies_table
 from csfd_core.phantom import source as phantom_source
 from csfd_core.phantom.config import GridOverride, PhantomConfig
 from csfd_core.reports import render
+from csfd_core.reports.eda import frames
 from csfd_core.reports.leakage import config as audit_config
 from csfd_core.runtime.executors import InlineExecutor
 from csfd_core.segmentation import predict as prediction
@@ -57,7 +61,10 @@ def one_look(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plain_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put a dot in place of every figure, for tests that look at none of them."""
+    """Put a dot in place of every figure, for tests that look at none of them.
+
+    A film has a frame for every five centimetres.
+    """
 
     def save(figure: object, form: str, style: object, **options: object) -> bytes:
         return _DOT[form]
@@ -66,7 +73,18 @@ def plain_figures(monkeypatch: pytest.MonkeyPatch) -> None:
         sink.write(_DOT[format])
 
     monkeypatch.setattr(render, "_save", save)
+    monkeypatch.setattr(frames, "STEP_MM", 50.0)
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", save_alone)
+
+
+@contextlib.contextmanager
+def untraced_networks() -> Iterator[None]:
+    """Run networks without tracing them, which costs more than a few steps."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 def cheap_models(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,5 +99,6 @@ def cheap_models(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(
             registry.CLASSIFIERS, name, registry.CLASSIFIERS["resnet50"]
         )
+    monkeypatch.setattr(fit, "_TIMED", 1)
     short = audit_config.AuditConfig(steps=2, batch_size=4, side=16, slices_per_study=4)
     monkeypatch.setitem(comparison.AUDIT_PROFILES, "demo", short)

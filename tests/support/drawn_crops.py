@@ -214,6 +214,12 @@ def put_bright_classifier(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(classifiers.CLASSIFIERS, "basic_cnn", BrightClassifier)
 
 
+def put_bright_classifiers(patch: pytest.MonkeyPatch) -> None:
+    """Let ``BrightClassifier`` go by the names of both networks for patches."""
+    for name in ("basic_cnn", "triplanar_cnn"):
+        patch.setitem(classifiers.CLASSIFIERS, name, BrightClassifier)
+
+
 def put_tiny_backbone(patch: pytest.MonkeyPatch) -> None:
     """Let ``tiny_backbone`` stand where Keras has ResNet50."""
     with computing():
