@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from support.coarse import one_look, plain_figures, untraced_networks
+from support.coarse import one_look, plain_figures
 from support.command import csfd, csfd_here
 from support.s3_bucket import Bucket
 from support.s3_runs import STUDIES, convert, rows_of
@@ -134,8 +134,7 @@ def test_csfd_run_ingests_through_dagster(
     plain_figures(monkeypatch)
     # As ``csfd run`` does, but for one step of training instead of minutes.
     brief = SegmentationResource(epochs=1, steps_per_epoch=1)
-    with untraced_networks():
-        commands.run_graph({"segmentation": brief})
+    commands.run_graph({"segmentation": brief})
     stored = {key for key in bucket.objects("store") if "/slices/" in key}
     assert {f"store/slices/{uid}.parquet" for uid in STUDIES} <= stored
     for uid in STUDIES:
