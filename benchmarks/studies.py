@@ -3,6 +3,7 @@
 The grid is fixed, so that every run works on the same number of pixels.
 """
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +54,19 @@ def longer(volume: PhantomVolume, slices: int) -> PhantomVolume:
     """Repeat the slices of a volume until it has so many."""
     planes = np.resize(volume.hounsfield, (slices, *volume.hounsfield.shape[1:]))
     return replace(volume, hounsfield=planes)
+
+
+def scanned_on(volume: PhantomVolume, slices: int, step_mm: float) -> PhantomVolume:
+    """Sample a volume at another step, and go on with its last slice."""
+    place = np.rint(np.arange(slices) * step_mm / abs(volume.z_step_mm)).astype(int)
+    planes = np.minimum(place, len(volume.hounsfield) - 1)
+    return replace(
+        volume,
+        hounsfield=volume.hounsfield[planes],
+        mask=volume.mask[planes],
+        spacing_zyx_mm=(step_mm, *volume.spacing_zyx_mm[1:]),
+        z_step_mm=math.copysign(step_mm, volume.z_step_mm),
+    )
 
 
 def scanner_of(index: int) -> Scanner:
