@@ -15,6 +15,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
+from unittest import mock
 
 import psutil
 
@@ -76,12 +77,10 @@ def _measure(number: int) -> dict[str, float]:
         root = Path(name)
         stores, sources = Stores(Location(root / "store")), _sources(root)
         pattern = _pattern(root, stores)
-        for index in range(number):
-            _fake(root, stores, pattern, index)
+        _write_fakes(root, stores, pattern, range(number))
         time.sleep(_SETTLED_S)
         _look(stores, sources)  # what is known before the ten arrive
-        for index in range(number, number + ARRIVING):
-            _fake(root, stores, pattern, index)
+        _write_fakes(root, stores, pattern, range(number, number + ARRIVING))
         start_mb = _memory_mb()
         found = _look(stores, sources)
         found["memory_mb"] = _memory_mb() - start_mb
@@ -112,6 +111,12 @@ def _pattern(root: Path, stores: Stores) -> str:
     (task,) = tasks_of(root / "pattern", Path(stores.root.url))
     assert convert_study(task).action == "written"
     return uid
+
+
+def _write_fakes(root: Path, stores: Stores, pattern: str, numbers: range) -> None:
+    with mock.patch("os.fsync"):  # nobody waits for the disk to hold them
+        for number in numbers:
+            _fake(root, stores, pattern, number)
 
 
 def _fake(root: Path, stores: Stores, pattern: str, index: int) -> None:

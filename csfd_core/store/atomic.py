@@ -19,6 +19,9 @@ import psutil
 
 TEMPORARY: Final = ".tmp-"  # in the name of a file that is being written
 _ABANDONED_AFTER_S: Final = 3600  # by a writer on another machine
+_LONG_LOOK_S: Final = 0.005  # of a processor, as through ten thousand files
+_RESTS: Final = 100  # times as long as a long look has taken
+_resting: dict[Path, float] = {}  # until when no writer looks through a large folder
 
 
 def write_atomically(target: Path, content: bytes) -> None:
@@ -47,7 +50,7 @@ def writing(
     for place in reversed(target.parents):
         if not place.exists():
             place.mkdir(mode=0o700, exist_ok=True)
-    remove_abandoned(target.parent)
+    _look_for_abandoned(target.parent)
     mark = f"{this_process()}-{uuid.uuid4().hex}"
     temporary = target.with_name(f"{target.name}{TEMPORARY}{mark}")
     try:
@@ -60,9 +63,26 @@ def writing(
         temporary.unlink(missing_ok=True)
 
 
+def _look_for_abandoned(folder: Path) -> None:
+    """Remove what killed writers have left; in a large folder only now and then.
+
+    Else each of many files would cost what all those cost that are there already.
+    """
+    if time.monotonic() < _resting.get(folder, 0.0):
+        return
+    begun = time.thread_time()
+    remove_abandoned(folder)
+    took_s = time.thread_time() - begun
+    if took_s > _LONG_LOOK_S:
+        _resting[folder] = time.monotonic() + _RESTS * took_s
+
+
 def remove_abandoned(folder: Path) -> None:
     """Remove temporary files whose writer is dead; those of others after an hour."""
-    for file in folder.glob(f"*{TEMPORARY}*"):
+    files: list[Path] = []
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        files = [folder / entry.name for entry in entries if TEMPORARY in entry.name]
+    for file in files:
         mark = file.name.rpartition(TEMPORARY)[2]
         with suppress(FileNotFoundError):  # it was finished meanwhile
             lives = still_lives(mark)

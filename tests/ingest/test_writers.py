@@ -16,6 +16,7 @@ from csfd_core.errors import SourceError
 from csfd_core.ingest.convert import convert_study, needs_work, run_studies
 from csfd_core.ingest.outcomes import Outcome
 from csfd_core.runtime.executors import open_executor
+from csfd_core.store import atomic
 from csfd_core.store.locations import Location
 
 KILLED = """
@@ -82,6 +83,21 @@ def test_what_a_killed_writer_left_is_removed_after_an_hour(store: Path) -> None
     os.utime(old, (hours_ago, hours_ago))
     Location(store).remove_abandoned("")
     assert [path.name for path in store.iterdir()] == [young.name]
+
+
+def test_a_large_folder_is_not_looked_through_at_each_write(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Path] = []
+    monkeypatch.setattr(atomic, "remove_abandoned", looks.append)
+    for name in ("a", "b"):
+        Location(store).write(f"small/{name}", b"x")
+    assert looks == [store / "small"] * 2
+    monkeypatch.setattr(atomic, "_LONG_LOOK_S", -1.0)  # so: every look
+    monkeypatch.setattr(atomic, "_RESTS", 1e9)
+    for name in ("a", "b"):
+        Location(store).write(f"large/{name}", b"x")
+    assert looks[2:] == [store / "large"]
 
 
 def test_two_writers_do_not_harm_each_other(source: Path, store: Path) -> None:
