@@ -1,4 +1,4 @@
-"""What does the arrival of ten studies cost among 2,000 stored ones, and among 20,000?
+"""What does the arrival of ten studies cost among 2,000 stored ones, and among 10,000?
 
 Studies of headers and notes without pixels: the cost is that of looking at all of them.
 A tick lists the sources; on an arrival it compares all studies with the store, and the
@@ -33,7 +33,7 @@ from csfd_core.store.source import Source, Sources, StudyFolder
 from csfd_core.store.stores import Stores
 
 FEW: Final = 2_000
-MANY: Final = 20_000
+MANY: Final = 10_000
 ARRIVING: Final = 10
 FILES: Final = 4  # of a study; listing is measured by the file
 STEEPEST: Final = 2.0  # times as long among many as among few: what is aimed at
