@@ -6,7 +6,7 @@ With one fold trained it is that model alone.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -184,9 +184,8 @@ def write_best(stores: Stores, name: str, *, beats_prevalences: bool) -> None:
 
 def read_best(stores: Stores) -> str | None:
     """Return the classifier that the comparison found the best, if there was one."""
-    if not stores.root.exists(paths.BEST_CLASSIFIER):
-        return None
-    return str(json.loads(stores.root.read(paths.BEST_CLASSIFIER))["model"])
+    name = _best_note(stores).get("model")
+    return None if name is None else str(name)
 
 
 def best_beats_prevalences(stores: Stores) -> bool:
@@ -194,10 +193,16 @@ def best_beats_prevalences(stores: Stores) -> bool:
 
     Notes of an older csfd do not tell; there the best is trusted.
     """
+    note = _best_note(stores)
+    return bool(note.get("beats_prevalences", note))
+
+
+def _best_note(stores: Stores) -> dict[str, Any]:
+    """Return what the comparison noted; empty where there was none."""
     if not stores.root.exists(paths.BEST_CLASSIFIER):
-        return False
-    note = json.loads(stores.root.read(paths.BEST_CLASSIFIER))
-    return bool(note.get("beats_prevalences", True))
+        return {}
+    note: dict[str, Any] = json.loads(stores.root.read(paths.BEST_CLASSIFIER))
+    return note
 
 
 def suspicion(

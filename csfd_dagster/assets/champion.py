@@ -115,8 +115,8 @@ def unseen_predictions(
 ) -> Iterator[dg.MaterializeResult]:
     """True and predicted probabilities of five studies that no model has seen.
 
-    A digest draws them from the locked test set; the champion predicts them, or the
-    best of the comparison while there is none.
+    A digest draws them from the locked test set; the champion predicts them, or who
+    stands in for it while there is none.
     """
     stores = store.open()
     if read_best(stores) is None:
@@ -165,10 +165,11 @@ def study_predictions(
 ) -> Iterator[Event]:
     """Probabilities of a fracture for each study, as ``csfd predict`` writes them.
 
-    By the champion; before there is one, by the best of the comparison. Before that,
-    who asks for it has the general classifier, which comes with csfd; the conditions
-    wait. A study that arrives is predicted; a new champion predicts the others again
-    only when asked, by the job ``predict_again``.
+    By the champion; before there is one, by the best of the comparison if it beats the
+    prevalences, or the general classifier, which comes with csfd. Before there was a
+    comparison, who asks for it has the general one; the conditions wait. A study that
+    arrives is predicted; a new champion predicts the others again only when asked, by
+    the job ``predict_again``.
     """
     stores = store.open()
     if read_best(stores) is None and not _general_speaks(context, stores):
