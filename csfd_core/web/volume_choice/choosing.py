@@ -50,9 +50,9 @@ def choose_volume(
     """
     uid = require_uid(study_uid)
     with hold_studies(services.settings, uid):  # nobody adds slices meanwhile
-        row = _require_row(services, uid)
-        if is_withdrawn(services, uid):
+        if is_withdrawn(services, uid):  # its row goes when the follower sees it
             raise HTTPException(409, "This study was withdrawn: it is not read again.")
+        row = _require_row(services, uid)
         volume = _require_volume(services, uid, slice_uid)
         if _is_chosen(services, row, volume):
             return

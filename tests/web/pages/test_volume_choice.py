@@ -20,6 +20,7 @@ from csfd_core.store.volume_choices import VolumeChoice
 from csfd_core.web.audit import verify
 from csfd_core.web.database import audit
 from csfd_core.web.security.sessions import CSRF_HEADER
+from csfd_core.web.status.follower import take_over
 from csfd_core.web.study_states import Accepted, StudyState, accept, open_studies, tell
 from csfd_core.web.volume_choice.choosing import settle_choices
 
@@ -191,6 +192,8 @@ def test_of_a_withdrawn_study_nothing_is_chosen(web: WebUnderTest) -> None:
     assert (answer.status_code, "was withdrawn" in answer.text) == (409, True)
     withdraw(web.services.stores, STUDY_UID, "consent taken back", "admin")
     assert web.services.stores.root.find("volume_choices")[0] == []
+    assert choose(web.client, FIRST, version=2).status_code == 409
+    take_over(web.services)  # from then on it is not in the list either
     assert choose(web.client, FIRST, version=2).status_code == 409
     assert choices(web) == []
 
