@@ -109,10 +109,10 @@ def write_page(location: Location, page: Page) -> Written:
     for path, content in {**written.figures, **written.tables}.items():
         location.write(path, content)
     location.write(INDEX, written.html.encode())
-    kept = {*written.figures, *written.tables}
+    current = {*written.figures, *written.tables}
     for folder in (FIGURES, TABLES):
         for entry in location.entries(folder):
-            if entry.path not in kept:
+            if entry.path not in current:
                 location.remove(entry.path)
     return written
 
@@ -183,7 +183,7 @@ def _csv_path(table: Table) -> str:
 
 def _classes(frame: pd.DataFrame) -> list[str]:
     """Return the class of each column: numbers are aligned to the right."""
-    kinds = (frame.iloc[:, place].dtype for place in range(frame.shape[1]))
+    kinds = (frame.iloc[:, column].dtype for column in range(frame.shape[1]))
     return ["number" if pd.api.types.is_numeric_dtype(k) else "text" for k in kinds]
 
 

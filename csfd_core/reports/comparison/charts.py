@@ -67,29 +67,29 @@ def plot_models(
 def _plot_metric(
     axes: "Axes", table: pd.DataFrame, metric: str, styles: Mapping[str, Style]
 ) -> None:
-    for place, (_, row) in enumerate(table.iterrows()):
+    for y, (_, row) in enumerate(table.iterrows()):
         value = row[metric]
         if np.isnan(value):
-            axes.text(0.02, place, "not defined", transform=axes.get_yaxis_transform(),
+            axes.text(0.02, y, "not defined", transform=axes.get_yaxis_transform(),
                       va="center", color=MUTED, fontsize=9)  # fmt: skip
             continue
         style = styles[row["model"]]
-        axes.plot([row[f"{metric}_low"], row[f"{metric}_high"]], [place, place],
+        axes.plot([row[f"{metric}_low"], row[f"{metric}_high"]], [y, y],
                   color=style.colour, linewidth=2, solid_capstyle="butt")  # fmt: skip
-        axes.plot(value, place, style.marker, color=style.colour, markersize=7)
-        axes.annotate(f"{value:.3f}", (value, place), xytext=(0, 6), fontsize=8,
+        axes.plot(value, y, style.marker, color=style.colour, markersize=7)
+        axes.annotate(f"{value:.3f}", (value, y), xytext=(0, 6), fontsize=8,
                       textcoords="offset points", ha="center")  # fmt: skip
 
 
 def _mark_references(axes: "Axes", references: pd.DataFrame) -> None:
-    known = references[references["competition_log_loss"].notna()]
+    defined = references[references["competition_log_loss"].notna()]
     for dots, (_, row) in zip(
-        ((0, (1, 1)), (0, (5, 2))), known.iterrows(), strict=False
+        ((0, (1, 1)), (0, (5, 2))), defined.iterrows(), strict=False
     ):
         loss = row["competition_log_loss"]
         axes.axvline(loss, color=INK, linewidth=1.1, linestyle=dots,
                      label=f"{row['reference']} {loss:.3f}")  # fmt: skip
-    if len(known):
+    if len(defined):
         axes.legend(
             loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=2.4, ncols=2,
             fontsize=8.5,
@@ -120,17 +120,17 @@ def _plot_history(axes: "Axes", folds: Sequence[pd.DataFrame], what: str) -> Non
         (what, "training", NEUTRAL, "-", "o"),
         (f"val_{what}", "validation", _VALIDATION_COLOUR, "--", "s"),
     )
-    known = [fold for fold in folds if len(fold)]
-    if not known:
+    recorded = [fold for fold in folds if len(fold)]
+    if not recorded:
         say_nothing_to_show(axes, "not recorded")
         return
-    alpha = 1.0 if len(known) == 1 else 0.75
+    alpha = 1.0 if len(recorded) == 1 else 0.75
     for column, name, colour, line, marker in kinds:
-        for place, fold in enumerate(known):
+        for index, fold in enumerate(recorded):
             if column in fold:
                 axes.plot(fold["epoch"], fold[column].astype(float), color=colour,
                           linestyle=line, linewidth=1.4, marker=marker, markersize=2.5,
-                          alpha=alpha, label=None if place else name)  # fmt: skip
+                          alpha=alpha, label=None if index else name)  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
 
@@ -140,9 +140,9 @@ def plot_roc(rows: Mapping[str, Mapping[str, Rows]]) -> "Figure":
     """ROC curves of vertebrae and of whole studies, one line per model."""
     from sklearn.metrics import roc_curve
 
-    def draw(axes: "Axes", found: Rows, style: Style, model: str) -> None:
-        false, true, _ = roc_curve(found.labels, found.probabilities)
-        area = auroc(found.labels, found.probabilities)
+    def draw(axes: "Axes", predictions: Rows, style: Style, model: str) -> None:
+        false, true, _ = roc_curve(predictions.labels, predictions.probabilities)
+        area = auroc(predictions.labels, predictions.probabilities)
         _line(axes, false, true, style, f"{model} {area:.3f}")
 
     figure, panels = _two_panels(rows, draw)
@@ -158,14 +158,14 @@ def plot_precision(rows: Mapping[str, Mapping[str, Rows]]) -> "Figure":
     """Precision by sensitivity, of vertebrae and of whole studies."""
     from sklearn.metrics import precision_recall_curve
 
-    def draw(axes: "Axes", found: Rows, style: Style, model: str) -> None:
+    def draw(axes: "Axes", predictions: Rows, style: Style, model: str) -> None:
         precision, recall, _ = precision_recall_curve(
-            found.labels, found.probabilities, drop_intermediate=True
+            predictions.labels, predictions.probabilities, drop_intermediate=True
         )
-        area = average_precision(found.labels, found.probabilities)
+        area = average_precision(predictions.labels, predictions.probabilities)
         # Without scikit-learn's last point, a precision of 1 that no threshold has.
         _line(axes, recall[:-1], precision[:-1], style, f"{model} {area:.3f}")
-        axes.axhline(float(found.labels.mean()), **_CHANCE)
+        axes.axhline(float(predictions.labels.mean()), **_CHANCE)
 
     figure, panels = _two_panels(rows, draw)
     for axes in panels:
@@ -184,11 +184,11 @@ def _two_panels(
     figure = new_figure(3.05 + 0.2 * len(rows))
     panels = figure.subplots(1, len(any_model))
     for axes, what in zip(panels, any_model, strict=True):
-        found = any_model[what]
+        predictions = any_model[what]
         noun = "Vertebrae" if what == "vertebra" else "Whole studies"
-        count = f"{int(found.labels.sum())} of {found.labels.size}"
+        count = f"{int(predictions.labels.sum())} of {predictions.labels.size}"
         axes.set_title(f"{noun}\n{count} fractured", fontsize=9.5)
-        if not found.has_both:
+        if not predictions.has_both:
             say_nothing_to_show(axes, "one class only")
             continue
         for model, parts in rows.items():
@@ -220,10 +220,10 @@ def reliability(rows: Rows, bins: int = CALIBRATION_BINS) -> pd.DataFrame:
     ``share``; bins as in ``calibration_error``; empty bins are NaN.
     """
     edges = np.linspace(0, 1, bins + 1)
-    place = np.searchsorted(edges[1:-1], rows.probabilities)
-    counts = np.bincount(place, minlength=bins)
-    positives = np.bincount(place, weights=rows.labels, minlength=bins)
-    total = np.bincount(place, weights=rows.probabilities, minlength=bins)
+    bin_indices = np.searchsorted(edges[1:-1], rows.probabilities)
+    counts = np.bincount(bin_indices, minlength=bins)
+    positives = np.bincount(bin_indices, weights=rows.labels, minlength=bins)
+    total = np.bincount(bin_indices, weights=rows.probabilities, minlength=bins)
     full = np.where(counts > 0, counts, np.nan)
     return pd.DataFrame(
         {
@@ -246,10 +246,10 @@ def plot_calibration(bins: pd.DataFrame) -> "Figure":
     panels = figure.subplots(len(models), 2, squeeze=False, width_ratios=(1, 1.25))
     for (left, right), model in zip(panels, models, strict=True):
         part, style = bins[bins["model"] == model], styles[model]
-        known = part[part["n"] > 0]
+        filled = part[part["n"] > 0]
         left.plot([0, 1], [0, 1], **_CHANCE)
         left.plot(
-            known["mean_probability"], known["share"], color=style.colour,
+            filled["mean_probability"], filled["share"], color=style.colour,
             marker=style.marker, linestyle=style.line, markersize=4.5,
         )  # fmt: skip
         left.set_xlim(-0.03, 1.03)

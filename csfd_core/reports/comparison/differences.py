@@ -50,17 +50,17 @@ def differences_table(results: Results, repeats: int = REPEATS) -> pd.DataFrame:
             for model, (patients, statistic) in measured.items()
             if len(patients)
         }
-        known = {model: v for model, v in values.items() if not np.isnan(v)}
-        if not known:
+        defined = {model: v for model, v in values.items() if not np.isnan(v)}
+        if not defined:
             continue
         sign = 1 if is_down_good else -1
-        best = min(known, key=lambda model: (sign * known[model], model))
-        rest = [model for model in known if model != best]
-        found = [
+        best = min(defined, key=lambda model: (sign * defined[model], model))
+        rest = [model for model in defined if model != best]
+        differences = [
             paired_difference(*measured[model], measured[best][1], repeats=repeats)
             for model in rest
         ]
-        corrected = holm([difference.p_value for difference in found])
+        corrected = holm([difference.p_value for difference in differences])
         rows += [
             {
                 "metric": metric,
@@ -72,7 +72,9 @@ def differences_table(results: Results, repeats: int = REPEATS) -> pd.DataFrame:
                 "p": difference.p_value,
                 "p_holm": p_holm,
             }
-            for model, difference, p_holm in zip(rest, found, corrected, strict=True)
+            for model, difference, p_holm in zip(
+                rest, differences, corrected, strict=True
+            )
         ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -84,10 +86,10 @@ def holm(p_values: list[float]) -> list[float]:
     """
     corrected = [float("nan")] * len(p_values)
     highest = 0.0
-    known = [place for place, p in enumerate(p_values) if not np.isnan(p)]
-    for rank, place in enumerate(sorted(known, key=lambda place: p_values[place])):
-        highest = max(highest, min(1.0, p_values[place] * (len(p_values) - rank)))
-        corrected[place] = highest
+    defined = [index for index, p in enumerate(p_values) if not np.isnan(p)]
+    for rank, index in enumerate(sorted(defined, key=lambda index: p_values[index])):
+        highest = max(highest, min(1.0, p_values[index] * (len(p_values) - rank)))
+        corrected[index] = highest
     return corrected
 
 

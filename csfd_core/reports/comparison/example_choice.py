@@ -37,20 +37,26 @@ def choose_examples(stores: Stores, manifest: Manifest, model: str) -> list[Exam
     if rows.empty:
         return []
     grouped = rows.groupby(["study_uid", "level"], as_index=False)
-    found = grouped.agg(label=("label", "first"), probability=("probability", "mean"))
-    is_above = found["probability"] >= ensemble.thresholds["vertebra"]
-    is_fractured = found["label"] == 1
+    vertebrae = grouped.agg(
+        label=("label", "first"), probability=("probability", "mean")
+    )
+    is_above = vertebrae["probability"] >= ensemble.thresholds["vertebra"]
+    is_fractured = vertebrae["label"] == 1
     chosen = {
-        "hit": found[is_fractured & is_above].nlargest(_EACH, "probability"),
-        "miss": found[is_fractured & ~is_above].nsmallest(_EACH, "probability"),
-        "false alarm": found[~is_fractured & is_above].nlargest(_EACH, "probability"),
+        "hit": vertebrae[is_fractured & is_above].nlargest(_EACH, "probability"),
+        "miss": vertebrae[is_fractured & ~is_above].nsmallest(_EACH, "probability"),
+        "false alarm": vertebrae[~is_fractured & is_above].nlargest(
+            _EACH, "probability"
+        ),
     }
     examples = []
     for kind, table in chosen.items():
         for row in table.itertuples():
-            own = manifest.usable
-            own = own[(own["study_uid"] == row.study_uid) & (own["level"] == row.level)]
-            for _, vertebra in read_vertebrae(stores.crops, own):
+            crops = manifest.usable
+            crops = crops[
+                (crops["study_uid"] == row.study_uid) & (crops["level"] == row.level)
+            ]
+            for _, vertebra in read_vertebrae(stores.crops, crops):
                 heats = [member.heat(vertebra) for member in ensemble.members]
                 heat = np.mean(heats, axis=0)
                 at = _slice_to_show(heat, vertebra)

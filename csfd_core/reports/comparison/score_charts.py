@@ -51,10 +51,10 @@ def _plot_bars(axes: "Axes", part: pd.DataFrame, column: str) -> None:
     at = list(range(len(part)))
     axes.bar(at, part[column].fillna(0), linewidth=_EDGE, edgecolor=INK,
              color=[LEVEL_COLOURS[name] for name in part["level"]])  # fmt: skip
-    for place, value in zip(at, part[column], strict=True):
+    for x, value in zip(at, part[column], strict=True):
         is_known = np.isfinite(value)
         text = f"{value:.2f}" if is_known else "–"
-        axes.text(place, (value if is_known else 0) + 0.03, text, ha="center",
+        axes.text(x, (value if is_known else 0) + 0.03, text, ha="center",
                   fontsize=7, color=INK if is_known else MUTED)  # fmt: skip
     axes.set_xticks(at, part["level"], fontsize=9)
     axes.set_ylim(0, 1.16)
@@ -112,14 +112,14 @@ def plot_folds(folds: pd.DataFrame, best: str | None) -> "Figure":
     panels = figure.subplots(1, 2, sharey=True)
     titles = {"log_loss": "Competition log loss", "auc_vertebra": "AUC of vertebrae"}
     for axes, (score, title) in zip(panels, titles.items(), strict=True):
-        for place, model in enumerate(models):
+        for y, model in enumerate(models):
             part, colour = folds[folds["model"] == model], styles[model].colour
             for shift, group, marker, fill in (
                 (-0.13, Split.VALIDATION, "s", "none"),
                 (0.13, Split.TEST, "o", "full"),
             ):
                 axes.plot(
-                    part[f"{group}_{score}"], np.full(len(part), place + shift), marker,
+                    part[f"{group}_{score}"], np.full(len(part), y + shift), marker,
                     color=colour, fillstyle=fill, markersize=5, linestyle="none",
                     alpha=0.85,
                 )  # fmt: skip

@@ -29,11 +29,11 @@ def styles_of(models: Iterable[str]) -> dict[str, Style]:
     """Give each model its style, by its place among the sorted names."""
     return {
         model: Style(
-            colour=_COLOURS[place % len(_COLOURS)],
-            line=_LINES[place % len(_LINES)],
-            marker=_MARKERS[place % len(_MARKERS)],
+            colour=_COLOURS[index % len(_COLOURS)],
+            line=_LINES[index % len(_LINES)],
+            marker=_MARKERS[index % len(_MARKERS)],
         )
-        for place, model in enumerate(sorted(models))
+        for index, model in enumerate(sorted(models))
     }
 
 

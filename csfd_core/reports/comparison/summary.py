@@ -70,8 +70,8 @@ class Comparison:
     def beats_prevalences(self) -> bool:
         """Say whether the best has a lower loss than the prevalences alone."""
         losses = self.models.set_index("model")["competition_log_loss"]
-        known = self.references.set_index("reference")["competition_log_loss"]
-        return self.best is not None and bool(losses[self.best] < known[PREVALENCE])
+        baseline = self.references.set_index("reference")["competition_log_loss"]
+        return self.best is not None and bool(losses[self.best] < baseline[PREVALENCE])
 
     def rows(self) -> dict[str, dict[str, Rows]]:
         """Return the labelled vertebrae and studies of each model."""
@@ -94,29 +94,29 @@ def compare(
     Raises:
         StoreError: If there is no model.
     """
-    known = {model: list(folds) for model, folds in results.items() if folds}
-    if not known:
+    trained = {model: list(folds) for model, folds in results.items() if folds}
+    if not trained:
         raise StoreError(
             "There is no trained classifier to compare. Materialize basic_cnn or "
             "another classifier first."
         )
-    models = models_table(known, repeats)
-    folds = folds_table(known)
+    models = models_table(trained, repeats)
+    folds = folds_table(trained)
     return Comparison(
-        data_kind=_data_kind(known, facts),
-        results=known,
-        predictions=predictions_on_test_set(known),
+        data_kind=_data_kind(trained, facts),
+        results=trained,
+        predictions=predictions_on_test_set(trained),
         models=models,
-        references=reference_table(known),
-        differences=differences_table(known, repeats),
-        levels=levels_table(known),
-        confusion=confusion_table(known),
-        answers=answers_table(known),
+        references=reference_table(trained),
+        differences=differences_table(trained, repeats),
+        levels=levels_table(trained),
+        confusion=confusion_table(trained),
+        answers=answers_table(trained),
         folds=folds,
         folds_summary=folds_summary(folds),
         best=best_model(models),
-        left_out=left_out_studies(known),
-        leaked=leaked_studies(known),
+        left_out=left_out_studies(trained),
+        leaked=leaked_studies(trained),
     )
 
 

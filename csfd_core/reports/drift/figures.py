@@ -43,8 +43,8 @@ def plot_effects(drift: Drift) -> "Figure":
 
     figure = new_figure(0.25 * len(drift.findings) + 1.3)
     axes = figure.subplots()
-    for place, finding in enumerate(drift.findings):
-        _plot_effect(axes, place, finding)
+    for y, finding in enumerate(drift.findings):
+        _plot_effect(axes, y, finding)
     axes.axvline(1, color=INK, linewidth=1, linestyle="--")
     names = [finding.feature.title for finding in drift.findings]
     axes.set_yticks(range(len(names)), names, fontsize=8.5)
@@ -66,11 +66,11 @@ def plot_effects(drift: Drift) -> "Figure":
 def plot_intensity(drift: Drift) -> "Figure":
     """Mean histograms of grey levels, and two numbers of each study, cumulated."""
     figure = new_figure(6.2)
-    places = figure.subplot_mosaic([["top", "top"], ["left", "right"]])
-    _plot_grey(places["top"], drift)
+    panels = figure.subplot_mosaic([["top", "top"], ["left", "right"]])
+    _plot_grey(panels["top"], drift)
     singles = [f for f in features_of(INTENSITY) if f is not GREY_LEVELS]
     for name, feature in zip(("left", "right"), singles, strict=True):
-        _plot_cumulated(places[name], drift, feature)
+        _plot_cumulated(panels[name], drift, feature)
     _name_groups(figure)
     return figure
 
@@ -91,22 +91,24 @@ def plot_labels(drift: Drift) -> "Figure":
     """Share of fractured studies of both groups, with 95 % intervals."""
     figure = new_figure(3.8)
     axes = figure.subplots()
-    own = [f for f in drift.findings if f.feature.group == LABELS]
+    findings = [f for f in drift.findings if f.feature.group == LABELS]
     groups = ((-0.2, _REFERENCE, "reference"), (0.2, _CURRENT, "current"))
     for shift, colour, which in groups:
-        counts = np.array([getattr(f.comparison, f"{which}_n") for f in own])
-        rates = np.array([getattr(f.comparison, f"{which}_mean") for f in own])
+        counts = np.array([getattr(f.comparison, f"{which}_n") for f in findings])
+        rates = np.array([getattr(f.comparison, f"{which}_mean") for f in findings])
         percent = np.nan_to_num(rates * 100)
         low, high = wilson_interval(np.nan_to_num(rates) * counts, counts)
-        places = np.arange(len(own)) + shift
-        axes.bar(places, percent, width=0.38, color=colour)
+        positions = np.arange(len(findings)) + shift
+        axes.bar(positions, percent, width=0.38, color=colour)
         spread = np.nan_to_num([percent - low * 100, high * 100 - percent])
         axes.errorbar(
-            places, percent, yerr=np.clip(spread, 0, None), fmt="none",
+            positions, percent, yerr=np.clip(spread, 0, None), fmt="none",
             ecolor=INK, elinewidth=1.1, capsize=3,
         )  # fmt: skip
-    names = [_short(f.feature) + ("\ndrifted" if f.is_drifted else "") for f in own]
-    axes.set_xticks(range(len(own)), names)
+    names = [
+        _short(f.feature) + ("\ndrifted" if f.is_drifted else "") for f in findings
+    ]
+    axes.set_xticks(range(len(findings)), names)
     axes.set_ylim(0, None)
     axes.set_ylabel("fractured studies (%)")
     axes.set_title("Fractured studies, 95 % interval")
@@ -135,23 +137,23 @@ def plot_probabilities(drift: Drift) -> "Figure":
     return figure
 
 
-def _plot_effect(axes: "Axes", place: int, finding: Finding) -> None:
+def _plot_effect(axes: "Axes", y: int, finding: Finding) -> None:
     if not finding.is_judged:
-        axes.text(1.08, place, "not judged", va="center", color=MUTED, fontsize=8)
+        axes.text(1.08, y, "not judged", va="center", color=MUTED, fontsize=8)
         return
-    found = finding.comparison
-    times = found.effect / found.margin
+    comparison = finding.comparison
+    times = comparison.effect / comparison.margin
     colour = _CURRENT if finding.is_drifted else _REFERENCE
-    axes.barh(place, min(times, _LARGEST), color=colour, height=0.62)
+    axes.barh(y, min(times, _LARGEST), color=colour, height=0.62)
     text = f"p {finding.p_adjusted:.2g}"
     if times > _LARGEST:
         axes.text(
-            _LARGEST - 0.1, place, f"{times:.0f} times, {text}",
+            _LARGEST - 0.1, y, f"{times:.0f} times, {text}",
             ha="right", va="center", fontsize=8, color="white",
         )  # fmt: skip
         return
     axes.annotate(
-        text, (max(times, 1), place), xytext=(4, 0), textcoords="offset points",
+        text, (max(times, 1), y), xytext=(4, 0), textcoords="offset points",
         va="center", fontsize=8, color=MUTED,
     )  # fmt: skip
 

@@ -45,20 +45,20 @@ def read_grey_levels(stores: Stores, study_uids: Iterable[str]) -> pd.DataFrame:
         StoreError: If a slice cannot be decoded.
     """
     uids = list(study_uids)
-    found: dict[str, Counts | None] = {}
+    counts: dict[str, Counts | None] = {}
     with StudyMap().open(Work.READING, len(uids)) as executor:
-        for uid, kept in completed(executor, partial(_kept, stores), uids):
-            found[uid] = kept.result()
-    new = [uid for uid in uids if found[uid] is None]
+        for uid, stored in completed(executor, partial(_stored_counts, stores), uids):
+            counts[uid] = stored.result()
+    new = [uid for uid in uids if counts[uid] is None]
     if new:
-        place = stores.root.folder
-        with StudyMap.read().open(Work.READING, len(new), store=place) as executor:
+        folder = stores.root.folder
+        with StudyMap.read().open(Work.READING, len(new), store=folder) as executor:
             for uid, made in completed(executor, partial(_count, stores), new):
-                found[uid] = made.result()
-    counted = {uid: found[uid] for uid in uids}
-    known = {uid: n / n.sum() for uid, n in counted.items() if n is not None}
-    index = pd.Index(list(known), name="study_uid", dtype=object)
-    rows = np.stack(list(known.values())) if known else np.empty((0, LEVELS))
+                counts[uid] = made.result()
+    counted = {uid: counts[uid] for uid in uids}
+    shares = {uid: n / n.sum() for uid, n in counted.items() if n is not None}
+    index = pd.Index(list(shares), name="study_uid", dtype=object)
+    rows = np.stack(list(shares.values())) if shares else np.empty((0, LEVELS))
     return pd.DataFrame(rows, index=index)
 
 
@@ -98,14 +98,14 @@ def median_of_tissue(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]
     return np.where(total[:, 0] > 0, medians, np.nan)
 
 
-def _kept(stores: Stores, study_uid: str) -> Counts | None:
+def _stored_counts(stores: Stores, study_uid: str) -> Counts | None:
     """Return how many pixels have each level, shape (256,), if that was counted."""
     note = stores.slices.read_note(study_uid)
     path = "" if note is None else _path(note)
     if not path or not stores.root.exists(path):
         return None
-    with np.load(io.BytesIO(stores.root.read(path))) as kept:
-        return np.asarray(kept["counts"], dtype=np.int64)
+    with np.load(io.BytesIO(stores.root.read(path))) as archive:
+        return np.asarray(archive["counts"], dtype=np.int64)
 
 
 def _count(stores: Stores, study_uid: str) -> Counts | None:
@@ -114,10 +114,10 @@ def _count(stores: Stores, study_uid: str) -> Counts | None:
     if note is None:
         return None
     depth = note.shape_zyx[0]
-    places = np.unique(((np.arange(SLICES) + 0.5) / SLICES * depth).astype(int))
+    indices = np.unique(((np.arange(SLICES) + 0.5) / SLICES * depth).astype(int))
     counts = np.zeros(LEVELS, dtype=np.int64)
-    for place in places:
-        pixels = stores.slices.read_volume(study_uid, int(place), int(place) + 1)
+    for index in indices:
+        pixels = stores.slices.read_volume(study_uid, int(index), int(index) + 1)
         counts += np.bincount(pixels.ravel(), minlength=LEVELS)
     sink = io.BytesIO()
     np.savez_compressed(sink, counts=counts)

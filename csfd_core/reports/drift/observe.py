@@ -185,12 +185,12 @@ def observe_drift(stores: Stores, tracking_uri: str) -> Drift:
     groups = group_studies(stores, tracking_uri)
     serving = groups.serving
     if serving is None:
-        known, new = pd.DataFrame(), NewPredictions(frame=pd.DataFrame())
+        probabilities, new = pd.DataFrame(), NewPredictions(frame=pd.DataFrame())
     else:
-        known = unseen_probabilities(serving)
-        known = known[known.index.isin(groups.table.index)]
+        probabilities = unseen_probabilities(serving)
+        probabilities = probabilities[probabilities.index.isin(groups.table.index)]
         new = predict_new(stores, serving, groups.current, tracking_uri)
-    reference = _sample(stores, groups.table, groups.reference, known)
+    reference = _sample(stores, groups.table, groups.reference, probabilities)
     current = _sample(stores, groups.table, groups.current, new.frame)
     return Drift(
         groups=groups,
@@ -234,13 +234,13 @@ def _sample(
     does not have: their other facts stay NaN.
     """
     grey = read_grey_levels(stores, study_uids)
-    own = table.loc[list(study_uids)]
-    facts = own[list(_GEOMETRY)].astype(np.float64).round(_MM_DIGITS)
+    rows = table.loc[list(study_uids)]
+    facts = rows[list(_GEOMETRY)].astype(np.float64).round(_MM_DIGITS)
     shares = grey.to_numpy()
     facts["grey_mean"] = pd.Series(mean_grey(shares), index=grey.index)
     facts["grey_tissue"] = pd.Series(median_of_tissue(shares), index=grey.index)
     for column in LABEL_COLUMNS:
-        facts[f"label_{column}"] = own[column].astype(np.float64)
+        facts[f"label_{column}"] = rows[column].astype(np.float64)
     said = probabilities.reindex(columns=list(LABEL_COLUMNS)).add_prefix("probability_")
     frame = facts.join(said.astype(np.float64), how="outer")
     names = [feature.name for feature in FEATURES if feature is not GREY_LEVELS]

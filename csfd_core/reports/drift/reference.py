@@ -93,14 +93,14 @@ def serving_of(stores: Stores, tracking_uri: str) -> Serving | None:
             alias=Alias.CHAMPION,
             results=frozen.results(stores),
         )
-    found = ClassifierStore(stores.root).results(list(CLASSIFIERS))
-    if not found:
+    results = ClassifierStore(stores.root).results(list(CLASSIFIERS))
+    if not results:
         return None
     best = read_best(stores)
-    if best in found:
-        return Serving(title=best, alias=best, results=found[best], notice=_BEST)
-    name = max(found, key=lambda model: max(r.card.age for r in found[model]))
-    return Serving(title=name, alias=name, results=found[name], notice=_NEWEST)
+    if best in results:
+        return Serving(title=best, alias=best, results=results[best], notice=_BEST)
+    name = max(results, key=lambda model: max(r.card.age for r in results[model]))
+    return Serving(title=name, alias=name, results=results[name], notice=_NEWEST)
 
 
 def unseen_probabilities(serving: Serving) -> pd.DataFrame:

@@ -160,7 +160,7 @@ def is_current(stores: Stores, tracking_uri: str) -> bool:
 def studies_since_report(stores: Stores) -> Arrived:
     """Return the good studies that came since the last report; asks the store only."""
     note = read_report(stores)
-    known = set() if note is None else set(note["studies"])
+    reported = set() if note is None else set(note["studies"])
     good: set[str] = set()
     if stores.metadata.read_studies_inputs() is not None:
         table = stores.metadata.read_studies()
@@ -168,7 +168,7 @@ def studies_since_report(stores: Stores) -> Arrived:
         good = {str(uid) for uid in trusted}
     models = ClassifierStore(stores.root)
     return Arrived(
-        new=tuple(sorted(good - known)),
+        new=tuple(sorted(good - reported)),
         has_report=note is not None,
         has_model=any(models.folds(name) for name in CLASSIFIERS),
     )

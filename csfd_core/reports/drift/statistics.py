@@ -89,7 +89,7 @@ def compare_values(reference: npt.ArrayLike, current: npt.ArrayLike) -> Comparis
         reference: One number per study; NaN where it is not known.
         current: The same of the new studies.
     """
-    before, after = _known(reference), _known(current)
+    before, after = _finite(reference), _finite(current)
     if _is_few(before, after):
         return _undecided(before, after, PSI_MARGIN)
     levels, weights = np.unique(before, return_counts=True)
@@ -100,8 +100,8 @@ def compare_values(reference: npt.ArrayLike, current: npt.ArrayLike) -> Comparis
         np.bincount(_bins_of(edges, after), minlength=size),
     )
     is_small = before.size * after.size <= _LARGEST_EXACT
-    found = stats.ks_2samp(before, after, method="exact" if is_small else "asymp")
-    return _by_index(before, after, psi, found)
+    result = stats.ks_2samp(before, after, method="exact" if is_small else "asymp")
+    return _by_index(before, after, psi, result)
 
 
 def compare_rates(reference: npt.ArrayLike, current: npt.ArrayLike) -> Comparison:
@@ -114,7 +114,7 @@ def compare_rates(reference: npt.ArrayLike, current: npt.ArrayLike) -> Compariso
         reference: One label per study; NaN where unlabelled.
         current: The same of the new studies.
     """
-    before, after = _known(reference), _known(current)
+    before, after = _finite(reference), _finite(current)
     if _is_few(before, after):
         return _undecided(before, after, RATE_MARGIN)
     counts = np.array([[group.sum(), (1 - group).sum()] for group in (before, after)])
@@ -148,10 +148,10 @@ def compare_histograms(reference: Vector, current: Vector) -> Comparison:
         return _undecided(before, after, PSI_MARGIN)
     mean, other = reference.mean(axis=0), current.mean(axis=0)
     edges = quantile_edges(grey, mean, _BINS)  # each study fills all of them
-    places, size = _bins_of(edges, grey), edges.size + 1
+    bins, size = _bins_of(edges, grey), edges.size + 1
     psi = psi_of_counts(
-        np.bincount(places, weights=mean * before.size, minlength=size),
-        np.bincount(places, weights=other * after.size, minlength=size),
+        np.bincount(bins, weights=mean * before.size, minlength=size),
+        np.bincount(bins, weights=other * after.size, minlength=size),
     )
     cumulated = np.cumsum(np.concatenate([reference, current]), axis=1)
 
@@ -160,7 +160,7 @@ def compare_histograms(reference: Vector, current: Vector) -> Comparison:
         return float(np.abs(gap).max())
 
     rows = np.arange(before.size + after.size)
-    found = stats.permutation_test(
+    result = stats.permutation_test(
         (rows[: before.size], rows[before.size :]),
         distance,
         vectorized=False,
@@ -168,7 +168,7 @@ def compare_histograms(reference: Vector, current: Vector) -> Comparison:
         alternative="greater",
         rng=np.random.default_rng(0),  # the same data give the same report
     )
-    return _by_index(before, after, psi, found)
+    return _by_index(before, after, psi, result)
 
 
 def cohens_h(before: float, after: float) -> float:
@@ -183,11 +183,13 @@ def adjust(p_values: npt.ArrayLike) -> Vector:
     Stat. Soc. B 57 (1995), 289-300.
     """
     values = np.asarray(p_values, dtype=np.float64)
-    found = np.full(values.shape, np.nan)
+    adjusted = np.full(values.shape, np.nan)
     is_known = np.isfinite(values)
     if is_known.any():
-        found[is_known] = stats.false_discovery_control(values[is_known], method="bh")
-    return found
+        adjusted[is_known] = stats.false_discovery_control(
+            values[is_known], method="bh"
+        )
+    return adjusted
 
 
 def quantile_edges(
@@ -205,10 +207,10 @@ def quantile_edges(
     """
     share = np.cumsum(weights, dtype=np.float64)
     wanted = np.arange(1, count) / count * share[-1]
-    places = np.searchsorted(share, wanted * (1 - 1e-9))
-    edges, repeats = np.unique(levels[places].astype(np.float64), return_counts=True)
-    own = edges[repeats > 1]
-    return np.unique(np.concatenate([edges, np.nextafter(own, -np.inf)]))
+    indices = np.searchsorted(share, wanted * (1 - 1e-9))
+    edges, repeats = np.unique(levels[indices].astype(np.float64), return_counts=True)
+    frequent = edges[repeats > 1]
+    return np.unique(np.concatenate([edges, np.nextafter(frequent, -np.inf)]))
 
 
 def _bins_of(edges: Vector, values: Vector) -> npt.NDArray[np.int64]:
@@ -224,9 +226,9 @@ def _shares(counts: npt.ArrayLike) -> Vector:
     return np.asarray(filled / filled.sum(), dtype=np.float64)
 
 
-def _known(values: npt.ArrayLike) -> Vector:
-    found = np.asarray(values, dtype=np.float64)
-    return np.asarray(found[np.isfinite(found)], dtype=np.float64)
+def _finite(values: npt.ArrayLike) -> Vector:
+    numbers = np.asarray(values, dtype=np.float64)
+    return np.asarray(numbers[np.isfinite(numbers)], dtype=np.float64)
 
 
 def _is_few(before: Vector, after: Vector) -> bool:
@@ -237,17 +239,17 @@ def _by_index(
     before: Vector,
     after: Vector,
     psi: float,
-    found: Any,  # noqa: ANN401 - results of SciPy share no type
+    result: Any,  # noqa: ANN401 - results of SciPy share no type
 ) -> Comparison:
-    """Return a comparison whose effect is the index; ``found`` has distance and p."""
+    """Return a comparison whose effect is the index; ``result`` has distance and p."""
     return Comparison(
         reference_n=before.size,
         current_n=after.size,
         reference_mean=float(before.mean()),
         current_mean=float(after.mean()),
         psi=psi,
-        ks=float(found.statistic),
-        p=float(found.pvalue),
+        ks=float(result.statistic),
+        p=float(result.pvalue),
         effect=psi,
         margin=PSI_MARGIN,
     )

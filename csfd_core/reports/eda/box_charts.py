@@ -72,11 +72,13 @@ def _plot_centres(axes: "Axes", boxes: pd.DataFrame) -> None:
 
 def _plot_depth(axes: "Axes", boxes: pd.DataFrame) -> None:
     """Show the position of every box along the stack, one column per level."""
-    known = boxes["depth"].notna().any()
-    place = boxes["depth"] * 100 if known else boxes["slice_number"].astype(float)
+    has_depth = boxes["depth"].notna().any()
+    positions = (
+        boxes["depth"] * 100 if has_depth else boxes["slice_number"].astype(float)
+    )
     counts = []
     for rank, level in enumerate((*LEVEL_NAMES, UNKNOWN)):
-        values = place[boxes["level"] == level].dropna().to_numpy()
+        values = positions[boxes["level"] == level].dropna().to_numpy()
         counts.append(len(values))
         if not len(values):
             continue
@@ -99,12 +101,12 @@ def _plot_depth(axes: "Axes", boxes: pd.DataFrame) -> None:
         fontsize=8.5,
     )
     axes.set_xlim(-0.7, len(names) - 0.3)
-    if known:
+    if has_depth:
         axes.set_ylim(102, -2)
     else:
         axes.invert_yaxis()
     axes.set_xlabel("level; below it: boxes (line: median)")
-    if known:
+    if has_depth:
         axes.set_ylabel("first to last slice (%)")
     else:
         axes.set_ylabel("slice number")

@@ -41,22 +41,22 @@ def describe_boxes(
         the study has no such slice), ``depth`` (0 at the first slice, 1 at the last),
         ``level``, ``level_from``, ``width_mm``, ``height_mm``.
     """
-    known = studies.set_index("study_uid")
-    found = boxes[boxes["study_uid"].isin(known.index)].reset_index(drop=True)
-    uids = found["study_uid"]
-    spacing = pd.to_numeric(uids.map(known["pixel_spacing_mm"]), errors="coerce")
-    found["width_mm"] = found["width"] * spacing
-    found["height_mm"] = found["height"] * spacing
-    found["slice_index"] = np.nan
-    found["depth"] = np.nan
-    found["level"] = uids.map(_only_levels(studies)).astype("str")
-    found["level_from"] = pd.Series(FROM_LABELS, found.index, dtype="str").where(
-        found["level"].notna()
-    )
-    if stores is not None and len(found):
-        _place_all(found, known, stores)
-    found["level"] = found["level"].fillna(UNKNOWN)
-    return found
+    by_uid = studies.set_index("study_uid")
+    described = boxes[boxes["study_uid"].isin(by_uid.index)].reset_index(drop=True)
+    uids = described["study_uid"]
+    spacing = pd.to_numeric(uids.map(by_uid["pixel_spacing_mm"]), errors="coerce")
+    described["width_mm"] = described["width"] * spacing
+    described["height_mm"] = described["height"] * spacing
+    described["slice_index"] = np.nan
+    described["depth"] = np.nan
+    described["level"] = uids.map(_only_levels(studies)).astype("str")
+    described["level_from"] = pd.Series(
+        FROM_LABELS, described.index, dtype="str"
+    ).where(described["level"].notna())
+    if stores is not None and len(described):
+        _place_all(described, by_uid, stores)
+    described["level"] = described["level"].fillna(UNKNOWN)
+    return described
 
 
 def boxes_per_level(boxes: pd.DataFrame) -> pd.DataFrame:
@@ -93,20 +93,20 @@ def _only_levels(studies: pd.DataFrame) -> "pd.Series[str]":
     return pd.Series(names, index=uids, dtype="str")
 
 
-def _place_all(found: pd.DataFrame, known: pd.DataFrame, stores: Stores) -> None:
-    groups = list(found.groupby("study_uid", sort=True))
+def _place_all(boxes: pd.DataFrame, studies: pd.DataFrame, stores: Stores) -> None:
+    groups = list(boxes.groupby("study_uid", sort=True))
 
     def place(group: tuple[object, pd.DataFrame]) -> pd.DataFrame:
         study_uid, part = str(group[0]), group[1]
-        return _place(stores, study_uid, part, bool(known.loc[study_uid, "has_mask"]))
+        return _place(stores, study_uid, part, bool(studies.loc[study_uid, "has_mask"]))
 
     with ThreadPoolExecutor(_READERS) as pool:
         for placed in pool.map(place, groups):
-            found.loc[placed.index, "slice_index"] = placed["slice_index"]
-            found.loc[placed.index, "depth"] = placed["depth"]
+            boxes.loc[placed.index, "slice_index"] = placed["slice_index"]
+            boxes.loc[placed.index, "depth"] = placed["depth"]
             seen = placed["level"].dropna()
-            found.loc[seen.index, "level"] = seen
-            found.loc[seen.index, "level_from"] = FROM_MASK
+            boxes.loc[seen.index, "level"] = seen
+            boxes.loc[seen.index, "level_from"] = FROM_MASK
 
 
 def _place(

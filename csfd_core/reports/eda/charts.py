@@ -63,13 +63,13 @@ def plot_fracture_share(share: pd.DataFrame) -> "Figure":
         capsize=4,
     )
     tops = percent + np.clip(high, 0, None)
-    for place, (value, top, count) in enumerate(
+    for x, (value, top, count) in enumerate(
         zip(percent, tops, share["fractured"], strict=True)
     ):
         text = f"{value:.1f} %\n{count}"
         axes.annotate(
             text,
-            (place, top),
+            (x, top),
             xytext=(0, 3),
             textcoords="offset points",
             ha="center",

@@ -64,10 +64,10 @@ class Films:
 
     def files(self) -> dict[str, bytes]:
         """Return every film by its path, relative to the report."""
-        found = {PLAIN: self.plain, PREVIEW: self.preview}
+        films = {PLAIN: self.plain, PREVIEW: self.preview}
         if self.overlay is not None:
-            found[OVERLAY] = self.overlay
-        return found
+            films[OVERLAY] = self.overlay
+        return films
 
 
 def current_films(out: Location, stores: Stores, study_uid: str) -> tuple[Films, bool]:
@@ -179,14 +179,14 @@ def _ffmpeg_call(path: Path) -> list[str]:
 
 def encode_preview(frames: Iterator[RgbFrame]) -> bytes:
     """Encode every third frame as an animated WebP of at most 1.5 MB, or nearly."""
-    kept = [
+    images = [
         Image.fromarray(frame)
         for rank, frame in enumerate(frames)
         if rank % _PREVIEW_STRIDE == 0
     ]
     content = b""
     for width, quality in _PREVIEW_SIZES:
-        content = _to_webp(kept, width, quality)
+        content = _to_webp(images, width, quality)
         if len(content) <= _PREVIEW_BYTES:
             break
     return content

@@ -57,10 +57,10 @@ class FrameMaker:
     def _grey_at(self, below_mm: float) -> npt.NDArray[np.uint8]:
         """Interpolate linearly between the two slices around a position."""
         volume = self.images.volume
-        place = below_mm / self.images.spacing_zyx_mm[0]
-        upper = min(int(place), len(volume) - 1)
+        position = below_mm / self.images.spacing_zyx_mm[0]
+        upper = min(int(position), len(volume) - 1)
         lower = min(upper + 1, len(volume) - 1)
-        weight = np.float32(place - upper)
+        weight = np.float32(position - upper)
         if weight < 1e-6 or lower == upper:
             return np.asarray(volume[upper])
         mixed = (1 - weight) * volume[upper].astype(np.float32)
@@ -145,25 +145,25 @@ def _name_vertebrae(
     scale: tuple[float, float],
 ) -> None:
     """Write the name of each vertebra to the right of it, none over another."""
-    places = []
+    anchors = []
     for label in labels:
         rows, columns = np.nonzero(mask == label)
         x = origin[0] + (float(columns.max()) + 1) * scale[0] + 6
         y = origin[1] + (float(np.median(rows)) + 0.5) * scale[1]
-        places.append((y, min(x, _SIDE - 48.0), label))
+        anchors.append((y, min(x, _SIDE - 48.0), label))
     lowest = 0.0
-    for y, x, label in sorted(places):
+    for y, x, label in sorted(anchors):
         lowest = max(y, lowest + _NAME_STEP)
         _write_name(draw, (x, min(lowest, _SIDE - 14.0)), label, 18)
 
 
 def _write_name(
-    draw: ImageDraw.ImageDraw, place: tuple[float, float], label: int, size: int
+    draw: ImageDraw.ImageDraw, position: tuple[float, float], label: int, size: int
 ) -> float:
-    """Write a name on its colour, its left edge at ``place``; return the right edge."""
+    """Write a name on its colour, left edge at ``position``; return the right edge."""
     name, font = label_name(label), _font(size)
     colour = level_colour(name)
-    x, y = place
+    x, y = position
     right = x + draw.textlength(name, font=font) + size * 0.5
     box = (x, y - size * 0.68, right, y + size * 0.68)
     draw.rounded_rectangle(box, radius=size * 0.25, fill=colour)

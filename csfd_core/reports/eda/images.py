@@ -53,13 +53,13 @@ def read_images(stores: Stores, study_uid: str) -> StudyImages:
 
 def stored_studies(stores: Stores, ordered: Iterable[str], count: int) -> list[str]:
     """Return the first ``count`` of some studies that have slices in the store."""
-    found: list[str] = []
+    stored: list[str] = []
     for study_uid in ordered:
-        if len(found) == count:
+        if len(stored) == count:
             break
         if stores.slices.read_note(study_uid) is not None:
-            found.append(study_uid)
-    return found
+            stored.append(study_uid)
+    return stored
 
 
 def cervical_slices(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:

@@ -51,9 +51,9 @@ def _strip(pictures: Sequence[Image.Image], captions: Sequence[str]) -> bytes:
     width = len(pictures) * (_SIDE + _GAP) - _GAP
     strip = Image.new("RGB", (width, _SIDE + _CAPTION))
     draw = ImageDraw.Draw(strip)
-    for place, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+    for index, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
         picture.thumbnail((_SIDE, _SIDE))
-        left = place * (_SIDE + _GAP)
+        left = index * (_SIDE + _GAP)
         strip.paste(picture, (left + (_SIDE - picture.width) // 2, 0))
         draw.text((left + 4, _SIDE), caption, fill=(200, 200, 200))
     sink = io.BytesIO()

@@ -108,7 +108,7 @@ def random_masked_slices(
     stores: Stores, study_uids: Sequence[str], count: int
 ) -> list[MaskedSlice]:
     """Choose slices with vertebrae at random, in turn from each of the studies."""
-    found = []
+    masked_slices = []
     for rank, study_uid in enumerate(study_uids):
         mask = stores.masks.read_volume(study_uid)
         candidates = cervical_slices(mask)
@@ -116,8 +116,8 @@ def random_masked_slices(
         rng = generator("overlay", study_uid)
         share = min(share, len(candidates))
         for index in np.sort(rng.choice(candidates, share, replace=False)):
-            found.append(_read_slice(stores, study_uid, mask, int(index)))
-    return found
+            masked_slices.append(_read_slice(stores, study_uid, mask, int(index)))
+    return masked_slices
 
 
 def _read_slice(
@@ -184,8 +184,8 @@ def around(mask: npt.NDArray[np.uint8]) -> tuple[slice, slice]:
     spread = max(int(np.ptp(rows)), int(np.ptp(columns)), _SMALLEST)
     side = min(2 * spread, *mask.shape)
     starts = [
-        int(np.clip((int(place.min()) + int(place.max()) - side) // 2, 0, size - side))
-        for place, size in zip((rows, columns), mask.shape, strict=True)
+        int(np.clip((int(index.min()) + int(index.max()) - side) // 2, 0, size - side))
+        for index, size in zip((rows, columns), mask.shape, strict=True)
     ]
     return slice(starts[0], starts[0] + side), slice(starts[1], starts[1] + side)
 
@@ -193,19 +193,19 @@ def around(mask: npt.NDArray[np.uint8]) -> tuple[slice, slice]:
 def _write_names(axes: "Axes", mask: npt.NDArray[np.uint8]) -> None:
     """Write the name of each vertebra to the right of it, none over another."""
     step, lowest = mask.shape[0] * 0.09, -float(mask.shape[0])
-    places = []
+    anchors = []
     for label in np.unique(mask[mask > 0]):
         rows, columns = np.nonzero(mask == label)
         x = min(float(columns.max()) + 3, mask.shape[1] * 0.9)
-        places.append((float(np.median(rows)), x, int(label)))
-    for y, x, label in sorted(places):
+        anchors.append((float(np.median(rows)), x, int(label)))
+    for y, x, label in sorted(anchors):
         lowest = max(y, lowest + step)
         _write_name(axes, (x, lowest), label)
 
 
-def _write_name(axes: "Axes", place: tuple[float, float], label: int) -> None:
+def _write_name(axes: "Axes", position: tuple[float, float], label: int) -> None:
     """Write the name of a vertebra on its colour."""
     name = label_name(label)
     colour = level_colour(name)
     box = {"facecolor": colour, "edgecolor": "none", "boxstyle": "round,pad=0.15"}
-    axes.text(*place, name, color=ink_on(colour), fontsize=8, va="center", bbox=box)
+    axes.text(*position, name, color=ink_on(colour), fontsize=8, va="center", bbox=box)

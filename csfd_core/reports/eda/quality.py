@@ -127,8 +127,8 @@ def _count_copies(studies: pd.DataFrame) -> Mapping[str, int]:
 
 
 def _count_warnings(codes: Iterable[object]) -> Counter[str]:
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for several in codes:
         if isinstance(several, Iterable):
-            found.update(set(several))
-    return found
+            counts.update(set(several))
+    return counts

@@ -197,14 +197,14 @@ def summarize(
         scored: Probabilities by each; ``None`` where it was not trained.
     """
     tested = {
-        split.name: _tested(data, split, found)
-        for split, found in zip(splits, scored, strict=True)
-        if found is not None
+        split.name: _tested(data, split, scores)
+        for split, scores in zip(splits, scored, strict=True)
+        if scores is not None
     }
     honest = tested.get(BY_PATIENT)
     return tuple(
-        _summarize(data, split, found, (tested.get(split.name), honest))
-        for split, found in zip(splits, scored, strict=True)
+        _summarize(data, split, scores, (tested.get(split.name), honest))
+        for split, scores in zip(splits, scored, strict=True)
     )
 
 
@@ -222,12 +222,12 @@ def is_current(
         SourceError: If there is a report, but no table of studies.
         StoreError: If there is a report, but no labelled study.
     """
-    place = location or stores.root.join(paths.LEAKAGE_REPORT)
-    if not all(place.exists(name) for name in (NOTE, INDEX, PROTOCOLS_CSV)):
+    folder = location or stores.root.join(paths.LEAKAGE_REPORT)
+    if not all(folder.exists(name) for name in (NOTE, INDEX, PROTOCOLS_CSV)):
         return False
     studies = choose_studies(stores, config)
     data_kind = stores.metadata.read_data_kind()
-    return read_note(place).get("inputs") == audit_inputs(studies, config, data_kind)
+    return read_note(folder).get("inputs") == audit_inputs(studies, config, data_kind)
 
 
 def read_note(location: Location) -> Mapping[str, object]:
@@ -279,24 +279,24 @@ def _score(
 def _summarize(
     data: AuditData,
     split: ProtocolSplit,
-    found: Scored | None,
+    scores: Scored | None,
     pair: tuple[_Tested | None, _Tested | None],
 ) -> ProtocolResult:
-    own, honest = pair
+    tested, honest = pair
     auc, pretended = _UNKNOWN, _UNKNOWN
     numbers = dict.fromkeys(("training_auc", "f1", "threshold", "loss"), math.nan)
-    if found is not None and own is not None:
-        auc = patient_bootstrap(own.patients, own.auc)
+    if scores is not None and tested is not None:
+        auc = patient_bootstrap(tested.patients, tested.auc)
         training = data.labels[split.training]
-        point = operating_point(data.labels[split.validation], found.validation)
+        point = operating_point(data.labels[split.validation], scores.validation)
         numbers = {
-            "training_auc": rank_auc(training, found.training),
-            "f1": f1_score(own.labels, found.test, point.threshold),
+            "training_auc": rank_auc(training, scores.training),
+            "f1": f1_score(tested.labels, scores.test, point.threshold),
             "threshold": point.threshold,
-            "loss": log_loss(own.labels, found.test),
+            "loss": log_loss(tested.labels, scores.test),
         }
         if honest is not None and split.name != BY_PATIENT:
-            pretended = _difference(own, honest)
+            pretended = _difference(tested, honest)
     return ProtocolResult(
         protocol=split.name,
         title=split.title,
@@ -312,23 +312,23 @@ def _summarize(
     )
 
 
-def _tested(data: AuditData, split: ProtocolSplit, found: Scored) -> _Tested:
+def _tested(data: AuditData, split: ProtocolSplit, scores: Scored) -> _Tested:
     codes, _ = pd.factorize(data.slices["patient"], sort=True)
     return _Tested(
-        patients=codes[split.test], labels=data.labels[split.test], scores=found.test
+        patients=codes[split.test], labels=data.labels[split.test], scores=scores.test
     )
 
 
-def _difference(own: _Tested, honest: _Tested) -> Interval:
+def _difference(tested: _Tested, honest: _Tested) -> Interval:
     """Compare AUCs on two test sets that share some patients.
 
     Patients are drawn for both at once, so that one who is in both counts as one.
     """
-    size = own.labels.size
+    size = tested.labels.size
 
     def difference(rows: Rows) -> float:
-        return own.auc(rows[rows < size]) - honest.auc(rows[rows >= size] - size)
+        return tested.auc(rows[rows < size]) - honest.auc(rows[rows >= size] - size)
 
     return patient_bootstrap(
-        np.concatenate([own.patients, honest.patients]), difference
+        np.concatenate([tested.patients, honest.patients]), difference
     )

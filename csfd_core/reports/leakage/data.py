@@ -131,29 +131,29 @@ def read_slices(
 
     def read(study_uid: str) -> tuple[npt.NDArray[np.intp], Images]:
         jpegs = stores.slices.read_table(study_uid).column("jpeg")
-        places = evenly_spaced(len(jpegs), config.slices_per_study)
+        indices = evenly_spaced(len(jpegs), config.slices_per_study)
         planes = [
-            _read_small(jpegs[int(place)].as_py(), config.side, study_uid)
-            for place in places
+            _read_small(jpegs[int(index)].as_py(), config.side, study_uid)
+            for index in indices
         ]
-        return places, np.stack(planes)
+        return indices, np.stack(planes)
 
     with ThreadPoolExecutor(_READERS) as pool:
-        found = list(pool.map(read, studies["study_uid"]))
-    counts = [len(places) for places, _ in found]
+        samples = list(pool.map(read, studies["study_uid"]))
+    counts = [len(indices) for indices, _ in samples]
     names = ["study_uid", "patient", "fold", "is_test", "label"]
     slices = studies[names].loc[studies.index.repeat(counts)].reset_index(drop=True)
-    slices["slice_index"] = np.concatenate([places for places, _ in found])
+    slices["slice_index"] = np.concatenate([indices for indices, _ in samples])
     return AuditData(
-        slices=slices, images=np.concatenate([planes for _, planes in found])
+        slices=slices, images=np.concatenate([planes for _, planes in samples])
     )
 
 
 def evenly_spaced(count: int, wanted: int) -> npt.NDArray[np.intp]:
     """Return the middles of ``wanted`` equal parts of ``count``; all where too few."""
     wanted = min(count, wanted)
-    places = (np.arange(wanted) + 0.5) * count / wanted
-    return places.astype(np.intp)
+    middles = (np.arange(wanted) + 0.5) * count / wanted
+    return middles.astype(np.intp)
 
 
 def _first_patients(studies: pd.DataFrame, most: int) -> list[str]:

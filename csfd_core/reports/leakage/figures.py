@@ -62,22 +62,22 @@ def plot_auc(audit: Audit) -> "Figure":
     """AUC of each protocol on its own test set, with its interval."""
     figure = new_figure(0.55 * len(audit.results) + 1.2)
     axes = figure.subplots()
-    for place, result in enumerate(audit.results):
+    for y, result in enumerate(audit.results):
         auc = result.auc
         if math.isnan(auc.estimate):
-            axes.text(0.01, place, "undefined", va="center", color=MUTED, fontsize=9)
+            axes.text(0.01, y, "undefined", va="center", color=MUTED, fontsize=9)
             continue
-        axes.barh(place, auc.estimate, color=_COLOURS[_standing(result)], height=0.62)
+        axes.barh(y, auc.estimate, color=_COLOURS[_standing(result)], height=0.62)
         end = auc.estimate
         if not math.isnan(auc.low):
             spread = [[auc.estimate - auc.low], [auc.high - auc.estimate]]
             axes.errorbar(
-                auc.estimate, place, xerr=np.clip(spread, 0, None), fmt="none",
+                auc.estimate, y, xerr=np.clip(spread, 0, None), fmt="none",
                 ecolor=INK, elinewidth=1.1, capsize=4,
             )  # fmt: skip
             end = max(end, auc.high)
         axes.annotate(
-            number(auc.estimate), (end, place), xytext=(6, 0),
+            number(auc.estimate), (end, y), xytext=(6, 0),
             textcoords="offset points", va="center", fontsize=9,
         )  # fmt: skip
     axes.axvline(0.5, color=MUTED, linewidth=1, linestyle="--")
@@ -146,10 +146,10 @@ def _lane(
 ) -> npt.NDArray[np.int8]:
     """Return a code of ``_COLOURS`` per slice (row) and study (column)."""
     studies, _ = pd.factorize(slices["study_uid"])
-    places = slices.groupby("study_uid", sort=False).cumcount().to_numpy()
+    positions = slices.groupby("study_uid", sort=False).cumcount().to_numpy()
     codes = _codes(slices, split, rows)
-    lane = np.full((places.max() + 1, studies.max() + 1), _NOT_TAKEN, dtype=np.int8)
-    lane[places, studies] = codes
+    lane = np.full((positions.max() + 1, studies.max() + 1), _NOT_TAKEN, dtype=np.int8)
+    lane[positions, studies] = codes
     return lane
 
 

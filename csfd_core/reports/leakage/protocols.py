@@ -148,5 +148,5 @@ def patients_seen_in_training(split: ProtocolSplit, slices: pd.DataFrame) -> flo
     return _share(np.isin(tested, patients[split.training]))
 
 
-def _share(found: npt.NDArray[np.bool_]) -> float:
-    return float(found.mean()) if found.size else math.nan
+def _share(flags: npt.NDArray[np.bool_]) -> float:
+    return float(flags.mean()) if flags.size else math.nan

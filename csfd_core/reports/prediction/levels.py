@@ -27,7 +27,7 @@ class LevelFacts:
         spread: Of the members; ``None`` where there is none.
         answer: What its probability leaves open; ``None`` where that is not known.
         evidence: The strongest place, where one is known.
-        found: What the segmentation has found of it.
+        vertebra: What the segmentation has found of it.
     """
 
     name: str
@@ -36,7 +36,7 @@ class LevelFacts:
     spread: Spread | None
     answer: Answer | None = None
     evidence: Evidence | None = None
-    found: LevelNote | None = None
+    vertebra: LevelNote | None = None
 
     @property
     def is_assessed(self) -> bool:
@@ -84,7 +84,7 @@ def facts_of(judged: JudgedScan) -> dict[str, LevelFacts]:
             spread=spreads.get(name),
             answer=answers[name],
             evidence=evidence_of(heats[name], geometry) if name in heats else None,
-            found=judged.study.levels.get(name),
+            vertebra=judged.study.levels.get(name),
         )
     return facts
 

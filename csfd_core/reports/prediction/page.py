@@ -50,7 +50,7 @@ def build_prediction_page(judged: JudgedScan) -> str:
         first=judged.judgement.unlike.warnings,
         distance=judged.judgement.unlike.told,
         column=painter.column(levels, shown),
-        places={
+        slices={
             name: painter.original(level.evidence.slice_index)
             for name, level in facts.items()
             if level.evidence is not None

@@ -49,7 +49,7 @@ class Picture:
     Attributes:
         view: The plane.
         title: What is shown, for its corner and for readers of screens.
-        place: Which plane of the study it is.
+        plane: Which plane of the study it is.
         position: Where along its normal it lies.
         marks: Boxes.
         names: Of levels.
@@ -59,7 +59,7 @@ class Picture:
 
     view: View
     title: str
-    place: str
+    plane: str
     position: str
     marks: tuple[Mark, ...] = ()
     names: tuple[Name, ...] = ()
@@ -97,7 +97,7 @@ class Painter:
         return Picture(
             view=view,
             title="Mid-sagittal",
-            place=_say("reformat"),
+            plane=_say("reformat"),
             position=self._position(middle, "sagittal"),
             marks=tuple(
                 view.mark(self._planes.box_of(box, "sagittal")) for box in boxes
@@ -110,9 +110,9 @@ class Painter:
 
         Without a place, its middle; nothing where that is not known either.
         """
-        if level.found is None:
+        if level.vertebra is None:
             return ()
-        centre = np.array(level.found.centre_zyx_mm)
+        centre = np.array(level.vertebra.centre_zyx_mm)
         kinds: tuple[Kind, ...] = ("axial", "sagittal")
         return tuple(self._level(level, kind, centre) for kind in kinds)
 
@@ -127,7 +127,7 @@ class Painter:
         shown = Picture(
             view=view,
             title=f"{level.name} {kind}",
-            place=self.original(index) if kind == "axial" else _say("reformat"),
+            plane=self.original(index) if kind == "axial" else _say("reformat"),
             position=self._position(place_mm, kind),
         )
         if evidence is None:

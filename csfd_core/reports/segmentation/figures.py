@@ -44,7 +44,7 @@ class Example:
 
     title: str
     grey: npt.NDArray[np.uint8]  # (Z, Y)
-    found: npt.NDArray[np.uint8]
+    predicted: npt.NDArray[np.uint8]
     given: npt.NDArray[np.uint8]
     aspect: float  # height of a pixel in its widths
 
@@ -67,18 +67,18 @@ def side_view(
     spacing = axes.pick(tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist()))
     turned = [np.asarray(axes.turn(part), dtype=np.uint8) for part in (grey, *masks)]
     both = np.maximum(turned[1], turned[2])
-    places = np.argwhere((both > 0) & (both <= len(LEVEL_NAMES)))
-    column = int(np.median(places[:, 2])) if len(places) else turned[0].shape[2] // 2
+    voxels = np.argwhere((both > 0) & (both <= len(LEVEL_NAMES)))
+    column = int(np.median(voxels[:, 2])) if len(voxels) else turned[0].shape[2] // 2
     low, high = np.zeros(2, dtype=int), np.array(turned[0].shape[:2])
-    if len(places):
+    if len(voxels):
         margin = np.round(25 / np.array(spacing[:2])).astype(int)
-        low = np.maximum(places.min(axis=0)[:2] - margin, 0)
-        high = np.minimum(places.max(axis=0)[:2] + margin + 1, high)
+        low = np.maximum(voxels.min(axis=0)[:2] - margin, 0)
+        high = np.minimum(voxels.max(axis=0)[:2] + margin + 1, high)
     plane = (slice(low[0], high[0]), slice(low[1], high[1]), column)
     return Example(
         title=title,
         grey=turned[0][plane],
-        found=turned[1][plane],
+        predicted=turned[1][plane],
         given=turned[2][plane],
         aspect=spacing[0] / spacing[1],
     )
@@ -93,7 +93,7 @@ def sample_overlay(model: "keras.Model", sample: Sample) -> bytes:
     palette = np.zeros((len(LEVEL_NAMES) + 1, 3))
     for label, name in enumerate(LEVEL_NAMES, start=1):
         code = LEVEL_COLOURS[name]
-        palette[label] = [int(code[place : place + 2], 16) for place in (1, 3, 5)]
+        palette[label] = [int(code[start : start + 2], 16) for start in (1, 3, 5)]
     panels = []
     for labels in (logits.argmax(axis=-1), targets["segmenter"][0]):
         plane = labels[:, :, column]
@@ -156,26 +156,26 @@ def plot_studies(frame: pd.DataFrame) -> "Figure":
 
 
 @chart
-def plot_curves(history: pd.DataFrame, kept: Mapping[int, int]) -> "Figure":
+def plot_curves(history: pd.DataFrame, best_epochs: Mapping[int, int]) -> "Figure":
     """Draw loss and validation Dice: per level of one fold, or per fold of several.
 
     Args:
         history: Rows of epochs with their ``fold``.
-        kept: The epoch whose weights were kept, by fold; it is marked.
+        best_epochs: The epoch whose weights were kept, by fold; it is marked.
     """
     figure = new_figure(2.6)
     left, right = figure.subplots(1, 2)
     folds = sorted(history["fold"].unique())
-    for place, fold in enumerate(folds):
-        own = history[history["fold"] == fold]
-        colour, line = _FOLD_LINES[place % len(_FOLD_LINES)]
-        left.plot(own["epoch"], own["loss"], linestyle=line, color=colour)
+    for index, fold in enumerate(folds):
+        epochs = history[history["fold"] == fold]
+        colour, line = _FOLD_LINES[index % len(_FOLD_LINES)]
+        left.plot(epochs["epoch"], epochs["loss"], linestyle=line, color=colour)
         if len(folds) == 1:
-            _plot_levels_of(right, own)
+            _plot_levels_of(right, epochs)
         else:
-            right.plot(own["epoch"], own["validation_dice"], linestyle=line,
+            right.plot(epochs["epoch"], epochs["validation_dice"], linestyle=line,
                        color=colour, label=f"fold {fold}")  # fmt: skip
-        best = own[own["epoch"] == kept.get(int(fold))]
+        best = epochs[epochs["epoch"] == best_epochs.get(int(fold))]
         right.plot(best["epoch"], best["validation_dice"], "o", color=INK,
                    markersize=4, label="mean, kept" if len(folds) == 1 else None,
                    )  # fmt: skip
@@ -196,7 +196,7 @@ def plot_examples(examples: Sequence[Example]) -> "Figure":
     grid = np.reshape(figure.subplots(len(examples), 2), (-1, 2))
     for row, example in zip(grid, examples, strict=True):
         for axes, mask, what in (
-            (row[0], example.found, "predicted"),
+            (row[0], example.predicted, "predicted"),
             (row[1], example.given, "given"),
         ):
             _draw(axes, example, mask)
@@ -209,15 +209,15 @@ def _bars(axes: "PlotAxes", frame: pd.DataFrame, column: str) -> None:
     at = np.arange(len(frame))
     colours = [LEVEL_COLOURS[name] for name in frame["level"]]
     axes.bar(at, frame[column].fillna(0), color=colours)
-    known = frame[f"{column}_low"].notna()
+    bounded = frame[f"{column}_low"].notna()
     spread = np.stack(
         [
-            (frame[column] - frame[f"{column}_low"])[known],
-            (frame[f"{column}_high"] - frame[column])[known],
+            (frame[column] - frame[f"{column}_low"])[bounded],
+            (frame[f"{column}_high"] - frame[column])[bounded],
         ]
     )
     axes.errorbar(
-        at[known], frame[column][known], np.clip(spread, 0, None), fmt="none",
+        at[bounded], frame[column][bounded], np.clip(spread, 0, None), fmt="none",
         ecolor=INK, capsize=3,
     )  # fmt: skip
     axes.set_xticks(at, frame["level"])

@@ -74,16 +74,16 @@ class Scores:
         what the share of studies with a swap could be (Clopper and Pearson), which the
         share of vertebrae cannot exceed.
         """
-        found = self.interval("is_swapped")
-        if found.estimate != 0:
-            return found
+        interval = self.interval("is_swapped")
+        if interval.estimate != 0:
+            return interval
         high = 1 - _HALF_ALPHA ** (1 / self.levels["study_uid"].nunique())
         return Interval(
             estimate=0.0,
             low=0.0,
             high=high,
-            draws=found.draws,
-            undefined=found.undefined,
+            draws=interval.draws,
+            undefined=interval.undefined,
         )
 
     @property
@@ -103,8 +103,8 @@ class Scores:
             "level_swap_rate": self.swap_rate(),
         }
         values = {"studies": float(len(self.studies))}
-        for name, found in intervals.items():
-            values |= _named(name, found)
+        for name, interval in intervals.items():
+            values |= _named(name, interval)
         values["seconds_per_study"] = float(self.studies["seconds"].mean())
         return values
 
@@ -112,13 +112,13 @@ class Scores:
         """Return the overlap of each level with its interval."""
         rows = []
         for level in LEVEL_NAMES:
-            own = self.of_level(level)
-            swapped = own["is_swapped"].astype(float).mean()
+            vertebrae = self.of_level(level)
+            swapped = vertebrae["is_swapped"].astype(float).mean()
             rows.append(
                 {
                     "level": level,
-                    "studies": len(own),
-                    **_named("dice", _interval(own, "dice")),
+                    "studies": len(vertebrae),
+                    **_named("dice", _interval(vertebrae, "dice")),
                     "level_swap_rate": swapped,
                 }
             )
@@ -131,18 +131,18 @@ class Scores:
         """
         rows = []
         for level in LEVEL_NAMES:
-            own = self.of_level(level)
-            known = own["hd95_mm"].notna()
+            vertebrae = self.of_level(level)
+            measured = vertebrae["hd95_mm"].notna()
             rows.append(
                 {
                     "level": level,
-                    "studies": int(known.sum()),
-                    "in_one_mask_only": int((~known).sum()),
+                    "studies": int(measured.sum()),
+                    "in_one_mask_only": int((~measured).sum()),
                     **{
                         name: value
                         for column in ("surface_distance_mm", "hd95_mm")
                         for name, value in _named(
-                            column, _interval(own, column)
+                            column, _interval(vertebrae, column)
                         ).items()
                     },
                 }
@@ -152,18 +152,18 @@ class Scores:
     def by_fold(self) -> pd.DataFrame:
         """Return the overlap per model: its held-out studies, and those locked."""
         rows = []
-        for (fold, group), own in self.levels.groupby(["fold", "group"]):
+        for (fold, group), vertebrae in self.levels.groupby(["fold", "group"]):
             rows.append(
                 {
                     "fold": fold,
                     "group": group,
-                    "studies": own["study_uid"].nunique(),
-                    **_named("dice", _interval(own, "dice")),
+                    "studies": vertebrae["study_uid"].nunique(),
+                    **_named("dice", _interval(vertebrae, "dice")),
                 }
             )
         columns = ["fold", "group", "studies", "dice", "dice_low", "dice_high"]
-        found = pd.DataFrame(rows, columns=columns)
-        return found.sort_values(["group", "fold"], ascending=[False, True])
+        table = pd.DataFrame(rows, columns=columns)
+        return table.sort_values(["group", "fold"], ascending=[False, True])
 
     def of_fold(self, fold: int) -> "Scores":
         """Return the scores of one model's predictions."""
@@ -186,9 +186,9 @@ def score_studies(
     studies: list[dict[str, Any]] = []
     for study in given:
         prediction = predict(study.study_uid)
-        own = _score_levels(study, prediction)
-        levels += own
-        dice = [row["dice"] for row in own]
+        rows = _score_levels(study, prediction)
+        levels += rows
+        dice = [row["dice"] for row in rows]
         studies.append(
             {
                 "study_uid": study.study_uid,
@@ -227,14 +227,18 @@ def _sorted(rows: list[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
 
 
 def _interval(rows: pd.DataFrame, column: str) -> Interval:
-    known = rows.dropna(subset=[column])
-    if known.empty:
+    defined = rows.dropna(subset=[column])
+    if defined.empty:
         return _NOTHING
-    values = known[column].to_numpy(dtype=float)
+    values = defined[column].to_numpy(dtype=float)
     return patient_bootstrap(
-        known["study_uid"].to_numpy(), lambda rows: float(values[rows].mean())
+        defined["study_uid"].to_numpy(), lambda rows: float(values[rows].mean())
     )
 
 
-def _named(name: str, found: Interval) -> dict[str, float]:
-    return {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
+def _named(name: str, interval: Interval) -> dict[str, float]:
+    return {
+        name: interval.estimate,
+        f"{name}_low": interval.low,
+        f"{name}_high": interval.high,
+    }

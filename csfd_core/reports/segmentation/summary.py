@@ -59,11 +59,11 @@ def reported_fits(
 
 def is_reported(stores: Stores, fits: Sequence[Fit]) -> bool:
     """Say whether the report is the one on these models and studies."""
-    place = report_location(stores)
-    if not (place.exists(_NOTE) and place.exists(INDEX)):
+    location = report_location(stores)
+    if not (location.exists(_NOTE) and location.exists(INDEX)):
         return False
-    found = json.loads(place.read(_NOTE))
-    return bool(found.get("inputs") == _inputs(stores, fits))
+    note = json.loads(location.read(_NOTE))
+    return bool(note.get("inputs") == _inputs(stores, fits))
 
 
 def evaluate_models(stores: Stores, fits: Sequence[Fit]) -> Evaluation:
@@ -134,17 +134,17 @@ def _given(
 
 def _chosen(scores: Scores) -> list[tuple[str, str]]:
     """Return the best, median and worst study, as far as there are as many."""
-    known = scores.studies.dropna(subset=["dice"])
-    ordered = known.sort_values(["dice", "study_uid"], ascending=False)
+    scored = scores.studies.dropna(subset=["dice"])
+    ordered = scored.sort_values(["dice", "study_uid"], ascending=False)
     uids = ordered["study_uid"].tolist()
     if not uids:
         return []
     last = len(uids) - 1
-    places = {"best": 0, "median": last // 2, "worst": last}
+    ranks = {"best": 0, "median": last // 2, "worst": last}
     chosen: dict[str, str] = {}
-    for title, place in places.items():
-        if uids[place] not in chosen.values():
-            chosen[title] = uids[place]
+    for title, rank in ranks.items():
+        if uids[rank] not in chosen.values():
+            chosen[title] = uids[rank]
     return list(chosen.items())
 
 

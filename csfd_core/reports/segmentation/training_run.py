@@ -91,24 +91,24 @@ def run_folds(
         raise ValueError(
             f"`folds` must be some of 0 to {FOLD_COUNT - 1}. Received: {list(folds)}."
         )
-    found = []
+    fold_runs = []
     for fold in sorted(set(folds)):
-        with run.child(identify(fold)) as own:
-            found.append(_run_fold(stores, settings, fold, own))
+        with run.child(identify(fold)) as child:
+            fold_runs.append(_run_fold(stores, settings, fold, child))
     fits = reported_fits(stores, settings, folds)
-    run.log_params({f"fold_{one.fit.fold}": one.outcome for one in found})
+    run.log_params({f"fold_{one.fit.fold}": one.outcome for one in fold_runs})
     if is_reported(stores, fits):
-        return SegmentationRun(folds=tuple(found), evaluation=None)
+        return SegmentationRun(folds=tuple(fold_runs), evaluation=None)
     evaluation = evaluate_models(stores, fits)
-    _record(evaluation, found, run)
-    return SegmentationRun(folds=tuple(found), evaluation=evaluation)
+    _record(evaluation, fold_runs, run)
+    return SegmentationRun(folds=tuple(fold_runs), evaluation=evaluation)
 
 
 def _record(
-    evaluation: Evaluation, found: Sequence[FoldRun], run: "TrackedRun"
+    evaluation: Evaluation, fold_runs: Sequence[FoldRun], run: "TrackedRun"
 ) -> None:
     """Record the scores of all folds, the report, and beside each model its scores."""
-    run.log_metrics(_known(evaluation.scores.summary(), "unseen_"))
+    run.log_metrics(_finite(evaluation.scores.summary(), "unseen_"))
     run.log_files(
         {
             f"report/{INDEX}": evaluation.written.html.encode(),
@@ -116,9 +116,9 @@ def _record(
             **{f"report/{k}": v for k, v in evaluation.written.tables.items()},
         }
     )
-    for one in found:
-        own = evaluation.scores.of_fold(one.fit.fold)
-        one.run.log_metrics(_known(own.summary(), "unseen_"))
+    for one in fold_runs:
+        fold_scores = evaluation.scores.of_fold(one.fit.fold)
+        one.run.log_metrics(_finite(fold_scores.summary(), "unseen_"))
 
 
 def _run_fold(
@@ -150,16 +150,16 @@ def _log_model(
 ) -> str:
     """Record the model as csfd reads it, and as a Keras model with its signature."""
     # From the store, not from the training: the weights that studies are predicted by.
-    kept = ModelStore(stores.root).read(fit.fold, card)
+    stored = ModelStore(stores.root).read(fit.fold, card)
     alone = card.model_copy(update={"files_mark": ""}).to_json()
     beside = {
         "signature.json": _signature(fit.settings),
         "studies.json": _studies(fit),
         LOCK_FILE: lock_text().encode(),
     }
-    files = {CARD: alone, WEIGHTS: weights_file(kept.weights), **beside}
+    files = {CARD: alone, WEIGHTS: weights_file(stored.weights), **beside}
     run.log_files({f"model/{name}": content for name, content in files.items()})
-    model, example = open_keras_model(kept)
+    model, example = open_keras_model(stored)
     return run.log_model(MODEL_NAME, model, example, {CARD: alone, **beside})
 
 
@@ -208,10 +208,10 @@ def _params(fit: Fit) -> dict[str, object]:
 def _metrics(row: EpochRow) -> dict[str, float]:
     """Return the row of an epoch under the names that MLflow knows it by."""
     of_levels = {f"dice_{name}": f"validation_dice_{name}" for name in LEVEL_NAMES}
-    return _known({of_levels.get(k, k): v for k, v in row.items() if k != "epoch"})
+    return _finite({of_levels.get(k, k): v for k, v in row.items() if k != "epoch"})
 
 
-def _known(values: Mapping[str, float], prefix: str = "") -> dict[str, float]:
+def _finite(values: Mapping[str, float], prefix: str = "") -> dict[str, float]:
     return {f"{prefix}{k}": v for k, v in values.items() if not math.isnan(v)}
 
 
