@@ -245,8 +245,8 @@ def prepare_environment(
 
     settings = Settings.read(source=source, store=store, profile=profile)
     if "profile" not in settings.model_fields_set:
-        found = profile_of(Stores(Location(settings.store)))
-        settings = Settings.read(source=source, store=store, profile=found)
+        stored_profile = profile_of(Stores(Location(settings.store)))
+        settings = Settings.read(source=source, store=store, profile=stored_profile)
     settings.export("home", "dagster_home")
     for group in GROUPS:  # told at once, and not when a run has come as far
         group.read()

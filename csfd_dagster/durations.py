@@ -65,8 +65,8 @@ class Durations:
             together[_TOGETHER.get(step, own_name)] += seconds
         names = list(dict.fromkeys(_TOGETHER.values()))
         first = names[: names.index(_REPORTS)]
-        own = [name for name in CLASSIFIERS if name in together]
-        for name in (*first, *own, *names[names.index(_REPORTS) :], _CHECKS):
+        classifiers = [name for name in CLASSIFIERS if name in together]
+        for name in (*first, *classifiers, *names[names.index(_REPORTS) :], _CHECKS):
             if name in together:
                 yield name, together[name]
         yield REST, max(0.0, whole_s - sum(together.values()))

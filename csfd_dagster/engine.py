@@ -138,9 +138,9 @@ def require_studies(sources: Sources) -> None:
         SourceError: If there are none.
     """
     if not any(folder.files for folder in sources.studies()):
-        places = " and ".join(str(place) for place in sources.locations)
+        locations = " and ".join(str(location) for location in sources.locations)
         raise SourceError(
-            f"There are no studies in {places}. Make some with csfd phantom."
+            f"There are no studies in {locations}. Make some with csfd phantom."
         )
 
 
@@ -174,7 +174,7 @@ class Engine:
         self._say = say
         self._graph = project.defs.resolve_asset_graph()
         self._job = project.defs.resolve_implicit_global_asset_job_def()
-        self._cursor = self._kept_cursor()
+        self._cursor = self._stored_cursor()
 
     def take_up(self) -> None:
         """Tell Dagster what has changed outside, once what is withdrawn is gone."""
@@ -184,7 +184,7 @@ class Engine:
         records = all_records(project.mlflow.uri())
         if told := withdraw_noted(stores, notes, records):
             self._say(told)
-            self._cursor = self._kept_cursor()  # which names them no more
+            self._cursor = self._stored_cursor()  # which names them no more
         surveyed = survey(stores, sources, project.conversion, notes)
         name = str(studies.name)
         plan = plan_arrivals(surveyed, self._instance.get_dynamic_partitions(name))
@@ -210,7 +210,7 @@ class Engine:
             CsfdError: If they go on asking.
         """
         for _ in range(_MOST_ROUNDS):
-            found = dg.evaluate_automation_conditions(
+            evaluation = dg.evaluate_automation_conditions(
                 self._project.defs,
                 self._instance,
                 asset_selection=dg.AssetSelection.all(),
@@ -219,14 +219,14 @@ class Engine:
             asked = {
                 key: partitions
                 for key in self._graph.toposorted_asset_keys
-                if (partitions := frozenset(found.get_requested_partitions(key)))
+                if (partitions := frozenset(evaluation.get_requested_partitions(key)))
             }
             groups: dict[frozenset[str | None], list[dg.AssetKey]] = {}
             for key, partitions in asked.items():
                 groups.setdefault(partitions, []).append(key)
             for partitions, keys in groups.items():
                 self._run_partitions(keys, partitions)
-            self._remember(found.cursor)
+            self._remember(evaluation.cursor)
             if not groups:
                 return
         raise CsfdError(
@@ -291,9 +291,9 @@ class Engine:
                 f"{_first_failure(result)}"
             )
 
-    def _kept_cursor(self) -> Any:  # noqa: ANN401 - Dagster does not export its type
-        kept = self._instance.daemon_cursor_storage.get_cursor_values({_CURSOR})
-        text = kept.get(_CURSOR)
+    def _stored_cursor(self) -> Any:  # noqa: ANN401 - Dagster does not export its type
+        values = self._instance.daemon_cursor_storage.get_cursor_values({_CURSOR})
+        text = values.get(_CURSOR)
         return dg.deserialize_value(text) if text else None
 
     def _remember(self, cursor: Any) -> None:

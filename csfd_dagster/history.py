@@ -27,14 +27,14 @@ class DagsterHistory:
     def forget(self, redaction: Redaction) -> Sequence[str]:
         """Delete the partition of a study, and name it nowhere else."""
         home = Settings.read().dagster_home
-        places = [home / name for name in _FOLDERS if (home / name).is_dir()]
-        if not places or not (home / INSTANCE).is_file():
+        folders = [home / name for name in _FOLDERS if (home / name).is_dir()]
+        if not folders or not (home / INSTANCE).is_file():
             return []
         with dg.DagsterInstance.from_config(str(home)) as instance:
             instance.delete_dynamic_partition(str(studies.name), redaction.study_uid)
-        databases = [file for place in places for file in place.rglob("*.db")]
+        databases = [file for folder in folders for file in folder.rglob("*.db")]
         for database in databases:
             redact_database(database, redaction)
-        for place in places:
-            redact_files(place, redaction)
+        for folder in folders:
+            redact_files(folder, redaction)
         return [] if databases else [_ELSEWHERE]

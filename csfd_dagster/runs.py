@@ -76,10 +76,10 @@ def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     Returns:
         Identities of the runs that were marked.
     """
-    found = instance.get_run_records(dg.RunsFilter(statuses=_RUNNING))
+    records = instance.get_run_records(dg.RunsFilter(statuses=_RUNNING))
     return [
         record.dagster_run.run_id
-        for record in found
+        for record in records
         if fail_if_dead(instance, record.dagster_run)
     ]
 
@@ -103,9 +103,9 @@ def _has_died(instance: dg.DagsterInstance, run_id: str) -> bool:
     entries = instance.all_logs(run_id, of_type=_TELL_PROCESS)
     told = [(e.dagster_event, e.timestamp) for e in entries if e.dagster_event]
     processes = [(_process_in(event), at) for event, at in told]
-    known = [(pid, at) for pid, at in processes if pid is not None]
-    if known:
-        return _is_gone(*known[-1])
+    identified = [(pid, at) for pid, at in processes if pid is not None]
+    if identified:
+        return _is_gone(*identified[-1])
     begun = [at for event, at in told if event.event_type is _STARTING]
     return bool(begun) and time.time() - begun[-1] > _STARTS_WITHIN_S
 

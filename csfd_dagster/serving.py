@@ -81,25 +81,25 @@ def serve_services(
 
 
 def _predictor(folder: Path) -> Service:
-    place = str(folder / "predictor.sock")
+    socket_path = str(folder / "predictor.sock")
     # For runs as well: children of the code server.
-    WebSettings.read(predictor_socket=place).export("predictor_socket")
+    WebSettings.read(predictor_socket=socket_path).export("predictor_socket")
     return Service(
         name="predictor",
         command=[sys.executable, "-m", "csfd_core.inference.warm"],
         greeting="The predictor has its models in memory.",
-        is_ready=lambda: answers(socket.AF_UNIX, place),
+        is_ready=lambda: answers(socket.AF_UNIX, socket_path),
     )
 
 
 def _node(dicom: DicomSettings) -> Service:
     require_node(dicom)
-    place = (_reachable(dicom.host), dicom.port)
+    address = (_reachable(dicom.host), dicom.port)
     return Service(
         name="DICOM node",
         command=[sys.executable, "-m", "csfd_core.network.node"],
         greeting="The DICOM node receives studies, and sends results to its peers.",
-        is_ready=lambda: answers(_family_of(dicom.host), place),
+        is_ready=lambda: answers(_family_of(dicom.host), address),
     )
 
 
@@ -165,10 +165,10 @@ def look_before(
     ]
     if dicom is not None:
         checks.append(lambda: _told(lambda: require_node(dicom)))
-    found = [remark for check in checks for remark in check()]
+    remarks = [remark for check in checks for remark in check()]
     with suppress(CsfdError):  # of a store that cannot be read, which is told already
-        found += _models(settings)
-    return found
+        remarks += _models(settings)
+    return remarks
 
 
 def _told(require: Callable[[], object]) -> Iterator[Remark]:
@@ -204,8 +204,8 @@ def _require_key(settings: Settings) -> None:
     read_secret(settings.key_file)
 
 
-def _require_writable(place: str, name: str, variable: str) -> None:
-    location = Location(place)
+def _require_writable(url: str, name: str, variable: str) -> None:
+    location = Location(url)
     try:
         location.write(_PROBE, b"")
         location.remove(_PROBE)
@@ -221,10 +221,10 @@ def _room(settings: Settings) -> Iterator[Remark]:
         location = Location(getattr(settings, name))
         if not location.is_local:
             continue
-        place = Path(location.url)
-        while not place.exists():
-            place = place.parent
-        free_gb = shutil.disk_usage(place).free / 1e9
+        folder = Path(location.url)
+        while not folder.exists():
+            folder = folder.parent
+        free_gb = shutil.disk_usage(folder).free / 1e9
         if free_gb < _LEAST_FREE_GB:
             yield Remark(
                 text=f"The disk of the {name} has {free_gb:.1f} GB left, a study takes "

@@ -124,11 +124,11 @@ class BatchedEventLogStorage(SqliteEventLogStorage):
             stamp = connection.execute(
                 _STAMP_OF_PARTITIONS, {"name": partitions_def_name}
             ).one()
-        known = self._partitions.get(partitions_def_name)
-        if known is None or known[0] != tuple(stamp):
+        cached = self._partitions.get(partitions_def_name)
+        if cached is None or cached[0] != tuple(stamp):
             keys = super().get_dynamic_partitions(partitions_def_name)
-            known = self._partitions[partitions_def_name] = (tuple(stamp), keys)
-        return list(known[1])
+            cached = self._partitions[partitions_def_name] = (tuple(stamp), keys)
+        return list(cached[1])
 
     def has_table(self, table_name: str) -> bool:
         """Return whether the index has a table; one that is there stays there.

@@ -170,7 +170,7 @@ def ui_services(port: int, files_port: int, folder: Path) -> list[Service]:
     require_free_port(files_port, "Give another with CSFD_FILES_PORT.")
     code_socket = code_socket_in(folder)
     workspace = _write_workspace(folder, code_socket)
-    place = ["--host", HOST, "--port", str(port), "--live-data-poll-rate", "2000"]
+    options = ["--host", HOST, "--port", str(port), "--live-data-poll-rate", "2000"]
     return [
         Service(
             name="files",
@@ -180,7 +180,7 @@ def ui_services(port: int, files_port: int, folder: Path) -> list[Service]:
         ),
         Service(
             name="webserver",
-            command=[_program("dagster-webserver"), *place, *workspace],
+            command=[_program("dagster-webserver"), *options, *workspace],
             greeting=f"Dagster's UI is at http://{HOST}:{port} (stop it with Ctrl+C).",
             is_ready=lambda: answers(socket.AF_INET, (HOST, port)),
             may_start=lambda: answers(socket.AF_UNIX, code_socket),

@@ -25,13 +25,13 @@ class TrainingRunCoordinator(dg.QueuedRunCoordinator):
     @classmethod
     def config_type(cls) -> dict[str, Any]:
         """What Dagster's queue may be given, and the pod of a training."""
-        own: Any = super().config_type()
+        fields: Any = super().config_type()
         field = dg.Field(
             dg.Permissive(),  # type: ignore[no-untyped-call]  # Dagster's own
             default_value={},
             description="As the tag dagster-k8s/config of a run.",
         )
-        return {**own, _GIVEN: field}
+        return {**fields, _GIVEN: field}
 
     @classmethod
     def from_config_value(
@@ -40,9 +40,9 @@ class TrainingRunCoordinator(dg.QueuedRunCoordinator):
         config_value: Mapping[str, Any],  # noqa: ANN401 - as Dagster
     ) -> "TrainingRunCoordinator":
         """Make the coordinator that ``dagster.yaml`` names."""
-        found = super().from_config_value(inst_data, config_value)
-        found._pod = config_value.get(_GIVEN) or {}
-        return found
+        coordinator = super().from_config_value(inst_data, config_value)
+        coordinator._pod = config_value.get(_GIVEN) or {}
+        return coordinator
 
     def submit_run(self, context: dg.SubmitRunContext) -> dg.DagsterRun:
         """Put a run into the queue; one that trains with what its pod needs."""

@@ -98,10 +98,10 @@ def priority_of(one: OpenStudy, now: float) -> int:
 def open_database() -> Database | None:
     """Open the page's database; ``None`` where nobody has used the page yet."""
     url = WebSettings.read().database
-    place = sa.make_url(url)
-    if place.get_backend_name() != "sqlite":
+    parsed_url = sa.make_url(url)
+    if parsed_url.get_backend_name() != "sqlite":
         return _connect(url, 0)
-    path = Path(place.database or "")
+    path = Path(parsed_url.database or "")
     return _connect(url, path.stat().st_ino) if path.is_file() else None
 
 
@@ -126,14 +126,14 @@ def uploads(
     database = open_database()
     if database is None:
         return _skip("Nobody has used the reader's page: it has no database yet.")
-    found = open_studies(database)
-    if not found:
+    pending = open_studies(database)
+    if not pending:
         return _skip("No uploaded study waits.")
     before = Told.model_validate_json(context.cursor or "{}").studies
-    tick = _look(context.instance, database, store.open(), found, before)
-    known = set(context.instance.get_dynamic_partitions(str(studies.name)))
-    new = {str(one.partition_key) for one in tick.asked} - known
-    waiting = f"{count(len(found) - tick.ended, 'uploaded study')} under way."
+    tick = _look(context.instance, database, store.open(), pending, before)
+    partitions = set(context.instance.get_dynamic_partitions(str(studies.name)))
+    new = {str(one.partition_key) for one in tick.asked} - partitions
+    waiting = f"{count(len(pending) - tick.ended, 'uploaded study')} under way."
     return dg.SensorResult(
         run_requests=tick.asked or None,
         skip_reason=None if tick.asked else waiting,
@@ -146,18 +146,18 @@ def _look(
     instance: dg.DagsterInstance,
     database: Database,
     stores: Stores,
-    found: Sequence[OpenStudy],
+    pending: Sequence[OpenStudy],
     before: Mapping[str, str],
 ) -> _Tick:
-    runs, now, tick = _runs_of(instance, found), time.time(), _Tick()
-    for one in found:
-        own = runs.get(key_of(one), [])
-        standing = _standing(instance, stores, one, own, now)
+    runs, now, tick = _runs_of(instance, pending), time.time(), _Tick()
+    for one in pending:
+        study_runs = runs.get(key_of(one), [])
+        standing = _standing(instance, stores, one, study_runs, now)
         if standing is None:
             if len(tick.asked) < _AT_ONCE and tell(database, one, StudyState.RUNNING):
-                tick.asked.append(_request(one, len(own), now))
+                tick.asked.append(_request(one, len(study_runs), now))
             continue
-        _rise(instance, one, own, now)
+        _rise(instance, one, study_runs, now)
         text = f"{key_of(one)} {standing.state} {standing.step} {standing.run_id}"
         is_known = before.get(one.study_uid) == text and one.state is standing.state
         if not is_known:
@@ -177,11 +177,11 @@ def _look(
 
 
 def _runs_of(
-    instance: dg.DagsterInstance, found: Sequence[OpenStudy]
+    instance: dg.DagsterInstance, pending: Sequence[OpenStudy]
 ) -> dict[str, list[dg.RunRecord]]:
     """Return the runs of each key, the newest first."""
     runs = defaultdict(list)
-    wanted = dg.RunsFilter(tags={KEY: [key_of(one) for one in found]})
+    wanted = dg.RunsFilter(tags={KEY: [key_of(one) for one in pending]})
     for record in instance.get_run_records(wanted):
         runs[record.dagster_run.tags[KEY]].append(record)
     return runs
@@ -264,10 +264,10 @@ def _failure_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     """Return why a study could not be worked on, as its step has noted it."""
     made = dg.DagsterEventType.ASSET_MATERIALIZATION
     for entry in reversed(instance.all_logs(run.run_id, of_type=made)):
-        found = entry.asset_materialization
-        outcome = found and found.metadata.get("outcome")
-        if found and outcome and outcome.value == Outcome.FAILED:
-            return str(found.metadata["note"].value)
+        materialization = entry.asset_materialization
+        outcome = materialization and materialization.metadata.get("outcome")
+        if materialization and outcome and outcome.value == Outcome.FAILED:
+            return str(materialization.metadata["note"].value)
     return ""
 
 

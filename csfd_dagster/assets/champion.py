@@ -79,8 +79,8 @@ def champion_model(
     registry = ChampionRegistry(stores, mlflow.uri())
     with mlflow.run(context) as run:
         by = f"csfd, Dagster run {context.run.run_id[:8]}"
-        found = hold_contest(registry, best, run, promotion.to_core(), by)
-    decision, champion = found.decision, found.champion
+        contest = hold_contest(registry, best, run, promotion.to_core(), by)
+    decision, champion = contest.decision, contest.champion
     for reason in decision.reasons:
         context.log.info(reason)
     scores = decision.scores_table()
@@ -93,7 +93,7 @@ def champion_model(
             ),
             "promoted": decision.promoted,
             "champion": "none yet" if champion is None else champion.title,
-            "challenger": found.challenger.title,
+            "challenger": contest.challenger.title,
             "test_studies": decision.studies,
             **({} if scores.empty else {"scores": table_of(scores)}),
         },

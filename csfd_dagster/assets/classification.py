@@ -111,12 +111,12 @@ def _classifier_asset(name: str, description: str) -> dg.AssetsDefinition:
         trained = 0
         with mlflow.run(context) as run:
             for key in context.partition_keys:
-                with run.child(mlflow.identity(context, partition=key)) as own:
+                with run.child(mlflow.identity(context, partition=key)) as child:
                     fold = fold_number(key)
-                    found = run_classifier(stores, name, fold, config, own)
-                context.add_asset_metadata(_describe(found), partition_key=key)
-                trained += found.outcome is not TrainingOutcome.UNCHANGED
-                if told := found.result.card.unimproved(VALIDATION_LOSS):
+                    fold_run = run_classifier(stores, name, fold, config, child)
+                context.add_asset_metadata(_describe(fold_run), partition_key=key)
+                trained += fold_run.outcome is not TrainingOutcome.UNCHANGED
+                if told := fold_run.result.card.unimproved(VALIDATION_LOSS):
                     context.log.warning("%s, fold %s. %s", name, fold, told)
         yield dg.MaterializeResult(metadata={"folds_trained": trained})
 
@@ -144,11 +144,11 @@ efficientnet_b5 = _classifier_asset(
 CLASSIFIER_ASSETS = (basic_cnn, triplanar_cnn, inception_v3, resnet50, efficientnet_b5)
 
 
-def _describe(found: ClassifierRun) -> dict[str, dg.MetadataValue]:
+def _describe(fold_run: ClassifierRun) -> dict[str, dg.MetadataValue]:
     """Return what Dagster shows of one fold's classifier."""
-    card = found.result.card
+    card = fold_run.result.card
     values = {
-        "outcome": dg.MetadataValue.text(found.outcome.value),
+        "outcome": dg.MetadataValue.text(fold_run.outcome.value),
         "model_id": dg.MetadataValue.text(card.model_id),
         "weights": dg.MetadataValue.text(card.weights),
         "training_studies": dg.MetadataValue.int(len(card.training_studies)),
@@ -157,7 +157,7 @@ def _describe(found: ClassifierRun) -> dict[str, dg.MetadataValue]:
         "stopped": dg.MetadataValue.text(_why_stopped(card)),
         "data_kind": dg.MetadataValue.text(card.data_kind.value),
     }
-    scores = {k: dg.MetadataValue.float(v) for k, v in found.scores.items()}
+    scores = {k: dg.MetadataValue.float(v) for k, v in fold_run.scores.items()}
     return {**values, **scores}
 
 

@@ -84,7 +84,7 @@ def data_drift(
 
 def _metrics(drift: Drift) -> dict[str, float]:
     """Return what is followed from one week to the next; nothing that is undefined."""
-    found: dict[str, float] = {
+    metrics: dict[str, float] = {
         "new_studies": len(drift.groups.current),
         "drifted_features": len(drift.drifted),
         "judged_features": len(drift.judged),
@@ -100,5 +100,5 @@ def _metrics(drift: Drift) -> dict[str, float]:
         }
         for key, value in values.items():
             if not math.isnan(value):
-                found[f"{name}_{key}"] = value
-    return found
+                metrics[f"{name}_{key}"] = value
+    return metrics

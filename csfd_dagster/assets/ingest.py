@@ -76,8 +76,8 @@ def study_headers(
     executor: ExecutorResource,
 ) -> Iterator[Event]:
     """Header facts of every slice of a study, its geometry, checks and quarantine."""
-    tasks, kept = _tasks(context, source, store)
-    outcomes = [*executor.run(scan_headers, tasks), *kept]
+    tasks, settled = _tasks(context, source, store)
+    outcomes = [*executor.run(scan_headers, tasks), *settled]
     metadata = store.open().metadata
     written = [o.study_uid for o in outcomes if o.action is Outcome.WRITTEN]
     records = [metadata.read_record(study_uid) for study_uid in written]
@@ -110,8 +110,8 @@ def slice_store(
     executor: ExecutorResource,
 ) -> Iterator[Event]:
     """JPEG slices of each study in the bone window, one row per slice, head to feet."""
-    tasks, kept = _tasks(context, source, store)
-    outcomes = [*executor.run(convert_slices, tasks), *kept]
+    tasks, settled = _tasks(context, source, store)
+    outcomes = [*executor.run(convert_slices, tasks), *settled]
     stores = store.open()
     stored = {
         o.study_uid
@@ -153,8 +153,8 @@ def mask_store(
     executor: ExecutorResource,
 ) -> Iterator[Event]:
     """Vertebra masks in the grid of the slices, lossless, for studies that have one."""
-    tasks, kept = _tasks(context, source, store)
-    outcomes = [*executor.run(convert_mask, tasks), *kept]
+    tasks, settled = _tasks(context, source, store)
+    outcomes = [*executor.run(convert_mask, tasks), *settled]
     stores = store.open()
     masks = stores.masks
 
@@ -237,12 +237,12 @@ def _tasks(
             others.append(keep_study(stores, study_uid) or _gone(study_uid))
         else:
             folders.append(folder)
-    kept = [outcome for outcome in others if outcome.action is not Outcome.FAILED]
-    if kept:
+    retained = [outcome for outcome in others if outcome.action is not Outcome.FAILED]
+    if retained:
         context.log.warning(
             "%s no images any more, such as %s; what is stored is kept.",
-            count(len(kept), "study", "has", "have"),
-            kept[0].study_uid,
+            count(len(retained), "study", "has", "have"),
+            retained[0].study_uid,
         )
     return study_tasks(folders, stores, settings), others
 

@@ -76,19 +76,19 @@ def segmentation_model(
         return mlflow.identity(context, partition=f"fold_{fold}")
 
     with mlflow.run(context) as run:
-        found = run_folds(
+        trained = run_folds(
             store.open(),
             segmentation.settings(),
             segmentation.trained_folds(),
             run,
             identify,
         )
-    metadata = _describe_report(found)
-    for fold in found.folds:
+    metadata = _describe_report(trained)
+    for fold in trained.folds:
         metadata |= _describe(fold)
         if told := fold.card.unimproved(VALIDATION_DICE):
             context.log.warning("Segmentation, fold %s. %s", fold.fit.fold, told)
-    models = [fold.card.model_id for fold in found.folds]
+    models = [fold.card.model_id for fold in trained.folds]
     return dg.MaterializeResult(
         metadata=metadata, data_version=dg.DataVersion(version_of(models))
     )
@@ -160,29 +160,31 @@ def vertebra_crops(
     )
 
 
-def _describe(found: FoldRun) -> dict[str, dg.MetadataValue]:
+def _describe(fold_run: FoldRun) -> dict[str, dg.MetadataValue]:
     """Return what Dagster shows of one fold's model."""
-    name = f"fold_{found.fit.fold}"
+    name = f"fold_{fold_run.fit.fold}"
     values: dict[str, dg.MetadataValue] = {
-        f"{name}_outcome": dg.MetadataValue.text(found.outcome.value),
-        f"{name}_model_id": dg.MetadataValue.text(found.card.model_id),
-        f"{name}_training_studies": dg.MetadataValue.int(len(found.fit.split.training)),
+        f"{name}_outcome": dg.MetadataValue.text(fold_run.outcome.value),
+        f"{name}_model_id": dg.MetadataValue.text(fold_run.card.model_id),
+        f"{name}_training_studies": dg.MetadataValue.int(
+            len(fold_run.fit.split.training)
+        ),
     }
-    if found.mlflow_model_id is not None:
-        values[f"{name}_mlflow_model"] = dg.MetadataValue.text(found.mlflow_model_id)
+    if fold_run.mlflow_model_id is not None:
+        values[f"{name}_mlflow_model"] = dg.MetadataValue.text(fold_run.mlflow_model_id)
     return values
 
 
-def _describe_report(found: SegmentationRun) -> dict[str, dg.MetadataValue]:
+def _describe_report(trained: SegmentationRun) -> dict[str, dg.MetadataValue]:
     """Return what Dagster shows of the report on all folds; nothing if unchanged."""
-    if found.evaluation is None:
+    if trained.evaluation is None:
         return {}
     values: dict[str, dg.MetadataValue] = {
-        "page": report_link(found.evaluation.location),
+        "page": report_link(trained.evaluation.location),
     }
-    for key, number in found.evaluation.scores.summary().items():
+    for key, number in trained.evaluation.scores.summary().items():
         values[key] = dg.MetadataValue.float(number)
-    return values | figures_of(found.evaluation.location, found.evaluation.written)
+    return values | figures_of(trained.evaluation.location, trained.evaluation.written)
 
 
 def _facts(outcome: StudyOutcome) -> dict[str, Any]:

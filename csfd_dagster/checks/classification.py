@@ -34,10 +34,10 @@ def no_patient_is_in_two_folds(store: StoreResource) -> dg.AssetCheckResult:
     studies = stores.metadata.read_studies()
     used = usable_studies(studies)  # others may repeat a study
     wanted = assign_folds(used).set_index("study_uid")
-    found = table.drop_duplicates("study_uid").set_index("study_uid")
-    common = found.index.intersection(wanted.index)
+    manifest = table.drop_duplicates("study_uid").set_index("study_uid")
+    common = manifest.index.intersection(wanted.index)
     same = (
-        found.loc[common, ["fold", "is_test"]]
+        manifest.loc[common, ["fold", "is_test"]]
         == wanted.loc[common, ["fold", "is_test"]]
     )
     moved = sorted(common[~same.all(axis=1)])

@@ -40,10 +40,10 @@ class ClassificationResource(dg.ConfigurableResource):
         Raises:
             SettingsError: If one of them cannot be used.
         """
-        own = given(self, "seed", "epochs", "steps_per_epoch", "weights", "initial")
-        wanted = ClassificationSettings.read(**own)
-        known = wanted.model_dump(exclude={"folds"}, exclude_none=True)
-        return settings_of(self.profile, **known)
+        fields = given(self, "seed", "epochs", "steps_per_epoch", "weights", "initial")
+        wanted = ClassificationSettings.read(**fields)
+        values = wanted.model_dump(exclude={"folds"}, exclude_none=True)
+        return settings_of(self.profile, **values)
 
     def trained_folds(self) -> list[int]:
         """Return the folds that a run of everything trains.

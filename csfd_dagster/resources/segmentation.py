@@ -32,11 +32,11 @@ class SegmentationResource(dg.ConfigurableResource):
         Raises:
             SettingsError: If one of them cannot be used.
         """
-        own = given(self, "seed", "epochs", "steps_per_epoch", "patience", "initial")
-        wanted = SegmentationSettings.read(**own)
+        fields = given(self, "seed", "epochs", "steps_per_epoch", "patience", "initial")
+        wanted = SegmentationSettings.read(**fields)
         profile = PROFILES[Settings.read().profile]
-        known = wanted.model_dump(exclude={"folds"}, exclude_none=True)
-        return replace(profile, training=replace(profile.training, **known))
+        values = wanted.model_dump(exclude={"folds"}, exclude_none=True)
+        return replace(profile, training=replace(profile.training, **values))
 
     def trained_folds(self) -> list[int]:
         """Return the folds that models are trained without.

@@ -82,21 +82,21 @@ class Ledger:
     """Keeps the weeks, and where each study was locked or folded first."""
 
     weeks: list[WeekFacts] = field(default_factory=list)
-    places: dict[str, tuple[int, bool]] = field(default_factory=dict)
+    splits: dict[str, tuple[int, bool]] = field(default_factory=dict)
     moved: set[str] = field(default_factory=set)
     leaked: set[str] = field(default_factory=set)
 
-    def note_places(self, stores: Stores) -> None:
+    def note_splits(self, stores: Stores) -> None:
         """Compare the fold of every study with that of the weeks before."""
         table = assign_folds(stores.metadata.read_studies())
         for row in table.to_dict("records"):
-            uid, place = str(row["study_uid"]), (int(row["fold"]), bool(row["is_test"]))
-            if self.places.setdefault(uid, place) != place:
+            uid, split = str(row["study_uid"]), (int(row["fold"]), bool(row["is_test"]))
+            if self.splits.setdefault(uid, split) != split:
                 self.moved.add(uid)
 
     def note_learnt(self, cards: Sequence[ModelCard]) -> None:
         """Look for locked studies among those that trained, stopped or calibrated."""
-        locked = {uid for uid, (_, is_test) in self.places.items() if is_test}
+        locked = {uid for uid, (_, is_test) in self.splits.items() if is_test}
         self.leaked |= learnt_among(cards, locked)
 
     def table(self) -> pd.DataFrame:
@@ -111,7 +111,7 @@ class Ledger:
         """
         wrong = [f.week.number for f in self.weeks if f.converted != f.expected]
         converted = sum(len(facts.converted) for facts in self.weeks)
-        locked = sum(is_test for _, is_test in self.places.values())
+        locked = sum(is_test for _, is_test in self.splits.values())
         return [
             Verdict(
                 not wrong,
@@ -120,7 +120,7 @@ class Ledger:
             ),
             Verdict(
                 not self.moved,
-                f"{len(self.places)} studies kept their fold and their place in or "
+                f"{len(self.splits)} studies kept their fold and their place in or "
                 f"outside the locked test set; {len(self.moved)} did not.",
             ),
             Verdict(
@@ -148,7 +148,7 @@ class Ledger:
             return Verdict(
                 False, f"The wrong labels of week {wrong} trained no model to judge."
             )
-        won = [number for number, found in decisions.items() if found["promoted"]]
+        won = [number for number, decision in decisions.items() if decision["promoted"]]
         told = f"took over in the weeks {won}" if won else "were refused"
         return Verdict(
             not won,
@@ -179,5 +179,5 @@ def _score(scores: Mapping[str, Mapping[str, Any]], name: str | None) -> float |
     """Return the competition log loss of a contender, ``None`` where it has none."""
     if name is None or name not in scores:
         return None
-    found = scores[name].get("competition_log_loss")
-    return None if found is None else float(found)
+    loss = scores[name].get("competition_log_loss")
+    return None if loss is None else float(loss)

@@ -91,14 +91,14 @@ def simulate(
             simulation.live(week, instance)
     ledger = simulation.ledger
     withdrawn = simulation.project.stores.withdrawn.study_uids()
-    kept = [
+    leftovers = [
         path
         for uid in sorted(withdrawn)
         for path in files_of(simulation.project.stores, uid)
     ]
     table = ledger.table()
     table.to_csv(root / TABLE, index=False)
-    verdicts = ledger.verdicts(kept)
+    verdicts = ledger.verdicts(leftovers)
     print_weeks(table, verdicts)
     say(f"Table: {root / TABLE}")
     say(f"Dagster's UI on it: DAGSTER_HOME={root / _HOME} csfd ui "
@@ -190,7 +190,7 @@ class _Simulation:
         made = list(_made_since(instance, begun))
         table = stores.metadata.read_studies()
         is_bad = is_quarantined(table)
-        ledger.note_places(stores)
+        ledger.note_splits(stores)
         models = ClassifierStore(stores.root)
         ledger.note_learnt(models.cards(list(CLASSIFIERS)))
         after = read_decision(stores)
@@ -275,10 +275,13 @@ def _made_since(
             record.dagster_run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
         )
         for event in events:
-            found = event.asset_materialization
-            if found is not None and _ANEW & set(_outcomes(found)):
-                yield found.asset_key.to_user_string(), found.partition or ""
+            materialization = event.asset_materialization
+            if materialization is not None and _ANEW & set(_outcomes(materialization)):
+                yield (
+                    materialization.asset_key.to_user_string(),
+                    materialization.partition or "",
+                )
 
 
-def _outcomes(found: dg.AssetMaterialization) -> list[object]:
-    return [value.value for name, value in found.metadata.items() if "outcome" in name]
+def _outcomes(event: dg.AssetMaterialization) -> list[object]:
+    return [value.value for name, value in event.metadata.items() if "outcome" in name]

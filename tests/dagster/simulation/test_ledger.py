@@ -67,7 +67,7 @@ def held(ledger: Ledger, kept: tuple[str, ...] = ()) -> list[bool]:
 
 def good_ledger(folder: Path) -> Ledger:
     ledger = Ledger(weeks=[facts()])
-    ledger.note_places(stores_of(folder, dict.fromkeys(UIDS)))
+    ledger.note_splits(stores_of(folder, dict.fromkeys(UIDS)))
     ledger.note_learnt([classifier_card(training_studies={OPEN: "a"})])
     return ledger
 
@@ -89,7 +89,7 @@ def test_a_conversion_too_few_or_too_many_fails(
 def test_a_study_that_moves_fails(tmp_path: Path) -> None:
     ledger = good_ledger(tmp_path)
     other = next(uid for uid in UIDS if is_test(uid) != is_test(OPEN))
-    ledger.note_places(stores_of(tmp_path, {OPEN: other}))
+    ledger.note_splits(stores_of(tmp_path, {OPEN: other}))
     assert held(ledger) == [True, False, True, True, True]
 
 
