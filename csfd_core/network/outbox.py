@@ -171,7 +171,7 @@ class Outbox:
 
     def _place(self, peer: Peer) -> PeerPlace:
         """Return where a peer is, with the password that only the setting holds."""
-        return self._places.get(peer.name, peer.place)
+        return self._places.get(peer.name, peer.endpoint)
 
     def _deliver(self, peer: Peer, one: Delivery) -> float | None:
         """Try a delivery; return for how long its peer is left alone, if it is."""

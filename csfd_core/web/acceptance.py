@@ -82,33 +82,33 @@ def _put(services: Services, one: Incoming, added: list[str]) -> Put:
     there = {entry.name for entry in services.inbox.entries(folder)}
 
     def is_other(path: Path) -> bool:
-        known = services.inbox.read(f"{folder}/{path.name}")
-        return known != path.read_bytes()
+        stored = services.inbox.read(f"{folder}/{path.name}")
+        return stored != path.read_bytes()
 
     def write(path: Path) -> None:
         services.inbox.write(f"{folder}/{path.name}", path.read_bytes())
 
     new = [path for path in one.files if path.name not in there]
     with ThreadPoolExecutor(_WRITERS) as pool:
-        known = [path for path in one.files if path.name in there]
-        differs = pool.map(is_other, known)
-        replaced = [p for p, other in zip(known, differs, strict=True) if other]
+        present = [path for path in one.files if path.name in there]
+        differs = pool.map(is_other, present)
+        replaced = [p for p, other in zip(present, differs, strict=True) if other]
         version = _version_of(services, one.study_uid)
         was_changing = _marked(one.mark) == version
         if new or replaced:
             _write_mark(one.mark, version)
-        own = [f"{folder}/{path.name}" for path in new]
-        added += own
+        new_paths = [f"{folder}/{path.name}" for path in new]
+        added += new_paths
         for _ in pool.map(write, [*new, *replaced]):
             continue
     if (new or replaced) and services.inbox.is_local:
-        place = Path(services.inbox.url)
-        for path in (place / folder, place / IMAGES_FOLDER, place):
+        root = Path(services.inbox.url)
+        for path in (root / folder, root / IMAGES_FOLDER, root):
             sync_folder(path)
     return Put(
         study_uid=one.study_uid,
         images=len(there) + len(new),
-        added=tuple(own),
+        added=tuple(new_paths),
         replaced=len(replaced),
         is_changed=bool(new or replaced or was_changing),
     )

@@ -263,10 +263,10 @@ class Database:
             self._engine = _engine(sa.make_url(url))
             with self._engine.begin() as connection:
                 metadata.create_all(connection)
-                found = connection.scalar(sa.select(schema.c.version))
-                if found is None:
+                version = connection.scalar(sa.select(schema.c.version))
+                if version is None:
                     connection.execute(schema.insert().values(version=_SCHEMA))
-                elif found in _EXTENDED:  # the tables that it lacked are there now
+                elif version in _EXTENDED:  # the tables that it lacked are there now
                     connection.execute(schema.update().values(version=_SCHEMA))
         except (sa.exc.SQLAlchemyError, ModuleNotFoundError, OSError) as error:
             # The URL may hold a password; what SQLAlchemy says may repeat it.
@@ -274,10 +274,10 @@ class Database:
                 "The database of CSFD_WEB_DATABASE cannot be opened: "
                 f"{type(error).__name__}. {_remedy(error)}"
             ) from None
-        if found not in (None, _SCHEMA, *_EXTENDED):
+        if version not in (None, _SCHEMA, *_EXTENDED):
             self.close()
             raise SettingsError(
-                f"The database of CSFD_WEB_DATABASE has version {found}, this csfd "
+                f"The database of CSFD_WEB_DATABASE has version {version}, this csfd "
                 f"needs {_SCHEMA}. Use the csfd that wrote it, or a new database."
             )
 

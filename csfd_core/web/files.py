@@ -84,11 +84,11 @@ def send_file(store: Location, folder: str, path: str) -> Response:
     Raises:
         HTTPException: 404 where there is none, or it is not to be looked at.
     """
-    place = PurePosixPath(folder, path)
-    if not _is_served(place) or not store.exists(str(place)):
+    full_path = PurePosixPath(folder, path)
+    if not _is_served(full_path) or not store.exists(str(full_path)):
         raise HTTPException(404)
-    content = store.read(str(place))
-    return Response(content, headers=_HEADERS, media_type=_TYPES[place.suffix])
+    content = store.read(str(full_path))
+    return Response(content, headers=_HEADERS, media_type=_TYPES[full_path.suffix])
 
 
 def serve_files(store: Location, port: int) -> None:

@@ -56,9 +56,9 @@ class PlainFormatter(logging.Formatter):
     def formatException(self, ei: "_ExcInfo") -> str:  # noqa: N802 - logging's name
         """Return the kind of an error and the places that it came through."""
         kind, _, trace = ei
-        places = [f"{f.filename}:{f.lineno}" for f in traceback.extract_tb(trace)]
+        frames = [f"{f.filename}:{f.lineno}" for f in traceback.extract_tb(trace)]
         name = "error" if kind is None else kind.__name__
-        return f"{name} at {' > '.join(places[-_PLACES:])}"
+        return f"{name} at {' > '.join(frames[-_PLACES:])}"
 
 
 def main() -> int:

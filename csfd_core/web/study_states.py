@@ -98,14 +98,14 @@ def accept(connection: sa.Connection, one: Accepted) -> int:
     else:
         same = studies.c.study_uid == one.study_uid
         connection.execute(studies.update().where(same).values(**values))
-    known = set(
+    recorded = set(
         connection.scalars(
             sa.select(references.c.digest).where(
                 references.c.study_uid == one.study_uid
             )
         )
     )
-    for digest in sorted(one.references - known):
+    for digest in sorted(one.references - recorded):
         connection.execute(
             references.insert().values(digest=digest, study_uid=one.study_uid)
         )

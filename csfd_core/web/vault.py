@@ -121,18 +121,18 @@ def original_of(raw: bytes, keyed: Deidentified) -> Original:
         raw: The whole file as it came.
         keyed: What ``deidentify`` has made of it.
     """
-    own, known = _values(raw), _values(keyed.content)
+    raw_values, keyed_values = _values(raw), _values(keyed.content)
     uids = {
-        _text(known[tag]): _text(own[tag])
+        _text(keyed_values[tag]): _text(raw_values[tag])
         for tag in _UIDS
-        if _text(own.get(tag, b"")) and _text(known.get(tag, b""))
+        if _text(raw_values.get(tag, b"")) and _text(keyed_values.get(tag, b""))
     }
     return Original(
         study_uid=keyed.study_uid,
         elements={
-            tag: base64.b64encode(own[tag]).decode()
+            tag: base64.b64encode(raw_values[tag]).decode()
             for tag in _KEPT
-            if 0 < len(own.get(tag, b"")) <= _LONGEST
+            if 0 < len(raw_values.get(tag, b"")) <= _LONGEST
         },
         uids=uids,
         sop_uid=keyed.sop_uid,
@@ -192,14 +192,14 @@ class Vault:
         originals = [one for one in opened if one is not None]
         if not originals:
             return
-        known = self._record(connection, study_uid) or _Record()
+        earlier = self._record(connection, study_uid) or _Record()
         patients = {
-            **known.patients,
+            **earlier.patients,
             **{one.sop_uid: _patient(one.elements) for one in originals},
         }
         record = _Record(
             elements=originals[-1].elements,
-            uids=dict(known.uids),
+            uids=dict(earlier.uids),
             patients=patients,
             is_certain=len(set(patients.values())) == 1,
         )
@@ -267,8 +267,8 @@ class Vault:
 
 def has_identity(connection: sa.Connection, study_uid: str) -> bool:
     """Say whether the vault keeps how a study is called; without opening it."""
-    found = sa.select(table.c.study_uid).where(_is_kept(study_uid))
-    return connection.scalar(found) is not None
+    identity = sa.select(table.c.study_uid).where(_is_kept(study_uid))
+    return connection.scalar(identity) is not None
 
 
 def forget_identities(connection: sa.Connection, study_uids: Iterable[str]) -> int:

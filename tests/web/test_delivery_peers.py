@@ -183,7 +183,7 @@ def test_peers_of_the_setting_follow_it_and_their_password_is_shown_to_nobody(
         assert "u:p@" not in repr(connection.execute(sa.select(peers)).all())
         follow_setting(connection, configured_places("north=OTHER@10.0.0.5:104"))
     found = known(web)
-    assert found["north"].place.ae_title == "OTHER"
+    assert found["north"].endpoint.ae_title == "OTHER"
     assert found["north"].is_active
     assert not found["web"].is_active  # not named any more: nothing goes there
     assert not found["web"].is_configured

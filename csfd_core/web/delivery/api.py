@@ -106,14 +106,14 @@ def download(
     """Send result objects without the patient, as DICOM."""
     uid = require_uid(study_uid)
     _require_sight(services, session, uid)
-    found = download_of(services, uid, artifact)
+    file = download_of(services, uid, artifact)
     with services.database.transaction() as connection:
         note_sight(connection, session.user.id, uid)
         record(connection, session.user.id, Action.DOWNLOADED, uid)
-    name = f'attachment; filename="{found.name}"'
+    name = f'attachment; filename="{file.name}"'
     return Response(
-        found.content,
-        media_type=found.media_type,
+        file.content,
+        media_type=file.media_type,
         headers={"Content-Disposition": name},
     )
 
@@ -134,7 +134,7 @@ def _require_sight(services: Services, session: Session, uid: str) -> Any:  # no
 def _facts(services: Services, uid: str) -> ResultFacts:
     with services.database.transaction() as connection:
         active = all_peers(connection, active=True)
-        found = of_study(connection, uid)
+        deliveries = of_study(connection, uid)
         has_review = bool(signed_reviews(connection, uid))
     return ResultFacts(
         why_not=why_not(services, uid),
@@ -143,7 +143,7 @@ def _facts(services: Services, uid: str) -> ResultFacts:
             PeerFacts(id=peer.id, name=peer.name, is_automatic=peer.is_automatic)
             for peer in active
         ],
-        deliveries=[_delivery(one) for one in found],
+        deliveries=[_delivery(one) for one in deliveries],
     )
 
 

@@ -69,10 +69,10 @@ def download_of(services: Services, study_uid: str, wanted: Artifact) -> Downloa
 def _made(services: Services, study_uid: str, kind: str) -> list[bytes]:
     from csfd_core.dicom_objects.stored import stored_results
 
-    found = stored_results(services.stores, services.sources, study_uid)
+    results = stored_results(services.stores, services.sources, study_uid)
     return [
         one.read(services.stores)
-        for one in found
+        for one in results
         if one.is_current and one.kind == kind
     ]
 
@@ -84,13 +84,13 @@ def _signed(services: Services, study_uid: str) -> list[bytes]:
         rows = signed_reviews(connection, study_uid)
         if rows and is_outdated(connection, rows[-1].id):
             return []  # it would say of the new images what was said of the old ones
-        found = rows and reviews_for_report(
+        reviews = rows and reviews_for_report(
             connection, services.stores, study_uid, rows[-1].id
         )
-    if not found:
+    if not reviews:
         return []
-    kept = store_signed(services.stores, services.sources, study_uid, *found)
-    return [kept.read(services.stores)]
+    report = store_signed(services.stores, services.sources, study_uid, *reviews)
+    return [report.read(services.stores)]
 
 
 def _zipped(stem: str, files: Sequence[bytes]) -> bytes:

@@ -121,16 +121,16 @@ def ask(
         & (deliveries.c.peer_id == peer_id)
         & (deliveries.c.result_set == result_set)
     )
-    known = connection.scalar(sa.select(deliveries.c.state).where(same))
-    if known is None:
-        own = {"study_uid": study_uid, "peer_id": peer_id, "result_set": result_set}
+    state = connection.scalar(sa.select(deliveries.c.state).where(same))
+    if state is None:
+        keys = {"study_uid": study_uid, "peer_id": peer_id, "result_set": result_set}
         try:
             with connection.begin_nested():  # another process may be first
-                connection.execute(deliveries.insert().values(**own, **row))
+                connection.execute(deliveries.insert().values(**keys, **row))
         except sa.exc.IntegrityError:
             return False
         return True
-    if not again or known == DeliveryState.SENDING:
+    if not again or state == DeliveryState.SENDING:
         return False
     connection.execute(deliveries.update().where(same).values(**row))
     return True
@@ -138,8 +138,8 @@ def ask(
 
 def of_study(connection: sa.Connection, study_uid: str) -> list[Delivery]:
     """Return the deliveries of a study, those asked for last first."""
-    own = deliveries.c.study_uid == study_uid
-    wanted = _selected().where(own).order_by(deliveries.c.created_at.desc())
+    same_study = deliveries.c.study_uid == study_uid
+    wanted = _selected().where(same_study).order_by(deliveries.c.created_at.desc())
     return [_to_delivery(row) for row in connection.execute(wanted)]
 
 

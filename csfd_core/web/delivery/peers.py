@@ -95,7 +95,7 @@ class Peer:
 
     Attributes:
         id: Its number.
-        place: What it is called and where it is.
+        endpoint: What it is called and where it is.
         is_automatic: Results go there by themselves.
         automatic_since: From when on: what was done before stays.
         is_active: Results may go there at all.
@@ -106,7 +106,7 @@ class Peer:
     """
 
     id: int
-    place: PeerPlace
+    endpoint: PeerPlace
     is_automatic: bool
     automatic_since: float
     is_active: bool
@@ -118,16 +118,17 @@ class Peer:
     @property
     def name(self) -> str:
         """What it is called."""
-        return self.place.name
+        return self.endpoint.name
 
     @property
     def address(self) -> str:
         """Where it is, for people."""
-        if self.place.kind == PeerKind.STOW:
-            return self.place.url
-        host = f"[{self.place.host}]" if ":" in self.place.host else self.place.host
-        spoken = "tls:" if self.place.is_tls else ""
-        return f"{spoken}{self.place.ae_title}@{host}:{self.place.port}"
+        endpoint = self.endpoint
+        if endpoint.kind == PeerKind.STOW:
+            return endpoint.url
+        host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+        spoken = "tls:" if endpoint.is_tls else ""
+        return f"{spoken}{endpoint.ae_title}@{host}:{endpoint.port}"
 
     @property
     def is_asked(self) -> bool:
@@ -142,16 +143,16 @@ def configured_places(text: str) -> list[PeerPlace]:
     Raises:
         SettingsError: If it cannot be read; it names the peer, never its address.
     """
-    places = []
+    endpoints = []
     for entry in filter(None, (part.strip() for part in text.split(","))):
         name, equals, where = (part.strip() for part in entry.partition("="))
         if not equals:
             raise SettingsError(f"CSFD_DICOM_PEERS has an entry that is not {_FORM}.")
-        places.append(_configured_place(name, where))
-    names = [place.name for place in places]
+        endpoints.append(_configured_place(name, where))
+    names = [endpoint.name for endpoint in endpoints]
     if len(set(names)) < len(names):
         raise SettingsError("CSFD_DICOM_PEERS names two peers alike.")
-    return places
+    return endpoints
 
 
 def all_peers(connection: sa.Connection, *, active: bool = False) -> list[Peer]:
@@ -167,26 +168,26 @@ def all_peers(connection: sa.Connection, *, active: bool = False) -> list[Peer]:
     return [_to_peer(row) for row in connection.execute(wanted)]
 
 
-def follow_setting(connection: sa.Connection, places: Sequence[PeerPlace]) -> None:
+def follow_setting(connection: sa.Connection, endpoints: Sequence[PeerPlace]) -> None:
     """Let the database know the peers that a setting names, and forget none.
 
     A peer that the setting has ceased to name stays, switched off, with what was sent
     to it. One of the page with the same name becomes that of the setting.
     """
-    known = {peer.name: peer for peer in all_peers(connection)}
-    for place in places:
-        values = {**_columns(place), "is_configured": True}
-        peer = known.get(place.name)
+    by_name = {peer.name: peer for peer in all_peers(connection)}
+    for endpoint in endpoints:
+        values = {**_columns(endpoint), "is_configured": True}
+        peer = by_name.get(endpoint.name)
         if peer is None:
             with suppress(sa.exc.IntegrityError), connection.begin_nested():
                 connection.execute(peers.insert().values(**values))
-        elif not peer.is_configured or _columns(peer.place) != _columns(place):
+        elif not peer.is_configured or _columns(peer.endpoint) != _columns(endpoint):
             same = peers.c.id == peer.id
             connection.execute(
                 peers.update().where(same).values(is_active=True, **values)
             )
-    named = {place.name for place in places}
-    gone = [p.id for p in known.values() if p.is_configured and p.name not in named]
+    named = {endpoint.name for endpoint in endpoints}
+    gone = [p.id for p in by_name.values() if p.is_configured and p.name not in named]
     if gone:
         connection.execute(
             peers.update()
@@ -195,20 +196,20 @@ def follow_setting(connection: sa.Connection, places: Sequence[PeerPlace]) -> No
         )
 
 
-def add_peer(connection: sa.Connection, place: PeerPlace) -> int:
+def add_peer(connection: sa.Connection, endpoint: PeerPlace) -> int:
     """Add a peer; return its number.
 
     Raises:
         SettingsError: If there is one of this name, or its URL holds a password.
     """
-    if "@" in urlsplit(place.url).netloc:
+    if "@" in urlsplit(endpoint.url).netloc:
         raise SettingsError(
             "A URL with a password belongs into CSFD_DICOM_PEERS: the database keeps "
             "none."
         )
     try:
         with connection.begin_nested():
-            made = connection.execute(peers.insert().values(**_columns(place)))
+            made = connection.execute(peers.insert().values(**_columns(endpoint)))
     except sa.exc.IntegrityError:
         raise SettingsError("There is a peer of this name already.") from None
     (number,) = made.inserted_primary_key or (0,)
@@ -243,16 +244,16 @@ def tell_echo(connection: sa.Connection, peer_id: int, told: str) -> None:
 def _configured_place(name: str, where: str) -> PeerPlace:
     if where.startswith(("https://", "http://")):
         return PeerPlace(name=name, kind=PeerKind.STOW, url=where)
-    found = _CONFIGURED.fullmatch(where)
-    if found is None:
+    match = _CONFIGURED.fullmatch(where)
+    if match is None:
         raise SettingsError(f"Peer {name[:60]!r} of CSFD_DICOM_PEERS is not {_FORM}.")
     return PeerPlace(
         name=name,
         kind=PeerKind.C_STORE,
-        ae_title=found["ae"].strip(),
-        host=found["host"].strip("[]"),
-        port=int(found["port"]),
-        is_tls=found["tls"] is not None,
+        ae_title=match["ae"].strip(),
+        host=match["host"].strip("[]"),
+        port=int(match["port"]),
+        is_tls=match["tls"] is not None,
     )
 
 
@@ -297,22 +298,22 @@ def without_password(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def _columns(place: PeerPlace) -> dict[str, Any]:
+def _columns(endpoint: PeerPlace) -> dict[str, Any]:
     return {
-        "name": place.name,
-        "kind": str(place.kind),
-        "ae_title": place.ae_title,
-        "host": place.host,
-        "port": place.port,
-        "is_tls": place.is_tls,
-        "url": without_password(place.url),
+        "name": endpoint.name,
+        "kind": str(endpoint.kind),
+        "ae_title": endpoint.ae_title,
+        "host": endpoint.host,
+        "port": endpoint.port,
+        "is_tls": endpoint.is_tls,
+        "url": without_password(endpoint.url),
     }
 
 
 def _to_peer(row: sa.Row[Any]) -> Peer:
     return Peer(
         id=row.id,
-        place=PeerPlace(
+        endpoint=PeerPlace(
             name=row.name,
             kind=PeerKind(row.kind),
             ae_title=row.ae_title,

@@ -171,12 +171,12 @@ def _caller_of(request: Request) -> Caller:
             raise HTTPException(401, "Sign in first, or send a token.", _CHALLENGE)
         return Caller(session=require_session(request))
     address = request.client.host if request.client else ""
-    found = check_token(services_of(request).database, address, text)
-    if isinstance(found, SignInError):
-        if isinstance(found, LockedError):
-            raise HTTPException(429, str(found), {"Retry-After": "60"})
-        raise HTTPException(401, str(found), _CHALLENGE)
-    return Caller(token=found)
+    token_or_error = check_token(services_of(request).database, address, text)
+    if isinstance(token_or_error, SignInError):
+        if isinstance(token_or_error, LockedError):
+            raise HTTPException(429, str(token_or_error), {"Retry-After": "60"})
+        raise HTTPException(401, str(token_or_error), _CHALLENGE)
+    return Caller(token=token_or_error)
 
 
 def _token_in(header: str | None) -> str | None:

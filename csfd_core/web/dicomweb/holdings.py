@@ -133,9 +133,9 @@ def served_studies(services: Services) -> list[str]:
     with services.database.transaction() as connection:
         ordered = sa.select(studies.c.study_uid).order_by(studies.c.accepted_at.desc())
         accepted = list(connection.scalars(ordered))
-    known = [*accepted, *services.stores.metadata.study_uids()]
+    study_uids = [*accepted, *services.stores.metadata.study_uids()]
     withdrawn = services.stores.withdrawn.study_uids()
-    return [uid for uid in dict.fromkeys(known) if uid not in withdrawn]
+    return [uid for uid in dict.fromkeys(study_uids) if uid not in withdrawn]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,11 +241,11 @@ def attributes_in(raw: bytes) -> Json:
     """
     with quiet():
         dataset = dcmread(io.BytesIO(raw), stop_before_pixels=True)
-        found: Json = dataset.to_json_dict(suppress_invalid_tags=True)
+        attributes: Json = dataset.to_json_dict(suppress_invalid_tags=True)
         syntax = str(dataset.file_meta.TransferSyntaxUID)
     for tag in _PIXELS:
-        found.pop(tag, None)
-    return found | {"00083002": {"vr": "UI", "Value": [syntax]}}
+        attributes.pop(tag, None)
+    return attributes | {"00083002": {"vr": "UI", "Value": [syntax]}}
 
 
 def _look_at(folder: StudyFolder, *, is_synthetic: bool) -> Holdings:
@@ -259,11 +259,11 @@ def _look_at(folder: StudyFolder, *, is_synthetic: bool) -> Holdings:
     first: dict[str, Json] = {}
     source = folder.source
     for path, raw in source.read_beginnings(list(entries), _BEGINNING_BYTES):
-        found = _image_in(source, entries[path], raw, study_uid, is_synthetic)
-        if found is not None and found.sop_uid not in instances:
-            instances[found.sop_uid] = found
-            if found.series_uid not in first:
-                first[found.series_uid] = attributes_in(found.read())
+        instance = _image_in(source, entries[path], raw, study_uid, is_synthetic)
+        if instance is not None and instance.sop_uid not in instances:
+            instances[instance.sop_uid] = instance
+            if instance.series_uid not in first:
+                first[instance.series_uid] = attributes_in(instance.read())
     ordered = sorted(instances.values(), key=_order)
     return Holdings(
         study_uid=study_uid,

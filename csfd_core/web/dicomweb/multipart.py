@@ -43,8 +43,8 @@ class MediaType:
         message = Message()
         text = text[:_LONGEST_TYPE]  # to read it takes the square of its length
         message["Content-Type"] = text.replace("\r", " ").replace("\n", " ")
-        found = message.get_params(failobj=[("", "")])
-        name, *others = [(str(key), str(value)) for key, value in found]
+        params = message.get_params(failobj=[("", "")])
+        name, *others = [(str(key), str(value)) for key, value in params]
         parameters = {key.lower(): value for key, value in others}
         return cls(name=name[0].strip().lower(), parameters=parameters)
 
@@ -111,14 +111,14 @@ class PartReader:
         if self._is_done:
             return
         self._rest += piece
-        while (found := self._find_delimiter()) is not None:
+        while (delimiter := self._find_delimiter()) is not None:
             if not self._is_preamble:
                 self._count()
-                yield self._part(found.start)
-            del self._rest[: found.end]
+                yield self._part(delimiter.start)
+            del self._rest[: delimiter.end]
             self._searched = 0
             self._is_preamble = self._is_too_large = False
-            if found.is_last:
+            if delimiter.is_last:
                 self._is_done = True
                 self._rest.clear()
                 return
@@ -140,18 +140,18 @@ class PartReader:
         """
         while (start := self._rest.find(self._delimiter, self._searched)) >= 0:
             self._searched = start
-            place = start + len(self._delimiter)
-            tail = bytes(self._rest[place : place + _LONGEST_BOUNDARY])
+            end = start + len(self._delimiter)
+            tail = bytes(self._rest[end : end + _LONGEST_BOUNDARY])
             if tail.startswith(b"--"):
-                return _Delimiter(start=start, end=place + 2, is_last=True)
+                return _Delimiter(start=start, end=end + 2, is_last=True)
             padding = len(tail) - len(tail.lstrip(_BLANKS))
             line_end = tail[padding : padding + 2]
             if line_end == b"\r\n":
                 # The line's end stays: it may be that before the next delimiter.
-                return _Delimiter(start=start, end=place + padding, is_last=False)
+                return _Delimiter(start=start, end=end + padding, is_last=False)
             if len(tail) < _LONGEST_BOUNDARY and _may_go_on(tail[padding:]):
                 return None
-            self._searched = place
+            self._searched = end
         beginning = len(self._rest) - len(self._delimiter) + 1
         self._searched = max(self._searched, beginning, 0)
         return None
@@ -179,12 +179,12 @@ class PartReader:
 
     def _drop_what_is_too_large(self) -> None:
         """Keep no more of a part than it may have, nor of a preamble."""
-        kept = len(self._delimiter) + _LONGEST_BOUNDARY
-        is_over = len(self._rest) > self._most + _LONGEST_HEAD + kept
+        retained = len(self._delimiter) + _LONGEST_BOUNDARY
+        is_over = len(self._rest) > self._most + _LONGEST_HEAD + retained
         if is_over:
             self._is_too_large = True
         if is_over or self._is_preamble or self._is_too_large:
-            surplus = min(self._searched, max(0, len(self._rest) - kept))
+            surplus = min(self._searched, max(0, len(self._rest) - retained))
             del self._rest[:surplus]
             self._searched -= surplus
 

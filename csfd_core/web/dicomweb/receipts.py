@@ -49,8 +49,8 @@ class Named:
             return cls()
 
         def text(tag: int) -> str:
-            found = values.get(tag, b"").decode("latin-1").strip(" \0")
-            return found if LIKE_A_UID.fullmatch(found) else ""
+            uid = values.get(tag, b"").decode("latin-1").strip(" \0")
+            return uid if LIKE_A_UID.fullmatch(uid) else ""
 
         return cls(
             sop_class_uid=text(tags.SOP_CLASS_UID),
@@ -71,7 +71,7 @@ class Receipt:
     """What became of the images of one body.
 
     Attributes:
-        kept: Images that are on the disk.
+        stored: Images that are on the disk.
         failed: Images that are not, and the reason's code.
         others: Codes of parts that name no image.
         refused: How many files were not taken, by what they are.
@@ -80,7 +80,7 @@ class Receipt:
         is_malformed: The body was not of its form, or holds nothing.
     """
 
-    kept: list[Named] = field(default_factory=list)
+    stored: list[Named] = field(default_factory=list)
     failed: list[tuple[Named, int]] = field(default_factory=list)
     others: list[int] = field(default_factory=list)
     refused: Counter[Reason] = field(default_factory=Counter)
@@ -118,7 +118,7 @@ class Receipt:
         codes = {code for _, code in self.failed} | set(self.others)
         if not codes:
             return 200
-        if self.kept:
+        if self.stored:
             return 202
         if codes == {NO_ROOM}:
             return 507
@@ -137,8 +137,8 @@ class Receipt:
             body["00081198"] = _sequence(
                 [named.to_json() | _reason(code) for named, code in self.failed]
             )
-        if self.kept:
-            body["00081199"] = _sequence([named.to_json() for named in self.kept])
+        if self.stored:
+            body["00081199"] = _sequence([named.to_json() for named in self.stored])
         if self.others:
             body["0008119A"] = _sequence([_reason(code) for code in self.others])
         return body

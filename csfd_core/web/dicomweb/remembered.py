@@ -24,10 +24,10 @@ class Remembered(Generic[K, V]):
             if key in self._known:
                 self._known.move_to_end(key)
                 return self._known[key]
-        found = make()
+        value = make()
         with self._lock:
-            self._known[key] = found
+            self._known[key] = value
             self._known.move_to_end(key)
             while len(self._known) > self._most:
                 self._known.popitem(last=False)
-        return found
+        return value

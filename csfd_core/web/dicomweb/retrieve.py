@@ -50,8 +50,8 @@ def study(
     request: Request, study_uid: str, caller: WhoReads, services: Opened
 ) -> Response:
     """Send every object of a study."""
-    found = require_study(services, caller, study_uid)
-    return _send_files(request, services, caller, found, list(found.instances))
+    holdings = require_study(services, caller, study_uid)
+    return _send_files(request, services, caller, holdings, list(holdings.instances))
 
 
 @router.get("/studies/{study_uid}/series/{series_uid}")
@@ -63,9 +63,9 @@ def series(
     services: Opened,
 ) -> Response:
     """Send every object of a series."""
-    found = require_study(services, caller, study_uid)
+    holdings = require_study(services, caller, study_uid)
     return _send_files(
-        request, services, caller, found, _require_series(found, series_uid)
+        request, services, caller, holdings, _require_series(holdings, series_uid)
     )
 
 
@@ -79,9 +79,9 @@ def instance(
     services: Opened,
 ) -> Response:
     """Send one object."""
-    found = require_study(services, caller, study_uid)
-    one = _require_instance(found, series_uid, sop_uid)
-    return _send_files(request, services, caller, found, [one])
+    holdings = require_study(services, caller, study_uid)
+    one = _require_instance(holdings, series_uid, sop_uid)
+    return _send_files(request, services, caller, holdings, [one])
 
 
 @router.get("/studies/{study_uid}/metadata")
@@ -89,8 +89,8 @@ def study_metadata(
     request: Request, study_uid: str, caller: WhoReads, services: Opened
 ) -> Response:
     """Send the attributes of every object of a study."""
-    found = require_study(services, caller, study_uid)
-    return _send_metadata(request, services, caller, found, list(found.instances))
+    holdings = require_study(services, caller, study_uid)
+    return _send_metadata(request, services, caller, holdings, list(holdings.instances))
 
 
 @router.get("/studies/{study_uid}/series/{series_uid}/metadata")
@@ -102,9 +102,9 @@ def series_metadata(
     services: Opened,
 ) -> Response:
     """Send the attributes of every object of a series."""
-    found = require_study(services, caller, study_uid)
+    holdings = require_study(services, caller, study_uid)
     return _send_metadata(
-        request, services, caller, found, _require_series(found, series_uid)
+        request, services, caller, holdings, _require_series(holdings, series_uid)
     )
 
 
@@ -118,9 +118,9 @@ def instance_metadata(
     services: Opened,
 ) -> Response:
     """Send the attributes of one object."""
-    found = require_study(services, caller, study_uid)
-    one = _require_instance(found, series_uid, sop_uid)
-    return _send_metadata(request, services, caller, found, [one])
+    holdings = require_study(services, caller, study_uid)
+    one = _require_instance(holdings, series_uid, sop_uid)
+    return _send_metadata(request, services, caller, holdings, [one])
 
 
 @router.get(
@@ -136,8 +136,8 @@ def frames_of(
     services: Opened,
 ) -> Response:
     """Send frames of one object, counted from 1."""
-    found = require_study(services, caller, study_uid)
-    one = _require_instance(found, series_uid, sop_uid)
+    holdings = require_study(services, caller, study_uid)
+    one = _require_instance(holdings, series_uid, sop_uid)
     numbers = _numbers_in(frames, one.frames)
     accept = request.headers.get("accept")
     try:
@@ -146,7 +146,7 @@ def frames_of(
         raise HTTPException(
             409, "The pixels of this image cannot be decoded."
         ) from None
-    note_retrieval(services, caller, found.study_uid, has_results=one.is_result)
+    note_retrieval(services, caller, holdings.study_uid, has_results=one.is_result)
     if not sent.is_multipart:
         return Response(sent.content[0], media_type=sent.part_type)
     writer = PartWriter(sent.part_type.partition(";")[0])
@@ -168,13 +168,13 @@ def _send_files(
     request: Request,
     services: Services,
     caller: Caller,
-    found: Holdings,
+    holdings: Holdings,
     instances: list[Instance],
 ) -> Response:
     form = form_of_files(request.headers.get("accept"))
     first = file_in(form, _read(instances[0]), instances[0].transfer_syntax_uid)
     has_results = any(one.is_result for one in instances)
-    note_retrieval(services, caller, found.study_uid, has_results=has_results)
+    note_retrieval(services, caller, holdings.study_uid, has_results=has_results)
     if not form.is_multipart and len(instances) == 1:
         return Response(first[1], media_type=first[0])
     if not form.is_multipart:
@@ -211,13 +211,13 @@ def _send_metadata(
     request: Request,
     services: Services,
     caller: Caller,
-    found: Holdings,
+    holdings: Holdings,
     instances: list[Instance],
 ) -> Response:
     require_json(request)
     has_results = any(one.is_result for one in instances)
-    note_retrieval(services, caller, found.study_uid, has_results=has_results)
-    content = b",".join(metadata_of(found, one) for one in instances)
+    note_retrieval(services, caller, holdings.study_uid, has_results=has_results)
+    content = b",".join(metadata_of(holdings, one) for one in instances)
     return Response(b"[" + content + b"]", media_type=JSON_TYPE)
 
 
@@ -254,21 +254,21 @@ def require_study(services: Services, caller: Caller, study_uid: str) -> Holding
     """
     sees = caller.sees_results(services, study_uid)
     listed = find_study(services, study_uid, with_results=sees, makes=True)
-    found = None if listed is None else listed.load()
-    if found is None:
+    holdings = None if listed is None else listed.load()
+    if holdings is None:
         raise HTTPException(404, "There is no such study.")
-    return found
+    return holdings
 
 
-def _require_series(found: Holdings, series_uid: str) -> list[Instance]:
-    instances = found.of_series(series_uid)
+def _require_series(holdings: Holdings, series_uid: str) -> list[Instance]:
+    instances = holdings.of_series(series_uid)
     if not instances:
         raise HTTPException(404, "There is no such series.")
     return instances
 
 
-def _require_instance(found: Holdings, series_uid: str, sop_uid: str) -> Instance:
-    for one in found.of_series(series_uid):
+def _require_instance(holdings: Holdings, series_uid: str, sop_uid: str) -> Instance:
+    for one in holdings.of_series(series_uid):
         if one.sop_uid == sop_uid:
             return one
     raise HTTPException(404, _GONE)

@@ -124,11 +124,11 @@ def _search(
     query = query_of(request.query_params.multi_items())
     base = f"{request.base_url}dicom-web/studies"
     if study_uid is None:
-        found = _found(services, caller, query)
+        studies = _candidates(services, caller, query)
         matches = (
-            _studies(found, query, base)
+            _studies(studies, query, base)
             if level == "studies"
-            else _all(found, query, level, base)
+            else _all(studies, query, level, base)
         )
     else:
         holdings = require_study(services, caller, study_uid)
@@ -136,32 +136,32 @@ def _search(
     limit = query.limit
     if limit is None:  # what a study has is told as a whole
         limit = USUAL if study_uid is None else sys.maxsize - query.offset - 1
-    found_ones = list(islice(matches, query.offset, query.offset + limit + 1))
+    selected = list(islice(matches, query.offset, query.offset + limit + 1))
     notes = list(query.notes)
-    if len(found_ones) > limit:
-        del found_ones[limit:]
+    if len(selected) > limit:
+        del selected[limit:]
         notes.append("There are further matches: ask with offset.")
     headers = {"Warning": f'299 csfd "{" ".join(notes)}"'} if notes else {}
-    if not found_ones:
+    if not selected:
         return Response(status_code=204, headers=headers)
-    chosen = [told | further() for told, further in found_ones]
+    chosen = [told | further() for told, further in selected]
     content = json.dumps(chosen, separators=(",", ":"))
     return Response(content, headers=headers, media_type=_JSON_TYPE)
 
 
-def _found(services: Services, caller: Caller, query: Query) -> Iterator[Found]:
+def _candidates(services: Services, caller: Caller, query: Query) -> Iterator[Found]:
     """Yield the studies that may match, as far as the caller may see them."""
     wanted = query.uids(_STUDY_UID)
     for uid in served_studies(services):
         if wanted is None or uid in wanted:
             sees = caller.sees_results(services, uid)
-            found = find_study(services, uid, with_results=sees)
-            if found is not None:
-                yield found
+            study = find_study(services, uid, with_results=sees)
+            if study is not None:
+                yield study
 
 
-def _studies(found: Iterator[Found], query: Query, base: str) -> Iterator[Match]:
-    for one in found:
+def _studies(studies: Iterator[Found], query: Query, base: str) -> Iterator[Match]:
+    for one in studies:
         summary = _summaries.get(one.identity, partial(_load_summary, one))
         if summary is None or not query.matches(summary):
             continue
@@ -170,9 +170,9 @@ def _studies(found: Iterator[Found], query: Query, base: str) -> Iterator[Match]
 
 
 def _all(
-    found: Iterator[Found], query: Query, level: Level, base: str
+    studies: Iterator[Found], query: Query, level: Level, base: str
 ) -> Iterator[Match]:
-    for one in found:
+    for one in studies:
         holdings = one.load()
         if holdings is not None:
             yield from _matches(holdings, query, level, base)
@@ -182,9 +182,9 @@ def _within(
     holdings: Holdings, query: Query, level: Level, base: str, series_uid: str | None
 ) -> Iterator[Match]:
     """Yield matches of one study, without what the address tells already."""
-    known = _OF_STUDY if series_uid is None else {**_OF_STUDY, **_OF_SERIES}
+    implied = _OF_STUDY if series_uid is None else {**_OF_STUDY, **_OF_SERIES}
     for told, further in _matches(holdings, query, level, base, series_uid):
-        yield told if query.tells_all else _without(told, known, query), further
+        yield told if query.tells_all else _without(told, implied, query), further
 
 
 def _matches(
@@ -199,22 +199,22 @@ def _matches(
         instances = holdings.of_series(uid)
         if not instances:
             continue
-        own = summary | _series_of(holdings, uid, len(instances))
+        series = summary | _series_of(holdings, uid, len(instances))
         url = f"{base}/{holdings.study_uid}/series/{uid}"
         if level == "series":
-            if query.matches(own):
+            if query.matches(series):
                 further = partial(_further, holdings, instances[0], query)
-                yield own | _url(url), further
+                yield series | _url(url), further
             continue
         for one in instances:
-            attributes = own | one.attributes
+            attributes = series | one.attributes
             if query.matches(attributes):
                 told = attributes | _url(f"{url}/instances/{one.sop_uid}")
                 yield told, partial(_further, holdings, one, query)
 
 
-def _load_summary(found: Found) -> Json | None:
-    holdings = found.load()
+def _load_summary(study: Found) -> Json | None:
+    holdings = study.load()
     return None if holdings is None else _summary_of(holdings)
 
 
@@ -244,10 +244,10 @@ def _url(address: str) -> Json:
     return {_RETRIEVE_URL: {"vr": "UR", "Value": [address]}}
 
 
-def _further_of_study(found: Found, query: Query) -> Json:
+def _further_of_study(study: Found, query: Query) -> Json:
     if not query.fields and not query.tells_all:
         return {}
-    holdings = found.load()
+    holdings = study.load()
     return {} if holdings is None else _further(holdings, holdings.instances[0], query)
 
 
@@ -255,18 +255,18 @@ def _further(holdings: Holdings, one: Instance, query: Query) -> Json:
     """Return what includefield asks for; absent attributes are not told."""
     if not query.fields and not query.tells_all:
         return {}
-    known: Json = json.loads(metadata_of(holdings, one))
+    metadata: Json = json.loads(metadata_of(holdings, one))
     if query.tells_all:
-        return known
-    return {tag: known[tag] for tag in query.fields if tag in known}
+        return metadata
+    return {tag: metadata[tag] for tag in query.fields if tag in metadata}
 
 
 def _without(match: Json, tags: dict[str, str], query: Query) -> Json:
     """Return a match without what its address tells already, but for the UIDs."""
-    kept = {_STUDY_UID, _SERIES_UID, "00080060", *query.fields, *query.keys}
+    retained = {_STUDY_UID, _SERIES_UID, "00080060", *query.fields, *query.keys}
     computed = ("00080061", "00201206", "00201208")
     return {
         tag: value
         for tag, value in match.items()
-        if tag in kept or (tag not in tags and tag not in computed)
+        if tag in retained or (tag not in tags and tag not in computed)
     }

@@ -88,7 +88,7 @@ async def _store(request: Request, caller: Caller, study_uid: str | None) -> Res
     except BodyError as error:
         raise HTTPException(400, str(error)) from None
     receipt, is_over = Receipt(), False
-    with _place(request), _Holding(_reception_of(request)) as holding:
+    with _body_slot(request), _Holding(_reception_of(request)) as holding:
         size = 0
         try:
             async for piece in _pieces(request):
@@ -104,7 +104,7 @@ async def _store(request: Request, caller: Caller, study_uid: str | None) -> Res
                 reader.finish()
         except BodyError as error:
             receipt.spoil(str(error))
-    if not (is_over or receipt.kept or receipt.failed or receipt.others):
+    if not (is_over or receipt.stored or receipt.failed or receipt.others):
         receipt.spoil("The body holds no image.")
     return _answer(request, caller, receipt, 413 if is_over else receipt.status())
 
@@ -152,18 +152,18 @@ def _keep(
         receipt.fail(named, MISMATCH, told)
         return
     try:
-        kept = holding.reception.keep(part.content, _sender_of(caller))
-        if kept.study_uid not in receipt.study_uids:
-            holding.hold(kept.study_uid)
-            note_sending(services_of(request), caller, kept.study_uid)
+        ct_slice = holding.reception.keep(part.content, _sender_of(caller))
+        if ct_slice.study_uid not in receipt.study_uids:
+            holding.hold(ct_slice.study_uid)
+            note_sending(services_of(request), caller, ct_slice.study_uid)
     except RefusedError as error:
         receipt.refuse(named, error.reason)
     except Exception as error:  # noqa: BLE001 - whatever it is, the sender is told
         told = str(error) if isinstance(error, CsfdError) else ""
         receipt.fail(named, _code_of(error), told)
     else:
-        receipt.kept.append(named)
-        receipt.study_uids.add(kept.study_uid)
+        receipt.stored.append(named)
+        receipt.study_uids.add(ct_slice.study_uid)
 
 
 def _code_of(error: Exception) -> int:
@@ -224,14 +224,14 @@ def _sender_of(caller: Caller) -> Sender:
 
 def _reception_of(request: Request) -> Reception:
     state = request.app.state
-    found: Reception | None = getattr(state, "reception", None)
-    if found is None:
-        found = state.reception = Reception(services_of(request))
-    return found
+    reception: Reception | None = getattr(state, "reception", None)
+    if reception is None:
+        reception = state.reception = Reception(services_of(request))
+    return reception
 
 
 @contextmanager
-def _place(request: Request) -> Iterator[None]:
+def _body_slot(request: Request) -> Iterator[None]:
     """Take one of the places for bodies, so that memory stays bounded.
 
     Raises:

@@ -80,12 +80,12 @@ def sign_in(
 ) -> Response:
     """Begin a session, or say why not."""
     address = request.client.host if request.client else ""
-    found = check_password(services.database, address, name, password)
-    if isinstance(found, SignInError):
-        return show_entrance(request, to, typed=name, refused=found)
+    user_or_error = check_password(services.database, address, name, password)
+    if isinstance(user_or_error, SignInError):
+        return show_entrance(request, to, typed=name, refused=user_or_error)
     response = RedirectResponse(own_page(to), 303)
     with services.database.transaction() as connection:
-        begin_session(connection, response, services.web, found)
+        begin_session(connection, response, services.web, user_or_error)
     return response
 
 
@@ -129,9 +129,9 @@ def change_own_password(
             name = connection.scalar(sa.select(users.c.name).where(same))
         if name is None:
             raise HTTPException(401, "Sign in first.")
-        found = check_password(services.database, address, name, old)
-        if isinstance(found, SignInError):
-            raise SettingsError(f"The old password: {found}")
+        user_or_error = check_password(services.database, address, name, old)
+        if isinstance(user_or_error, SignInError):
+            raise SettingsError(f"The old password: {user_or_error}")
         with services.database.transaction() as connection:
             change_password(connection, session.user.id, session.user.id, new)
     except SettingsError as error:

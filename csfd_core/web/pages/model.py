@@ -78,9 +78,9 @@ def show_model(request: Request, session: MySession, services: MyServices) -> Re
         scores=scores_of(stores),
         decision=_decision(stores),
         reports=[
-            place.rpartition("/")[2]
-            for place in paths.EVERY_REPORT
-            if stores.root.exists(f"{place}/{INDEX}")
+            folder.rpartition("/")[2]
+            for folder in paths.EVERY_REPORT
+            if stores.root.exists(f"{folder}/{INDEX}")
         ],
         has_drift=read_report(stores) is not None,
         headings=[heading for heading, _, _ in _SCORES],
@@ -127,10 +127,10 @@ def standing_of(stores: Stores, history: list[Change]) -> Standing:
 
 def scores_of(stores: Stores) -> list[dict[str, Any]]:
     """Return the scores of every classifier of the newest comparison, as text."""
-    place = f"{paths.COMPARISON_REPORT}/{MODELS_CSV}"
-    if not stores.root.exists(place):
+    path = f"{paths.COMPARISON_REPORT}/{MODELS_CSV}"
+    if not stores.root.exists(path):
         return []
-    frame = pd.read_csv(io.BytesIO(stores.root.read(place)))
+    frame = pd.read_csv(io.BytesIO(stores.root.read(path)))
     rows = []
     for _, row in frame.sort_values("competition_log_loss").iterrows():
         cells = []

@@ -91,14 +91,16 @@ def come_back(
         return show_entrance(request, "/", refused=refused)
     given = Answer(code=code, error=error, issuer=iss)
     address = request.client.host if request.client else ""
-    found = sign_in(services.database, address, provider, attempt, given)
-    if isinstance(found, SignInError):
-        status = 503 if isinstance(found, ProviderError) else 403
-        response = show_entrance(request, attempt.to, refused=found, status=status)
+    user_or_error = sign_in(services.database, address, provider, attempt, given)
+    if isinstance(user_or_error, SignInError):
+        status = 503 if isinstance(user_or_error, ProviderError) else 403
+        response = show_entrance(
+            request, attempt.to, refused=user_or_error, status=status
+        )
     else:
         response = RedirectResponse(own_page(attempt.to), 303)
         with services.database.transaction() as connection:
-            begin_session(connection, response, services.web, found)
+            begin_session(connection, response, services.web, user_or_error)
     response.delete_cookie(name, secure=services.web.behind_tls, httponly=True)
     return response
 

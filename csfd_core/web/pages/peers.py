@@ -66,7 +66,7 @@ def add(
     is_stow = kind == PeerKind.STOW
     number = int(port) if port.isascii() and port.isdigit() else 0
     try:
-        place = PeerPlace(
+        endpoint = PeerPlace(
             name=name.strip(),
             kind=kind,
             ae_title="" if is_stow else ae_title.strip(),
@@ -76,7 +76,7 @@ def add(
             url=url.strip() if is_stow else "",
         )
         with services.database.transaction() as connection:
-            peer_id = add_peer(connection, place)
+            peer_id = add_peer(connection, endpoint)
             record(connection, session.user.id, Action.PEER_ADDED, str(peer_id))
     except SettingsError as error:
         return _page(request, session, services, told=str(error))
@@ -126,14 +126,14 @@ def _page(
             follow_setting(connection, configured_places(settings.peers))
         except SettingsError as error:
             told = told or str(error)
-        found = all_peers(connection)
-    rows = [{"peer": peer, "answers": _answers(peer)} for peer in found]
+        peers = all_peers(connection)
+    rows = [{"peer": peer, "answers": _answers(peer)} for peer in peers]
     page = render(
         request,
         session,
         "peers.html",
         rows=rows,
-        is_waiting=any(peer.is_asked and not _is_late(peer) for peer in found),
+        is_waiting=any(peer.is_asked and not _is_late(peer) for peer in peers),
         why_not="" if settings.vault_key else NO_KEY,
         ae_title=settings.ae_title,
         told=told,

@@ -100,8 +100,10 @@ def choose_study_volume(
 
 def worst_level(note: dict[str, Any]) -> str | None:
     """Return the level that is the most likely to be fractured; ``None``: none is."""
-    found = {name: note["probabilities"][name] for name in LEVEL_NAMES}
-    assessed = {name: value for name, value in found.items() if value is not None}
+    probabilities = {name: note["probabilities"][name] for name in LEVEL_NAMES}
+    assessed = {
+        name: value for name, value in probabilities.items() if value is not None
+    }
     return max(assessed, key=lambda name: assessed[name]) if assessed else None
 
 

@@ -86,7 +86,7 @@ def _page(
     made: tuple[str, str] | None = None,
 ) -> Response:
     with services.database.transaction() as connection:
-        found = all_tokens(connection)
+        tokens = all_tokens(connection)
     rows = [
         {
             "token": token,
@@ -94,7 +94,7 @@ def _page(
             "made": day_and_time(token.created_at),
             "used": "never" if token.used_at is None else _told(ago(token.used_at)),
         }
-        for token in found
+        for token in tokens
     ]
     page = render(
         request,

@@ -39,9 +39,9 @@ def show_worklist(
     part: bool = False,
 ) -> Response:
     """Show the worklist; ``part``: its table alone, which the page puts in place."""
-    found = list_studies(services, state, q, page)
-    rows = [_row(one, services, session) for one in found.studies]
-    unread = sum(found.counts.get(band, 0) for band in UNREAD)
+    worklist = list_studies(services, state, q, page)
+    rows = [_row(one, services, session) for one in worklist.studies]
+    unread = sum(worklist.counts.get(band, 0) for band in UNREAD)
     return render(
         request,
         session,
@@ -51,11 +51,11 @@ def show_worklist(
         kinds=SHOWN,
         query=q,
         page=page,
-        total=found.total,
-        pages=(found.total + PAGE - 1) // PAGE,
+        total=worklist.total,
+        pages=(worklist.total + PAGE - 1) // PAGE,
         unread=unread,
-        first=found.counts.get(Band.FIRST, 0),
-        coming=found.counts.get(Band.COMING, 0),
+        first=worklist.counts.get(Band.FIRST, 0),
+        coming=worklist.counts.get(Band.COMING, 0),
         max_wait=services.web.max_wait,
         arriving=len(waiting_studies(services.settings)),
     )

@@ -129,16 +129,16 @@ class Reception:
             WithdrawnError: If its study was withdrawn.
             NoRoomError: If there is no room for it.
         """
-        found = deidentify(raw, self._secret)
+        keyed = deidentify(raw, self._secret)
         expected = keyed_uid(own_uid(announced.strip(" \0")), self._secret)
-        if announced and expected != found.sop_uid:
+        if announced and expected != keyed.sop_uid:
             raise MismatchError(
                 "The file has another SOPInstanceUID than was announced. Export the "
                 "study from the archive again."
             )
-        self._know(found.study_uid)
+        self._know(keyed.study_uid)
         try:
-            return self._keep(raw, found, sender)
+            return self._keep(raw, keyed, sender)
         except OSError as error:
             if error.errno not in _NO_SPACE:
                 raise
@@ -147,32 +147,32 @@ class Reception:
                 "made, and send again."
             ) from None
 
-    def _keep(self, raw: bytes, found: Deidentified, sender: Sender) -> Kept:
-        waiting = Waiting(self._services.settings, found.study_uid)
+    def _keep(self, raw: bytes, keyed: Deidentified, sender: Sender) -> Kept:
+        waiting = Waiting(self._services.settings, keyed.study_uid)
         if waiting.state() is None:
             self._require_few()
         vault = self._vault if sender.keeps_identity else None
         with waiting.held():
             # Empty: another process may just have accepted what was in it.
             empty = waiting.state() if waiting.is_empty() else None
-            known = self._know(found.study_uid, empty)
-            is_new = self._add(waiting, found, known)
+            facts = self._know(keyed.study_uid, empty)
+            is_new = self._add(waiting, keyed, facts)
             if vault is not None:
-                waiting.add_identity(found.sop_uid, vault.seal(original_of(raw, found)))
-            waiting.tell(max(sender.priority, found.urgency), found.references)
+                waiting.add_identity(keyed.sop_uid, vault.seal(original_of(raw, keyed)))
+            waiting.tell(max(sender.priority, keyed.urgency), keyed.references)
             waiting.sync()
-        return Kept(study_uid=found.study_uid, sop_uid=found.sop_uid, is_new=is_new)
+        return Kept(study_uid=keyed.study_uid, sop_uid=keyed.sop_uid, is_new=is_new)
 
-    def _add(self, waiting: Waiting, found: Deidentified, known: _Known) -> bool:
-        name = f"{found.sop_uid}{SUFFIX}"
-        if name in known.in_inbox:
-            place = f"{IMAGES_FOLDER}/{found.study_uid}/{name}"
-            before = self._services.inbox.read(place)
-        elif waiting.add(found.sop_uid, found.content):
+    def _add(self, waiting: Waiting, keyed: Deidentified, facts: _Known) -> bool:
+        name = f"{keyed.sop_uid}{SUFFIX}"
+        if name in facts.in_inbox:
+            path = f"{IMAGES_FOLDER}/{keyed.study_uid}/{name}"
+            before = self._services.inbox.read(path)
+        elif waiting.add(keyed.sop_uid, keyed.content):
             return True
         else:
-            before = waiting.find(found.sop_uid) or b""
-        if not is_same_image(before, found.content):
+            before = waiting.find(keyed.sop_uid) or b""
+        if not is_same_image(before, keyed.content):
             raise ConflictError(
                 "Another image with this SOPInstanceUID was kept before. Export the "
                 "study from the archive again."
@@ -268,16 +268,16 @@ class Reception:
         """
         now = time.monotonic()
         with self._lock:
-            known = self._known.get(study_uid)
-        is_emptied = known is not None and empty not in (None, known.empty)
-        if known is None or is_emptied or now - known.at >= _KNOWN_S:
-            known = self._ask(study_uid, now, empty)
-        if known.is_withdrawn:
+            facts = self._known.get(study_uid)
+        is_emptied = facts is not None and empty not in (None, facts.empty)
+        if facts is None or is_emptied or now - facts.at >= _KNOWN_S:
+            facts = self._ask(study_uid, now, empty)
+        if facts.is_withdrawn:
             raise WithdrawnError(
                 "The study was withdrawn and cannot be taken up again. Ask an "
                 "administrator."
             )
-        return known
+        return facts
 
     def _ask(self, study_uid: str, now: float, empty: tuple[int, int] | None) -> _Known:
         """Find out what is known of a study."""
@@ -285,7 +285,7 @@ class Reception:
             same = studies.c.study_uid == study_uid
             is_accepted = connection.scalar(sa.select(sa.true()).where(same))
         entries = self._services.inbox.entries(f"{IMAGES_FOLDER}/{study_uid}")
-        known = _Known(
+        facts = _Known(
             at=now,
             empty=empty,
             is_withdrawn=is_withdrawn(self._services, study_uid),
@@ -294,8 +294,8 @@ class Reception:
         with self._lock:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
-            self._known[study_uid] = known
-        return known
+            self._known[study_uid] = facts
+        return facts
 
     def _require_few(self) -> None:
         """Require that few enough studies wait for their prediction.
@@ -305,8 +305,8 @@ class Reception:
         """
         with self._services.database.transaction() as connection:
             is_open = studies.c.state.in_(OPEN)
-            found = sa.select(sa.func.count()).select_from(studies).where(is_open)
-            number = connection.scalar(found) or 0
+            open_count = sa.select(sa.func.count()).select_from(studies).where(is_open)
+            number = connection.scalar(open_count) or 0
         number += len(waiting_studies(self._services.settings))
         if number >= self._services.web.max_waiting:
             raise NoRoomError(

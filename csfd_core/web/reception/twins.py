@@ -33,7 +33,7 @@ def _look(content: bytes) -> tuple[tuple[Any, ...], npt.NDArray[np.float32]]:
     header = read_slice_header(content, "")
     if header is None:
         raise NotDicomError("A slice that was kept is no DICOM file.")
-    place = (
+    position = (
         header.study_uid,
         header.series_uid,
         header.instance_number,
@@ -41,4 +41,4 @@ def _look(content: bytes) -> tuple[tuple[Any, ...], npt.NDArray[np.float32]]:
         header.orientation,
         header.pixel_spacing_mm,
     )
-    return place, DecodedSlice(content, header).hounsfield()
+    return position, DecodedSlice(content, header).hounsfield()

@@ -105,8 +105,8 @@ class Waiting:
     def state(self) -> tuple[int, int] | None:
         """Return what changes when a file comes in; ``None`` where nothing waits."""
         with suppress(FileNotFoundError):
-            found = self.path.stat()
-            return found.st_ino, found.st_mtime_ns
+            status = self.path.stat()
+            return status.st_ino, status.st_mtime_ns
         return None
 
     def is_empty(self) -> bool:
@@ -157,8 +157,8 @@ class Waiting:
 
     def identities(self) -> list[bytes]:
         """Return how the sender calls its slices, sealed; the newest last."""
-        found = [(path.stat().st_mtime_ns, path) for path in self._ending(_IDENTITY)]
-        return [path.read_bytes() for _, path in sorted(found)]
+        dated = [(path.stat().st_mtime_ns, path) for path in self._ending(_IDENTITY)]
+        return [path.read_bytes() for _, path in sorted(dated)]
 
     def priority(self) -> int:
         """Return the highest that was told."""

@@ -68,7 +68,7 @@ def _is_locked(stores: Stores, study_uid: str) -> bool:
 
 def has_signed(connection: sa.Connection, user_id: int, study_uid: str) -> bool:
     """Say whether a reader has signed the newest version of a study."""
-    found = (
+    signed_review = (
         sa.select(reviews.c.id)
         .join(studies, studies.c.study_uid == reviews.c.study_uid)
         .where(
@@ -78,7 +78,7 @@ def has_signed(connection: sa.Connection, user_id: int, study_uid: str) -> bool:
         )
         .limit(1)
     )
-    return connection.scalar(found) is not None
+    return connection.scalar(signed_review) is not None
 
 
 def note_sight(connection: sa.Connection, user_id: int, study_uid: str) -> bool:
@@ -93,16 +93,16 @@ def note_sight(connection: sa.Connection, user_id: int, study_uid: str) -> bool:
         Whether it is their first look at its newest version.
     """
     now = time.time()
-    own = (sights.c.user_id == user_id) & (sights.c.study_uid == study_uid)
+    same_sight = (sights.c.user_id == user_id) & (sights.c.study_uid == study_uid)
     accepted = (
         sa.select(studies.c.accepted_at)
         .where(studies.c.study_uid == study_uid)
         .scalar_subquery()
     )
-    known = connection.scalar(sa.select(sights.c.seen_at).where(own))
-    if known is not None:
+    seen_at = connection.scalar(sa.select(sights.c.seen_at).where(same_sight))
+    if seen_at is not None:
         is_old = sights.c.seen_at < accepted
-        again = sights.update().where(own, is_old).values(seen_at=now)
+        again = sights.update().where(same_sight, is_old).values(seen_at=now)
         return connection.execute(again).rowcount == 1
     try:
         with connection.begin_nested():  # another request may be first
@@ -115,5 +115,5 @@ def note_sight(connection: sa.Connection, user_id: int, study_uid: str) -> bool:
 
 def has_seen(connection: sa.Connection, user_id: int, study_uid: str) -> bool:
     """Say whether a reader has ever opened the prediction of a study."""
-    own = (sights.c.user_id == user_id) & (sights.c.study_uid == study_uid)
-    return connection.scalar(sa.select(sights.c.seen_at).where(own)) is not None
+    same_sight = (sights.c.user_id == user_id) & (sights.c.study_uid == study_uid)
+    return connection.scalar(sa.select(sights.c.seen_at).where(same_sight)) is not None

@@ -14,9 +14,9 @@ def save_draft(
 ) -> float:
     """Keep a draft in place of the one before; return when, in seconds since 1970."""
     now = time.time()
-    own = (drafts.c.user_id == user_id) & (drafts.c.study_uid == study_uid)
+    same_draft = (drafts.c.user_id == user_id) & (drafts.c.study_uid == study_uid)
     values = {"body": json.dumps(form.model_dump(mode="json")), "saved_at": now}
-    changed = drafts.update().where(own).values(**values)
+    changed = drafts.update().where(same_draft).values(**values)
     if connection.execute(changed).rowcount:
         return now
     row = {"user_id": user_id, "study_uid": study_uid, **values}
@@ -30,5 +30,5 @@ def save_draft(
 
 def drop_draft(connection: sa.Connection, user_id: int, study_uid: str) -> None:
     """Forget a draft, if there is one."""
-    own = (drafts.c.user_id == user_id) & (drafts.c.study_uid == study_uid)
-    connection.execute(drafts.delete().where(own))
+    same_draft = (drafts.c.user_id == user_id) & (drafts.c.study_uid == study_uid)
+    connection.execute(drafts.delete().where(same_draft))

@@ -100,7 +100,7 @@ def body_of(form: type[_Form]) -> Callable[..., Awaitable[_Form]]:
             return form.model_validate_json(bytes(content))
         except pydantic.ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            told = f"The review cannot be used: {_place(form, first['loc'])}"
+            told = f"The review cannot be used: {_field_path(form, first['loc'])}"
             raise HTTPException(422, f"{told}{first['msg']}.") from None
 
     return read
@@ -128,10 +128,10 @@ def _inlined(part: Any, whole: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
     return {name: _inlined(v, whole) for name, v in part.items() if name != "$defs"}
 
 
-def _place(form: type[pydantic.BaseModel], parts: tuple[int | str, ...]) -> str:
-    known = {*form.model_fields, *DrawnBox.model_fields, *LEVEL_NAMES}
+def _field_path(form: type[pydantic.BaseModel], parts: tuple[int | str, ...]) -> str:
+    fields = {*form.model_fields, *DrawnBox.model_fields, *LEVEL_NAMES}
     named = [
-        str(part) if isinstance(part, int) or part in known else "an unknown entry"
+        str(part) if isinstance(part, int) or part in fields else "an unknown entry"
         for part in parts
     ]
     return f"{'.'.join(named)}: " if named else ""

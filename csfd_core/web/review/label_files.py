@@ -142,7 +142,7 @@ def label_file(review: SignedReview, note: LabelNote | None) -> dict[str, Any]:
         name: None if value is None else Answer(value).label
         for name, value in review.body["levels"].items()
     }
-    kept = {} if note is None or note.slices is None else {"slices": note.slices}
+    slices = {} if note is None or note.slices is None else {"slices": note.slices}
     return {
         "study_uid": review.study_uid,
         "labels": answers,
@@ -150,7 +150,7 @@ def label_file(review: SignedReview, note: LabelNote | None) -> dict[str, Any]:
         "date": review.signed_at.date().isoformat(),
         "signed_at": review.signed_at.isoformat(timespec="microseconds"),
         "boxes": review.body["boxes"],
-        **kept,
+        **slices,
     }
 
 

@@ -40,10 +40,10 @@ def review_facts(
             )
         ).first()
         has_own = has_signed(connection, user_id, study_uid)
-        found = signed_reviews(connection, study_uid)
+        reviews = signed_reviews(connection, study_uid)
     blind = could_be_blind and not has_own
-    seen = [row for row in found if row.user_id == user_id] if blind else found
-    of_version = [] if blind else newest_of_each(found, study.version)
+    seen = [row for row in reviews if row.user_id == user_id] if blind else reviews
+    of_version = [] if blind else newest_of_each(reviews, study.version)
     return {
         "study_uid": study_uid,
         "version": study.version,

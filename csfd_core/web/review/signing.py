@@ -58,12 +58,12 @@ def sign(
     user_id = session.user.id
     with services.database.transaction() as connection:
         study = _require_current(connection, study_uid, form.version)
-        known = signed_reviews(connection, study_uid)
-        if known and _is_same(known[-1], user_id, form.version, body):
-            return Signature(review_id=known[-1].id, is_new=False)
+        earlier = signed_reviews(connection, study_uid)
+        if earlier and _is_same(earlier[-1], user_id, form.version, body):
+            return Signature(review_id=earlier[-1].id, is_new=False)
         signed_at = round(time.time(), 6)
-        if known:
-            signed_at = max(signed_at, known[-1].signed_at + _LEAST_STEP_S)
+        if earlier:
+            signed_at = max(signed_at, earlier[-1].signed_at + _LEAST_STEP_S)
         if note is not None and note.moment >= to_moment(signed_at):
             raise HTTPException(
                 409, "The inbox has a label file of this study with a later date."
@@ -81,8 +81,8 @@ def sign(
                 body=json.dumps(body),
             )
         )
-        own = (drafts.c.user_id == user_id) & (drafts.c.study_uid == study_uid)
-        connection.execute(drafts.delete().where(own))
+        same_draft = (drafts.c.user_id == user_id) & (drafts.c.study_uid == study_uid)
+        connection.execute(drafts.delete().where(same_draft))
         _tell_study(connection, study)
         record(connection, user_id, Action.REVIEW_SIGNED, study_uid)
     (number,) = made.inserted_primary_key or (0,)
@@ -91,12 +91,12 @@ def sign(
 
 def signed_reviews(connection: sa.Connection, study_uid: str) -> list[Row]:
     """Return all reviews of a study with the names of their readers, oldest first."""
-    own = reviews.c.study_uid == study_uid
+    same_study = reviews.c.study_uid == study_uid
     return list(
         connection.execute(
             sa.select(reviews, users.c.name)
             .join(users, users.c.id == reviews.c.user_id)
-            .where(own)
+            .where(same_study)
             .order_by(reviews.c.id)
         )
     )
@@ -109,8 +109,8 @@ def newest_of_each(rows: Sequence[Row], version: int) -> list[Row]:
         rows: Of ``reviews``, the oldest first.
         version: The version.
     """
-    own = {row.user_id: row for row in rows if row.version == version}
-    return list(own.values())
+    newest = {row.user_id: row for row in rows if row.version == version}
+    return list(newest.values())
 
 
 def levels_that_differ(rows: Sequence[Row]) -> list[str]:
@@ -163,11 +163,11 @@ def _is_same(row: Row, user_id: int, version: int, body: Mapping[str, Any]) -> b
 
 def _tell_study(connection: sa.Connection, study: Row) -> None:
     """Write into the row of a study what its reviews come to."""
-    found = newest_of_each(signed_reviews(connection, study.study_uid), study.version)
+    newest = newest_of_each(signed_reviews(connection, study.study_uid), study.version)
     values = {
         "signed_version": study.version,
-        "signed_count": len(found),
-        "readers_differ": bool(levels_that_differ(found)),
+        "signed_count": len(newest),
+        "readers_differ": bool(levels_that_differ(newest)),
     }
     same = studies.c.study_uid == study.study_uid
     connection.execute(studies.update().where(same).values(**values))

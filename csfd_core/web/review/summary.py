@@ -31,7 +31,7 @@ def summary_of(
     """
     with services.database.transaction() as connection:
         study = require_study(connection, study_uid)
-        found = newest_of_each(signed_reviews(connection, study_uid), study.version)
+        newest = newest_of_each(signed_reviews(connection, study_uid), study.version)
     signed = [
         SignedLine(
             reader=row.name,
@@ -39,7 +39,7 @@ def summary_of(
             saw_ai=row.saw_ai,
             levels=json.loads(row.body)["levels"],
         )
-        for row in sorted(found, key=lambda row: -row.id)
+        for row in sorted(newest, key=lambda row: -row.id)
     ]
     return Summary(
         study_uid=study_uid,

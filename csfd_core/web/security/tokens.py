@@ -82,8 +82,8 @@ def add_token(
         raise SettingsError("A token must be allowed to send, to read, or both.")
     if not 0 <= priority <= HIGHEST_PRIORITY:
         raise SettingsError(f"A priority is 0, 1 or 2. Received: {priority}.")
-    known = sa.select(tokens.c.id).where(tokens.c.name == name)
-    if connection.scalar(known) is not None:
+    same_name = sa.select(tokens.c.id).where(tokens.c.name == name)
+    if connection.scalar(same_name) is not None:
         raise SettingsError(
             "There is a token of this name already; a revoked one keeps its name."
         )
@@ -107,8 +107,10 @@ def add_token(
 
 def revoke_token(connection: sa.Connection, by: int | None, token_id: int) -> None:
     """Let a token open nothing any more."""
-    own = (tokens.c.id == token_id) & tokens.c.is_active
-    revoked = connection.execute(tokens.update().where(own).values(is_active=False))
+    same_token = (tokens.c.id == token_id) & tokens.c.is_active
+    revoked = connection.execute(
+        tokens.update().where(same_token).values(is_active=False)
+    )
     if revoked.rowcount:
         record(connection, by, Action.TOKEN_REVOKED, str(token_id))
 
@@ -125,24 +127,24 @@ def check_token(database: Database, address: str, text: str) -> Token | SignInEr
     Failures are counted by address, as those of the sign-in are: each beyond the
     twentieth doubles the pause.
     """
-    now, place = time.time(), f"{address}{_PLACE}"
+    now, address_key = time.time(), f"{address}{_PLACE}"
     with database.transaction() as connection:
         same = tokens.c.token_hash == _hash(text)
         row = connection.execute(sa.select(tokens).where(same)).first()
         origin = connection.execute(
-            sa.select(addresses).where(addresses.c.address == place)
+            sa.select(addresses).where(addresses.c.address == address_key)
         ).first()
         if row is not None and row.is_active:
             if row.used_at is None or now - row.used_at > _USE_NOTED_S:
                 connection.execute(tokens.update().where(same).values(used_at=now))
             if origin is not None:
-                own = addresses.c.address == place
-                connection.execute(addresses.delete().where(own))
+                same_address = addresses.c.address == address_key
+                connection.execute(addresses.delete().where(same_address))
             return _to_token(row)
         if origin is not None and origin.locked_until > now:
             minutes = max(1, round((origin.locked_until - now) / 60))
             return LockedError(f"Too many attempts. Try again in {minutes} min.")
-        count_failure(connection, None, place, Action.TOKEN_REFUSED)
+        count_failure(connection, None, address_key, Action.TOKEN_REFUSED)
     return SignInError("The token is unknown or was revoked.")
 
 

@@ -167,7 +167,7 @@ def check_password(
         origin = connection.execute(
             sa.select(addresses).where(addresses.c.address == address)
         ).first()
-    locks = [found.locked_until for found in (row, origin) if found is not None]
+    locks = [entry.locked_until for entry in (row, origin) if entry is not None]
     if (wait_s := max(locks, default=0.0) - now) > 0:
         return SignInError(
             f"Too many attempts. Try again in {max(1, round(wait_s / 60))} min."

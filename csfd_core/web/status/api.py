@@ -98,9 +98,9 @@ def list_all(
     page: Annotated[int, Query(ge=0, le=100_000)] = 0,
 ) -> StudyList:
     """List studies in the order in which they are to be read."""
-    found = list_studies(services, state, q, page)
-    facts = [_facts(one.row, services, session) for one in found.studies]
-    return StudyList(studies=facts, total=found.total)
+    worklist = list_studies(services, state, q, page)
+    facts = [_facts(one.row, services, session) for one in worklist.studies]
+    return StudyList(studies=facts, total=worklist.total)
 
 
 @router.get("/studies/{study_uid}")
@@ -281,8 +281,8 @@ def _changed_since(services: Services, moment: float) -> list[Any]:
 
 def _settings(connection: sa.Connection, user_id: int) -> dict[str, Any]:
     text = connection.scalar(sa.select(users.c.settings).where(users.c.id == user_id))
-    found: dict[str, Any] = json.loads(text or "{}")
-    return found
+    settings: dict[str, Any] = json.loads(text or "{}")
+    return settings
 
 
 def _facts(row: Any, services: Services, session: Session) -> StudyFacts:  # noqa: ANN401

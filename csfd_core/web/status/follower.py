@@ -56,9 +56,9 @@ def take_over(services: Services) -> int:
 
     A withdrawn study goes from the list once its prediction is gone, if it had one.
     """
-    found = _listed(services)
+    listed = _listed(services)
     with services.database.transaction() as connection:
-        known: dict[str, Any] = {
+        rows: dict[str, Any] = {
             row.study_uid: row
             for row in connection.execute(
                 sa.select(studies.c.study_uid, studies.c.prediction, studies.c.state)
@@ -66,15 +66,15 @@ def take_over(services: Services) -> int:
         }
     changed = [
         uid
-        for uid, entry in found.items()
-        if uid not in known or known[uid].prediction != _identity(entry)
+        for uid, entry in listed.items()
+        if uid not in rows or rows[uid].prediction != _identity(entry)
     ]
     for start in range(0, len(changed), _BATCH):
         some = changed[start : start + _BATCH]
-        read = {uid: _summary(services, uid, found[uid]) for uid in some}
-        _write(services, {uid: one for uid, one in read.items() if one}, known)
+        read = {uid: _summary(services, uid, listed[uid]) for uid in some}
+        _write(services, {uid: one for uid, one in read.items() if one}, rows)
     gone = [
-        uid for uid, row in known.items() if uid not in found and row.state not in OPEN
+        uid for uid, row in rows.items() if uid not in listed and row.state not in OPEN
     ]
     withdrawn = services.stores.withdrawn.study_uids() if gone else frozenset()
     if lost := [uid for uid in gone if uid in withdrawn]:
@@ -134,12 +134,12 @@ def summary_of(note: Mapping[str, Any]) -> dict[str, Any]:
 def _write(
     services: Services,
     read: Mapping[str, Mapping[str, Any]],
-    known: Collection[str],
+    study_uids: Collection[str],
 ) -> None:
     now = time.time()
     with services.database.transaction() as connection:
         for uid, values in read.items():
-            if uid in known:
+            if uid in study_uids:
                 same = studies.c.study_uid == uid
                 connection.execute(studies.update().where(same).values(**values))
             else:  # of the source: nobody has uploaded it

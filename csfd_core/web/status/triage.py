@@ -105,7 +105,7 @@ def list_studies(
             listed.order_by(*order).limit(PAGE).offset(page * PAGE)
         ).all()
     oldest = time.time() - services.web.max_wait * 60
-    found = tuple(
+    entries = tuple(
         Listed(
             study_uid=row.study_uid,
             band=Band(row.band),
@@ -115,7 +115,7 @@ def list_studies(
         for row in rows
     )
     return Worklist(
-        studies=found,
+        studies=entries,
         total=total or 0,
         counts={Band(row.band): row.n for row in counts},
     )
@@ -126,9 +126,9 @@ def neighbours(services: Services, study_uid: str) -> tuple[str | None, str | No
     uids = [one.study_uid for one in list_studies(services).studies]
     if study_uid not in uids:
         return None, uids[0] if uids else None
-    place = uids.index(study_uid)
-    before = uids[place - 1] if place else None
-    return before, uids[place + 1] if place + 1 < len(uids) else None
+    index = uids.index(study_uid)
+    before = uids[index - 1] if index else None
+    return before, uids[index + 1] if index + 1 < len(uids) else None
 
 
 def _band(services: Services, now: float) -> sa.Case[int]:
@@ -159,9 +159,9 @@ def _filter(
         wanted.append(band.in_(bands[shown]))
     if text := query.strip()[:100]:
         digest = reference_digest(text, read_secret(services.settings.key_file))
-        known = sa.select(references.c.study_uid).where(references.c.digest == digest)
-        found: sa.ColumnElement[bool] = studies.c.study_uid.in_(known)
+        uids = sa.select(references.c.study_uid).where(references.c.digest == digest)
+        matching: sa.ColumnElement[bool] = studies.c.study_uid.in_(uids)
         if is_uid(text) or text.replace(".", "").isdigit():
-            found |= studies.c.study_uid.contains(text, autoescape=True)
-        wanted.append(found)
+            matching |= studies.c.study_uid.contains(text, autoescape=True)
+        wanted.append(matching)
     return wanted

@@ -69,8 +69,8 @@ def finish(services: Services, upload: Upload) -> dict[str, Any]:
                 "passed_over": passed,
                 "refused": refused,
             }
-            kept = {k: upload.note[k] for k in ("priority", "bytes")}
-            note = {**kept, "images": tally.images, "result": result}
+            retained = {k: upload.note[k] for k in ("priority", "bytes")}
+            note = {**retained, "images": tally.images, "result": result}
             records.change(connection, upload.id, note, UploadState.COMPLETE)
     staging.remove()
     return result

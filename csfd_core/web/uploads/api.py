@@ -143,8 +143,8 @@ def show_upload(
 ) -> Progress:
     """Say what has arrived."""
     with _told():
-        found = handling.describe(services, session.user, upload_id)
-    return Progress.model_validate(found)
+        progress = handling.describe(services, session.user, upload_id)
+    return Progress.model_validate(progress)
 
 
 @router.put(

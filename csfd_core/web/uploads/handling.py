@@ -146,24 +146,24 @@ def take_part(
         UploadError: If it cannot be taken.
         PartError: If it is not written as it should be.
     """
-    found = hashlib.sha256(content).hexdigest()
-    if not hmac.compare_digest(found, sha256.lower()):
+    digest = hashlib.sha256(content).hexdigest()
+    if not hmac.compare_digest(digest, sha256.lower()):
         raise DigestError("The part did not arrive as it was sent. Send it again.")
     find(services, user, upload_id)
     pieces = read_pieces(content)
     with LOCKS.hold(f"upload {upload_id}"):
         upload = find(services, user, upload_id)
         with services.database.transaction() as connection:
-            known = records.parts_of(connection, upload_id).get(number)
-        if known == found:
+            stored_digest = records.parts_of(connection, upload_id).get(number)
+        if stored_digest == digest:
             return
-        if known is not None:
+        if stored_digest is not None:
             raise UploadError(f"Part {number} has come before, and was another one.")
         if upload.state is not UploadState.OPEN:
             raise UploadError("This upload is complete. Begin another one.")
         _require_room(services, upload, pieces, len(content))
         with _room_on_disk(services, upload):
-            _take(services, upload, number, found, pieces, len(content))
+            _take(services, upload, number, digest, pieces, len(content))
 
 
 def _take(
@@ -247,13 +247,13 @@ def sweep(services: Services) -> None:
     day are removed, and so is what belongs to none.
     """
     with services.database.transaction() as connection:
-        found = {upload.id: upload for upload in records.read_all(connection)}
-    for upload in found.values():
+        uploads = {upload.id: upload for upload in records.read_all(connection)}
+    for upload in uploads.values():
         with LOCKS.hold(f"upload {upload.id}"):
             _settle(services, upload)
     folder = uploads_folder(services.settings)
     for left in folder.iterdir() if folder.is_dir() else ():
-        if left.name not in found:
+        if left.name not in uploads:
             shutil.rmtree(left, ignore_errors=True)
 
 

@@ -122,16 +122,16 @@ class Intake:
 
     def _take_slice(self, content: bytes) -> None:
         try:
-            found = deidentify(content, self._secret)
+            keyed = deidentify(content, self._secret)
         except RefusedError as error:
             self.tally.not_taken[error.reason] += 1
             return
-        if not self._staging.keep(found):
+        if not self._staging.keep(keyed):
             self.tally.not_taken[Trouble.TWICE] += 1
             return
         self.tally.images += 1
-        self.tally.references.setdefault(found.study_uid, set()).update(
-            found.references
+        self.tally.references.setdefault(keyed.study_uid, set()).update(
+            keyed.references
         )
 
 
@@ -145,5 +145,5 @@ def _is_archive(beginning: bytes) -> bool:
 
 
 def _holds(beginning: bytes, mark: tuple[int, bytes]) -> bool:
-    place, text = mark
-    return beginning[place : place + len(text)] == text
+    offset, text = mark
+    return beginning[offset : offset + len(text)] == text

@@ -43,16 +43,16 @@ def read_pieces(part: bytes) -> list[Piece]:
         PartError: If it does not consist of pieces.
     """
     pieces: list[Piece] = []
-    place = 0
-    while place < len(part):
-        if len(part) - place < HEADER.size:
-            raise _broken(place)
-        file, offset, size, length = HEADER.unpack_from(part, place)
-        start, place = place + HEADER.size, place + HEADER.size + length
+    position = 0
+    while position < len(part):
+        if len(part) - position < HEADER.size:
+            raise _broken(position)
+        file, offset, size, length = HEADER.unpack_from(part, position)
+        start, position = position + HEADER.size, position + HEADER.size + length
         is_empty = length == 0 and size > 0
-        if place > len(part) or offset + length > size or is_empty:
+        if position > len(part) or offset + length > size or is_empty:
             raise _broken(start)
-        pieces.append(Piece(file, offset, size, part[start:place]))
+        pieces.append(Piece(file, offset, size, part[start:position]))
     if not pieces:
         raise PartError("The part is empty. Send at least one piece of a file.")
     return pieces
@@ -64,8 +64,8 @@ def write_piece(piece: Piece) -> bytes:
     return head + piece.content
 
 
-def _broken(place: int) -> PartError:
+def _broken(position: int) -> PartError:
     return PartError(
-        f"The part is broken at {count(place, 'byte')}: a piece must lie inside its "
+        f"The part is broken at {count(position, 'byte')}: a piece must lie inside its "
         "file and inside the part. Send it again."
     )

@@ -98,10 +98,10 @@ def add_part(
 
 def parts_of(connection: sa.Connection, upload_id: str) -> dict[int, str]:
     """Return the digests of the parts that were taken, by number."""
-    found = sa.select(parts.c.number, parts.c.sha256).where(
+    taken_parts = sa.select(parts.c.number, parts.c.sha256).where(
         parts.c.upload_id == upload_id
     )
-    return {row.number: row.sha256 for row in connection.execute(found)}
+    return {row.number: row.sha256 for row in connection.execute(taken_parts)}
 
 
 def _to_upload(row: sa.Row[Any]) -> Upload:

@@ -49,11 +49,11 @@ class Spool:
             OSError: If it cannot be written, as when the disk is full.
         """
         hidden = memoryview(self._crypt(offset, content))
-        place = offset
+        position = offset
         with self.path.open("r+b", buffering=0) as file:
             while hidden:
-                done = os.pwrite(file.fileno(), hidden, place)
-                hidden, place = hidden[done:], place + done
+                done = os.pwrite(file.fileno(), hidden, position)
+                hidden, position = hidden[done:], position + done
         self._there = _joined([*self._there, (offset, offset + len(content))])
 
     def read(self, offset: int, length: int) -> bytes:
@@ -82,7 +82,7 @@ class Spool:
 class _Reader(io.RawIOBase):
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._place = 0
+        self._position = 0
 
     def readable(self) -> bool:
         return True
@@ -91,20 +91,20 @@ class _Reader(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        return self._place
+        return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place}
-        place = start.get(whence, self._spool.size) + offset
-        if place < 0:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}
+        position = start.get(whence, self._spool.size) + offset
+        if position < 0:
             raise ValueError("A place in a file is not negative.")
-        self._place = place
-        return place
+        self._position = position
+        return position
 
     def readinto(self, buffer: "memoryview") -> int:  # type: ignore[override]
-        content = self._spool.read(self._place, len(buffer))
+        content = self._spool.read(self._position, len(buffer))
         buffer[: len(content)] = content
-        self._place += len(content)
+        self._position += len(content)
         return len(content)
 
 

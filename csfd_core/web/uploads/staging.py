@@ -74,10 +74,10 @@ class Staging:
     def spool(self, file: int, size: int) -> Spool:
         """Return the spool of a file, a new one where there is none with a key."""
         path = self.folder / f"{_SPOOL}{file}"
-        found = SPOOLS.find(path)
-        if found is None or found.size != size:
-            found = SPOOLS.begin(path, size)
-        return found
+        spool = SPOOLS.find(path)
+        if spool is None or spool.size != size:
+            spool = SPOOLS.begin(path, size)
+        return spool
 
     def spooled(self) -> list[int]:
         """Return the numbers of the files that have a spool."""

@@ -60,12 +60,12 @@ class Tally:
     @classmethod
     def of(cls, note: dict[str, Any]) -> "Tally":
         """Read it from the note of an upload."""
-        found = note.get("references", {})
+        references = note.get("references", {})
         return cls(
             images=note.get("images", 0),
             not_taken=Counter(note.get("not_taken", {})),
             archives=list(note.get("archives", [])),
-            references={uid: set(digests) for uid, digests in found.items()},
+            references={uid: set(digests) for uid, digests in references.items()},
             joined=set(note.get("joined", [])),
         )
 
@@ -102,6 +102,6 @@ class Tally:
                 refused.append(told)
             else:
                 reason = Reason(code)
-                place = passed if reason.is_passed_over else refused
-                place.append(tell(reason, number))
+                group = passed if reason.is_passed_over else refused
+                group.append(tell(reason, number))
         return passed, refused

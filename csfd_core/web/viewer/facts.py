@@ -48,23 +48,23 @@ def level_places(mask: Mask) -> tuple[LevelPlace, ...]:
     kinds = len(LEVELS) + 1
     counts, rows, columns = (np.zeros((depth, kinds)) for _ in range(3))
     for index, plane in enumerate(mask):
-        places = np.flatnonzero(plane)
-        labels = plane.ravel()[places]
+        pixels = np.flatnonzero(plane)
+        labels = plane.ravel()[pixels]
         is_level = labels < kinds
-        places, labels = places[is_level], labels[is_level]
+        pixels, labels = pixels[is_level], labels[is_level]
         counts[index] = np.bincount(labels, minlength=kinds)
-        rows[index] = np.bincount(labels, places // width, minlength=kinds)
-        columns[index] = np.bincount(labels, places % width, minlength=kinds)
-    found = []
+        rows[index] = np.bincount(labels, pixels // width, minlength=kinds)
+        columns[index] = np.bincount(labels, pixels % width, minlength=kinds)
+    levels = []
     for level in LEVELS:
-        own = counts[:, level]
-        total = own.sum()
+        per_slice = counts[:, level]
+        total = per_slice.sum()
         if not total:
             continue
-        shown = np.flatnonzero(own)
-        z = float(own @ np.arange(depth) / total)
+        shown = np.flatnonzero(per_slice)
+        z = float(per_slice @ np.arange(depth) / total)
         y, x = (float(sums[:, level].sum() / total) for sums in (rows, columns))
-        found.append(
+        levels.append(
             LevelPlace(
                 level=level.name,
                 centroid_zyx=(z, y, x),
@@ -72,7 +72,7 @@ def level_places(mask: Mask) -> tuple[LevelPlace, ...]:
                 last_slice=int(shown[-1]),
             )
         )
-    return tuple(found)
+    return tuple(levels)
 
 
 def box_of(volume: npt.NDArray[np.uint8]) -> Box:
@@ -83,8 +83,8 @@ def box_of(volume: npt.NDArray[np.uint8]) -> Box:
     spans = []
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)
-        (places,) = np.nonzero(volume.any(axis=others))
-        spans.append((int(places[0]), int(places[-1]) + 1) if places.size else (0, 0))
+        (filled,) = np.nonzero(volume.any(axis=others))
+        spans.append((int(filled[0]), int(filled[-1]) + 1) if filled.size else (0, 0))
     return spans[0], spans[1], spans[2]
 
 
@@ -167,14 +167,14 @@ def _levels(stores: Stores, note: PredictedMaskNote) -> list[dict[str, Any]]:
     identity = (note.content_hash, note.model_id, note.fold)
     return [
         {
-            "level": place.level,
-            "label": VertebraLevel[place.level].value,
-            "colour": LEVEL_COLOURS[place.level],
-            "centroid_zyx": list(place.centroid_zyx),
-            "first_slice": place.first_slice,
-            "last_slice": place.last_slice,
+            "level": vertebra.level,
+            "label": VertebraLevel[vertebra.level].value,
+            "colour": LEVEL_COLOURS[vertebra.level],
+            "centroid_zyx": list(vertebra.centroid_zyx),
+            "first_slice": vertebra.first_slice,
+            "last_slice": vertebra.last_slice,
         }
-        for place in _places(stores.predicted_masks, note.study_uid, identity)
+        for vertebra in _places(stores.predicted_masks, note.study_uid, identity)
     ]
 
 
@@ -187,8 +187,8 @@ def _places(
 
 def _evidence(prediction: Mapping[str, Any]) -> dict[str, Any]:
     """Return the evidence of each level that has some."""
-    found = prediction.get("evidence") or {}
-    return {level: one for level, one in found.items() if one is not None}
+    evidence = prediction.get("evidence") or {}
+    return {level: one for level, one in evidence.items() if one is not None}
 
 
 def _findings(prediction: Mapping[str, Any]) -> list[str]:
@@ -203,6 +203,6 @@ def _letters(direction: npt.NDArray[np.float64]) -> str:
     order = np.argsort(-np.abs(direction), kind="stable")
     return "".join(
         _LETTERS[axis][int(direction[axis] > 0)]
-        for place, axis in enumerate(order)
-        if place == 0 or abs(direction[axis]) > _OBLIQUE
+        for rank, axis in enumerate(order)
+        if rank == 0 or abs(direction[axis]) > _OBLIQUE
     )

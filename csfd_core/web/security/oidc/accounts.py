@@ -53,10 +53,10 @@ def sign_in(
     What is wrong with the provider counts as nobody's failure; everything else does, by
     address, as wrong passwords do.
     """
-    place = f"{address}{_PLACE}"
+    address_key = f"{address}{_PLACE}"
     with database.transaction() as connection:
         until = addresses.c.locked_until
-        same = addresses.c.address == place
+        same = addresses.c.address == address_key
         wait_s = (connection.scalar(sa.select(until).where(same)) or 0.0) - time.time()
     if wait_s > 0:
         minutes = max(1, round(wait_s / 60))
@@ -75,14 +75,14 @@ def sign_in(
         if refused is None:
             connection.execute(addresses.delete().where(same))
             return to_user(row)
-        count_failure(connection, row, place, is_guess=False)
+        count_failure(connection, row, address_key, is_guess=False)
         return refused
 
 
 def release_account(connection: sa.Connection, by: int, user_id: int) -> None:
     """Let a user's next sign-in at the provider be by name again."""
-    own = subjects.c.user_id == user_id
-    if connection.execute(subjects.delete().where(own)).rowcount:
+    same_user = subjects.c.user_id == user_id
+    if connection.execute(subjects.delete().where(same_user)).rowcount:
         record(connection, by, Action.ACCOUNT_RELEASED, str(user_id))
 
 

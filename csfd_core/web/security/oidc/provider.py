@@ -134,10 +134,10 @@ class Provider:
         status, document = ask(self._document)
         if status != 200 or document.get("issuer") != self._settings.issuer:
             raise ProviderError(UNEXPECTED)
-        found = _endpoints(document)
+        endpoints = _endpoints(document)
         with self._lock:
-            self._known = (time.monotonic() + _KEPT_S, found)
-        return found
+            self._known = (time.monotonic() + _KEPT_S, endpoints)
+        return endpoints
 
     def require_usable(self) -> None:
         """Require that the provider can be asked, in words for who sets this up.
@@ -250,15 +250,15 @@ class Provider:
 
 def _endpoints(document: dict[str, Any]) -> Endpoints:
     names = ("authorization_endpoint", "token_endpoint", "jwks_uri")
-    places = [document.get(name) for name in names]
-    if not all(isinstance(place, str) and is_safe(place) for place in places):
+    urls = [document.get(name) for name in names]
+    if not all(isinstance(url, str) and is_safe(url) for url in urls):
         raise ProviderError(UNEXPECTED)
     ways = document.get("token_endpoint_auth_methods_supported")
     has_other = isinstance(ways, list) and "client_secret_post" in ways
     return Endpoints(
-        authorization=str(places[0]),
-        token=str(places[1]),
-        keys=str(places[2]),
+        authorization=str(urls[0]),
+        token=str(urls[1]),
+        keys=str(urls[2]),
         takes_basic=not has_other or "client_secret_basic" in (ways or ()),
         names_itself=document.get("authorization_response_iss_parameter_supported")
         is True,
