@@ -4,18 +4,20 @@ Why, and what was weighed against it: ``docs/adr/0008-batched-history.md``.
 """
 
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import dagster as dg
 import sqlalchemy as sa
 from dagster._config.config_schema import UserConfigSchema
 from dagster._core.events import ASSET_EVENTS
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
+    INDEX_SHARD_NAME,
     SqliteEventLogStorage,
 )
 from dagster._core.storage.sqlalchemy_compat import db_result
@@ -46,12 +48,49 @@ _STAMP_OF_PARTITIONS: Final = sa.text(
 )
 
 
+class _Partitions(NamedTuple):
+    """Partitions, and the state of the index in which they were read."""
+
+    commit: tuple[int, int]
+    stamp: tuple[Any, ...]
+    keys: Sequence[str]
+
+
+class _CommitCounter:
+    """Tells in microseconds whether anything was committed to a database of SQLite.
+
+    Its connection is held open, as SQLite counts the commits of all others for it. As
+    long as one is open, the others do not copy the log when they close, either. It is
+    used by the process that opened it alone: a forked one lets it lie, as closing it
+    there may remove the log of the other.
+    """
+
+    def __init__(self, path: str, inherited: "_CommitCounter | None") -> None:
+        """Connect to the database at ``path``; keep what a fork has brought along."""
+        self.process = os.getpid()
+        self._inherited = inherited
+        self._connection = sqlite3.connect(
+            path, timeout=SQLITE_BUSY_TIMEOUT_SECONDS, check_same_thread=False
+        )
+
+    def newest(self) -> tuple[int, int]:
+        """Return the process, and a number that any commit changes."""
+        (number,) = self._connection.execute("PRAGMA data_version").fetchone()
+        return self.process, number
+
+    def close(self) -> None:
+        """Let go of the database."""
+        if self.process == os.getpid():
+            self._connection.close()
+
+
 class BatchedEventLogStorage(SqliteEventLogStorage):
     """Stores the events of a batch in one transaction per database, not one each."""
 
     def __init__(self, base_dir: str) -> None:
         """Open or make the databases in ``base_dir``."""
-        self._partitions: dict[str, tuple[tuple[Any, ...], Sequence[str]]] = {}
+        self._partitions: dict[str, _Partitions] = {}
+        self._commits: _CommitCounter | None = None
         self._tables_seen: set[str] = set()
         self._engines: dict[str, sa.Engine] = {}
         self._waiting: list[dg.EventLogEntry] = []
@@ -80,6 +119,9 @@ class BatchedEventLogStorage(SqliteEventLogStorage):
     def dispose(self) -> None:
         """Store what waits, and let go of the databases."""
         self._store_waiting()
+        if self._commits is not None:
+            self._commits.close()
+            self._commits = None
         super().dispose()
 
     def _store_waiting(self) -> None:
@@ -115,20 +157,33 @@ class BatchedEventLogStorage(SqliteEventLogStorage):
     def get_dynamic_partitions(self, partitions_def_name: str) -> Sequence[str]:
         """Return the partitions; all of them are read only when they have changed.
 
-        A round of conditions asks for them hundreds of times. What is compared is how
-        many there are, the sum of their numbers and the last one, as SQLite may give
-        the number of a partition that was deleted to the next one.
+        A round of conditions asks for them hundreds of times. Where something was
+        committed since, what is compared is how many there are, the sum of their
+        numbers and the last one, as SQLite may give the number of a partition that was
+        deleted to the next one.
         """
         self._check_partitions_table()
+        commit = self._newest_commit()  # before the look: what comes later is seen
+        last = self._partitions.get(partitions_def_name)
+        if last is not None and last.commit == commit:
+            return list(last.keys)
         with self.index_connection() as connection:
-            stamp = connection.execute(
-                _STAMP_OF_PARTITIONS, {"name": partitions_def_name}
-            ).one()
-        cached = self._partitions.get(partitions_def_name)
-        if cached is None or cached[0] != tuple(stamp):
+            name = {"name": partitions_def_name}
+            stamp = tuple(connection.execute(_STAMP_OF_PARTITIONS, name).one())
+        if last is not None and last.stamp == stamp:
+            keys = last.keys
+        else:
             keys = super().get_dynamic_partitions(partitions_def_name)
-            cached = self._partitions[partitions_def_name] = (tuple(stamp), keys)
-        return list(cached[1])
+        self._partitions[partitions_def_name] = _Partitions(commit, stamp, keys)
+        return list(keys)
+
+    def _newest_commit(self) -> tuple[int, int]:
+        """Return what is another one whenever the index is, and in each process."""
+        with self._db_lock:
+            if self._commits is None or self._commits.process != os.getpid():
+                path = self.path_for_shard(INDEX_SHARD_NAME)
+                self._commits = _CommitCounter(path, self._commits)
+            return self._commits.newest()
 
     def has_table(self, table_name: str) -> bool:
         """Return whether the index has a table; one that is there stays there.
