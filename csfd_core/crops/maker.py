@@ -38,7 +38,9 @@ class CropMaker:
         self._config = config
         self._labels_of = labels
         self._no_boxes = boxes.iloc[:0]
-        self._boxes = {str(uid): own for uid, own in boxes.groupby("study_uid")}
+        self._boxes = {
+            str(uid): of_study for uid, of_study in boxes.groupby("study_uid")
+        }
 
     @classmethod
     def of_sources(
