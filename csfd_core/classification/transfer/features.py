@@ -17,8 +17,8 @@ import pandas as pd
 
 from csfd_core.classification.vertebrae import Vertebra, read_vertebrae
 from csfd_core.errors import SettingsError
+from csfd_core.runtime.cache import cached
 from csfd_core.runtime.executors import completed
-from csfd_core.runtime.kept import kept
 from csfd_core.runtime.study_map import StudyMap, Work
 from csfd_core.store import paths
 from csfd_core.store.crops import CropStore
@@ -123,7 +123,7 @@ class _Job:
 
 def _compute(job: _Job) -> None:
     """Compute the features of a study, and keep them in the store."""
-    cache = kept(("features", job.opener, job.digest), lambda: _open_same(job))
+    cache = cached(("features", job.opener, job.digest), lambda: _open_same(job))
     for _ in cache.read(job.crops, job.rows):
         pass
 
