@@ -72,7 +72,7 @@ class Outbox:
         """
         self._services = services
         self._settings = DicomSettings.read()
-        self._places = {p.name: p for p in configured_places(self._settings.peers)}
+        self._addresses = {p.name: p for p in configured_places(self._settings.peers)}
         self._vault = Vault.open(self._settings)
         self._planner = Planner(services)
         self._patience_s = patience_s
@@ -125,7 +125,7 @@ class Outbox:
             return False
         self._lock = held
         with self._services.database.transaction() as connection:
-            follow_setting(connection, list(self._places.values()))
+            follow_setting(connection, list(self._addresses.values()))
             rows.take_up(connection)
         return True
 
@@ -138,8 +138,8 @@ class Outbox:
         withdrawn = self._services.stores.withdrawn.study_uids()
         with self._services.database.transaction() as connection:
             Vault.forget_expired(connection)
-            kept = set(connection.scalars(sa.select(identities.c.study_uid)))
-            forget_identities(connection, kept & withdrawn)
+            identified = set(connection.scalars(sa.select(identities.c.study_uid)))
+            forget_identities(connection, identified & withdrawn)
 
     def _begin(self, peer: Peer) -> int:
         with self._services.database.transaction() as connection:
@@ -157,7 +157,7 @@ class Outbox:
         """Do all that is due for a peer; if nobody answers there, the rest waits."""
         try:
             if peer.is_asked:
-                told = self._echo(self._place(peer))
+                told = self._echo(self._address(peer))
                 with self._services.database.transaction() as connection:
                     tell_echo(connection, peer.id, told)
             wait_s: float | None = None
@@ -169,9 +169,9 @@ class Outbox:
         except (sa.exc.SQLAlchemyError, OSError) as error:
             _log.warning("the outbox is held up: %s", type(error).__name__)
 
-    def _place(self, peer: Peer) -> PeerPlace:
+    def _address(self, peer: Peer) -> PeerPlace:
         """Return where a peer is, with the password that only the setting holds."""
-        return self._places.get(peer.name, peer.place)
+        return self._addresses.get(peer.name, peer.place)
 
     def _deliver(self, peer: Peer, one: Delivery) -> float | None:
         """Try a delivery; return for how long its peer is left alone, if it is."""
@@ -202,7 +202,7 @@ class Outbox:
         transaction_uid: str,
     ) -> float | None:
         try:
-            sent = self._transfer(self._place(peer), objects, transaction_uid)
+            sent = self._transfer(self._address(peer), objects, transaction_uid)
         except sa.exc.SQLAlchemyError:
             raise
         except Exception as error:  # noqa: BLE001 - one peer must not hold up others
@@ -222,12 +222,12 @@ class Outbox:
         return None if sent.is_reached else wait_s
 
     def _transfer(
-        self, place: PeerPlace, objects: Sequence[Dataset], transaction_uid: str
+        self, address: PeerPlace, objects: Sequence[Dataset], transaction_uid: str
     ) -> Sent:
-        if place.kind == PeerKind.STOW:
-            client = StowClient(self._settings, place.url, **self._waits_s)
+        if address.kind == PeerKind.STOW:
+            client = StowClient(self._settings, address.url, **self._waits_s)
             return client.send(objects)
-        scu = StoreScu(self._settings, place, **self._waits_s)
+        scu = StoreScu(self._settings, address, **self._waits_s)
         sent, _ = scu.send(
             objects,
             transaction_uid=transaction_uid,
@@ -235,11 +235,11 @@ class Outbox:
         )
         return sent
 
-    def _echo(self, place: PeerPlace) -> str:
+    def _echo(self, address: PeerPlace) -> str:
         try:
-            if place.kind == PeerKind.STOW:
-                return StowClient(self._settings, place.url, **self._waits_s).echo()
-            return StoreScu(self._settings, place, **self._waits_s).echo()
+            if address.kind == PeerKind.STOW:
+                return StowClient(self._settings, address.url, **self._waits_s).echo()
+            return StoreScu(self._settings, address, **self._waits_s).echo()
         except Exception as error:  # noqa: BLE001 - one peer must not hold up others
             _log.warning("a peer cannot be asked: %s", type(error).__name__)
             return _CANNOT_ASK
