@@ -6,7 +6,7 @@ from csfd_core.crops.cutting import CropConfig
 from csfd_core.crops.study import MaskedStudy, StudyFacts, cut_study
 from csfd_core.evaluation.folds import fold_of, is_test, key_of
 from csfd_core.ingest.outcomes import Outcome, StudyOutcome
-from csfd_core.store.box_places import place_boxes
+from csfd_core.store.box_slices import place_boxes
 from csfd_core.store.labels import SLICE_COLUMN, read_all_boxes
 from csfd_core.store.metadata import StudyRecord
 from csfd_core.store.notes import CropNote

@@ -9,7 +9,7 @@ from csfd_core.dicom.findings import Finding, Status, in_order, status_of
 from csfd_core.errors import SourceError, tell_error
 from csfd_core.ingest.scan import StudyScan, scan_study
 from csfd_core.runtime.executors import completed
-from csfd_core.store.box_places import BoxRoom, tell_boxes_outside
+from csfd_core.store.box_slices import BoxRoom, tell_boxes_outside
 from csfd_core.store.labels import read_boxes, read_labels
 from csfd_core.store.source import Source, StudyFolder
 from csfd_core.text import count

@@ -14,7 +14,7 @@ import pandas as pd
 
 from csfd_core.dicom.findings import CATALOGUE, Finding, Severity, Status
 from csfd_core.ingest.scan import record_of, scan_study
-from csfd_core.store.box_places import BoxRoom, tell_boxes_outside
+from csfd_core.store.box_slices import BoxRoom, tell_boxes_outside
 from csfd_core.store.label_notes import label_entries
 from csfd_core.store.labels import (
     BoxTable,

@@ -85,7 +85,7 @@ def foresee(
         SettingsError: If neither the store nor a source knows the study.
     """
     usage = trace_usage(stores, study_uid, recorded)
-    in_sources = tuple(sources.places_of(study_uid))
+    in_sources = tuple(sources.paths_of(study_uid))
     if not usage.is_known and not in_sources:
         where = " nor ".join(
             str(location) for location in (stores.root, *sources.locations)
