@@ -3,7 +3,7 @@
 ``models/classification/<model>/fold_<k>`` holds ``card.json`` (how it was made and how
 it is calibrated, and the mark of its other files), ``weights-<mark>.npz`` and
 ``predictions-<mark>.parquet`` (what it says of studies that it has not seen). Nothing
-in these files is code. The card is written last: see ``learning.kept``.
+in these files is code. The card is written last: see ``learning.training_files``.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ import pyarrow as pa
 from csfd_core.classification.card import ClassifierCard, What
 from csfd_core.errors import StoreError
 from csfd_core.learning.checkpoint import Weights, read_arrays
-from csfd_core.learning.kept import keep_training
+from csfd_core.learning.training_files import keep_training
 from csfd_core.store import paths
 from csfd_core.store.locations import Location
 from csfd_core.store.parquet import parquet_bytes, read_parquet

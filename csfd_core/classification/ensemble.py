@@ -141,13 +141,15 @@ class Ensemble:
         """Return what each member says alone, and where fractures are suspected."""
         said, heats, seen = [], [], []
         for member, card in zip(self.members, self.cards, strict=True):
-            logits, own = member.look(list(vertebrae.values()))
+            logits, member_heats = member.look(list(vertebrae.values()))
             seen.append(logits_of_levels(list(vertebrae), logits))
             said.append(_calibrated(card, list(vertebrae), logits))
-            heats.append(own)
+            heats.append(member_heats)
         means = {
-            level: np.asarray(np.mean(own, axis=0), dtype=np.float32)
-            for level, own in zip(vertebrae, zip(*heats, strict=True), strict=True)
+            level: np.asarray(np.mean(level_heats, axis=0), dtype=np.float32)
+            for level, level_heats in zip(
+                vertebrae, zip(*heats, strict=True), strict=True
+            )
         }
         return Looked(said=np.stack(said), heats=means, logits=seen)
 

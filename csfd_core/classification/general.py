@@ -58,13 +58,13 @@ def with_general(cards: Iterable[ClassifierCard]) -> list[ClassifierCard]:
     What a general classifier has learnt, the model that goes on from it has learnt too:
     its card is given the fold that the model held out.
     """
-    found = []
+    all_cards = []
     for card in cards:
-        found.append(card)
+        all_cards.append(card)
         general = general_card(card.model) if card.started_from == GENERAL else None
         if general is not None:
-            found.append(general.model_copy(update={"fold": card.fold}))
-    return found
+            all_cards.append(general.model_copy(update={"fold": card.fold}))
+    return all_cards
 
 
 def read_initial(name: str, initial: str) -> Initial:

@@ -136,10 +136,10 @@ def drop_study(root: Location, study_uid: str) -> None:
         return
     with one_writer(root, paths.MANIFEST):
         table, note = read_parquet(root, paths.MANIFEST)
-        kept = table.filter(pc.not_equal(table["study_uid"], study_uid))
-        if kept.num_rows < table.num_rows:
-            note = {**note, "inputs": _digest(kept.to_pylist())}
-            write_parquet(root, paths.MANIFEST, kept, note)
+        remaining = table.filter(pc.not_equal(table["study_uid"], study_uid))
+        if remaining.num_rows < table.num_rows:
+            note = {**note, "inputs": _digest(remaining.to_pylist())}
+            write_parquet(root, paths.MANIFEST, remaining, note)
 
 
 def manifest_inputs(root: Location) -> str | None:

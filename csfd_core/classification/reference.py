@@ -149,9 +149,9 @@ class Reference:
         if not np.isfinite(values[: len(LEVEL_FACTS)]).any():
             return None  # no vertebra
         z = (values - np.array(self.means)) / np.array(self.spreads)
-        known = np.isfinite(z)
-        part = np.array(self.covariance)[np.ix_(known, known)]
-        soft = _softened(z[known])
+        is_finite = np.isfinite(z)
+        part = np.array(self.covariance)[np.ix_(is_finite, is_finite)]
+        soft = _softened(z[is_finite])
         square = float(soft @ np.linalg.solve(part, soft))
         of_quiet = (quiet_logit(logits) - self.quiet[0]) / self.quiet[1]
         named = dict(zip(self.facts, z.tolist(), strict=True)) | {QUIET: of_quiet}
@@ -193,7 +193,7 @@ def learn_reference(
     means, spreads = np.array(usual).T
     z = np.nan_to_num((table - means) / spreads)
     covariance = LedoitWolf(assume_centered=True).fit(_softened(z)).covariance_
-    quiet = np.array([quiet_logit(own) for own in logits])
+    quiet = np.array([quiet_logit(study_logits) for study_logits in logits])
     gaps = [math.exp(one.gap) for one in training if math.isfinite(one.gap)]
     learnt = Reference(
         levels=levels,
@@ -209,8 +209,12 @@ def learn_reference(
     )
     scores = [
         # Without the study itself, or it would lie too near.
-        replace(learnt, quiet=_usual(np.delete(quiet, index))).distance(study, own)
-        for index, (study, own) in enumerate(zip(held_out, logits, strict=True))
+        replace(learnt, quiet=_usual(np.delete(quiet, index))).distance(
+            study, study_logits
+        )
+        for index, (study, study_logits) in enumerate(
+            zip(held_out, logits, strict=True)
+        )
     ]
     return replace(learnt, limit=_limit([one.score for one in scores if one]))
 
@@ -221,9 +225,9 @@ def quiet_logit(logits: npt.ArrayLike) -> float:
     A fracture, or four, leaves it where it is; a network that takes what it does not
     know for fractures moves it.
     """
-    known = np.asarray(logits, dtype=float)
-    known = known[np.isfinite(known)]
-    return float(np.quantile(known, _QUIET_SHARE)) if known.size else math.nan
+    finite = np.asarray(logits, dtype=float)
+    finite = finite[np.isfinite(finite)]
+    return float(np.quantile(finite, _QUIET_SHARE)) if finite.size else math.nan
 
 
 def _limit(scores: Sequence[float]) -> float:
@@ -281,22 +285,22 @@ def _of_levels(
 
 def _usual(values: Floats) -> tuple[float, float]:
     """Return mean and spread of what is known; 0 and 1 where nothing is."""
-    known = values[np.isfinite(values)]
-    if known.size < 2:
+    finite = values[np.isfinite(values)]
+    if finite.size < 2:
         return 0.0, 1.0
-    spread = max(float(known.std(ddof=1)), _LEAST_SPREAD)
-    return round(float(known.mean()), 5), round(spread, 5)
+    spread = max(float(finite.std(ddof=1)), _LEAST_SPREAD)
+    return round(float(finite.mean()), 5), round(spread, 5)
 
 
 def _median(values: Floats) -> float:
-    known = values[np.isfinite(values)]
-    return float(np.median(known)) if known.size else math.nan
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if finite.size else math.nan
 
 
 def _unevenness(values: Floats) -> float:
     """Return the logarithm of how far levels differ; a tenth is added to be defined."""
-    known = values[np.isfinite(values)]
-    return math.log(float(known.std()) + 0.1) if known.size > 2 else math.nan
+    finite = values[np.isfinite(values)]
+    return math.log(float(finite.std()) + 0.1) if finite.size > 2 else math.nan
 
 
 def _rounded(values: Floats) -> tuple[float, ...]:

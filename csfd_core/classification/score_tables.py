@@ -247,9 +247,9 @@ def loss_statistic(studies: StudyRows) -> Statistic:
     losses = study_log_losses(studies.labels, studies.probabilities)
 
     def mean_loss(draw: Draw) -> float:
-        known = losses[draw]
-        known = known[~np.isnan(known)]
-        return float(known.mean()) if known.size else float("nan")
+        drawn = losses[draw]
+        drawn = drawn[~np.isnan(drawn)]
+        return float(drawn.mean()) if drawn.size else float("nan")
 
     return mean_loss
 
@@ -303,7 +303,7 @@ def _decisions(rows: Rows, threshold: float, what: What) -> dict[str, float]:
     """Return the scores at a threshold, and those of the probabilities."""
     scores = score_binary(rows.labels, rows.probabilities, threshold)
     tail = "" if what == "vertebra" else "_overall"
-    found = {
+    decided = {
         f"f1{tail}": scores.f1_score,
         f"sensitivity{tail}": scores.sensitivity,
         f"specificity{tail}": scores.specificity,
@@ -312,13 +312,13 @@ def _decisions(rows: Rows, threshold: float, what: What) -> dict[str, float]:
     if what == "vertebra":
         counts = confusion(rows, threshold)
         right = counts["true_positives"] + counts["true_negatives"]
-        found |= {
+        decided |= {
             "pr_auc": scores.average_precision,
             "accuracy": right / scores.n if scores.n else float("nan"),
             "brier": scores.brier_loss,
             "ece": scores.calibration_error,
         }
-    return found
+    return decided
 
 
 def weights_of(folds: Sequence[FoldResult]) -> str:

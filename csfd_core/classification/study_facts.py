@@ -81,7 +81,7 @@ class MeasuredStudy:
 def measure_study(seen: SeenStudy) -> MeasuredStudy:
     """Measure a study."""
     table = np.full((len(LEVEL_FACTS), len(LEVEL_NAMES)), np.nan)
-    found = dict(zip(LEVEL_FACTS, table, strict=True))
+    by_fact = dict(zip(LEVEL_FACTS, table, strict=True))
     heights: Floats = np.full(len(LEVEL_NAMES), np.nan)
     for column, level in enumerate(LEVEL_NAMES):
         vertebra = seen.vertebrae.get(level)
@@ -89,19 +89,19 @@ def measure_study(seen: SeenStudy) -> MeasuredStudy:
             continue
         is_whole = seen.shares.get(level, 1.0) >= _WHOLE
         if is_whole:
-            found[VOLUME][column] = math.log(_volume_ml(vertebra, seen.crop))
+            by_fact[VOLUME][column] = math.log(_volume_ml(vertebra, seen.crop))
             heights[column] = float(vertebra.heights_mm.mean())
         sure = min(max(seen.confidences.get(level, math.nan), 1e-3), _SURE)
-        found[CONFIDENCE][column] = math.log(sure / (1 - sure))
+        by_fact[CONFIDENCE][column] = math.log(sure / (1 - sure))
         for name, value in _of_grey(vertebra).items():
-            found[name][column] = value
+            by_fact[name][column] = value
     # Vertebrae do not lie on top of each other; 1 mm stands for what cannot be.
-    found[SPACING][1:] = np.log(np.maximum(np.diff(heights), 1.0))
+    by_fact[SPACING][1:] = np.log(np.maximum(np.diff(heights), 1.0))
     if seen.spacing_zyx_mm is None:
-        return MeasuredStudy(levels=found, pixel=math.nan, gap=math.nan)
+        return MeasuredStudy(levels=by_fact, pixel=math.nan, gap=math.nan)
     gap, row, column_mm = seen.spacing_zyx_mm
     return MeasuredStudy(
-        levels=found,
+        levels=by_fact,
         pixel=math.log(max(math.sqrt(row * column_mm), seen.crop.pixel_mm)),
         gap=math.log(max(gap, seen.crop.neighbour_mm * _FINE)),
     )

@@ -66,14 +66,17 @@ class Unlike:
             gap_mm: From slice to slice; ``None``: not known.
         """
         pairs = [
-            (own, reference)
-            for own, reference in zip(logits, references, strict=True)
+            (member_logits, reference)
+            for member_logits, reference in zip(logits, references, strict=True)
             if reference is not None
         ]
         coarsest = max(reference.coarsest_mm for _, reference in pairs)
         thick = _told_thick(gap_mm, coarsest)
-        found = [reference.distance(study, own) for own, reference in pairs]
-        distances = [distance for distance in found if distance is not None]
+        all_distances = [
+            reference.distance(study, member_logits)
+            for member_logits, reference in pairs
+        ]
+        distances = [distance for distance in all_distances if distance is not None]
         if not distances:
             return cls(score=None, limit=None, thick=thick, why_not=NOTHING_TO_MEASURE)
         return cls(

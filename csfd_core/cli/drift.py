@@ -64,17 +64,17 @@ def drift(
     settings = Settings.read()
     stores = open_stores(store or settings.store)
     waiting = _not_ingested(stores, source, settings.source, settings.inbox)
-    found = observe_drift(stores, settings.mlflow_tracking_uri)
+    observed = observe_drift(stores, settings.mlflow_tracking_uri)
     location = report_location(stores) if out is None else Location(out)
-    write_report(location, found)
-    print_drift(to_frame(found))
-    if found.groups.serving is not None and found.groups.serving.notice:
-        typer.echo(found.groups.serving.notice)
-    typer.echo(summarize(found))
-    for line in (explain_missing(found), waiting):
+    write_report(location, observed)
+    print_drift(to_frame(observed))
+    if observed.groups.serving is not None and observed.groups.serving.notice:
+        typer.echo(observed.groups.serving.notice)
+    typer.echo(summarize(observed))
+    for line in (explain_missing(observed), waiting):
         if line:
             typer.echo(line)
-    typer.echo(f"Verdict: {found.verdict}.")
+    typer.echo(f"Verdict: {observed.verdict}.")
     typer.echo(f"Report: {location}/{INDEX}")
 
 
@@ -85,12 +85,12 @@ def _not_ingested(
     from csfd_core.store.source import Source, Sources
     from csfd_core.vocabulary import is_uid
 
-    places = [Source(default), Source(inbox)]
+    source_list = [Source(default), Source(inbox)]
     if source is not None:
-        places = [Source(source).require()]
-    folders = {f.name for f in Sources(places).studies() if is_uid(f.name)}
-    known = set(stores.metadata.study_uids()) | set(stores.withdrawn.study_uids())
-    missing = len(folders - known)
+        source_list = [Source(source).require()]
+    folders = {f.name for f in Sources(source_list).studies() if is_uid(f.name)}
+    known_uids = set(stores.metadata.study_uids()) | set(stores.withdrawn.study_uids())
+    missing = len(folders - known_uids)
     if not missing:
         return ""
     return (

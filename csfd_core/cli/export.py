@@ -74,20 +74,20 @@ def export(
             "name studies, or give --signed or --all: one of the three."
         )
     settings = Settings.read(workers=workers)
-    places = [Source(source or settings.source).require()]
+    source_list = [Source(source or settings.source).require()]
     if source is None:
-        places.append(Source(settings.inbox))
-    stores, sources = open_stores(store or settings.store), Sources(places)
-    place = Location(out)
+        source_list.append(Source(settings.inbox))
+    stores, sources = open_stores(store or settings.store), Sources(source_list)
+    target = Location(out)
     tasks, left_out = _tasks(
-        stores, sources, place, wanted, MaskChoice(masks), is_signed=signed
+        stores, sources, target, wanted, MaskChoice(masks), is_signed=signed
     )
-    claim(place, _phantom_of(tasks))
-    if dropped := drop_studies(place, stores.withdrawn.study_uids()):
+    claim(target, _phantom_of(tasks))
+    if dropped := drop_studies(target, stores.withdrawn.study_uids()):
         taken = count(dropped, "withdrawn study", "was", "were")
         left_out.append(f"{taken} taken out of {out}.")
     done = _export(tasks, settings.workers)
-    write_tables(place)
+    write_tables(target)
     for line in (*left_out, *_tell(tasks, done, out)):
         typer.echo(line)
 
@@ -113,7 +113,7 @@ def _tasks(
     withdrawn = stores.withdrawn.study_uids()
     labels = stores.label_history.read_labels(sources.locations, withdrawn)
     boxes = read_all_boxes(sources.locations, withdrawn).table
-    by_study = {str(uid): own for uid, own in boxes.groupby("study_uid")}
+    by_study = {str(uid): of_study for uid, of_study in boxes.groupby("study_uid")}
     folders = {f.name: f for f in sources.studies() if f.files}
     chosen = wanted or [uid for uid in folders if not is_signed or uid in labels.dated]
     usable, left_out = _usable(stores, folders, chosen, withdrawn)
@@ -139,8 +139,8 @@ def _labels_of(table: "pd.DataFrame", study_uid: str) -> dict[str, int | None]:
     """Return the labels of a study, {} where it has none."""
     if study_uid not in table.index:
         return {}
-    known = table.loc[study_uid].dropna().to_dict()
-    values = {str(name): int(value) for name, value in known.items()}
+    labelled = table.loc[study_uid].dropna().to_dict()
+    values = {str(name): int(value) for name, value in labelled.items()}
     return {name: values.get(name) for name in LABEL_COLUMNS} if values else {}
 
 
@@ -183,7 +183,7 @@ def _phantom_of(tasks: Sequence["ExportTask"]) -> bytes | None:
     from csfd_core.store.layout import PHANTOM_FILE
 
     sources = {task.folder.source.url: task.folder.source for task in tasks}
-    synthetic = [place for place in sources.values() if place.exists(PHANTOM_FILE)]
+    synthetic = [source for source in sources.values() if source.exists(PHANTOM_FILE)]
     if synthetic and len(synthetic) < len(sources):
         raise SettingsError(
             "Some of these studies are phantoms and some are not. Export them apart: "
@@ -213,9 +213,9 @@ def _export(tasks: Sequence["ExportTask"], workers: int) -> dict[str, "ExportedS
                 failed.append(error)
                 progress.advance(1, 0, 0)
                 continue
-            found = done[task.folder.name] = future.result()
-            size = found.size_bytes if found.is_new else 0
-            progress.advance(1, found.images if found.is_new else 0, size)
+            exported = done[task.folder.name] = future.result()
+            size = exported.size_bytes if exported.is_new else 0
+            progress.advance(1, exported.images if exported.is_new else 0, size)
     if failed:
         told = str(failed[0]) if isinstance(failed[0], SourceError) else ""
         raise SourceError(

@@ -64,9 +64,9 @@ def prediction(
     from csfd_core.lineage.trees import prediction_tree
 
     stores, recorded = _open()
-    found = trace_prediction(stores, name, recorded)
-    _show(prediction_tree(found))
-    _write(json_file, asdict(found))
+    traced = trace_prediction(stores, name, recorded)
+    _show(prediction_tree(traced))
+    _write(json_file, asdict(traced))
 
 
 @lineage_app.command()
@@ -81,13 +81,13 @@ def study(uid: StudyArgument, json_file: JsonOption = None) -> None:
     from csfd_core.lineage.trees import usage_tree
 
     stores, recorded = _open()
-    found = trace_usage(stores, uid, recorded)
-    if not found.is_known:
+    usage = trace_usage(stores, uid, recorded)
+    if not usage.is_known:
         raise SettingsError(
             f"The store {stores.root} knows no study {uid}. Check CSFD_STORE."
         )
-    _show(usage_tree(found))
-    _write(json_file, asdict(found))
+    _show(usage_tree(usage))
+    _write(json_file, asdict(usage))
 
 
 def withdraw(
@@ -124,8 +124,8 @@ def withdraw(
     settings = Settings.read()
     stores, recorded = _open()
     sources = Sources([Source(settings.source), Source(settings.inbox)])
-    found = foresee(stores, sources, uid, recorded)
-    _tell(found)
+    consequences = foresee(stores, sources, uid, recorded)
+    _tell(consequences)
     if not yes:
         typer.confirm(f"Withdraw study {uid} for good?", abort=True)
     who = by or this_user()
@@ -142,8 +142,8 @@ def withdraw(
 def _tell(consequences: "Consequences") -> None:
     """Print what a withdrawal removes, what it does not, and what it makes stale."""
     uid = consequences.usage.study_uid
-    if (known := consequences.usage.withdrawal) is not None:
-        typer.echo(f"It was withdrawn {known.at} by {known.by}: {known.reason}")
+    if (earlier := consequences.usage.withdrawal) is not None:
+        typer.echo(f"It was withdrawn {earlier.at} by {earlier.by}: {earlier.reason}")
     _list(f"Files of study {uid} to remove from the store", consequences.usage.holds)
     _list("Files in the source, which csfd never deletes", consequences.in_sources)
     _list("Models to train again", [_line(use) for use in consequences.to_train_again])

@@ -155,21 +155,21 @@ def inspect(
     from csfd_core.ingest.inspect import InspectedStudy, add_labels, inspect_folders
     from csfd_core.store.source import Source
 
-    place = Source(source).require()
-    folders, notes = gather_studies(place)
-    if not place.has_labels():
-        require_some(folders, place)
+    origin = Source(source).require()
+    folders, notes = gather_studies(origin)
+    if not origin.has_labels():
+        require_some(folders, origin)
     studies: list[InspectedStudy] = []
     with (
         _open_executor(len(folders), workers, dask) as executor,
         study_progress("Inspect", len(folders)) as progress,
     ):
-        for found in inspect_folders(folders, executor):
-            studies += found
-            slices = sum(study.slice_count for study in found)
+        for inspected in inspect_folders(folders, executor):
+            studies += inspected
+            slices = sum(study.slice_count for study in inspected)
             progress.advance(1, slices, 0)
     studies.sort(key=lambda study: (study.folder, study.study_uid))
-    studies, others = add_labels(studies, place)
+    studies, others = add_labels(studies, origin)
     notes += others
     print_studies(studies, notes)
     if json_file is not None:
@@ -208,12 +208,12 @@ def convert(
     from csfd_core.store.slices import ConversionSettings
     from csfd_core.store.source import Source, Sources
 
-    place = Source(source).require()
+    origin = Source(source).require()
     stores = open_stores(store)
     quality = Settings.read(jpeg_quality=jpeg_quality).jpeg_quality
     settings = ConversionSettings(jpeg_quality=quality)
-    folders, notes = gather_studies(place)
-    require_some(folders, place)
+    folders, notes = gather_studies(origin)
+    require_some(folders, origin)
     tasks = study_tasks(folders, stores, settings)
     outcomes: list[StudyOutcome] = []
     with (
@@ -225,7 +225,7 @@ def convert(
             is_new = outcome.action == Outcome.WRITTEN
             slices = outcome.slice_count if is_new else 0
             progress.advance(1, slices, outcome.source_bytes if is_new else 0)
-    sources = Sources([place])
+    sources = Sources([origin])
     _, others = write_studies_table(stores, sources)
     notes += others
     notes += presence_notes(stores, sources)
@@ -276,11 +276,11 @@ def eda(
     from csfd_core.store.source import Source, Sources
 
     settings = Settings.read()
-    places = [Source(source or settings.source).require()]
+    source_list = [Source(source or settings.source).require()]
     if source is None:
-        places.append(Source(settings.inbox))
+        source_list.append(Source(settings.inbox))
     report = write_eda_report(
-        Sources(places),
+        Sources(source_list),
         open_stores(store or settings.store),
         None if out is None else Location(out),
     )
@@ -351,8 +351,8 @@ def _open_executor(
         store=None if stores is None else stores.root.folder,
         secret=None if stores is None else own_secret,
     )
-    with opened as found:
-        yield found
+    with opened as executor:
+        yield executor
 
 
 def _write_json(path: Path, report: dict[str, object]) -> None:

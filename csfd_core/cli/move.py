@@ -47,9 +47,9 @@ def move(
         tell_others,
     )
 
-    places = Location(origin), Location(target)
+    ends = Location(origin), Location(target)
     try:
-        planned = plan_move(*places)
+        planned = plan_move(*ends)
         record = planned.record
         if not record.is_finished:
             with byte_progress("Move", planned.size_bytes) as progress:
@@ -61,16 +61,16 @@ def move(
                 "Move to a new place to have it all."
             )
         typer.echo(
-            f"The {record.kind} is in {places[1]}: {count(record.files, 'file')}, "
+            f"The {record.kind} is in {ends[1]}: {count(record.files, 'file')}, "
             f"{decimal(record.size_bytes)}, all of them as they were."
         )
         if remove:
             with byte_progress("Remove", planned.size_bytes) as progress:
                 left = remove_original(planned, progress)
-            typer.echo(f"What was in {places[0]} is removed.")
+            typer.echo(f"What was in {ends[0]} is removed.")
             if left:
-                kept = count(left, "file", "lies", "lie")
-                typer.echo(f"{kept} outside of it behind links, and stay.")
+                remainder = count(left, "file", "lies", "lie")
+                typer.echo(f"{remainder} outside of it behind links, and stay.")
     except KeyboardInterrupt:
         typer.echo("Interrupted. Run the same command again to go on.", err=True)
         raise typer.Exit(130) from None

@@ -78,8 +78,8 @@ def segment(
             for study in segment_input(
                 source, out, predictor, typer.echo, reading, again=again
             ):
-                found = ", ".join(study.levels) or "no vertebra"
-                told.add(study, f"{found} ({study.seconds:.1f} s)")
+                levels = ", ".join(study.levels) or "no vertebra"
+                told.add(study, f"{levels} ({study.seconds:.1f} s)")
     except KeyboardInterrupt:
         raise told.stopped(out) from None
     typer.echo(

@@ -23,7 +23,7 @@ class Tally:
     done_by: Outcome
     done: int = 0
     empty: int = 0  # results without a number
-    kept: int = 0  # results of an earlier call
+    unchanged: int = 0  # results of an earlier call
     refused: int = 0
     failed: int = 0
     number: int = 0  # of the last study, among so many:
@@ -40,7 +40,7 @@ class Tally:
             for flag in study.flags:
                 typer.echo(f"  look at it: {flag}")
         elif study.action == Outcome.UNCHANGED:
-            self.kept += 1
+            self.unchanged += 1
             self._say(study.name, "there already, by the same model")
         else:
             self.refused += 1
@@ -55,9 +55,9 @@ class Tally:
 
     def there_already(self) -> str:
         """Return how many were kept of an earlier call, nothing where none was."""
-        if not self.kept:
+        if not self.unchanged:
             return ""
-        return f"{self.kept} there already (--again makes them anew), "
+        return f"{self.unchanged} there already (--again makes them anew), "
 
     def stopped(self, out: Path) -> CsfdError:
         """Return what is said where a person has stopped the command."""
@@ -74,7 +74,7 @@ class Tally:
         Raises:
             SourceError: With what to say.
         """
-        if self.refused and not self.done + self.empty + self.kept:
+        if self.refused and not self.done + self.empty + self.unchanged:
             raise SourceError(nothing)
         if self.failed:
             studies = count(self.failed, "study")
@@ -87,7 +87,7 @@ class Tally:
         """Return which study of how many it is, and what is left; one says nothing."""
         if self.total < 2:
             return ""
-        made = self.number - self.kept
+        made = self.number - self.unchanged
         left = self.total - self.number
         seconds = (time.monotonic() - self.begun) / max(made, 1) * left
         told = f", {duration(seconds)} left" if left and made else ""

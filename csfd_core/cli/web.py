@@ -68,8 +68,8 @@ def list_users() -> None:
     from csfd_core.web.security.users import all_users
 
     with _open().transaction() as connection:
-        found = all_users(connection)
-    for user in found:
+        users = all_users(connection)
+    for user in users:
         state = "" if user.is_active else ", may not sign in"
         typer.echo(f"{user.id}  {user.name}: {user.role}{state}")
 

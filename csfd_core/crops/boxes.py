@@ -54,7 +54,7 @@ def boxes_of_levels(mask: npt.NDArray[np.integer], affine: Affine) -> list[Level
         affine: Maps (slice, row, column, 1) to LPS mm, shape (4, 4).
     """
     spans = ndimage.find_objects(mask, max_label=int(LEVELS[-1]))
-    found = []
+    boxes = []
     for level, span in zip(LEVELS, spans, strict=True):
         if span is None:
             continue
@@ -62,14 +62,14 @@ def boxes_of_levels(mask: npt.NDArray[np.integer], affine: Affine) -> list[Level
         high = [part.stop - 0.5 for part in span]
         corners = corners_of(np.array(low), np.array(high)) @ affine[:3, :3].T
         corners = corners + affine[:3, 3]
-        found.append(
+        boxes.append(
             LevelBox(
                 level=level.name,
                 lower_lps_mm=_triple(corners.min(axis=0)),
                 upper_lps_mm=_triple(corners.max(axis=0)),
             )
         )
-    return found
+    return boxes
 
 
 def span_of(box: LevelBox, affine: Affine, shape: tuple[int, ...]) -> Span:

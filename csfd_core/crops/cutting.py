@@ -81,12 +81,12 @@ class TurnedScan:
         axes = Axes.of(affine)
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
         turned = np.eye(4)
-        for place, axis in enumerate(axes.order):
-            sign = -1.0 if axes.flipped[place] else 1.0
-            turned[place, :] = 0
-            turned[place, axis] = sign * spacing[axis]
-            if axes.flipped[place]:
-                turned[place, 3] = (grey.shape[axis] - 1) * spacing[axis]
+        for row, axis in enumerate(axes.order):
+            sign = -1.0 if axes.flipped[row] else 1.0
+            turned[row, :] = 0
+            turned[row, axis] = sign * spacing[axis]
+            if axes.flipped[row]:
+                turned[row, 3] = (grey.shape[axis] - 1) * spacing[axis]
         z, y, x = axes.pick(tuple(float(v) for v in spacing))
         return cls(
             grey=np.asarray(axes.turn(grey), dtype=np.uint8),
@@ -131,12 +131,12 @@ def cut_level(scan: TurnedScan, box: LevelBox, config: CropConfig) -> LevelCrop:
     rows, columns = centre[1] + half, centre[2] + half
     planes = _sample(scan.grey, scan.spacing_mm, (heights.ravel(), rows, columns))
     label = LEVEL_NAMES.index(box.level) + 1
-    found = _sample(scan.mask, scan.spacing_mm, (middles, rows, columns), label)
+    mask = _sample(scan.mask, scan.spacing_mm, (middles, rows, columns), label)
     shape = (config.slices, config.channels, config.side_px, config.side_px)
     return LevelCrop(
         level=box.level,
         images=_to_grey(planes).reshape(shape),
-        masks=np.where(found >= 127.5, 255, 0).astype(np.uint8),
+        masks=np.where(mask >= 127.5, 255, 0).astype(np.uint8),
         middles_mm=middles,
         centre_yx_mm=centre[1:],
         affine_lps=affine_of_crops(scan, box, config),
@@ -155,8 +155,8 @@ def _extent_mm(
     spacing = np.array(scan.spacing_mm)
     affine = np.asarray(np.linalg.inv(scan.lps_to_mm) @ np.diag([*spacing, 1.0]))
     around = span_of(box, affine, scan.mask.shape)
-    own = scan.mask[around] == LEVEL_NAMES.index(box.level) + 1
-    (span,) = ndimage.find_objects(own.astype(np.uint8))
+    level_mask = scan.mask[around] == LEVEL_NAMES.index(box.level) + 1
+    (span,) = ndimage.find_objects(level_mask.astype(np.uint8))
     low = [a.start + part.start - 0.5 for a, part in zip(around, span, strict=True)]
     high = [a.start + part.stop - 0.5 for a, part in zip(around, span, strict=True)]
     return np.array(low) * spacing, np.array(high) * spacing

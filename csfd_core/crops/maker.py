@@ -6,7 +6,7 @@ from csfd_core.crops.cutting import CropConfig
 from csfd_core.crops.study import MaskedStudy, StudyFacts, cut_study
 from csfd_core.evaluation.folds import fold_of, is_test, key_of
 from csfd_core.ingest.outcomes import Outcome, StudyOutcome
-from csfd_core.store.box_places import place_boxes
+from csfd_core.store.box_slices import place_boxes
 from csfd_core.store.labels import SLICE_COLUMN, read_all_boxes
 from csfd_core.store.metadata import StudyRecord
 from csfd_core.store.notes import CropNote
@@ -38,7 +38,9 @@ class CropMaker:
         self._config = config
         self._labels_of = labels
         self._no_boxes = boxes.iloc[:0]
-        self._boxes = {str(uid): own for uid, own in boxes.groupby("study_uid")}
+        self._boxes = {
+            str(uid): of_study for uid, of_study in boxes.groupby("study_uid")
+        }
 
     @classmethod
     def of_sources(

@@ -119,10 +119,10 @@ def _boxes_on_slices(
         return [[] for _ in range(count)]
     if label is None or facts.boxes is None:
         return [None] * count
-    own = facts.boxes[_within(crop.box, facts.boxes, affine)]
-    if own.empty:  # boxes of other levels do not say that this one has no place
+    level_boxes = facts.boxes[_within(crop.box, facts.boxes, affine)]
+    if level_boxes.empty:  # boxes of other levels do not say that this one has no place
         return [None] * count
-    low, high = _extents_mm(own, affine, scan)
+    low, high = _extents_mm(level_boxes, affine, scan)
     reach = max(
         float(crop.middles_mm[1] - crop.middles_mm[0]) / 2 if count > 1 else 0.0,
         scan.spacing_mm[0] / 2,

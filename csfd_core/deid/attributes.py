@@ -34,17 +34,17 @@ class Attribute(NamedTuple):
     clean: Clean
 
 
-def _words(*known: str) -> Clean:
+def _words(*words: str) -> Clean:
     """Keep the first words, as far as they are known."""
-    allowed = {word.encode() for word in known}
+    allowed = {word.encode() for word in words}
 
     def clean(value: bytes) -> bytes | None:
-        kept: list[bytes] = []
+        leading: list[bytes] = []
         for word in parts(value):
             if word not in allowed:
                 break
-            kept.append(word)
-        return b"\\".join(kept) or None
+            leading.append(word)
+        return b"\\".join(leading) or None
 
     return clean
 
@@ -106,7 +106,7 @@ _IMAGE_TYPES: Final = (
 _DS, _IS, _US, _CS, _LO, _SH = b"DS", b"IS", b"US", b"CS", b"LO", b"SH"
 
 # By tag; what is written by the de-identification itself is not among them.
-KEPT: Final[Mapping[int, Attribute]] = {
+RETAINED: Final[Mapping[int, Attribute]] = {
     tags.IMAGE_TYPE: Attribute(_CS, _words(*_IMAGE_TYPES)),
     tags.MODALITY: Attribute(_CS, _words("CT")),
     0x0008_0070: Attribute(_LO, _words(*_MANUFACTURERS)),

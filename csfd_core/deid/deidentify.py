@@ -28,7 +28,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from csfd_core.deid.attributes import KEPT, SIGNED, parts
+from csfd_core.deid.attributes import RETAINED, SIGNED, parts
 from csfd_core.deid.identities import (
     keyed_patient,
     keyed_uid,
@@ -64,7 +64,7 @@ EMPTY: Final = {  # type 2 of the CT image: there, and empty
 }
 WRITTEN: Final = frozenset(  # what may have a value in a file that was de-identified
     {
-        *KEPT,
+        *RETAINED,
         tags.SOP_CLASS_UID,
         tags.SOP_INSTANCE_UID,
         tags.STUDY_INSTANCE_UID,
@@ -132,10 +132,10 @@ def deidentify(raw: bytes, secret: bytes) -> Deidentified:
     if study_uid is None:
         raise RefusedError(Reason.NO_STUDY)
     # Without an identity of its own, a file is what it holds.
-    own = uid_of(values, tags.SOP_INSTANCE_UID)
-    sop_uid = own or f"{study_uid} file {hashlib.sha256(raw).hexdigest()}"
+    given_uid = uid_of(values, tags.SOP_INSTANCE_UID)
+    sop_uid = given_uid or f"{study_uid} file {hashlib.sha256(raw).hexdigest()}"
     series_uid = uid_of(values, tags.SERIES_INSTANCE_UID) or f"{study_uid} series"
-    elements = _kept(values)
+    elements = _retained(values)
     elements.update({tag: (vr, b"") for tag, vr in EMPTY.items()})
     written = (
         ExplicitVRLittleEndian if syntax == DeflatedExplicitVRLittleEndian else syntax
@@ -247,17 +247,17 @@ def _is_screenshot_class(sop_class: str) -> bool:
     return sop_class == root or sop_class.startswith(f"{root}.")
 
 
-def _kept(values: Mapping[int, bytes]) -> dict[int, tuple[bytes, bytes]]:
+def _retained(values: Mapping[int, bytes]) -> dict[int, tuple[bytes, bytes]]:
     """Return what is on the list and has its form, with the VR to write."""
     is_signed = values.get(tags.PIXEL_REPRESENTATION, b"").strip(b"\0") == b"\1"
-    kept = {}
-    for tag, attribute in KEPT.items():
+    elements = {}
+    for tag, attribute in RETAINED.items():
         value = values.get(tag)
         clean = None if value is None else attribute.clean(value)
         if clean is not None:
             vr = b"SS" if is_signed and tag in SIGNED else attribute.vr
-            kept[tag] = (vr, clean)
-    return kept
+            elements[tag] = (vr, clean)
+    return elements
 
 
 def _pixels(
@@ -323,8 +323,8 @@ def _without(value: bytes, mask: int, bits: int, order: Order) -> bytes:
         return value
     kind = np.dtype(f"{'>' if order == 'big' else '<'}u{bits // 8}")
     pixels = np.frombuffer(value, kind)
-    kept = (pixels & kind.type(~mask & ((1 << bits) - 1))).astype(kind)
-    return bytes(kept.tobytes())
+    unmasked = (pixels & kind.type(~mask & ((1 << bits) - 1))).astype(kind)
+    return bytes(unmasked.tobytes())
 
 
 def _references(
@@ -339,8 +339,8 @@ def _references(
 
 
 def _urgency(values: Mapping[int, bytes]) -> int:
-    found = (values.get(tag, b"").strip(b" \0").upper() for tag in _PRIORITIES)
-    return max(_URGENCIES.get(word, 0) for word in found)
+    words = (values.get(tag, b"").strip(b" \0").upper() for tag in _PRIORITIES)
+    return max(_URGENCIES.get(word, 0) for word in words)
 
 
 def _decoded(values: Mapping[int, bytes], tag: int) -> str:

@@ -161,27 +161,27 @@ def export_study(task: ExportTask) -> ExportedStudy:
     secret = read_secret(Settings.read().key_file)
     uid = _exported_uid(task.folder, secret)
     path = f"{RECORDS}/{uid}.json"
-    known = json.loads(task.out.read(path)) if task.out.exists(path) else {}
+    facts = json.loads(task.out.read(path)) if task.out.exists(path) else {}
     kind, note = _mask_of(task)
     made_from = stamp(
         [task.folder.fingerprint, kind, note and note.to_json(), task.masks]
     )
-    is_new = known.get("made_from") != made_from
+    is_new = facts.get("made_from") != made_from
     if is_new:
-        known = _write_study(task, uid, secret)
-        if not known["images"]:
+        facts = _write_study(task, uid, secret)
+        if not facts["images"]:
             _drop(task.out, uid)
             return ExportedStudy(
                 study_uid="",
                 images=0,
                 size_bytes=0,
                 mask=MaskKind.NONE,
-                passed_over=_reasons(known),
+                passed_over=_reasons(facts),
                 is_new=False,
             )
         _write_mask(task, uid, kind, note)
     record = {
-        **known,
+        **facts,
         "study_uid": uid,
         "made_from": made_from,
         "mask": kind,
@@ -206,9 +206,9 @@ def write_tables(out: Location) -> None:
     labels = [[STUDY_COLUMN, *LABEL_COLUMNS]]
     boxes = [[STUDY_COLUMN, *_BOX_COLUMNS]]
     for record in sorted(records, key=lambda record: str(record["study_uid"])):
-        uid, own = record["study_uid"], record["labels"]
-        if own:
-            values = [own.get(name) for name in LABEL_COLUMNS]
+        uid, study_labels = record["study_uid"], record["labels"]
+        if study_labels:
+            values = [study_labels.get(name) for name in LABEL_COLUMNS]
             labels.append([uid, *("" if v is None else str(v) for v in values)])
         boxes += [[uid, *(f"{v:g}" for v in box)] for box in record["boxes"]]
     for name, table in ((LABELS_FILE, labels), (BOXES_FILE, boxes)):
@@ -312,10 +312,10 @@ def _write_study(task: ExportTask, uid: str, secret: bytes) -> dict[str, Any]:
 
 
 def _deidentified(raw: bytes, uid: str, secret: bytes) -> bytes:
-    found = deidentify(raw, secret)
-    if found.study_uid != uid:
+    result = deidentify(raw, secret)
+    if result.study_uid != uid:
         raise RefusedError(Reason.NO_STUDY)
-    return found.content
+    return result.content
 
 
 def _names_of(folder: StudyFolder) -> dict[str, str]:
@@ -341,7 +341,7 @@ def _names_of(folder: StudyFolder) -> dict[str, str]:
     is_told_apart = len(set(numbers.values())) == len(numbers)
     if is_told_apart and None not in numbers.values():
         return {path: f"{number}.dcm" for path, number in numbers.items()}
-    return {path: f"{place}.dcm" for place, path in enumerate(sorted(paths), 1)}
+    return {path: f"{position}.dcm" for position, path in enumerate(sorted(paths), 1)}
 
 
 def _mask_of(

@@ -42,13 +42,13 @@ def join_fragments(value: bytes) -> bytes:
         RefusedError: If its items do not fill it.
     """
     fragments: list[bytes] = []
-    place = 0
-    while place + 8 <= len(value) and value[place : place + 4] == _ITEM:
-        (length,) = struct.unpack_from("<I", value, place + 4)
-        start, place = place + 8, place + 8 + length
-        fragments.append(value[start:place])
-    rest = value[place : place + 4]
-    if place > len(value) or (rest and rest != _DELIMITER) or not fragments[1:]:
+    offset = 0
+    while offset + 8 <= len(value) and value[offset : offset + 4] == _ITEM:
+        (length,) = struct.unpack_from("<I", value, offset + 4)
+        start, offset = offset + 8, offset + 8 + length
+        fragments.append(value[start:offset])
+    rest = value[offset : offset + 4]
+    if offset > len(value) or (rest and rest != _DELIMITER) or not fragments[1:]:
         raise RefusedError(Reason.DAMAGED)
     return b"".join(fragments[1:])
 
@@ -95,30 +95,30 @@ def _clear(blank: bytearray, start: int, end: int) -> None:
 
 
 def _blank_jpeg(blank: bytearray) -> None:
-    place = 2
+    offset = 2
     while True:
-        while blank[place] == 0xFF and blank[place + 1] == 0xFF:  # fill bytes
-            place += 1
-        if blank[place] != 0xFF:
+        while blank[offset] == 0xFF and blank[offset + 1] == 0xFF:  # fill bytes
+            offset += 1
+        if blank[offset] != 0xFF:
             raise RefusedError(Reason.DAMAGED)
-        marker = blank[place + 1]
+        marker = blank[offset + 1]
         if marker == _EOI:
-            _clear(blank, place + 2, len(blank))
+            _clear(blank, offset + 2, len(blank))
             return
         if marker in _STANDALONE:
-            place += 2
+            offset += 2
             continue
-        (length,) = struct.unpack_from(">H", blank, place + 2)
-        start, place = place + 4, place + 2 + max(length, 2)
+        (length,) = struct.unpack_from(">H", blank, offset + 2)
+        start, offset = offset + 4, offset + 2 + max(length, 2)
         if marker == _COM or (
-            marker in _APPLICATION and not _is_needed(blank, marker, start, place)
+            marker in _APPLICATION and not _is_needed(blank, marker, start, offset)
         ):
-            _clear(blank, start, place)
+            _clear(blank, start, offset)
         if marker == _SOS:
-            found = _MARKER.search(blank, place)
-            if found is None:  # some encoders leave the end marker out
+            match = _MARKER.search(blank, offset)
+            if match is None:  # some encoders leave the end marker out
                 return
-            place = found.start()
+            offset = match.start()
 
 
 def _is_needed(blank: bytearray, marker: int, start: int, end: int) -> bool:
@@ -129,43 +129,43 @@ def _is_needed(blank: bytearray, marker: int, start: int, end: int) -> bool:
 
 def _blank_jpeg2000(blank: bytearray, start: int, end: int) -> None:
     """Blank the comments of the main header and of each tile-part's header."""
-    place = start + 2
+    offset = start + 2
     tile_end = 0
-    while place < end:
-        (marker,) = struct.unpack_from(">H", blank, place)
+    while offset < end:
+        (marker,) = struct.unpack_from(">H", blank, offset)
         if marker == _J2K_EOC:
-            _clear(blank, place + 2, end)
+            _clear(blank, offset + 2, end)
             return
         if marker == _SOD:
-            if tile_end <= place:  # the last one may not say its length
+            if tile_end <= offset:  # the last one may not say its length
                 return
-            place = tile_end
+            offset = tile_end
             continue
-        (length,) = struct.unpack_from(">H", blank, place + 2)
+        (length,) = struct.unpack_from(">H", blank, offset + 2)
         if marker == _SOT:
-            (tile_length,) = struct.unpack_from(">I", blank, place + 6)
-            tile_end = place + tile_length if tile_length else 0
+            (tile_length,) = struct.unpack_from(">I", blank, offset + 6)
+            tile_end = offset + tile_length if tile_length else 0
         if marker == _J2K_COM:  # its registration stays
-            _clear(blank, place + 6, place + 2 + length)
-        place += 2 + max(length, 2)
+            _clear(blank, offset + 6, offset + 2 + length)
+        offset += 2 + max(length, 2)
 
 
 def _blank_boxes(blank: bytearray) -> None:
     """Blank every box of a JP2 file that decoders do not need."""
-    place = 0
-    while place < len(blank):
-        length, kind = struct.unpack_from(">I4s", blank, place)
-        end = place + length if length else len(blank)
+    offset = 0
+    while offset < len(blank):
+        length, kind = struct.unpack_from(">I4s", blank, offset)
+        end = offset + length if length else len(blank)
         if length == 1 or (length and length < 8) or end > len(blank):
             raise RefusedError(Reason.DAMAGED)
         if kind == b"jp2c":
-            _blank_jpeg2000(blank, place + 8, end)
+            _blank_jpeg2000(blank, offset + 8, end)
         elif kind not in _JP2_NEEDED:
-            blank[place + 4 : place + 8] = b"free"
-            _clear(blank, place + 8, end)
-        place = end
-        if len(blank) - place < 8:
-            _clear(blank, place, len(blank))
+            blank[offset + 4 : offset + 8] = b"free"
+            _clear(blank, offset + 8, end)
+        offset = end
+        if len(blank) - offset < 8:
+            _clear(blank, offset, len(blank))
             return
 
 
@@ -185,15 +185,15 @@ def _blank_rle(blank: bytearray, segment_bytes: int) -> None:
 
 
 def _end_of_segment(blank: bytearray, start: int, segment_bytes: int) -> int:
-    place, decoded = start, 0
+    offset, decoded = start, 0
     while decoded < segment_bytes:
-        control = blank[place]
+        control = blank[offset]
         if control < 128:
-            place += 2 + control
+            offset += 2 + control
             decoded += 1 + control
         elif control > 128:
-            place += 2
+            offset += 2
             decoded += 257 - control
         else:
-            place += 1
-    return place
+            offset += 1
+    return offset

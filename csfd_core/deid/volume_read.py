@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from csfd_core.store.box_places import place_boxes
+from csfd_core.store.box_slices import place_boxes
 from csfd_core.store.labels import BOX_COLUMNS
 from csfd_core.store.source import StudyFolder
 from csfd_core.store.stores import Stores

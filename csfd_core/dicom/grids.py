@@ -113,14 +113,14 @@ def resample(
 
     Where the grid is coarser than the volume, voxels are averaged over its cells.
     """
-    found = volume.grey
+    grey = volume.grey
     weights = []
     for axis in range(3):
         at = grid_points_mm(centre_mm[axis], shape[axis], step_mm)
         weights.append(resampling_weights(volume.middles_mm(axis), at, step_mm))
     # Only the voxels that matter, before anything is turned into floats.
     spans = [_span_of(matrix) for matrix in weights]
-    cut = found[tuple(spans)].astype(np.float32)
+    cut = grey[tuple(spans)].astype(np.float32)
     z, y, x = (
         matrix[:, span].astype(np.float32)
         for matrix, span in zip(weights, spans, strict=True)

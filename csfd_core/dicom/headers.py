@@ -147,7 +147,7 @@ def _to_header(
         has_odd_uid=study_uid is not None and not is_uid(study_uid),
         series_uid=value.identifier(tags.SERIES_INSTANCE_UID),
         patient_key=value.patient(),
-        modality=value.known(tags.MODALITY, MODALITIES),
+        modality=value.one_of(tags.MODALITY, MODALITIES),
         instance_number=value.integer(tags.INSTANCE_NUMBER),
         acquisition_number=value.integer(tags.ACQUISITION_NUMBER),
         is_localizer="LOCALIZER" in (value.text(tags.IMAGE_TYPE) or "").split("\\"),
@@ -157,7 +157,7 @@ def _to_header(
         columns=value.short(tags.COLUMNS),
         samples_per_pixel=value.short(tags.SAMPLES_PER_PIXEL),
         frame_count=value.integer(tags.NUMBER_OF_FRAMES),
-        photometric=value.known(tags.PHOTOMETRIC_INTERPRETATION, _PHOTOMETRIC),
+        photometric=value.one_of(tags.PHOTOMETRIC_INTERPRETATION, _PHOTOMETRIC),
         bits_allocated=value.short(tags.BITS_ALLOCATED),
         bits_stored=value.short(tags.BITS_STORED),
         high_bit=value.short(tags.HIGH_BIT),
@@ -197,7 +197,7 @@ class _Values:
         text = self.text(tag)
         return None if text is None else safe_name(text)
 
-    def known(self, tag: int, words: frozenset[str]) -> str | None:
+    def one_of(self, tag: int, words: frozenset[str]) -> str | None:
         """Return one of the words; another text becomes ``other``."""
         text = self.text(tag)
         return text if text is None or text in words else OTHER

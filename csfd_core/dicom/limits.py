@@ -72,18 +72,18 @@ def coded_size(frame: bytes) -> tuple[int, int] | None:
     Source: ITU-T T.81 B.2.2 and T.87 C.2.2 (frame header), T.800 A.5.1 (SIZ).
     """
     start = frame[:_LOOKED_AT]
-    place = start.find(_SOC_SIZ)
-    if place >= 0 and len(start) >= place + 24:
-        right, bottom, left, top = struct.unpack_from(">IIII", start, place + 8)
+    offset = start.find(_SOC_SIZ)
+    if offset >= 0 and len(start) >= offset + 24:
+        right, bottom, left, top = struct.unpack_from(">IIII", start, offset + 8)
         return bottom - top, right - left
     if start[:2] != _SOI:
         return None
-    place = 2
-    while place + 9 <= len(start) and start[place] == 0xFF:
-        marker = start[place + 1]
+    offset = 2
+    while offset + 9 <= len(start) and start[offset] == 0xFF:
+        marker = start[offset + 1]
         if marker in _FRAMES:
-            rows, columns = struct.unpack_from(">HH", start, place + 5)
+            rows, columns = struct.unpack_from(">HH", start, offset + 5)
             return rows, columns
-        (length,) = struct.unpack_from(">H", start, place + 2)
-        place += 2 + length
+        (length,) = struct.unpack_from(">H", start, offset + 2)
+        offset += 2 + length
     return None

@@ -296,9 +296,9 @@ class _Meaning:
         if self.padding is None:
             return np.zeros(container.shape, dtype=bool)
         low, high = self.padding
-        found = (container >= low) & (container <= high)
+        in_range = (container >= low) & (container <= high)
         stored = self.stored(container)
-        return np.asarray(found | ((stored >= low) & (stored <= high)))
+        return np.asarray(in_range | ((stored >= low) & (stored <= high)))
 
     def shown(self, container: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """Rescale, with air in place of padding."""

@@ -165,9 +165,9 @@ def _without_choice(selection: Selection, chosen_slice: str | None) -> Selection
 
 def _facts_of(group: Slices, ranked: list[Slices]) -> VolumeFacts:
     counts = Counter(header.sop_uid for one in ranked for header in one)
-    own = [h.sop_uid for h in group if h.sop_uid is not None and is_uid(h.sop_uid)]
+    uids = [h.sop_uid for h in group if h.sop_uid is not None and is_uid(h.sop_uid)]
     return VolumeFacts(
-        slice_uid=min((uid for uid in own if counts[uid] == 1), default=None),
+        slice_uid=min((uid for uid in uids if counts[uid] == 1), default=None),
         slice_count=len(group),
         step_mm=round(_step_mm(group), 3),
         thickness_mm=group[0].slice_thickness_mm,

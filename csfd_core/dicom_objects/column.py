@@ -23,19 +23,19 @@ def column_of(source: ResultSource) -> Column | None:
     is_axial = abs(float(np.cross(row, column)[2])) > _ALONG
     if source.grey is None or not is_axial or abs(column[1]) < _ALONG:
         return None
-    places = _middles(source.mask)
-    if not places:
+    by_level = _middles(source.mask)
+    if not by_level:
         return None
     down_mm, back_mm = _slice_step_mm(source), float(first.PixelSpacing[0])
     _, rows, columns = source.mask.shape
-    middles = np.array(list(places.values()))
+    middles = np.array(list(by_level.values()))
     across = int(np.clip(np.rint(middles[:, 2].mean()), 0, columns - 1))
     reach = _AROUND_MM / back_mm
     start = int(np.clip(middles[:, 1].min() - reach, 0, rows - 1))
     stop = int(np.clip(middles[:, 1].max() + reach, start + 1, rows))
     lines = [_line(source, i, across)[start:stop] for i in range(len(source.headers))]
     grey = np.stack(lines)
-    backs = {name: middle[1] - start for name, middle in places.items()}
+    backs = {name: middle[1] - start for name, middle in by_level.items()}
     if column[1] < 0:  # rows run to the front
         grey = grey[:, ::-1]
         backs = {name: grey.shape[1] - 1 - back for name, back in backs.items()}
@@ -44,7 +44,7 @@ def column_of(source: ResultSource) -> Column | None:
         spacing_mm=(down_mm, back_mm),
         places_mm={
             name: (middle[0] * down_mm, backs[name] * back_mm)
-            for name, middle in places.items()
+            for name, middle in by_level.items()
         },
     )
 
@@ -65,9 +65,9 @@ def _middles(
         labels = plane[rows, columns]
         is_level = labels <= LEVELS[-1]
         rows, columns, labels = rows[is_level], columns[is_level], labels[is_level]
-        for place, values in enumerate((None, rows, columns)):
-            found = np.bincount(labels, weights=values, minlength=len(sums))
-            sums[:, 0 if place == 0 else place + 1] += found
+        for axis, values in enumerate((None, rows, columns)):
+            level_sums = np.bincount(labels, weights=values, minlength=len(sums))
+            sums[:, 0 if axis == 0 else axis + 1] += level_sums
         sums[:, 1] += np.bincount(labels, minlength=len(sums)) * index
     return {
         level.name: sums[level, 1:] / sums[level, 0]

@@ -102,10 +102,10 @@ def _facts_of_file(
         return None, False
     with suppress(SourceError, StopIteration):
         _, raw = next(iter(folder.source.read_beginnings([path], BEGINNING_BYTES)))
-        found = _parsed(raw)
-        removed = found.get("PatientIdentityRemoved") == "YES"
-        method = str(found.get("DeidentificationMethod") or "")
-        frame_uid = str(found.get("FrameOfReferenceUID") or "")
+        dataset = _parsed(raw)
+        removed = dataset.get("PatientIdentityRemoved") == "YES"
+        method = str(dataset.get("DeidentificationMethod") or "")
+        frame_uid = str(dataset.get("FrameOfReferenceUID") or "")
         return frame_uid if is_uid(frame_uid) else None, removed and (
             method == _KEYED_UIDS
         )

@@ -57,7 +57,7 @@ IDENTITY_TAGS: Final = (
     *_WHERE_THERE,
     _DEIDENTIFICATION_CODES,
 )
-_PLACE: Final = (
+_GEOMETRY: Final = (
     "Rows",
     "Columns",
     "PixelSpacing",
@@ -91,7 +91,7 @@ def plain_headers(source: ResultSource) -> list[Dataset]:
         one.FrameOfReferenceUID = frame_uid
         one.PositionReferenceIndicator = ""
         one.Modality = "CT"
-        for keyword in _PLACE:
+        for keyword in _GEOMETRY:
             setattr(one, keyword, header[keyword].value)
         one.SliceThickness = header.get("SliceThickness") or spacing_mm
         plain.append(one)
@@ -199,5 +199,5 @@ def _slice_spacing_mm(headers: Sequence[Dataset]) -> float:
     """Return how far the first two slices lie apart, for slices without a thickness."""
     if len(headers) < 2:
         return 1.0
-    places = [[float(v) for v in h.ImagePositionPatient] for h in headers[:2]]
-    return round(math.dist(*places), 6)
+    positions = [[float(v) for v in h.ImagePositionPatient] for h in headers[:2]]
+    return round(math.dist(*positions), 6)

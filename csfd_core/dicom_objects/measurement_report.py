@@ -71,8 +71,8 @@ def make_report(source: ResultSource) -> list[Dataset]:
     groups: list[Group] = [_whole_study(source, findings[OVERALL])]
     for name in LEVEL_NAMES:
         groups.append(_level(source, findings[name], segmentation))
-        place = _place(source, findings[name])
-        groups += [] if place is None else [place]
+        suspected = _suspected_region(source, findings[name])
+        groups += [] if suspected is None else [suspected]
     content = MeasurementReport(
         observation_context=ObservationContext(
             observer_device_context=ObserverContext(
@@ -202,7 +202,7 @@ def _level(
     )
 
 
-def _place(source: ResultSource, finding: Finding) -> Group | None:
+def _suspected_region(source: ResultSource, finding: Finding) -> Group | None:
     """Return where a fracture is suspected; of levels above their operating point."""
     if finding.box is None or not finding.is_above:
         return None

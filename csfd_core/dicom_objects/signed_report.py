@@ -115,7 +115,7 @@ def _box(
     source: ResultSource, review: SignedReview, number: int, box: ReviewBox
 ) -> Group:
     what = f"box {number}, {_number(review)[:8]}"
-    place = Box(
+    region = Box(
         slice_index=box.slice_index,
         x=box.x,
         y=box.y,
@@ -125,7 +125,7 @@ def _box(
     return PlanarROIMeasurementsAndQualitativeEvaluations(
         **_told(box.level, "fractured"),
         tracking_identifier=tracking(source, box.level, what),
-        referenced_region=region_of(source, place),
+        referenced_region=region_of(source, region),
     )
 
 
@@ -151,9 +151,9 @@ def _add_comment(content: MeasurementReport, review: SignedReview) -> None:
 
 
 def _predecessors(source: ResultSource, earlier: SignedReview | None) -> list[Dataset]:
-    found = predecessors(source, source.result_set)
+    documents = predecessors(source, source.result_set)
     if earlier is None:
-        return found
+        return documents
     report = Dataset()
     report.ReferencedSOPClassUID = Comprehensive3DSRStorage
     report.ReferencedSOPInstanceUID = sop_uid_of(
@@ -162,8 +162,8 @@ def _predecessors(source: ResultSource, earlier: SignedReview | None) -> list[Da
     series = Dataset()
     series.SeriesInstanceUID = series_uid_of(source.study_uid, source.result_set, _KIND)
     series.ReferencedSOPSequence = [report]
-    found[0].ReferencedSeriesSequence.append(series)
-    return found
+    documents[0].ReferencedSeriesSequence.append(series)
+    return documents
 
 
 def _number(review: SignedReview) -> str:

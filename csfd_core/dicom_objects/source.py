@@ -59,8 +59,8 @@ class ResultSource:
                 f"{columns}, slices of {first.Rows} x {first.Columns}."
             )
         labels = set(np.unique(self.mask[self.mask > 0]).tolist())
-        found = frozenset(level.name for level in LEVELS if level in labels)
-        object.__setattr__(self, "levels", found)
+        levels = frozenset(level.name for level in LEVELS if level in labels)
+        object.__setattr__(self, "levels", levels)
 
     @property
     def study_uid(self) -> str:

@@ -35,7 +35,7 @@ INDEX: Final = "index.json"
 _SIGNED: Final = f"{ResultKind.SIGNED_SR}-"
 _NOTE: Final = ".json"
 _AT_ONCE: Final = 32  # slices decoded together; as many as lie together in a file
-_KEPT_CHUNKS: Final = 2
+_CACHED_CHUNKS: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +83,11 @@ def read_results(stores: Stores, study_uid: str) -> list[StoredResult]:
     prediction = read_prediction(stores, uid)
     current = None if prediction is None else result_set(prediction)
     sets = stores.root.folders(_folder(uid))
-    found = [(name, note) for name in sets if (note := _index(stores, uid, name))]
-    found.sort(key=lambda pair: (pair[1]["made_at"], pair[0]))
+    noted_sets = [(name, note) for name in sets if (note := _index(stores, uid, name))]
+    noted_sets.sort(key=lambda pair: (pair[1]["made_at"], pair[0]))
     return [
         _listed(uid, name, entry, is_current=name == current)
-        for name, note in found
+        for name, note in noted_sets
         for entry in (*note["objects"], *_signed_entries(stores, uid, name))
     ]
 
@@ -148,12 +148,14 @@ def result_source(
     prediction = read_prediction(stores, uid)
     if prediction is None:
         raise StoreError(f"Study {uid} has no prediction yet. Ask again later.")
-    own = stored_headers(stores, sources, uid) if headers is None else list(headers)
+    slice_headers = (
+        stored_headers(stores, sources, uid) if headers is None else list(headers)
+    )
     name = result_set(prediction)
     made_at, previous = _when(stores, uid, name)
     return ResultSource(
-        headers=own,
-        mask=_mask(stores, uid, prediction.get("content_hash"), own),
+        headers=slice_headers,
+        mask=_mask(stores, uid, prediction.get("content_hash"), slice_headers),
         prediction=prediction,
         grey=_grey(stores, uid),
         made_at=made_at,
@@ -189,12 +191,12 @@ def store_signed(
     made = make_signed(source, review, earlier)
     name = f"{_SIGNED}{made.sop_uid.rpartition('.')[2]}"
     folder = _set_folder(uid, source.result_set)
-    known = f"{folder}/{name}{_NOTE}"
-    if not stores.root.exists(known):
+    note_path = f"{folder}/{name}{_NOTE}"
+    if not stores.root.exists(note_path):
         stores.root.write(f"{folder}/{name}.dcm", to_bytes(made.dataset))
         entry = _entry(made, f"{name}.dcm", review.signed_at, source.previous)
-        stores.root.write(known, _json(entry))
-    entry = json.loads(stores.root.read(known))
+        stores.root.write(note_path, _json(entry))
+    entry = json.loads(stores.root.read(note_path))
     return _listed(uid, source.result_set, entry, is_current=True)
 
 
@@ -321,7 +323,7 @@ def _grey(stores: Stores, uid: str) -> Callable[[int], Plane] | None:
     if stores.slices.read_note(uid) is None:
         return None
 
-    @lru_cache(maxsize=_KEPT_CHUNKS)
+    @lru_cache(maxsize=_CACHED_CHUNKS)
     def chunk(number: int) -> npt.NDArray[np.uint8]:
         start = number * _AT_ONCE
         return stores.slices.read_volume(uid, start, start + _AT_ONCE)

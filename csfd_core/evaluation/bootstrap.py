@@ -98,14 +98,14 @@ def patient_bootstrap(
         ValueError: As ``draw_rows``.
     """
     estimate, values = _values(patients, statistic, repeats, seed)
-    known = values[~np.isnan(values)]
-    low, high = _interval(known)
+    defined = values[~np.isnan(values)]
+    low, high = _interval(defined)
     return Interval(
         estimate=estimate,
         low=low,
         high=high,
-        draws=known.size,
-        undefined=values.size - known.size,
+        draws=defined.size,
+        undefined=values.size - defined.size,
     )
 
 
@@ -141,15 +141,15 @@ def paired_difference(
         return statistic_a(rows) - statistic_b(rows)
 
     estimate, values = _values(patients, difference, repeats, seed)
-    known = values[~np.isnan(values)]
-    low, high = _interval(known)
+    defined = values[~np.isnan(values)]
+    low, high = _interval(defined)
     return Difference(
         estimate=estimate,
         low=low,
         high=high,
-        p_value=_p_value(known),
-        draws=known.size,
-        undefined=values.size - known.size,
+        p_value=_p_value(defined),
+        draws=defined.size,
+        undefined=values.size - defined.size,
     )
 
 

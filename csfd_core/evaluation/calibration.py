@@ -170,7 +170,7 @@ def fit_logistic(
         gradient = np.append(features.T @ error + pull, error.sum() + bias_pull)
         return float(value / labels.size), gradient / labels.size
 
-    found = minimize(
+    minimum = minimize(
         loss,
         start,
         jac=True,
@@ -178,7 +178,7 @@ def fit_logistic(
         bounds=[*bounds, (-BIAS_BOUND, BIAS_BOUND)],
         options={"ftol": 1e-14, "gtol": 1e-9},
     )
-    return found.x[:-1], float(found.x[-1])
+    return minimum.x[:-1], float(minimum.x[-1])
 
 
 def overall_from_levels(probabilities: npt.ArrayLike) -> Array:

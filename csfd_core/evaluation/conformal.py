@@ -98,8 +98,8 @@ def joined(bounds: list[AnswerBounds]) -> AnswerBounds:
     if not bounds:
         raise ValueError("`bounds` must hold those of a member. Received: [].")
     return AnswerBounds(
-        fractured_from=float(np.mean([own.fractured_from for own in bounds])),
-        whole_up_to=float(np.mean([own.whole_up_to for own in bounds])),
-        fractured_n=sum(own.fractured_n for own in bounds),
-        whole_n=sum(own.whole_n for own in bounds),
+        fractured_from=float(np.mean([member.fractured_from for member in bounds])),
+        whole_up_to=float(np.mean([member.whole_up_to for member in bounds])),
+        fractured_n=sum(member.fractured_n for member in bounds),
+        whole_n=sum(member.whole_n for member in bounds),
     )

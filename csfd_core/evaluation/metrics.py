@@ -78,8 +78,8 @@ def competition_log_loss(labels: npt.ArrayLike, probabilities: npt.ArrayLike) ->
         ValueError: As ``study_log_losses``.
     """
     losses = study_log_losses(labels, probabilities)
-    known = losses[~np.isnan(losses)]
-    return float(known.mean()) if known.size else math.nan
+    defined = losses[~np.isnan(losses)]
+    return float(defined.mean()) if defined.size else math.nan
 
 
 def study_log_losses(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Vector:
@@ -106,13 +106,13 @@ def study_log_losses(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Vec
     Source: RSNA 2022 Cervical Spine Fracture Detection, evaluation page (weighted
     multi-label logarithmic loss).
     """
-    truth, found = _columns(labels, probabilities)
-    known = ~np.isnan(truth)
-    _require_binary(truth[known])
-    _require_probabilities(found[known])
-    clipped = np.clip(np.where(known, found, 0.5), _CLIP, 1 - _CLIP)
+    truth, predicted = _columns(labels, probabilities)
+    labelled = ~np.isnan(truth)
+    _require_binary(truth[labelled])
+    _require_probabilities(predicted[labelled])
+    clipped = np.clip(np.where(labelled, predicted, 0.5), _CLIP, 1 - _CLIP)
     bce = -np.where(truth == 1, np.log(clipped), np.log1p(-clipped))
-    weights = np.where(known, np.where(truth == 1, 2.0, 1.0) * COLUMN_WEIGHTS, 0.0)
+    weights = np.where(labelled, np.where(truth == 1, 2.0, 1.0) * COLUMN_WEIGHTS, 0.0)
     total = weights.sum(axis=1)
     losses = np.full(len(total), math.nan)
     np.divide((weights * bce).sum(axis=1), total, out=losses, where=total > 0)
@@ -121,10 +121,10 @@ def study_log_losses(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Vec
 
 def auroc(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
     """Return the area under the ROC curve; NaN without both classes."""
-    truth, found = _pair(labels, probabilities)
+    truth, predicted = _pair(labels, probabilities)
     if not _has_both(truth):
         return math.nan
-    return float(sk.roc_auc_score(truth, found))
+    return float(sk.roc_auc_score(truth, predicted))
 
 
 def rank_auc(labels: npt.NDArray[np.generic], scores: Vector) -> float:
@@ -151,10 +151,10 @@ def average_precision(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> fl
     NaN without both classes: without positives it has no meaning, without negatives it
     is 1 whatever the model says.
     """
-    truth, found = _pair(labels, probabilities)
+    truth, predicted = _pair(labels, probabilities)
     if not _has_both(truth):
         return math.nan
-    return float(sk.average_precision_score(truth, found))
+    return float(sk.average_precision_score(truth, predicted))
 
 
 def f1_score(
@@ -163,10 +163,10 @@ def f1_score(
     threshold: float = DEFAULT_THRESHOLD,
 ) -> float:
     """Return 2 TP / (2 TP + FP + FN); NaN without positives, given or found."""
-    truth, found = _decide(labels, probabilities, threshold)
+    truth, predicted = _decide(labels, probabilities, threshold)
     if not truth.size:
         return math.nan
-    return float(sk.f1_score(truth, found, zero_division=math.nan))
+    return float(sk.f1_score(truth, predicted, zero_division=math.nan))
 
 
 def sensitivity(
@@ -175,10 +175,10 @@ def sensitivity(
     threshold: float = DEFAULT_THRESHOLD,
 ) -> float:
     """Return the share of the positives that are found; NaN without positives."""
-    truth, found = _decide(labels, probabilities, threshold)
+    truth, predicted = _decide(labels, probabilities, threshold)
     if not truth.size:
         return math.nan
-    return float(sk.recall_score(truth, found, zero_division=math.nan))
+    return float(sk.recall_score(truth, predicted, zero_division=math.nan))
 
 
 def specificity(
@@ -187,18 +187,18 @@ def specificity(
     threshold: float = DEFAULT_THRESHOLD,
 ) -> float:
     """Return the share of the negatives that are left alone; NaN without negatives."""
-    truth, found = _decide(labels, probabilities, threshold)
+    truth, predicted = _decide(labels, probabilities, threshold)
     if not truth.size:
         return math.nan
-    return float(sk.recall_score(truth, found, pos_label=0, zero_division=math.nan))
+    return float(sk.recall_score(truth, predicted, pos_label=0, zero_division=math.nan))
 
 
 def brier_loss(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
     """Return the mean squared difference, 0..1; NaN of nothing."""
-    truth, found = _pair(labels, probabilities)
+    truth, predicted = _pair(labels, probabilities)
     if not truth.size:
         return math.nan
-    return float(sk.brier_score_loss(truth, found, labels=[0, 1]))
+    return float(sk.brier_score_loss(truth, predicted, labels=[0, 1]))
 
 
 def log_loss(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
@@ -206,10 +206,10 @@ def log_loss(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
 
     Probabilities are clipped to 2.2e-16 from 0 and 1.
     """
-    truth, found = _pair(labels, probabilities)
+    truth, predicted = _pair(labels, probabilities)
     if not truth.size:
         return math.nan
-    return float(sk.log_loss(truth, found, labels=[0, 1]))
+    return float(sk.log_loss(truth, predicted, labels=[0, 1]))
 
 
 def calibration_error(
@@ -229,12 +229,12 @@ def calibration_error(
     """
     if bins < 1:
         raise ValueError(f"`bins` must be at least 1. Received: bins={bins}.")
-    truth, found = _pair(labels, probabilities)
+    truth, predicted = _pair(labels, probabilities)
     if not truth.size:
         return math.nan
     edges = np.linspace(0, 1, bins + 1)
-    bin_of = np.searchsorted(edges[1:-1], found)
-    gaps = np.bincount(bin_of, weights=found - truth, minlength=bins)
+    bin_of = np.searchsorted(edges[1:-1], predicted)
+    gaps = np.bincount(bin_of, weights=predicted - truth, minlength=bins)
     return float(np.abs(gaps).sum() / truth.size)
 
 
@@ -257,13 +257,13 @@ def operating_point(
 
     Source: Youden, Cancer 1950;3:32.
     """
-    truth, found = _pair(labels, probabilities)
-    threshold = _youden_threshold(truth, found) if _has_both(truth) else None
+    truth, predicted = _pair(labels, probabilities)
+    threshold = _youden_threshold(truth, predicted) if _has_both(truth) else None
     chosen = DEFAULT_THRESHOLD if threshold is None else threshold
     return OperatingPoint(
         threshold=chosen,
-        sensitivity=sensitivity(truth, found, chosen),
-        specificity=specificity(truth, found, chosen),
+        sensitivity=sensitivity(truth, predicted, chosen),
+        specificity=specificity(truth, predicted, chosen),
         n=truth.size,
         is_default=threshold is None,
     )
@@ -279,19 +279,19 @@ def score_binary(
     Raises:
         ValueError: If the input cannot be used.
     """
-    truth, found = _pair(labels, probabilities)
+    truth, predicted = _pair(labels, probabilities)
     return BinaryScores(
         n=truth.size,
         positives=int(truth.sum()),
         threshold=threshold,
-        auroc=auroc(truth, found),
-        average_precision=average_precision(truth, found),
-        f1_score=f1_score(truth, found, threshold),
-        sensitivity=sensitivity(truth, found, threshold),
-        specificity=specificity(truth, found, threshold),
-        brier_loss=brier_loss(truth, found),
-        log_loss=log_loss(truth, found),
-        calibration_error=calibration_error(truth, found),
+        auroc=auroc(truth, predicted),
+        average_precision=average_precision(truth, predicted),
+        f1_score=f1_score(truth, predicted, threshold),
+        sensitivity=sensitivity(truth, predicted, threshold),
+        specificity=specificity(truth, predicted, threshold),
+        brier_loss=brier_loss(truth, predicted),
+        log_loss=log_loss(truth, predicted),
+        calibration_error=calibration_error(truth, predicted),
     )
 
 
@@ -311,15 +311,15 @@ def _youden_threshold(truth: Codes, probabilities: Vector) -> float | None:
 def _pair(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[Codes, Vector]:
     """Return labels and probabilities as checked vectors of one length."""
     truth = np.asarray(labels, dtype=np.float64)
-    found = np.asarray(probabilities, dtype=np.float64)
-    if truth.ndim != 1 or truth.shape != found.shape:
+    predicted = np.asarray(probabilities, dtype=np.float64)
+    if truth.ndim != 1 or truth.shape != predicted.shape:
         raise ValueError(
             "`labels` and `probabilities` must be vectors of one length. Received "
-            f"shapes: {truth.shape} and {found.shape}."
+            f"shapes: {truth.shape} and {predicted.shape}."
         )
     _require_binary(truth)
-    _require_probabilities(found)
-    return truth.astype(np.int64), found
+    _require_probabilities(predicted)
+    return truth.astype(np.int64), predicted
 
 
 def _columns(
@@ -327,15 +327,15 @@ def _columns(
 ) -> tuple[Vector, Vector]:
     """Return labels and probabilities as tables with the competition's columns."""
     truth = np.asarray(labels, dtype=np.float64)
-    found = np.asarray(probabilities, dtype=np.float64)
+    predicted = np.asarray(probabilities, dtype=np.float64)
     width = len(LABEL_COLUMNS)
-    if truth.ndim != 2 or truth.shape[1] != width or truth.shape != found.shape:
+    if truth.ndim != 2 or truth.shape[1] != width or truth.shape != predicted.shape:
         raise ValueError(
             f"`labels` and `probabilities` must have the shape (N, {width}), columns "
             f"{', '.join(LABEL_COLUMNS)}. Received shapes: {truth.shape} and "
-            f"{found.shape}."
+            f"{predicted.shape}."
         )
-    return truth, found
+    return truth, predicted
 
 
 def _decide(
@@ -346,8 +346,8 @@ def _decide(
         raise ValueError(
             f"`threshold` must be within 0..1. Received: threshold={threshold}."
         )
-    truth, found = _pair(labels, probabilities)
-    return truth, (found >= threshold).astype(np.int64)
+    truth, predicted = _pair(labels, probabilities)
+    return truth, (predicted >= threshold).astype(np.int64)
 
 
 def _has_both(truth: Codes) -> bool:

@@ -22,7 +22,7 @@ from csfd_core.dicom.geometry import VolumeGeometry
 from csfd_core.store.stores import Stores
 
 Heat = npt.NDArray[np.float32]
-Place = tuple[int, int, int]
+CropVoxel = tuple[int, int, int]
 
 _SHARE: Final = 0.5  # of the peak: what reaches it hangs together with the place
 _SMALLEST_MM: Final = 8.0  # side of a box within the slice
@@ -47,7 +47,7 @@ class Evidence:
     The middle of the first voxel is (0, 0, 0), its outer corner (-0.5, -0.5, -0.5).
     """
 
-    place: npt.NDArray[np.float64]  # (3,), of the peak
+    peak_zyx: npt.NDArray[np.float64]  # (3,)
     lower: npt.NDArray[np.float64]  # (3,), corners of the box
     upper: npt.NDArray[np.float64]
     peak: float  # 0..1
@@ -55,7 +55,7 @@ class Evidence:
     @property
     def slice_index(self) -> int:
         """The slice that the peak lies on; 0 is nearest the head."""
-        return int(np.rint(self.place[0]))
+        return int(np.rint(self.peak_zyx[0]))
 
     def to_json(
         self, geometry: VolumeGeometry, sop_uids: Sequence[str | None]
@@ -82,21 +82,21 @@ class Evidence:
         }
 
 
-def evidence_of(found: LevelHeat, geometry: VolumeGeometry) -> Evidence | None:
+def evidence_of(level_heat: LevelHeat, geometry: VolumeGeometry) -> Evidence | None:
     """Return the strongest place of a vertebra; ``None`` where nothing speaks for one.
 
     Crops may reach beyond the scan; the box does not.
     """
-    place = hottest_place(found.heat, found.masks)
-    peak = float(found.heat[place])
-    if not (peak > 0 and found.masks[place]):
+    hottest = hottest_voxel(level_heat.heat, level_heat.masks)
+    peak = float(level_heat.heat[hottest])
+    if not (peak > 0 and level_heat.masks[hottest]):
         return None
-    to_voxels = np.linalg.inv(geometry.affine()) @ found.affine_lps
-    corners = corners_of(*_around(found, place)) @ to_voxels[:3, :3].T
+    to_voxels = np.linalg.inv(geometry.affine()) @ level_heat.affine_lps
+    corners = corners_of(*_around(level_heat, hottest)) @ to_voxels[:3, :3].T
     corners += to_voxels[:3, 3]
     last = np.array(geometry.shape_zyx) - 1
     return Evidence(
-        place=np.clip(to_voxels[:3, :3] @ place + to_voxels[:3, 3], 0, last),
+        peak_zyx=np.clip(to_voxels[:3, :3] @ hottest + to_voxels[:3, 3], 0, last),
         lower=np.clip(corners.min(axis=0), -0.5, last + 0.5),
         upper=np.clip(corners.max(axis=0), -0.5, last + 0.5),
         peak=peak,
@@ -109,10 +109,10 @@ def evidence_to_json(
     sop_uids: Sequence[str | None],
 ) -> dict[str, Any]:
     """Return the evidence of each level as it stands in the JSON of a prediction."""
-    found = {heat.level: evidence_of(heat, geometry) for heat in heats}
+    evidence = {heat.level: evidence_of(heat, geometry) for heat in heats}
     return {
         level: None if one is None else one.to_json(geometry, sop_uids)
-        for level, one in found.items()
+        for level, one in evidence.items()
     }
 
 
@@ -140,7 +140,7 @@ def stored_affines(
     return affines
 
 
-def hottest_place(heat: Heat, masks: Grey) -> Place:
+def hottest_voxel(heat: Heat, masks: Grey) -> CropVoxel:
     """Return the strongest place on a vertebra itself: crop, row and column."""
     on_it = np.where(masks > 0, heat, 0.0)
     crop, row, column = np.unravel_index(int(on_it.argmax()), heat.shape)
@@ -148,16 +148,17 @@ def hottest_place(heat: Heat, masks: Grey) -> Place:
 
 
 def _around(
-    found: LevelHeat, place: Place
+    level_heat: LevelHeat, hottest: CropVoxel
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return the corners of the box around a place, to the edges of crop pixels."""
     parts, _ = ndimage.label(
-        found.heat >= _SHARE * found.heat[place], structure=np.ones((3, 3, 3))
+        level_heat.heat >= _SHARE * level_heat.heat[hottest],
+        structure=np.ones((3, 3, 3)),
     )
-    (span,) = ndimage.find_objects((parts == parts[place]).astype(np.uint8))
+    (span,) = ndimage.find_objects((parts == parts[hottest]).astype(np.uint8))
     low = np.array([part.start - 0.5 for part in span])
     high = np.array([part.stop - 0.5 for part in span])
-    steps = np.linalg.norm(found.affine_lps[:3, :3], axis=0)
+    steps = np.linalg.norm(level_heat.affine_lps[:3, :3], axis=0)
     lacking = np.maximum(_SMALLEST_MM / steps - (high - low), 0) / 2
     lacking[0] = 0  # the height of a crop is what it is
     return low - lacking, high + lacking

@@ -41,9 +41,9 @@ def heat_volume(
     overlap, the stronger one counts.
     """
     volume = np.zeros(geometry.shape_zyx, dtype=np.uint8)
-    for found in heats:
-        to_crop = np.linalg.inv(found.affine_lps) @ geometry.affine()
-        low, high = np.full(3, -0.5), np.array(found.heat.shape) - 0.5
+    for level_heat in heats:
+        to_crop = np.linalg.inv(level_heat.affine_lps) @ geometry.affine()
+        low, high = np.full(3, -0.5), np.array(level_heat.heat.shape) - 0.5
         to_voxels = np.linalg.inv(to_crop)
         edges = corners_of(low, high) @ to_voxels[:3, :3].T + to_voxels[:3, 3]
         first = np.maximum(np.ceil(edges.min(axis=0)), 0).astype(int)
@@ -51,7 +51,7 @@ def heat_volume(
         if (stop <= first).any():
             continue
         part = ndimage.affine_transform(
-            found.heat,
+            level_heat.heat,
             to_crop[:3, :3],
             to_crop[:3, :3] @ first + to_crop[:3, 3],
             output_shape=tuple(stop - first),

@@ -78,8 +78,8 @@ class Judgement:
             geometry: Of the study.
             sop_uids: SOPInstanceUID of each of its slices, head to feet.
         """
-        found = evidence_to_json(self.heats, geometry, sop_uids)
-        return {level: found.get(level) for level in self.assessed}
+        by_level = evidence_to_json(self.heats, geometry, sop_uids)
+        return {level: by_level.get(level) for level in self.assessed}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -99,14 +99,14 @@ def predict_input(
     made_from = _input_made_from(predictor, ensemble)
     earlier = Earlier({}) if again else Earlier.read(out, made_from, endings)
 
-    def judge(found: ReadScan) -> PredictedStudy:
-        if found.is_known:
-            study = _told_again(found, earlier.notes[found.name])
+    def judge(read_scan: ReadScan) -> PredictedStudy:
+        if read_scan.is_known:
+            study = _told_again(read_scan, earlier.notes[read_scan.name])
         else:
-            study = _predict_scan(found, out, predictor, ensemble, beside)
-        return replace(study, number=found.number, total=found.total)
+            study = _predict_scan(read_scan, out, predictor, ensemble, beside)
+        return replace(study, number=read_scan.number, total=read_scan.total)
 
-    reading = replace(reading, known=earlier.contents())
+    reading = replace(reading, contents=earlier.contents())
     yield from each_judged(read_scans(source, say, reading), judge)
 
 
@@ -240,29 +240,29 @@ def _stored_vertebrae(stores: Stores, study_uid: str, ensemble: Ensemble) -> See
 
 
 def _predict_scan(
-    found: ReadScan,
+    read_scan: ReadScan,
     out: Path,
     predictor: VertebraPredictor,
     ensemble: Ensemble,
     beside: Sequence[WriteBeside],
 ) -> PredictedStudy:
-    scan = found.scan
-    if scan is None or scan.geometry is None or found.grey is None:
+    scan = read_scan.scan
+    if scan is None or scan.geometry is None or read_scan.grey is None:
         return PredictedStudy(
-            name=found.name,
+            name=read_scan.name,
             action=Outcome.FAILED if scan is None else Outcome.REFUSED,
-            message=found.refusal,
-            notes=found.notes,
+            message=read_scan.refusal,
+            notes=read_scan.notes,
         )
-    prediction = find_vertebrae(scan, found.grey, predictor)
+    prediction = find_vertebrae(scan, read_scan.grey, predictor)
     started = time.perf_counter()
     levels = prediction.review.notes()
     study = MaskedStudy(
-        grey=found.grey, mask=prediction.mask, geometry=scan.geometry, levels=levels
+        grey=read_scan.grey, mask=prediction.mask, geometry=scan.geometry, levels=levels
     )
     judgement = judge_study(study, ensemble)
     seconds = {
-        "read": round(found.read_s, 3),
+        "read": round(read_scan.read_s, 3),
         **prediction.seconds,
         "classify": round(time.perf_counter() - started, 3),
     }
@@ -292,7 +292,7 @@ def _predict_scan(
     return PredictedStudy(
         name=scan.name,
         action=judgement.assessment.outcome,
-        notes=found.notes,
+        notes=read_scan.notes,
         probabilities=judgement.assessment.probabilities,
         suspicious=tuple(note["suspicious"]),
         unlike=judgement.unlike,
@@ -302,12 +302,12 @@ def _predict_scan(
     )
 
 
-def _told_again(found: ReadScan, note: Mapping[str, Any]) -> PredictedStudy:
+def _told_again(read_scan: ReadScan, note: Mapping[str, Any]) -> PredictedStudy:
     """Return what an earlier call has said of a study."""
     return PredictedStudy(
-        name=found.name,
+        name=read_scan.name,
         action=Outcome.UNCHANGED,
-        notes=found.notes,
+        notes=read_scan.notes,
         probabilities=note["probabilities"],
         suspicious=tuple(note["suspicious"]),
         unlike=Unlike.from_json(note["unlike"]),
@@ -352,12 +352,12 @@ def _upgraded(note: Mapping[str, Any]) -> dict[str, Any]:
 
     Up to version 0.2 a level that was not seen had its prevalence for a number.
     """
-    kept = {name: value for name, value in note.items() if name != "not_seen"}
+    remaining = {name: value for name, value in note.items() if name != "not_seen"}
     assessed = [name for name in LEVEL_NAMES if name not in note["not_seen"]]
     assessment = Assessment.of(note["probabilities"], assessed)
     suspicious = suspicion(assessment.probabilities, note["thresholds"])
     told = assessment.to_note(note["segmentation"]["flags"])
-    return {**kept, **told, "suspicious": suspicious}
+    return {**remaining, **told, "suspicious": suspicious}
 
 
 def _without_distance(note: Mapping[str, Any]) -> dict[str, Any]:

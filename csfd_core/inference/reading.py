@@ -45,13 +45,13 @@ class Reading:
         executor: What reads its studies.
         threads: That decode a study's slices.
         every_volume: Read every axial volume of a study, not only the thinnest.
-        known: By the name of its results, the content of what need not be read again.
+        contents: By the name of its results, content that need not be read again.
     """
 
     executor: Executor = field(default_factory=InlineExecutor)
     threads: int = 1
     every_volume: bool = False
-    known: Mapping[str, str] = field(default_factory=dict)
+    contents: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +144,7 @@ def read_scans(location: str, say: Say, reading: Reading) -> Iterator[ReadScan]:
             read_folder,
             every_volume=reading.every_volume,
             threads=reading.threads,
-            known=reading.known,
+            contents=reading.contents,
         )
         done = in_order(reading.executor, read, map(ReadTask, folders))
         for number, (task, future) in enumerate(done, 1):
@@ -155,8 +155,8 @@ def read_scans(location: str, say: Say, reading: Reading) -> Iterator[ReadScan]:
                 name = safe_name(task.folder.name)
                 scans = [ReadScan(scan=None, name=name, error=_told(error))]
             for scan in scans:
-                found = scan.opened(task.memory)
-                yield replace(found, number=number, total=len(folders))
+                in_memory = scan.opened(task.memory)
+                yield replace(in_memory, number=number, total=len(folders))
 
 
 def each_judged(
@@ -172,14 +172,14 @@ def each_judged(
     Raises:
         SettingsError: If a result cannot be written.
     """
-    for found in scans:
+    for read_scan in scans:
         try:
-            judged = judge(found)
+            judged = judge(read_scan)
         except SettingsError:
             raise
         except Exception as error:  # noqa: BLE001 - what a study does to us is its fault
             told = f"It cannot be judged: {tell_error(error)}"
-            judged = judge(replace(found, scan=None, error=told, grey=None))
+            judged = judge(replace(read_scan, scan=None, error=told, grey=None))
         yield judged
 
 
@@ -188,7 +188,7 @@ def read_folder(
     *,
     every_volume: bool = False,
     threads: int = 1,
-    known: Mapping[str, str] | None = None,
+    contents: Mapping[str, str] | None = None,
 ) -> list[ReadScan]:
     """Read the studies of one folder.
 
@@ -196,12 +196,13 @@ def read_folder(
         task: The folder, and the memory that its grey levels are written to.
         every_volume: Read every axial volume of a study, not only the thinnest.
         threads: That decode.
-        known: As in ``Reading``; where all of the folder is known, nothing is decoded.
+        contents: As in ``Reading``; where all of a folder is known, nothing is
+            decoded.
     """
     folder, memory = task.folder, task.memory
-    if known and (folder.study_uid or folder.name) in known:
+    if contents and (folder.study_uid or folder.name) in contents:
         scans = scan_study(folder, every_volume=every_volume)
-        if all(known.get(scan.name) == scan.content_hash for scan in scans):
+        if all(contents.get(scan.name) == scan.content_hash for scan in scans):
             return [ReadScan(scan=s, name=s.name, is_known=True) for s in scans]
     grey: dict[str, npt.NDArray[np.uint8]] = {}
 
@@ -213,14 +214,14 @@ def read_folder(
         folder, on_slice=keep, every_volume=every_volume, threads=threads
     )
     memory.clear()  # of a process that has died of this folder
-    found = [_kept(folder, scan, grey, memory) for scan in scans]
+    moved = [_to_memory(folder, scan, grey, memory) for scan in scans]
     grey.clear()  # of images that belong to no scan
     give_back_memory()
     read_s = time.perf_counter() - started
-    return [replace(scan, read_s=read_s) for scan in found]
+    return [replace(scan, read_s=read_s) for scan in moved]
 
 
-def _kept(
+def _to_memory(
     folder: StudyFolder,
     scan: StudyScan,
     grey: dict[str, npt.NDArray[np.uint8]],

@@ -80,14 +80,14 @@ def segment_input(
     made_from = _made_from(predictor)
     earlier = Earlier({}) if again else Earlier.read(out, made_from, [_MASK])
 
-    def write(found: ReadScan) -> SegmentedStudy:
-        if found.is_known:
-            study = _told_again(found, earlier.notes[found.name])
+    def write(read_scan: ReadScan) -> SegmentedStudy:
+        if read_scan.is_known:
+            study = _told_again(read_scan, earlier.notes[read_scan.name])
         else:
-            study = _write_scan(found, out, predictor)
-        return replace(study, number=found.number, total=found.total)
+            study = _write_scan(read_scan, out, predictor)
+        return replace(study, number=read_scan.number, total=read_scan.total)
 
-    reading = replace(reading, known=earlier.contents())
+    reading = replace(reading, contents=earlier.contents())
     yield from each_judged(read_scans(source, say, reading), write)
 
 
@@ -112,40 +112,40 @@ def write_nifti(
 
 
 def _write_scan(
-    found: ReadScan, out: Path, predictor: VertebraPredictor
+    read_scan: ReadScan, out: Path, predictor: VertebraPredictor
 ) -> SegmentedStudy:
-    scan = found.scan
-    if scan is None or scan.geometry is None or found.grey is None:
+    scan = read_scan.scan
+    if scan is None or scan.geometry is None or read_scan.grey is None:
         return SegmentedStudy(
-            name=found.name,
+            name=read_scan.name,
             action=Outcome.FAILED if scan is None else Outcome.REFUSED,
             slice_count=0 if scan is None else len(scan.headers),
-            message=found.refusal,
-            notes=found.notes,
+            message=read_scan.refusal,
+            notes=read_scan.notes,
         )
-    prediction = find_vertebrae(scan, found.grey, predictor)
+    prediction = find_vertebrae(scan, read_scan.grey, predictor)
     write_nifti(out / f"{scan.name}{_MASK}", prediction.mask, scan.geometry)
-    report = _to_json(scan, prediction, predictor, found.read_s)
+    report = _to_json(scan, prediction, predictor, read_scan.read_s)
     text = json.dumps(report, indent=2) + "\n"
     write_file(out / f"{scan.name}.json", text.encode())
     return SegmentedStudy(
         name=scan.name,
         action=Outcome.SEGMENTED,
         slice_count=len(scan.headers),
-        notes=found.notes,
+        notes=read_scan.notes,
         flags=prediction.review.flags,
         levels=tuple(level.level for level in prediction.review.levels),
-        seconds=found.read_s + sum(prediction.seconds.values()),
+        seconds=read_scan.read_s + sum(prediction.seconds.values()),
     )
 
 
-def _told_again(found: ReadScan, note: Mapping[str, Any]) -> SegmentedStudy:
+def _told_again(read_scan: ReadScan, note: Mapping[str, Any]) -> SegmentedStudy:
     """Return what an earlier call has said of a study."""
     return SegmentedStudy(
-        name=found.name,
+        name=read_scan.name,
         action=Outcome.UNCHANGED,
         slice_count=note["slice_count"],
-        notes=found.notes,
+        notes=read_scan.notes,
         flags=tuple(note["flags"]),
         levels=tuple(level["level"] for level in note["levels"]),
     )

@@ -57,12 +57,12 @@ def read_heats(stores: Stores, study_uid: str) -> list[LevelHeat]:
     if not stores.root.exists(path):
         return []
     try:
-        with np.load(io.BytesIO(stores.root.read(path)), allow_pickle=False) as found:
-            kept = {name: found[name] for name in found.files}
+        with np.load(io.BytesIO(stores.root.read(path)), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
         return [
-            _heat_of(level, *(kept[f"{level}_{part}"] for part in _PARTS))
+            _heat_of(level, *(arrays[f"{level}_{part}"] for part in _PARTS))
             for level in LEVEL_NAMES
-            if f"{level}_heat" in kept
+            if f"{level}_heat" in arrays
         ]
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise StoreError(

@@ -128,17 +128,17 @@ def _require_few(file: IO[bytes], shown: str) -> None:
     start = file.seek(max(0, size - _LONGEST_TAIL))
     tail = file.read()
     # Looked for exactly as ``zipfile`` does: another directory would be checked else.
-    place = len(tail) - _END_BYTES
-    if tail[place : place + 4] != _END or tail[-2:] != bytes(2):
-        place = tail.rfind(_END)
-    if place < 0 or len(tail) < place + _END_BYTES:
+    offset = len(tail) - _END_BYTES
+    if tail[offset : offset + 4] != _END or tail[-2:] != bytes(2):
+        offset = tail.rfind(_END)
+    if offset < 0 or len(tail) < offset + _END_BYTES:
         raise zipfile.BadZipFile
-    (length,) = struct.unpack_from("<I", tail, place + 12)
-    locator, place_64 = place - 20, place - 76
-    if place_64 >= 0 and tail[locator : locator + 4] == _LOCATOR_64:
-        (length,) = struct.unpack_from("<Q", tail, place_64 + 40)
-        place = place_64
-    end = start + place
+    (length,) = struct.unpack_from("<I", tail, offset + 12)
+    locator, offset_64 = offset - 20, offset - 76
+    if offset_64 >= 0 and tail[locator : locator + 4] == _LOCATOR_64:
+        (length,) = struct.unpack_from("<Q", tail, offset_64 + 40)
+        offset = offset_64
+    end = start + offset
     most = LimitSettings.read().max_zip_files
     if length > end:
         raise zipfile.BadZipFile

@@ -45,8 +45,8 @@ def wanted_files(notes: Iterable[LabelNote]) -> dict[str, int]:
     """
     newest: dict[str, LabelNote] = {}
     for note in notes:
-        known = newest.get(note.study_uid)
-        if note.slices and (known is None or note.moment > known.moment):
+        latest = newest.get(note.study_uid)
+        if note.slices and (latest is None or note.moment > latest.moment):
             newest[note.study_uid] = note
     return {uid: note.slices for uid, note in newest.items() if note.slices}
 

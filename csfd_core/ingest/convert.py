@@ -199,9 +199,9 @@ def convert_studies(
     of processes for them would take longer than all of them together.
     """
     with ThreadPoolExecutor(_READERS) as readers:
-        found = list(readers.map(_if_current, tasks))
-    yield from (outcome for outcome in found if outcome is not None)
-    rest = [task for task, done in zip(tasks, found, strict=True) if done is None]
+        outcomes = list(readers.map(_if_current, tasks))
+    yield from (outcome for outcome in outcomes if outcome is not None)
+    rest = [task for task, done in zip(tasks, outcomes, strict=True) if done is None]
     yield from run_studies(convert_study, rest, executor)
 
 

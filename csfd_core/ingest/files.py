@@ -138,8 +138,8 @@ def read_files(
     length = None if whole else BEGINNING_BYTES
     beginnings = folder.source.read_beginnings(list(entries), length)
 
-    def read(found: tuple[str, bytes]) -> StudyFiles:
-        path, raw = found
+    def read(beginning: tuple[str, bytes]) -> StudyFiles:
+        path, raw = beginning
         one = StudyFiles()
         _read_file(one, folder, entries[path], raw, on_slice)
         return one

@@ -91,7 +91,7 @@ def require_some(folders: Sequence[StudyFolder], source: Source) -> None:
 
 
 def _sort_out(folder: StudyFolder) -> _Folder:
-    found = _Folder()
+    contents = _Folder()
     entries = {entry.path: entry for entry in folder.files}
     to_read = [
         entry.path
@@ -102,11 +102,11 @@ def _sort_out(folder: StudyFolder) -> _Folder:
         entry = entries.pop(path)
         uid = _study_named_by(folder, entry, raw)
         if uid is None:
-            found.others.append(entry)
+            contents.others.append(entry)
         else:
-            found.studies.setdefault(uid, []).append(entry)
-    found.others += entries.values()
-    return found
+            contents.studies.setdefault(uid, []).append(entry)
+    contents.others += entries.values()
+    return contents
 
 
 def _study_named_by(folder: StudyFolder, entry: FileEntry, raw: bytes) -> str | None:

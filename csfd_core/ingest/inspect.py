@@ -9,7 +9,7 @@ from csfd_core.dicom.findings import Finding, Status, in_order, status_of
 from csfd_core.errors import SourceError, tell_error
 from csfd_core.ingest.scan import StudyScan, scan_study
 from csfd_core.runtime.executors import completed
-from csfd_core.store.box_places import BoxRoom, tell_boxes_outside
+from csfd_core.store.box_slices import BoxRoom, tell_boxes_outside
 from csfd_core.store.labels import read_boxes, read_labels
 from csfd_core.store.source import Source, StudyFolder
 from csfd_core.text import count
@@ -85,22 +85,22 @@ def add_labels(
         return studies, [str(error)]
     notes = [*labels.notes, *boxes.notes, *source.mask_notes()]
     contradictory = set(labels.contradictions())
-    known = {study.study_uid for study in studies}
-    without_images = sorted(set(labels.table.index) - known)
+    study_uids = {study.study_uid for study in studies}
+    without_images = sorted(set(labels.table.index) - study_uids)
     if without_images:
         named = ", ".join(without_images[:5]) + (", ..." if without_images[5:] else "")
         told = count(len(without_images), "labelled study", "has", "have")
         notes.append(f"{told} no images: {named}")
     rooms = {s.study_uid: s.box_room for s in studies if s.box_room is not None}
     notes += tell_boxes_outside(boxes.table, rooms)
-    boxes_without = sorted(set(boxes.table["study_uid"]) - known)
+    boxes_without = sorted(set(boxes.table["study_uid"]) - study_uids)
     if boxes_without:
         notes.append(f"Boxes of {count(len(boxes_without), 'study')} without images.")
-    masks_without = sorted(set(source.masks()) - known)
+    masks_without = sorted(set(source.masks()) - study_uids)
     if masks_without:
         notes.append(f"Masks of {count(len(masks_without), 'study')} without images.")
     if not labels.table.empty:
-        unlabelled = len(known - set(labels.table.index))
+        unlabelled = len(study_uids - set(labels.table.index))
         if unlabelled:
             notes.append(f"{count(unlabelled, 'study', 'has', 'have')} no labels.")
     return [_with_labels(study, contradictory) for study in studies], notes

@@ -94,11 +94,11 @@ def make_many(
         SettingsError: If the Dask scheduler is gone.
     """
     calls = ((maker.of_study(uid), uid) for uid in study_uids)
-    found = {}
+    outcomes = {}
     for (_, study_uid), future in completed(executor, _make_one, calls):
         error = future.exception()
-        found[study_uid] = failure(study_uid, error) if error else future.result()
-    return [found[study_uid] for study_uid in study_uids]
+        outcomes[study_uid] = failure(study_uid, error) if error else future.result()
+    return [outcomes[study_uid] for study_uid in study_uids]
 
 
 def _make_one(call: tuple[Maker, str]) -> StudyOutcome:

@@ -144,17 +144,17 @@ def plan_arrivals(
             ``None``: all are taken up as they are.
         asked: Versions that were taken up already, and are not asked for again.
     """
-    known, done = set(partitions), asked or {}
+    partitioned, done = set(partitions), asked or {}
     take_up: dict[str, str] = {}
     unsettled: dict[str, str] = {}
     incomplete: list[Incomplete] = []
     for uid, study in sorted(surveyed.studies.items()):
-        if not study.is_due and uid in known:
+        if not study.is_due and uid in partitioned:
             continue
         wanted = surveyed.wanted_files.get(uid, 1)
         if study.file_count < wanted:
             incomplete.append(Incomplete(uid, study.file_count, wanted))
-        elif done.get(uid) == study.version and uid in known:
+        elif done.get(uid) == study.version and uid in partitioned:
             continue
         elif before is not None and before.get(uid) != study.version:
             unsettled[uid] = study.version
@@ -162,10 +162,10 @@ def plan_arrivals(
             take_up[uid] = study.version
     return Plan(
         take_up=take_up,
-        new=tuple(uid for uid in take_up if uid not in known),
+        new=tuple(uid for uid in take_up if uid not in partitioned),
         unsettled=unsettled,
         incomplete=tuple(incomplete),
-        withdrawn=tuple(sorted(known & surveyed.withdrawn)),
+        withdrawn=tuple(sorted(partitioned & surveyed.withdrawn)),
     )
 
 

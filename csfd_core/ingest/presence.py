@@ -50,7 +50,7 @@ def vanished_studies(
     None where a source has folders that are not named by their studies: which study
     such a folder holds is not known before it is read.
     """
-    folders = [folder for own in by_name.values() for folder in own]
+    folders = [folder for of_study in by_name.values() for folder in of_study]
     if any(not f.must_match_uid and not is_uid(f.name) for f in folders):
         return []
     there = {folder.name for folder in folders if folder.files}
@@ -60,9 +60,9 @@ def vanished_studies(
 
 def presence_notes(stores: Stores, sources: Sources) -> list[str]:
     """Say how many studies lie in two sources, and how many in none any more."""
-    found = sources.by_name()
+    by_name = sources.by_name()
     notes = []
-    doubles = doubles_of(found)
+    doubles = doubles_of(by_name)
     if same := [double.study_uid for double in doubles if not double.differs]:
         notes.append(
             f"{count(len(same), 'study', 'lies', 'lie')} in more than one source, with "
@@ -74,13 +74,13 @@ def presence_notes(stores: Stores, sources: Sources) -> list[str]:
             f"other files, such as {_examples(other)}; the first source counts. Remove "
             "what is outdated."
         )
-    listed = [folder for own in found.values() for folder in own]
+    listed = [folder for of_study in by_name.values() for folder in of_study]
     if n := sum(not f.must_match_uid and not is_uid(f.name) for f in listed):
         notes.append(
             f"{count(n, 'folder', 'is', 'are')} not named by a StudyInstanceUID and "
             "not taken up by runs; csfd convert reads them."
         )
-    if gone := vanished_studies(stores, found):
+    if gone := vanished_studies(stores, by_name):
         notes.append(
             f"No source has images of {count(len(gone), 'study')} of the store any "
             f"more, such as {_examples(gone)}; what the store has is kept."

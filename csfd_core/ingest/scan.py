@@ -97,8 +97,8 @@ def scan_study(
     files = read_files(folder, on_slice, threads)
     return [
         scan
-        for study_uid, own in _studies_of(folder, files)
-        for scan in _finish(folder, study_uid, own, every_volume)
+        for study_uid, study_files in _studies_of(folder, files)
+        for scan in _finish(folder, study_uid, study_files, every_volume)
     ] or [_quarantined(folder, files)]
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from csfd_core.dicom.findings import CATALOGUE, Finding, Severity, Status
 from csfd_core.ingest.scan import record_of, scan_study
-from csfd_core.store.box_places import BoxRoom, tell_boxes_outside
+from csfd_core.store.box_slices import BoxRoom, tell_boxes_outside
 from csfd_core.store.label_notes import label_entries
 from csfd_core.store.labels import (
     BoxTable,
@@ -81,8 +81,8 @@ def _build(stores: Stores, sources: Sources) -> _Built:
     withdrawn = stores.withdrawn.study_uids()
     labels = stores.label_history.read_labels(sources.locations, withdrawn)
     boxes = read_all_boxes(sources.locations, withdrawn)
-    found = stores.metadata.read_records()
-    records = [record for record in found if record.study_uid not in withdrawn]
+    all_records = stores.metadata.read_records()
+    records = [record for record in all_records if record.study_uid not in withdrawn]
     badly_named = [record_of(scan_study(f)[0]) for f in sources.badly_named()]
     newest = stores.label_history.record(labels)
     versions = {study_uid: one.version for study_uid, one in newest.items()}
@@ -156,8 +156,8 @@ def build_studies_table(
         _to_row(record, record.study_uid in contradictory, box_counts)
         for record in sorted(records, key=lambda record: record.study_uid)
     ]
-    own = (*LABEL_COLUMNS, "label_version", "labels_digest")
-    names = [name for name in _NAMES if name not in own]
+    label_columns = (*LABEL_COLUMNS, "label_version", "labels_digest")
+    names = [name for name in _NAMES if name not in label_columns]
     table = pd.DataFrame(rows, columns=names)
     table = table.merge(labels.table, how="left", left_on="study_uid", right_index=True)
     table["label_version"] = table["study_uid"].map(versions).astype("Int64")

@@ -2,9 +2,9 @@
 
 A card lies beside the weights and the other files of its training, and says which they
 are: whoever reads a card finds what belongs to it, also while another training takes
-its place (``learning.kept``). It is written once and read for as long as the weights
-are in use, by later versions too, so it names the version of its shape. Cards of older
-shapes are brought into today's when they are read.
+its place (``learning.training_files``). It is written once and read for as long as the
+weights are in use, by later versions too, so it names the version of its shape. Cards
+of older shapes are brought into today's when they are read.
 """
 
 import json

@@ -34,12 +34,12 @@ _FORMAT: Final = 2  # of the note; a state of another one is not taken up
 Weights = Sequence[npt.NDArray[np.floating]]
 
 
-def read_arrays(content: bytes, place: object) -> list[npt.NDArray[np.float32]]:
+def read_arrays(content: bytes, path: object) -> list[npt.NDArray[np.float32]]:
     """Return the arrays of a file of weights, in the order of their names.
 
     Args:
         content: Of the file.
-        place: Where it lies, for the message.
+        path: Where it lies, for the message.
 
     Raises:
         StoreError: If it is cut off, or no such file.
@@ -49,7 +49,7 @@ def read_arrays(content: bytes, place: object) -> list[npt.NDArray[np.float32]]:
             return [arrays[name].astype(np.float32) for name in sorted(arrays.files)]
     except (OSError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
         raise StoreError(
-            f"{place} is no whole file of weights: cut off or damaged. Bring it back, "
+            f"{path} is no whole file of weights: cut off or damaged. Bring it back, "
             "train the model again, or, where it came with csfd, install csfd again."
         ) from error
 
@@ -175,7 +175,7 @@ def learning_from(location: Location, study_uid: str) -> list[str]:
 
     Of each training the list of its studies is the last.
     """
-    found = []
+    files = []
     entries = location.entries(paths.CHECKPOINTS)
     for listed in entries:
         stem = listed.path.removesuffix(_STUDIES)
@@ -183,13 +183,13 @@ def learning_from(location: Location, study_uid: str) -> list[str]:
             continue
         if study_uid in json.loads(location.read(listed.path)):
             states = (e.path for e in entries if e.path.startswith(f"{stem}."))
-            found += [path for path in states if path != listed.path]
-            found.append(listed.path)
-    return found
+            files += [path for path in states if path != listed.path]
+            files.append(listed.path)
+    return files
 
 
-def _is_alike(ours: Sequence[Any], kept: Sequence[Any]) -> bool:
-    return [tuple(v.shape) for v in ours] == [tuple(v.shape) for v in kept]
+def _is_alike(ours: Sequence[Any], stored: Sequence[Any]) -> bool:
+    return [tuple(v.shape) for v in ours] == [tuple(v.shape) for v in stored]
 
 
 def _random_state(model: "keras.Model") -> list[Any]:

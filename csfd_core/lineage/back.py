@@ -18,11 +18,11 @@ from csfd_core.errors import IdentifierError, SettingsError, SourceError, StoreE
 from csfd_core.learning.splits import Split
 from csfd_core.lineage.mlflow_records import RecordedRun, RecordedRuns
 from csfd_core.lineage.trained_models import (
-    KeptEnsemble,
-    KeptModel,
-    kept_classifiers,
-    kept_ensembles,
-    kept_segmentations,
+    TrainedEnsemble,
+    TrainedModel,
+    trained_classifiers,
+    trained_ensembles,
+    trained_segmentations,
 )
 from csfd_core.store import paths
 from csfd_core.store.redaction import stand_in_of
@@ -131,8 +131,8 @@ class StoreNow:
 
     def content_hash(self, study_uid: str) -> str | None:
         """Return the identity of a study's slices; ``None``: it is not in the store."""
-        found = self._of_slices(study_uid)
-        return None if found is None else found[0]
+        stored = self._of_slices(study_uid)
+        return None if stored is None else stored[0]
 
     def _seen(self, study_uid: str, saw: object) -> SeenStudy:
         content, mask = saw if isinstance(saw, list | tuple) else (saw, None)
@@ -187,9 +187,9 @@ def find_prediction(stores: Stores, name: str) -> tuple[str, dict[str, Any]]:
                 "Materialize unseen_predictions, or give the path of a JSON that csfd "
                 "predict has written."
             )
-        place, content = f"{stores.root}/{inside}", stores.root.read(inside)
+        address, content = f"{stores.root}/{inside}", stores.root.read(inside)
     elif path.is_file():
-        place, content = str(path), _read_file(path)
+        address, content = str(path), _read_file(path)
     elif path.suffix == ".json":
         raise SourceError(f"There is no file {name}.")
     else:
@@ -201,8 +201,8 @@ def find_prediction(stores: Stores, name: str) -> tuple[str, dict[str, Any]]:
         require_uid(note["study_uid"])
         list(note["model_ids"])
     except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{place} is no prediction of csfd.") from error
-    return place, note
+        raise StoreError(f"{address} is no prediction of csfd.") from error
+    return address, note
 
 
 def trace_prediction(
@@ -220,19 +220,19 @@ def trace_prediction(
         SettingsError: If there is no such prediction.
         StoreError: If the file is no prediction of csfd.
     """
-    place, note = find_prediction(stores, name)
+    address, note = find_prediction(stores, name)
     now = StoreNow(stores)
     version = note.get("model_version")
     model_ids = [str(model_id) for model_id in note["model_ids"]]
     ensemble = _ensemble_of(stores, version, model_ids, recorded)
-    kept = [*kept_classifiers(stores), *(ensemble.members if ensemble else ())]
-    known = {model.model_id: model for model in kept}  # the frozen ones win
+    models = [*trained_classifiers(stores), *(ensemble.members if ensemble else ())]
+    by_id = {model.model_id: model for model in models}  # the frozen ones win
     members = tuple(
-        trace_model(known.get(model_id), model_id, now, recorded)
+        trace_model(by_id.get(model_id), model_id, now, recorded)
         for model_id in model_ids
     )
     return PredictionLineage(
-        place=place,
+        place=address,
         model=str(note.get("model")),
         version=version,
         aliases=tuple(recorded.aliases.get(version, ())) if version else (),
@@ -246,16 +246,16 @@ def trace_prediction(
 
 
 def trace_model(
-    kept: KeptModel | None, model_id: str, now: StoreNow, recorded: RecordedRuns
+    trained: TrainedModel | None, model_id: str, now: StoreNow, recorded: RecordedRuns
 ) -> ModelLineage:
-    """Return what a model was made from; ``kept`` is None where its card is gone."""
-    if kept is None:
+    """Return what a model was made from; ``trained`` is None where its card is gone."""
+    if trained is None:
         return ModelLineage(model_id=model_id)
-    card = kept.card
+    card = trained.card
     return ModelLineage(
         model_id=model_id,
-        name=kept.name,
-        place=kept.place,
+        name=trained.name,
+        place=trained.folder,
         fold=card.fold,
         run=recorded.training_run(card),
         code_version=card.code_version,
@@ -298,20 +298,22 @@ def _segmentation_of(
     model_id = (note.get("segmentation") or {}).get("model")
     if model_id is None:
         return None
-    known = {model.model_id: model for model in kept_segmentations(stores)}
-    return trace_model(known.get(model_id), str(model_id), now, recorded)
+    by_id = {model.model_id: model for model in trained_segmentations(stores)}
+    return trace_model(by_id.get(model_id), str(model_id), now, recorded)
 
 
 def _ensemble_of(
     stores: Stores, version: int | None, model_ids: list[str], recorded: RecordedRuns
-) -> KeptEnsemble | None:
+) -> TrainedEnsemble | None:
     """Return the frozen ensemble that spoke, ``None`` where the newest folds did."""
     if version is None:
         return None
-    own = [e for e in kept_ensembles(stores) if e.model_ids == model_ids]
-    known = recorded.versions.get(version)
-    exact = [e for e in own if known is not None and e.digest == known.digest]
-    return next(iter([*exact, *own]), None)
+    ensembles = [e for e in trained_ensembles(stores) if e.model_ids == model_ids]
+    registered = recorded.versions.get(version)
+    exact = [
+        e for e in ensembles if registered is not None and e.digest == registered.digest
+    ]
+    return next(iter([*exact, *ensembles]), None)
 
 
 def _compared(saw: object, present: object) -> str:

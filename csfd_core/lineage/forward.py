@@ -16,11 +16,11 @@ from csfd_core.learning.checkpoint import learning_from
 from csfd_core.learning.splits import Split
 from csfd_core.lineage.mlflow_records import RecordedRuns
 from csfd_core.lineage.trained_models import (
-    KeptEnsemble,
-    KeptModel,
-    kept_classifiers,
-    kept_ensembles,
-    kept_segmentations,
+    TrainedEnsemble,
+    TrainedModel,
+    trained_classifiers,
+    trained_ensembles,
+    trained_segmentations,
 )
 from csfd_core.store import paths
 from csfd_core.store.label_history import LabelVersion
@@ -87,9 +87,9 @@ def trace_usage(stores: Stores, study_uid: str, recorded: RecordedRuns) -> Study
         IdentifierError: If ``study_uid`` is no valid UID.
     """
     uid = require_uid(study_uid)
-    segmentations = [m for m in kept_segmentations(stores) if m.roles_of(uid)]
-    classifiers = [m for m in kept_classifiers(stores) if m.roles_of(uid)]
-    ensembles = [e for e in kept_ensembles(stores) if e.roles_of(uid)]
+    segmentations = [m for m in trained_segmentations(stores) if m.roles_of(uid)]
+    classifiers = [m for m in trained_classifiers(stores) if m.roles_of(uid)]
+    ensembles = [e for e in trained_ensembles(stores) if e.roles_of(uid)]
     withdrawal = stores.withdrawn.read(uid)
     uses = [
         *(_use_of(SEGMENTATION, model, uid) for model in segmentations),
@@ -151,27 +151,27 @@ def reports_on(stores: Stores, study_uid: str) -> list[str]:
     return [file.path for use in shown for file in stores.root.find(use.place)[0]]
 
 
-def _use_of(kind: str, model: KeptModel, uid: str) -> Use:
+def _use_of(kind: str, model: TrainedModel, uid: str) -> Use:
     name = f"{model.name} ({model.model_id})"
-    return Use(kind=kind, name=name, place=model.place, how=tuple(model.roles_of(uid)))
+    return Use(kind=kind, name=name, place=model.folder, how=tuple(model.roles_of(uid)))
 
 
-def _version(ensemble: KeptEnsemble, uid: str, recorded: RecordedRuns) -> Use:
+def _version(ensemble: TrainedEnsemble, uid: str, recorded: RecordedRuns) -> Use:
     titles = recorded.titles_of(ensemble.digest)
     name = ": ".join([*titles, ensemble.title])
     how = tuple(ensemble.roles_of(uid))
-    return Use(kind=VERSION, name=name, place=ensemble.place, how=how)
+    return Use(kind=VERSION, name=name, place=ensemble.folder, how=how)
 
 
-def _members(ensembles: list[KeptEnsemble]) -> list[KeptModel]:
+def _members(ensembles: list[TrainedEnsemble]) -> list[TrainedModel]:
     return [member for ensemble in ensembles for member in ensemble.members]
 
 
 def _reports(
     stores: Stores,
     uid: str,
-    segmentations: list[KeptModel],
-    classifiers: list[KeptModel],
+    segmentations: list[TrainedModel],
+    classifiers: list[TrainedModel],
 ) -> Iterator[Use]:
     through = {
         paths.SEGMENTATION_REPORT: bool(
@@ -180,14 +180,14 @@ def _reports(
         paths.COMPARISON_REPORT: bool(classifiers),
     }
     for name in stores.root.folders(paths.REPORTS):
-        place = f"{paths.REPORTS}/{name}"
-        how = [NAMED] if _names(stores, place, uid) else []
-        if place == paths.EDA_REPORT and _is_described(stores, uid):
+        folder = f"{paths.REPORTS}/{name}"
+        how = [NAMED] if _names(stores, folder, uid) else []
+        if folder == paths.EDA_REPORT and _is_described(stores, uid):
             how.append(DESCRIBED)
-        if through.get(place) and stores.root.entries(place):
+        if through.get(folder) and stores.root.entries(folder):
             how.append(THROUGH)
         if how:
-            yield Use(kind=REPORT, name=name, place=place, how=tuple(how))
+            yield Use(kind=REPORT, name=name, place=folder, how=tuple(how))
 
 
 def _reported_models(stores: Stores) -> set[str]:
@@ -218,7 +218,7 @@ def _is_described(stores: Stores, uid: str) -> bool:
     return datetime.fromisoformat(since) <= datetime.fromisoformat(withdrawal.at)
 
 
-def _predictions(stores: Stores, uid: str, learnt: list[KeptModel]) -> Iterator[Use]:
+def _predictions(stores: Stores, uid: str, learnt: list[TrainedModel]) -> Iterator[Use]:
     """Yield the prediction of a study, and those by models that have used it."""
     roles: dict[str, set[str]] = {}
     for model in learnt:
@@ -231,13 +231,13 @@ def _predictions(stores: Stores, uid: str, learnt: list[KeptModel]) -> Iterator[
     with ThreadPoolExecutor(_READERS) as pool:
         notes = list(pool.map(lambda entry: _read_json(stores, entry.path), entries))
     for entry, note in zip(entries, notes, strict=True):
-        found = {
+        used_as = {
             role
             for model_id in note.get("model_ids", ())
             for role in roles.get(str(model_id), ())
         }
         how = [PREDICTED] if note.get("study_uid") == uid else []
-        how += [role for role in (Split.TRAINING, Split.VALIDATION) if role in found]
+        how += [role for role in (Split.TRAINING, Split.VALIDATION) if role in used_as]
         if how:
             name = f"{note.get('study_uid')} by {note.get('model')}"
             yield Use(kind=PREDICTION, name=name, place=entry.path, how=tuple(how))
@@ -248,7 +248,7 @@ def _read_json(stores: Stores, path: str) -> Mapping[str, Any]:
     if not stores.root.exists(path):
         return {}
     try:
-        found = json.loads(stores.root.read(path))
+        content = json.loads(stores.root.read(path))
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}

@@ -55,14 +55,14 @@ class RecordedRuns:
         client = self._client
         if client is None:
             return RecordedRun(run_id=told)
-        places = [e.experiment_id for e in client.search_experiments()]
+        experiments = [e.experiment_id for e in client.search_experiments()]
         inputs = card.inputs.replace("'", "")
         query = f"params.inputs = '{inputs}' and attributes.status = 'FINISHED'"
-        runs = list(client.search_runs(places, query)) if inputs else []
-        own = [run for run in runs if told in (None, run.info.run_id)]
-        if not own:
+        runs = list(client.search_runs(experiments, query)) if inputs else []
+        matching = [run for run in runs if told in (None, run.info.run_id)]
+        if not matching:
             return RecordedRun(run_id=told)
-        run = own[0]
+        run = matching[0]
         models = client.search_logged_models(
             [run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"
         )
@@ -82,14 +82,14 @@ class RecordedRuns:
     @cached_property
     def aliases(self) -> dict[int, list[str]]:
         """The aliases of each version that has any."""
-        found: dict[int, list[str]] = {}
+        by_version: dict[int, list[str]] = {}
         if not self.versions:
-            return found
+            return by_version
         for alias in Alias:
             holder = self._registry.holder(alias)
             if holder is not None:
-                found.setdefault(holder.number, []).append(alias)
-        return found
+                by_version.setdefault(holder.number, []).append(alias)
+        return by_version
 
     def titles_of(self, digest: str) -> list[str]:
         """Return what a frozen ensemble is called: its versions, with their aliases."""

@@ -14,11 +14,11 @@ from csfd_core.store.stores import Stores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeptModel:
+class TrainedModel:
     """One trained model without its weights."""
 
     name: str  # "basic_cnn, fold 0"
-    place: str  # folder below the store's root; BUILTIN: comes with csfd
+    folder: str  # below the store's root; BUILTIN: comes with csfd
     card: ModelCard
 
     @property
@@ -36,14 +36,14 @@ class KeptModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeptEnsemble:
+class TrainedEnsemble:
     """Classifiers that were frozen together, to be a version of the registry."""
 
     digest: str
-    members: tuple[KeptModel, ...]
+    members: tuple[TrainedModel, ...]
 
     @property
-    def place(self) -> str:
+    def folder(self) -> str:
         """Return where it lies below the store's root."""
         return f"{paths.FROZEN_ENSEMBLES}/{self.digest}"
 
@@ -60,19 +60,19 @@ class KeptEnsemble:
 
     def roles_of(self, study_uid: str) -> list[Split]:
         """Say what its members used a study for; []: none did."""
-        found = {role for one in self.members for role in one.roles_of(study_uid)}
-        return [group for group in Split if group in found]
+        roles = {role for one in self.members for role in one.roles_of(study_uid)}
+        return [group for group in Split if group in roles]
 
 
-def kept_classifiers(
+def trained_classifiers(
     stores: Stores, folder: str = paths.CLASSIFIERS
-) -> list[KeptModel]:
+) -> list[TrainedModel]:
     """Return the classifiers in a folder, all folds: the newest, unless told."""
     models = ClassifierStore(stores.root, folder)
     return [
-        KeptModel(
+        TrainedModel(
             name=f"{name}, fold {fold}",
-            place=f"{folder}/{name}/fold_{fold}",
+            folder=f"{folder}/{name}/fold_{fold}",
             card=card,
         )
         for name in stores.root.folders(folder)
@@ -81,27 +81,27 @@ def kept_classifiers(
     ]
 
 
-def kept_ensembles(stores: Stores) -> list[KeptEnsemble]:
+def trained_ensembles(stores: Stores) -> list[TrainedEnsemble]:
     """Return every frozen ensemble, also one whose freezing was cut off."""
-    found = [
-        KeptEnsemble(
+    ensembles = [
+        TrainedEnsemble(
             digest=digest,
             members=tuple(
-                kept_classifiers(stores, f"{paths.FROZEN_ENSEMBLES}/{digest}")
+                trained_classifiers(stores, f"{paths.FROZEN_ENSEMBLES}/{digest}")
             ),
         )
         for digest in frozen_digests(stores)
     ]
-    return [ensemble for ensemble in found if ensemble.members]
+    return [ensemble for ensemble in ensembles if ensemble.members]
 
 
-def kept_segmentations(stores: Stores) -> list[KeptModel]:
+def trained_segmentations(stores: Stores) -> list[TrainedModel]:
     """Return the segmentation models of the store, and the one that csfd brings."""
     cards = ModelStore(stores.root).cards()
-    found = [
-        KeptModel(
+    models = [
+        TrainedModel(
             name=f"segmentation, fold {fold}",
-            place=f"{paths.SEGMENTATION_MODELS}/fold_{fold}",
+            folder=f"{paths.SEGMENTATION_MODELS}/fold_{fold}",
             card=card,
         )
         for fold, card in cards.items()
@@ -109,5 +109,5 @@ def kept_segmentations(stores: Stores) -> list[KeptModel]:
     general = read_card(builtin_location())
     if general is not None:
         name = "segmentation that comes with csfd"
-        found.append(KeptModel(name=name, place=BUILTIN, card=general))
-    return found
+        models.append(TrainedModel(name=name, folder=BUILTIN, card=general))
+    return models

@@ -85,15 +85,17 @@ def foresee(
         SettingsError: If neither the store nor a source knows the study.
     """
     usage = trace_usage(stores, study_uid, recorded)
-    places = tuple(sources.places_of(study_uid))
-    if not usage.is_known and not places:
-        where = " nor ".join(str(place) for place in (stores.root, *sources.locations))
+    in_sources = tuple(sources.paths_of(study_uid))
+    if not usage.is_known and not in_sources:
+        where = " nor ".join(
+            str(location) for location in (stores.root, *sources.locations)
+        )
         raise SettingsError(
             f"Study {study_uid} is neither in {where}. Check the UID, CSFD_STORE, "
             "CSFD_SOURCE and CSFD_INBOX."
         )
     siblings = tuple(_siblings(stores, study_uid))
-    return Consequences(usage=usage, in_sources=places, siblings=siblings)
+    return Consequences(usage=usage, in_sources=in_sources, siblings=siblings)
 
 
 def withdraw(
@@ -143,9 +145,9 @@ def finish_withdrawals(
     """
     cut_off = sorted(stores.withdrawn.unfinished())
     for uid in cut_off:
-        known = stores.withdrawn.read(uid)
-        if known is not None:
-            withdraw(stores, uid, known.reason, known.by, records, say)
+        withdrawal = stores.withdrawn.read(uid)
+        if withdrawal is not None:
+            withdraw(stores, uid, withdrawal.reason, withdrawal.by, records, say)
     return len(cut_off)
 
 
@@ -187,8 +189,8 @@ def withdraw_noted(
     told: list[str] = []
     finished = finish_withdrawals(stores, records, told.append)
     asked = {note.study_uid: note for note in notes if note.withdrawn is not None}
-    known = stores.withdrawn.study_uids()
-    new = sorted(set(asked) - known)
+    withdrawn = stores.withdrawn.study_uids()
+    new = sorted(set(asked) - withdrawn)
     most = LimitSettings.read().max_withdrawals
     if len(new) > most:
         told.append(
@@ -199,7 +201,7 @@ def withdraw_noted(
         return " ".join(told)
     cut_off = [
         uid
-        for uid in sorted(set(asked) & known)
+        for uid in sorted(set(asked) & withdrawn)
         if files_of(stores, uid) or reports_on(stores, uid)
     ]
     for uid in (*cut_off, *new):
@@ -219,5 +221,5 @@ def _siblings(stores: Stores, study_uid: str) -> list[str]:
     if record is None or record.patient_key is None or not has_table:
         return []
     studies = stores.metadata.read_studies()
-    own = studies.loc[studies["patient_key"] == record.patient_key, "study_uid"]
-    return sorted({str(uid) for uid in own} - {study_uid})
+    of_patient = studies.loc[studies["patient_key"] == record.patient_key, "study_uid"]
+    return sorted({str(uid) for uid in of_patient} - {study_uid})

@@ -63,10 +63,12 @@ def addressed_objects(
     with services.database.transaction() as connection:
         if is_outdated(connection, delivery.review_id):
             raise ReplacedError(_OUTDATED)
-        found = reviews_for_report(connection, services.stores, uid, delivery.review_id)
-    if found is None:
+        reviews = reviews_for_report(
+            connection, services.stores, uid, delivery.review_id
+        )
+    if reviews is None:
         raise HinderedError(_NO_REVIEW)
-    return [make_signed(source, *found).dataset]
+    return [make_signed(source, *reviews).dataset]
 
 
 def _source(services: Services, vault: Vault, uid: str) -> ResultSource:

@@ -40,8 +40,8 @@ class Callers:
             if not has_address:
                 title, address = address, ""
             _require_title(title, "CSFD_DICOM_CALLERS")
-            place = _network(address, entry) if has_address else None
-            networks[title] = (*networks.get(title, ()), place)
+            network = _network(address, entry) if has_address else None
+            networks[title] = (*networks.get(title, ()), network)
         priorities = {}
         for entry in _entries(settings.priorities):
             title, _, priority = entry.rpartition("=")
@@ -68,8 +68,8 @@ class Callers:
         """
         if self.is_open:
             return True
-        places = self.networks.get(title, ())
-        return any(place is None or _is_in(address, place) for place in places)
+        networks = self.networks.get(title, ())
+        return any(network is None or _is_in(address, network) for network in networks)
 
     def allow_address(self, address: str) -> bool:
         """Say whether anybody may send from an address."""
@@ -121,8 +121,8 @@ def _network(address: str, entry: str) -> Network:
 
 def _is_in(address: str, network: Network) -> bool:
     try:
-        found = ipaddress.ip_address(address)
+        parsed = ipaddress.ip_address(address)
     except ValueError:
         return False
-    mapped = getattr(found, "ipv4_mapped", None)  # IPv4 at a socket of IPv6
-    return (mapped or found) in network
+    mapped = getattr(parsed, "ipv4_mapped", None)  # IPv4 at a socket of IPv6
+    return (mapped or parsed) in network

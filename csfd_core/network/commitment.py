@@ -15,7 +15,7 @@ from csfd_core.web.services import Services
 SUCCESS: Final = 0x0000
 NO_SUCH_ARGUMENT: Final = 0x0114
 INVALID_ARGUMENT: Final = 0x0115
-_ALL_KEPT: Final = 1  # event type; 2: some are not
+_ALL_COMMITTED: Final = 1  # event type; 2: some are not
 
 
 def take_report(services: Services, told: Dataset, event_type: int) -> int:
@@ -36,7 +36,7 @@ def take_report(services: Services, told: Dataset, event_type: int) -> int:
         if one is None:
             return NO_SUCH_ARGUMENT
         number = len(told.get("ReferencedSOPSequence") or [])
-        if event_type == _ALL_KEPT and not failed:
+        if event_type == _ALL_COMMITTED and not failed:
             if not number:
                 return INVALID_ARGUMENT
             commit(connection, one, f"{count(number, 'object')} kept for good.")

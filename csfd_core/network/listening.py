@@ -69,7 +69,9 @@ class _Budget:
         self.left = self._most
 
 
-def _receive(place: AssociationSocket, budget: _Budget, wanted: int) -> bytearray:
+def _receive(
+    assoc_socket: AssociationSocket, budget: _Budget, wanted: int
+) -> bytearray:
     """Return as many bytes as are wanted, or those before the connection has ended.
 
     Raises:
@@ -78,17 +80,17 @@ def _receive(place: AssociationSocket, budget: _Budget, wanted: int) -> bytearra
     content = bytearray()
     try:
         budget.left -= wanted
-        is_asked = place.assoc.requestor.primitive is not None
+        is_asked = assoc_socket.assoc.requestor.primitive is not None
         largest = _LARGEST_PDU if is_asked else _LARGEST_REQUEST
         if wanted > largest or budget.left < 0:
             raise OSError("A sender sends more than any slice has.")
-        assert place.socket is not None
+        assert assoc_socket.socket is not None
         within_s = _SILENT_S if is_asked else _BEGINNING_S
-        content = _read(place.socket, wanted, within_s)
+        content = _read(assoc_socket.socket, wanted, within_s)
     finally:
-        if len(content) < wanted and place.assoc.requestor.primitive is None:
+        if len(content) < wanted and assoc_socket.assoc.requestor.primitive is None:
             # Nobody will ask for an association any more: it is not waited for.
-            waiting: Any = place.assoc.dul.to_user_queue
+            waiting: Any = assoc_socket.assoc.dul.to_user_queue
             waiting.put(None)
     return content
 
@@ -116,9 +118,9 @@ def _read(connection: socket.socket, wanted: int, within_s: float) -> bytearray:
     return content
 
 
-def _shut(place: AssociationSocket) -> None:
+def _shut(assoc_socket: AssociationSocket) -> None:
     """Close a connection, also where the other side has closed it before."""
-    connection = place.socket  # another thread may forget it meanwhile
+    connection = assoc_socket.socket  # another thread may forget it meanwhile
     if connection is not None:
         with suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
@@ -130,9 +132,9 @@ def end_association(association: Association) -> None:
     if association.requestor.primitive is not None:
         association.abort(block=False)
         return
-    place = association.dul.socket
-    if place is not None:
-        _shut(place)
+    assoc_socket = association.dul.socket
+    if assoc_socket is not None:
+        _shut(assoc_socket)
 
 
 class _Handler(RequestHandler):
@@ -140,10 +142,10 @@ class _Handler(RequestHandler):
 
     def _create_association(self) -> Association:
         association = super()._create_association()
-        place: Any = association.dul.socket
+        assoc_socket: Any = association.dul.socket
         budget = _Budget()
-        place.recv = partial(_receive, place, budget)
-        place._shutdown_socket = partial(_shut, place)
+        assoc_socket.recv = partial(_receive, assoc_socket, budget)
+        assoc_socket._shutdown_socket = partial(_shut, assoc_socket)
         setattr(association, _BUDGET, budget)
         return association
 

@@ -18,7 +18,7 @@ from csfd_core.network.callers import require_known_callers
 from csfd_core.network.commitment import take_report
 from csfd_core.network.receiver import Receiver, Say, TakeReport
 from csfd_core.settings import DicomSettings
-from csfd_core.web.delivery.peers import configured_places
+from csfd_core.web.delivery.peers import configured_endpoints
 from csfd_core.web.reception.reception import Reception
 from csfd_core.web.reception.watcher import watcher_of
 from csfd_core.web.server import log_plainly
@@ -42,7 +42,7 @@ def run(settings: DicomSettings, say: Say, stop: threading.Event | None = None) 
         SettingsError: If a setting cannot be used, or the port is taken.
     """
     require_known_callers(settings)
-    configured_places(settings.peers)
+    configured_endpoints(settings.peers)
     ended = stop or threading.Event()
     services = Services.open()
     reception = Reception(services)

@@ -30,10 +30,10 @@ from csfd_core.web.delivery import deliveries as rows
 from csfd_core.web.delivery.deliveries import Delivery, DeliveryState
 from csfd_core.web.delivery.peers import (
     Peer,
+    PeerEndpoint,
     PeerKind,
-    PeerPlace,
     all_peers,
-    configured_places,
+    configured_endpoints,
     follow_setting,
     tell_echo,
 )
@@ -72,7 +72,9 @@ class Outbox:
         """
         self._services = services
         self._settings = DicomSettings.read()
-        self._places = {p.name: p for p in configured_places(self._settings.peers)}
+        self._endpoints = {
+            p.name: p for p in configured_endpoints(self._settings.peers)
+        }
         self._vault = Vault.open(self._settings)
         self._planner = Planner(services)
         self._patience_s = patience_s
@@ -125,7 +127,7 @@ class Outbox:
             return False
         self._lock = held
         with self._services.database.transaction() as connection:
-            follow_setting(connection, list(self._places.values()))
+            follow_setting(connection, list(self._endpoints.values()))
             rows.take_up(connection)
         return True
 
@@ -138,8 +140,8 @@ class Outbox:
         withdrawn = self._services.stores.withdrawn.study_uids()
         with self._services.database.transaction() as connection:
             Vault.forget_expired(connection)
-            kept = set(connection.scalars(sa.select(identities.c.study_uid)))
-            forget_identities(connection, kept & withdrawn)
+            identified = set(connection.scalars(sa.select(identities.c.study_uid)))
+            forget_identities(connection, identified & withdrawn)
 
     def _begin(self, peer: Peer) -> int:
         with self._services.database.transaction() as connection:
@@ -157,7 +159,7 @@ class Outbox:
         """Do all that is due for a peer; if nobody answers there, the rest waits."""
         try:
             if peer.is_asked:
-                told = self._echo(self._place(peer))
+                told = self._echo(self._endpoint(peer))
                 with self._services.database.transaction() as connection:
                     tell_echo(connection, peer.id, told)
             wait_s: float | None = None
@@ -169,9 +171,9 @@ class Outbox:
         except (sa.exc.SQLAlchemyError, OSError) as error:
             _log.warning("the outbox is held up: %s", type(error).__name__)
 
-    def _place(self, peer: Peer) -> PeerPlace:
+    def _endpoint(self, peer: Peer) -> PeerEndpoint:
         """Return where a peer is, with the password that only the setting holds."""
-        return self._places.get(peer.name, peer.endpoint)
+        return self._endpoints.get(peer.name, peer.endpoint)
 
     def _deliver(self, peer: Peer, one: Delivery) -> float | None:
         """Try a delivery; return for how long its peer is left alone, if it is."""
@@ -202,7 +204,7 @@ class Outbox:
         transaction_uid: str,
     ) -> float | None:
         try:
-            sent = self._transfer(self._place(peer), objects, transaction_uid)
+            sent = self._transfer(self._endpoint(peer), objects, transaction_uid)
         except sa.exc.SQLAlchemyError:
             raise
         except Exception as error:  # noqa: BLE001 - one peer must not hold up others
@@ -222,12 +224,12 @@ class Outbox:
         return None if sent.is_reached else wait_s
 
     def _transfer(
-        self, place: PeerPlace, objects: Sequence[Dataset], transaction_uid: str
+        self, endpoint: PeerEndpoint, objects: Sequence[Dataset], transaction_uid: str
     ) -> Sent:
-        if place.kind == PeerKind.STOW:
-            client = StowClient(self._settings, place.url, **self._waits_s)
+        if endpoint.kind == PeerKind.STOW:
+            client = StowClient(self._settings, endpoint.url, **self._waits_s)
             return client.send(objects)
-        scu = StoreScu(self._settings, place, **self._waits_s)
+        scu = StoreScu(self._settings, endpoint, **self._waits_s)
         sent, _ = scu.send(
             objects,
             transaction_uid=transaction_uid,
@@ -235,11 +237,11 @@ class Outbox:
         )
         return sent
 
-    def _echo(self, place: PeerPlace) -> str:
+    def _echo(self, endpoint: PeerEndpoint) -> str:
         try:
-            if place.kind == PeerKind.STOW:
-                return StowClient(self._settings, place.url, **self._waits_s).echo()
-            return StoreScu(self._settings, place, **self._waits_s).echo()
+            if endpoint.kind == PeerKind.STOW:
+                return StowClient(self._settings, endpoint.url, **self._waits_s).echo()
+            return StoreScu(self._settings, endpoint, **self._waits_s).echo()
         except Exception as error:  # noqa: BLE001 - one peer must not hold up others
             _log.warning("a peer cannot be asked: %s", type(error).__name__)
             return _CANNOT_ASK

@@ -88,7 +88,7 @@ class _Transfer:
     last: float = field(default_factory=time.monotonic)
     caller: str = ""
     working: int = 0
-    kept: int = 0
+    new: int = 0
     again: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     size: int = 0
@@ -260,10 +260,10 @@ class Receiver:
             keeps_identity=True,
         )
         announced = str(event.request.AffectedSOPInstanceUID)
-        kept = self._reception.keep(raw, sender, announced)
-        transfer.hold(self._reception, kept.study_uid)
-        transfer.kept += kept.is_new
-        transfer.again += not kept.is_new
+        received = self._reception.keep(raw, sender, announced)
+        transfer.hold(self._reception, received.study_uid)
+        transfer.new += received.is_new
+        transfer.again += not received.is_new
         return _SUCCESS
 
     def _transfer_of(self, event: evt.Event) -> _Transfer:
@@ -291,7 +291,7 @@ class Receiver:
             "caller": transfer.caller,
             "address": transfer.address,
             "end": transfer.end,
-            "kept": transfer.kept,
+            "kept": transfer.new,
             "again": transfer.again,
             "failed": dict(sorted(transfer.failed.items())),
             "megabytes": round(transfer.size / 1e6, 1),

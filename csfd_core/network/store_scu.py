@@ -28,7 +28,7 @@ from csfd_core.network.sending import (
 )
 from csfd_core.network.tls_client import client_context
 from csfd_core.settings import DicomSettings
-from csfd_core.web.delivery.peers import PeerPlace
+from csfd_core.web.delivery.peers import PeerEndpoint
 
 _VERIFICATION: Final = "1.2.840.10008.1.1"
 _COMMITMENT: Final = "1.2.840.10008.1.20.1"  # Storage Commitment Push Model
@@ -48,7 +48,7 @@ class StoreScu:
     def __init__(
         self,
         settings: DicomSettings,
-        place: PeerPlace,
+        endpoint: PeerEndpoint,
         *,
         connect_s: float = CONNECT_S,
         answer_s: float = ANSWER_S,
@@ -57,13 +57,13 @@ class StoreScu:
 
         Args:
             settings: Of this node.
-            place: Of the peer.
+            endpoint: Of the peer.
             connect_s: Seconds for a connection, and again for an association.
             answer_s: Seconds for an answer to one object.
         """
         silence()
         self._settings = settings
-        self._place = place
+        self._endpoint = endpoint
         self._connect_s = connect_s
         self._answer_s = answer_s
         self._reported = threading.Event()
@@ -141,9 +141,9 @@ class StoreScu:
             return on_event(event.event_information, event.event_type or 0), None
 
         association = entity.associate(
-            self._place.host,
-            self._place.port,
-            ae_title=self._place.ae_title,
+            self._endpoint.host,
+            self._endpoint.port,
+            ae_title=self._endpoint.ae_title,
             tls_args=tls,
             evt_handlers=[
                 (evt.EVT_CONN_OPEN, self._bound),
@@ -158,14 +158,14 @@ class StoreScu:
 
     def _bound(self, event: evt.Event) -> None:
         """Let nothing be waited for without an end, as for the rest of an answer."""
-        place = event.assoc.dul.socket
-        if place is not None and place.socket is not None:
-            place.socket.settimeout(self._answer_s)
+        assoc_socket = event.assoc.dul.socket
+        if assoc_socket is not None and assoc_socket.socket is not None:
+            assoc_socket.socket.settimeout(self._answer_s)
 
     def _tls(self) -> tuple[ssl.SSLContext, str] | None:
-        if not self._place.is_tls:
+        if not self._endpoint.is_tls:
             return None
-        return client_context(self._settings), self._place.host
+        return client_context(self._settings), self._endpoint.host
 
     def _unsent(
         self, association: Association | None, objects: Sequence[Dataset]
@@ -185,7 +185,7 @@ class StoreScu:
                 "It refuses the association: let it know this node's application "
                 "entity title and address, and check its own."
             )
-        trusted = " that is believed, by TLS" if self._place.is_tls else ""
+        trusted = " that is believed, by TLS" if self._endpoint.is_tls else ""
         return f"Nobody answers there as a DICOM node{trusted}."
 
 
@@ -248,10 +248,10 @@ def _reference(one: Dataset) -> Dataset:
 
 def _syntaxes(objects: Sequence[Dataset], sop_class: str) -> list[str]:
     """Return the transfer syntaxes of the objects of a class, and those of any peer."""
-    own = [
+    used = [
         str(one.file_meta.TransferSyntaxUID)
         for one in objects
         if str(one.SOPClassUID) == sop_class
     ]
     native = [str(uid) for uid in _NATIVE]
-    return list(dict.fromkeys([*own, *native])) if set(own) <= set(native) else own
+    return list(dict.fromkeys([*used, *native])) if set(used) <= set(native) else used

@@ -101,8 +101,8 @@ def _displace(
     fracture = plan.fracture
     if fracture is None:
         return []
-    found = [(cut.offset(local), cut.region(local)) for cut in fracture.cuts]
-    for cut, (offset, region) in zip(fracture.cuts, found, strict=True):
+    offsets = [(cut.offset(local), cut.region(local)) for cut in fracture.cuts]
+    for cut, (offset, region) in zip(fracture.cuts, offsets, strict=True):
         moved = np.clip(offset * 4 + np.float32(0.5), 0, 1) * region
         for axis, shift in zip((local.x, local.y, local.z), cut.shift, strict=True):
             axis -= np.float32(shift / spine.scale) * moved
@@ -116,7 +116,7 @@ def _displace(
         depth /= 1 - depth
         stretched = local.z
         stretched += np.where(above < size.height * 1.3, above, 0) * depth
-    return found
+    return offsets
 
 
 def _add_variants(carver: Carver, variants: Variants) -> None:
@@ -154,15 +154,15 @@ def _shifted(outer: Box, part: Box) -> Box:
 
 def _unevenness(local: LocalGrid, seed: int) -> Float:
     rng = np.random.default_rng(seed)
-    found = np.zeros(local.x.shape, dtype=np.float32)
+    ripples = np.zeros(local.x.shape, dtype=np.float32)
     for _ in range(2):
         wave = rng.normal(0, 1, 3)
         wave *= 2 * np.pi / rng.uniform(8, 18) / np.linalg.norm(wave)
         w = wave.astype(np.float32)
         phase = w[0] * local.x + w[1] * local.y + w[2] * local.z
         phase += np.float32(rng.uniform(0, 6.3))
-        found += np.float32(_SURFACE_MM) * np.sin(phase)
-    return found
+        ripples += np.float32(_SURFACE_MM) * np.sin(phase)
+    return ripples
 
 
 def _keep_apart(distance: Float, box: Box, above: Painted) -> None:
@@ -179,13 +179,13 @@ def _gap_coverages(
     scene: Scene, offsets: list[tuple[Float, Float]], fracture: Fracture, scale: float
 ) -> list[Float]:
     """Return the share of each voxel that is fracture gap, for each cut."""
-    found = []
+    coverages = []
     for cut, (offset, region) in zip(fracture.cuts, offsets, strict=True):
         half = np.float32(cut.gap_mm / 2)
         away = offset * np.float32(scale)
         gap = scene.coverage(away - half) - scene.coverage(away + half)
-        found.append(np.asarray(gap * region, dtype=np.float32))
-    return found
+        coverages.append(np.asarray(gap * region, dtype=np.float32))
+    return coverages
 
 
 def _broken_voxels(
@@ -193,8 +193,8 @@ def _broken_voxels(
 ) -> tuple[npt.NDArray[np.intp], ...]:
     """Return the voxels of the volume where each cut runs through bone."""
     start = np.array([s.start for s in box])
-    found = []
+    voxels = []
     for gap in gaps:
         seen = (gap > 0.3 * max(float(gap.max()), 1e-6)) & (distance < 0.3)
-        found.append(np.asarray(np.argwhere(seen) + start, dtype=np.intp))
-    return tuple(found)
+        voxels.append(np.asarray(np.argwhere(seen) + start, dtype=np.intp))
+    return tuple(voxels)

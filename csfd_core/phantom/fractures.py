@@ -36,13 +36,13 @@ class Cut:
         """Return the signed distance from the rough plane."""
         n = self.normal.astype(np.float32)
         p = np.float32(self.normal @ self.point)
-        found = n[0] * local.x + n[1] * local.y + n[2] * local.z - p
+        distance = n[0] * local.x + n[1] * local.y + n[2] * local.z - p
         for k, (wave, phase) in enumerate(zip(self.waves, self.phases, strict=True)):
             w = wave.astype(np.float32)
             ripple = w[0] * local.x + w[1] * local.y + w[2] * local.z
             ripple += np.float32(phase)
-            found += np.float32(self.roughness_mm / (k + 1)) * np.sin(ripple)
-        return np.asarray(found, dtype=np.float32)
+            distance += np.float32(self.roughness_mm / (k + 1)) * np.sin(ripple)
+        return np.asarray(distance, dtype=np.float32)
 
     def region(self, local: LocalGrid) -> Float:
         """Return 1 within the region of the fracture, falling to 0 at its edge."""

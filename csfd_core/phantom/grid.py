@@ -128,20 +128,20 @@ def _world_box(grid: Grid, frame: Frame, bounds: Bounds) -> Box:
 
 def intersect(first: Box, second: Box) -> Box | None:
     """Return the voxels in both boxes; None if they are apart."""
-    found = []
+    spans = []
     for a, b in zip(first, second, strict=True):
         start, stop = max(a.start, b.start), min(a.stop, b.stop)
         if stop <= start:
             return None
-        found.append(slice(start, stop))
-    return found[0], found[1], found[2]
+        spans.append(slice(start, stop))
+    return spans[0], spans[1], spans[2]
 
 
 def relative(inner: Box, outer: Box) -> Box:
     """Return the part of ``inner`` within ``outer`` as indices into ``outer``."""
-    found = []
+    spans = []
     for i, o in zip(inner, outer, strict=True):
         start = min(max(i.start, o.start), o.stop)
         stop = max(min(i.stop, o.stop), start)
-        found.append(slice(start - o.start, stop - o.start))
-    return found[0], found[1], found[2]
+        spans.append(slice(start - o.start, stop - o.start))
+    return spans[0], spans[1], spans[2]

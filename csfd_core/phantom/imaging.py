@@ -105,11 +105,11 @@ def _filters(grid: Grid, scanner: Scanner) -> tuple[Float, Float, Float]:
     across = np.exp(-((fx / 0.05) ** 2)) * np.sqrt(np.abs(fy) + 0.01) * kernel
     twice = np.full(columns // 2 + 1, 2.0)
     twice[0] = 1.0
-    found = [kernel.astype(np.float32)]
+    filters = [kernel.astype(np.float32)]
     for spectrum in (noise, across):
         power = 2 * np.sum(spectrum**2 * twice) / (rows * columns) ** 2
-        found.append((spectrum / np.sqrt(power)).astype(np.float32))
-    return found[0], found[1], found[2]
+        filters.append((spectrum / np.sqrt(power)).astype(np.float32))
+    return filters[0], filters[1], filters[2]
 
 
 def add_streaks(
@@ -159,7 +159,7 @@ def add_table(scene: Scene, scanner: Scanner, back_mm: float) -> None:
 
 def to_int16(hounsfield: Float) -> npt.NDArray[np.int16]:
     """Return whole HU within the range of 12 bits, shape unchanged."""
-    found = np.empty(hounsfield.shape, dtype=np.int16)
+    rounded = np.empty(hounsfield.shape, dtype=np.int16)
     for k, plane in enumerate(hounsfield):
-        found[k] = np.clip(np.rint(plane), LOWEST_HU, HIGHEST_HU)
-    return found
+        rounded[k] = np.clip(np.rint(plane), LOWEST_HU, HIGHEST_HU)
+    return rounded

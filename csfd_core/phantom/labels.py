@@ -64,12 +64,12 @@ def _constraints(
     """Return (patterns, probability) for each level and each pair of levels."""
     p = np.array(LEVEL_COUNTS) / STUDIES
     sd = np.sqrt(p * (1 - p))
-    found = [(table[:, i], float(p[i])) for i in range(len(p))]
+    constraints = [(table[:, i], float(p[i])) for i in range(len(p))]
     for i, row in enumerate(CORRELATIONS):
         for j, correlation in enumerate(row, start=i + 1):
             both = correlation * sd[i] * sd[j] + p[i] * p[j]
-            found.append((table[:, i] & table[:, j], float(both)))
-    return found
+            constraints.append((table[:, i] & table[:, j], float(both)))
+    return constraints
 
 
 def draw_labels(rng: np.random.Generator) -> dict[str, int]:

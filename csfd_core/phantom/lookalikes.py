@@ -103,16 +103,20 @@ def _draw_canals(
 def _draw_ossicles(
     rng: np.random.Generator, size: VertebraSize, age: float, level: int
 ) -> tuple[Ellipsoid, ...]:
-    found = []
+    ossicles = []
     if level > C2 and rng.random() < 0.05 + 0.08 * age:
         # In front of a disc, as after a limbus vertebra.
         y, z = -size.half_depth - 2.2, -size.height / 2 - 1.5
         r = float(rng.uniform(1.2, 2.2))
-        found.append(Ellipsoid((float(rng.normal(0, 3)), y, z), (r * 1.5, r * 0.8, r)))
+        ossicles.append(
+            Ellipsoid((float(rng.normal(0, 3)), y, z), (r * 1.5, r * 0.8, r))
+        )
     if level in (5, 6, 7) and rng.random() < 0.06 + 0.12 * age:
         # In the nuchal ligament, behind a spinous process.
         y = size.half_depth + size.canal_depth + size.spinous_length + 7.5
         r = float(rng.uniform(1.3, 2.5))
         z = -size.spinous_drop - float(rng.uniform(-3, 5))
-        found.append(Ellipsoid((float(rng.normal(0, 1)), y, z), (r * 0.8, r, r * 2.2)))
-    return tuple(found)
+        ossicles.append(
+            Ellipsoid((float(rng.normal(0, 1)), y, z), (r * 0.8, r, r * 2.2))
+        )
+    return tuple(ossicles)

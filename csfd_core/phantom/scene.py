@@ -52,9 +52,9 @@ class Scene:
 
     def coverage(self, distance: Float) -> Float:
         """Return the share of each voxel inside a surface at ``distance`` (mm)."""
-        found = distance * np.float32(-1 / self.grid.voxel_mm)
-        found += np.float32(0.5)
-        return np.clip(found, 0, 1, out=found)
+        share = distance * np.float32(-1 / self.grid.voxel_mm)
+        share += np.float32(0.5)
+        return np.clip(share, 0, 1, out=share)
 
     def blend(self, box: Box, coverage: Float, value: Float | float) -> None:
         """Mix ``value`` (HU) into a box by its coverage."""

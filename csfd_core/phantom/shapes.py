@@ -56,13 +56,13 @@ class Capsule:
         px -= axis[0] * along
         py -= axis[1] * along
         pz -= axis[2] * along
-        found = np.sqrt(px * px + py * py + pz * pz)
+        distance = np.sqrt(px * px + py * py + pz * pz)
         if self.end_radius is None:
-            found -= np.float32(self.radius)
+            distance -= np.float32(self.radius)
         else:
             along *= np.float32(self.end_radius - self.radius)
-            found -= along + np.float32(self.radius)
-        return np.asarray(found * s.min(), dtype=np.float32)
+            distance -= along + np.float32(self.radius)
+        return np.asarray(distance * s.min(), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,14 +41,14 @@ class Head:
 
 def draw_head(rng: np.random.Generator, age: float, metal_share: float) -> Head:
     """Draw one head; older ones have fewer teeth and more metal."""
-    kept = 0.97 - 0.45 * age**2
+    tooth_share = 0.97 - 0.45 * age**2
     metal = rng.random() < metal_share
     count = int(rng.integers(1, 7)) if metal else 0
     return Head(
         jaw_drop=float(rng.uniform(0, 10)),
         face=float(rng.normal(1.0, 0.05)),
-        upper_teeth=tuple(bool(t) for t in rng.random(2 * _TEETH) < kept),
-        lower_teeth=tuple(bool(t) for t in rng.random(2 * _TEETH) < kept),
+        upper_teeth=tuple(bool(t) for t in rng.random(2 * _TEETH) < tooth_share),
+        lower_teeth=tuple(bool(t) for t in rng.random(2 * _TEETH) < tooth_share),
         metal=tuple(int(t) for t in rng.choice(4 * _TEETH, count, replace=False)),
         cells=float(rng.uniform(0.2, 1.0)),
         calcified=float(np.clip(age + rng.normal(0, 0.25), 0, 1)),
@@ -70,8 +70,8 @@ class _Shell:
 
     def distance(self, x: Float, y: Float, z: Float) -> Float:
         """Return the signed distance at each position."""
-        found = np.abs(self.inner.distance(x, y, z)) - np.float32(self.half_mm)
-        return np.asarray(found, dtype=np.float32)
+        distance = np.abs(self.inner.distance(x, y, z)) - np.float32(self.half_mm)
+        return np.asarray(distance, dtype=np.float32)
 
 
 _CRANIUM: Final = Ellipsoid((0, 20, 78), (69, 88, 65))
@@ -155,11 +155,11 @@ def paint_teeth(
 ) -> list[tuple[float, float, float]]:
     """Paint the teeth; return the world positions of crowns of metal."""
     crowns: list[tuple[float, float, float]] = []
-    for jaw, kept in enumerate((head.upper_teeth, head.lower_teeth)):
+    for jaw, is_present in enumerate((head.upper_teeth, head.lower_teeth)):
         drop = -jaw * head.jaw_drop
         root, tip = (5.0, -6.0) if jaw == 0 else (-24.0 + drop, -9.0 + drop)
         for tooth in range(2 * _TEETH):
-            if not kept[tooth]:
+            if not is_present[tooth]:
                 continue
             side = 1 if tooth % 2 == 0 else -1
             step = (tooth // 2 + 0.4) / _TEETH

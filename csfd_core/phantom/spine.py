@@ -157,8 +157,8 @@ def _draw_sizes(rng: np.random.Generator, disc_mm: float) -> dict[int, VertebraS
     )
     drawn = {}
     for level, usual in _SIZES.items():
-        own = rng.normal(1, np.array([1, 1, 1.2, 1, 1, 1, 3, 3, 2, 6, 5]) * 0.018)
-        values = np.array(usual) * np.clip(shared * own, 0.6, 1.6)
+        deviation = rng.normal(1, np.array([1, 1, 1.2, 1, 1, 1, 3, 3, 2, 6, 5]) * 0.018)
+        values = np.array(usual) * np.clip(shared * deviation, 0.6, 1.6)
         pitch = values[2] + disc_mm if level > C2 else 17.0
         drawn[level] = VertebraSize(*(float(v) for v in (*values, pitch)))
     return drawn

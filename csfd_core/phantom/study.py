@@ -160,7 +160,9 @@ def _draw_demo(
     gap = max(gap, float(np.ceil((top - bottom) / 125 * 8) / 8))
     slices = max(round((top - bottom) / gap), 50)
     middle = (top + bottom) / 2
-    return _place(rng, (slices, side, side), (gap, pixel, pixel), gap, middle, spine)
+    return _place_scan(
+        rng, (slices, side, side), (gap, pixel, pixel), gap, middle, spine
+    )
 
 
 def _draw_ends(
@@ -210,7 +212,7 @@ def _draw_full(rng: np.random.Generator, spine: Spine, labels: dict[str, int]) -
             heights = [float(spine.frames[i].centre[2]) for i in broken]
             middle = (max(heights) + min(heights)) / 2
     shape = (slices, _FULL_SIDE, _FULL_SIDE)
-    return _place(rng, shape, (gap, pixel, pixel), thickness, middle, spine)
+    return _place_scan(rng, shape, (gap, pixel, pixel), thickness, middle, spine)
 
 
 def _draw_spacing(rng: np.random.Generator, slices: int) -> tuple[float, float]:
@@ -230,7 +232,7 @@ def _draw_spacing(rng: np.random.Generator, slices: int) -> tuple[float, float]:
     return options[int(rng.choice(len(options), p=shares / shares.sum()))]
 
 
-def _place(
+def _place_scan(
     rng: np.random.Generator,
     shape_zyx: tuple[int, int, int],
     spacing_zyx_mm: tuple[float, float, float],

@@ -122,18 +122,20 @@ def lookalikes_of(config: PhantomConfig, index: int) -> dict[str, Variants]:
         name: _plan_vertebra(plan, level, None, bone).variants
         for level, name in enumerate(LEVEL_NAMES, start=1)
     }
-    return {name: own for name, own in variants.items() if own != Variants()}
+    return {
+        name: of_level for name, of_level in variants.items() if of_level != Variants()
+    }
 
 
 def _draw_fractures(config: PhantomConfig, plan: StudyPlan) -> dict[int, Fracture]:
-    found = {}
+    fractures = {}
     for level, name in enumerate(LEVEL_NAMES, start=1):
         if plan.labels[name]:
             rng = open_stream(plan.seed, plan.index, f"fracture {level}")
-            found[level] = draw_fracture(
+            fractures[level] = draw_fracture(
                 rng, level, plan.spine.sizes.get(level), config
             )
-    return found
+    return fractures
 
 
 def _paint(
@@ -191,7 +193,7 @@ def _paint_vertebrae(
     skull: Painted | None,
 ) -> dict[int, Painted]:
     """Paint C1 to T4, each at a joint's distance from the bone above."""
-    found: dict[int, Painted] = {}
+    vertebrae: dict[int, Painted] = {}
     above = skull
     for level in range(C1, _LOWEST_DRAWN + 1):
         vertebra = _plan_vertebra(plan, level, fractures.get(level), bone)
@@ -199,9 +201,9 @@ def _paint_vertebrae(
             above = None  # one block
         painted = paint_vertebra(scene, plan.spine, vertebra, above)
         if painted is not None:
-            found[level] = painted
+            vertebrae[level] = painted
         above = painted
-    return found
+    return vertebrae
 
 
 def _plan_vertebra(
@@ -292,7 +294,7 @@ def _boxes_of(painted: Painted, name: str, scan: Scan) -> list[FractureBox]:
     """Return one box per cut and slice around the broken bone, with a margin."""
     rows, columns = scan.shape_zyx[1:]
     margin = np.array(_BOX_MARGIN_MM) / np.array(scan.spacing_zyx_mm[1:])
-    found = []
+    boxes = []
     for broken in painted.broken:
         for k in np.unique(broken[:, 0]):
             points = broken[broken[:, 0] == k][:, 1:]
@@ -301,5 +303,5 @@ def _boxes_of(painted: Painted, name: str, scan: Scan) -> list[FractureBox]:
             lower = np.minimum(lower, (rows, columns))
             high, wide = (lower - upper).tolist()
             top, left = upper.tolist()
-            found.append(FractureBox(int(k), left, top, wide, high, name))
-    return found
+            boxes.append(FractureBox(int(k), left, top, wide, high, name))
+    return boxes

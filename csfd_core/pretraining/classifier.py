@@ -98,8 +98,8 @@ def _rows_of(stores: Stores, phantoms: PhantomSet) -> Iterator[dict[str, object]
                 "fold": phantoms.fold,
                 "is_test": False,
             }
-            known = {name: labels.get(name) for name in LEVEL_NAMES}
-            yield from rows_of_study(stores, shared, known, CROP.to_note())
+            level_labels = {name: labels.get(name) for name in LEVEL_NAMES}
+            yield from rows_of_study(stores, shared, level_labels, CROP.to_note())
 
 
 def _report(name: str, epochs: int, row: EpochRow) -> None:
@@ -119,10 +119,10 @@ def bring_along(stores: Stores, name: str, general: ClassifierStore) -> None:
     trained = ClassifierStore(stores.root)
     card = trained.require_card(name, GENERAL_FOLD)
     origin = trained.of_fold(name, GENERAL_FOLD)
-    place = general.of_fold(name, GENERAL_FOLD)
+    target = general.of_fold(name, GENERAL_FOLD)
     for kind in (WEIGHTS, PREDICTIONS):
-        place.write(kind, origin.read(card.file_name(kind)))
-    place.write(CARD, card.model_copy(update={"files_mark": ""}).to_json())
+        target.write(kind, origin.read(card.file_name(kind)))
+    target.write(CARD, card.model_copy(update={"files_mark": ""}).to_json())
 
 
 def main() -> None:

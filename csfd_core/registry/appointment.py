@@ -66,25 +66,25 @@ def standing_of(registry: ChampionRegistry) -> tuple[Version | None, list[str]]:
         return None, [str(error)]
     if version is None:
         return None, []
-    found = damages(registry.stores, version.digest)
-    if not found:
+    reasons = damages(registry.stores, version.digest)
+    if not reasons:
         frozen = read_frozen(registry.stores, version.digest)
         if leaked := locked_studies_learnt_from(registry.stores, frozen):
-            found.append(_tell_leaked(version, leaked))
+            reasons.append(_tell_leaked(version, leaked))
     last = changes_of(registry.history(), Alias.CHAMPION)[-1]
     if last.kind is ChangeKind.OUTSIDE:
-        found.append(
+        reasons.append(
             f"{capital(version.title)} got the title by other means than csfd. Look "
             "at it, then use csfd champion promote or csfd champion rollback."
         )
     if last.kind is ChangeKind.DECISION:
         unmet = [] if last.decision is None else last.decision.unmet
         if unmet or last.decision is None or not last.decision.conditions:
-            found.append(
+            reasons.append(
                 f"{capital(version.title)} got the title by a decision whose "
                 f"conditions were not met. {' '.join(unmet)}".rstrip()
             )
-    return version, found
+    return version, reasons
 
 
 def locked_studies_learnt_from(stores: Stores, frozen: FrozenEnsemble) -> list[str]:
@@ -104,9 +104,9 @@ def require_whole(registry: ChampionRegistry, version: Version) -> FrozenEnsembl
     Raises:
         StoreError: If they are not.
     """
-    if found := damages(registry.stores, version.digest):
+    if damaged := damages(registry.stores, version.digest):
         raise StoreError(
-            f"The files of {version.title} are damaged: {found[0]} Bring "
+            f"The files of {version.title} are damaged: {damaged[0]} Bring "
             f"{paths.FROZEN_ENSEMBLES}/{version.digest} back from a copy of the store."
         )
     return read_frozen(registry.stores, version.digest)

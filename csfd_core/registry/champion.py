@@ -110,16 +110,16 @@ class ChampionRegistry:
             SettingsError: If MLflow cannot be used, or does not know the champion that
                 the store's record names.
         """
-        found = self.holder(Alias.CHAMPION)
+        version = self.holder(Alias.CHAMPION)
         recorded = changes_of(read_history(self.stores.root), Alias.CHAMPION)
-        if found is None and recorded:
+        if version is None and recorded:
             number = recorded[-1].after
             raise SettingsError(
                 f"MLflow has no champion, but version {number} was. Check "
                 f"MLFLOW_TRACKING_URI; csfd champion promote {number} gives the title "
                 "back."
             )
-        return found
+        return version
 
     def version(self, number: int) -> Version:
         """Return a version.
@@ -129,9 +129,9 @@ class ChampionRegistry:
         """
         model = self._registered()
         if model is not None:
-            found = self._get_version(str(model.name), number)
-            if found is not None:
-                return found
+            version = self._get_version(str(model.name), number)
+            if version is not None:
+                return version
         raise SettingsError(
             f"There is no version {number} of the classifier in MLflow for the store "
             f"{self.stores.root}. See csfd champion show."
@@ -142,8 +142,8 @@ class ChampionRegistry:
         model = self._registered()
         if model is None:
             return []
-        found = self._client.search_model_versions(f"name='{model.name}'")
-        return sorted((_to_version(v) for v in found), key=lambda v: v.number)
+        registered = self._client.search_model_versions(f"name='{model.name}'")
+        return sorted((_to_version(v) for v in registered), key=lambda v: v.number)
 
     def register(self, frozen: FrozenEnsemble, run_id: str) -> Version:
         """Return the version of a frozen ensemble, made if it is new.
@@ -220,8 +220,8 @@ class ChampionRegistry:
 
     def history(self) -> list[Change]:
         """Return every change, also those that the record in the store lacks."""
-        known = read_history(self.stores.root)
-        return [*known, *self._unrecorded(known)]
+        recorded = read_history(self.stores.root)
+        return [*recorded, *self._unrecorded(recorded)]
 
     def settle(self) -> list[Change]:
         """Do what a process that died has left undone or unrecorded; return that."""
@@ -268,10 +268,10 @@ class ChampionRegistry:
             self._client.set_registered_model_alias(name, change.alias, after)
 
     def _unrecorded(self, recorded: Sequence[Change]) -> list[Change]:
-        found = []
+        changes = []
         for alias in Alias:
-            own = [change for change in recorded if change.alias == alias]
-            before = own[-1].after if own else None
+            of_alias = [change for change in recorded if change.alias == alias]
+            before = of_alias[-1].after if of_alias else None
             after = self._number_of(alias)
             if after != before:
                 told = None if after is None else self._told_change(alias, after)
@@ -287,16 +287,16 @@ class ChampionRegistry:
                         by="unknown",
                         reason="The alias was moved by other means than csfd.",
                     )
-                found.append(told)
-        return found
+                changes.append(told)
+        return changes
 
     def _told_change(self, alias: Alias, number: int) -> Change | None:
         """Return what the version's tag says of how it got the alias."""
         model = self._registered()
         version = None if model is None else self._get_version(str(model.name), number)
         text = "" if version is None else version.tags.get(f"{_CHANGE_TAG}.{alias}", "")
-        place = f"The tag of version {number}"
-        return Change.read(json.loads(text), place) if text else None
+        origin = f"The tag of version {number}"
+        return Change.read(json.loads(text), origin) if text else None
 
     def _number_of(self, alias: Alias) -> int | None:
         model = self._registered()
@@ -322,8 +322,8 @@ class ChampionRegistry:
         if not self.is_begun:
             return None
         note = self._read_note()
-        found = self._get_model(note.registered_model)
-        return found if _belongs(found, note.store_id) else None
+        model = self._get_model(note.registered_model)
+        return model if _belongs(model, note.store_id) else None
 
     def _require_registered(self) -> str:
         """Return the name of this store's registered model, made if it has none."""
@@ -331,19 +331,19 @@ class ChampionRegistry:
         if not self.is_begun:
             note = RegistryNote(store_id=uuid.uuid4().hex, registered_model=NAME)
             root.write_new(path, note.to_bytes())  # or another one's is there by now
-        kept = self._read_note()
-        own = kept.store_id
-        for name in (kept.registered_model, _suffixed(own)):
-            found = self._get_model(name) or self._make_model(name, own)
-            if not _belongs(found, own):
+        stored_note = self._read_note()
+        store_id = stored_note.store_id
+        for name in (stored_note.registered_model, _suffixed(store_id)):
+            model = self._get_model(name) or self._make_model(name, store_id)
+            if not _belongs(model, store_id):
                 continue  # of another store
-            if kept.registered_model != name:
-                note = RegistryNote(store_id=own, registered_model=name)
+            if stored_note.registered_model != name:
+                note = RegistryNote(store_id=store_id, registered_model=name)
                 root.write(path, note.to_bytes())
             return name
         raise SettingsError(
-            f"MLflow has registered models {NAME} and {_suffixed(own)}, but neither "
-            "belongs to this store. Use another MLFLOW_TRACKING_URI."
+            f"MLflow has registered models {NAME} and {_suffixed(store_id)}, but "
+            "neither belongs to this store. Use another MLFLOW_TRACKING_URI."
         )
 
     def _make_model(self, name: str, store_id: str) -> "RegisteredModel | None":
@@ -372,13 +372,13 @@ class ChampionRegistry:
 
     def _training_runs(self, frozen: FrozenEnsemble) -> list[str]:
         """Return the MLflow runs that trained the folds, as far as they are there."""
-        places = [e.experiment_id for e in self._client.search_experiments()]
-        found = []
+        experiments = [e.experiment_id for e in self._client.search_experiments()]
+        run_ids = []
         for inputs in frozen.inputs:
             query = f"params.inputs = '{inputs}' and attributes.status = 'FINISHED'"
-            runs = self._client.search_runs(places, query, max_results=1)
-            found += [str(run.info.run_id) for run in runs]
-        return found
+            runs = self._client.search_runs(experiments, query, max_results=1)
+            run_ids += [str(run.info.run_id) for run in runs]
+        return run_ids
 
 
 def _suffixed(store_id: str) -> str:

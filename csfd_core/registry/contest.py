@@ -170,8 +170,8 @@ def is_settled(stores: Stores, model: str) -> bool:
     """
     last = read_decision(stores)
     models = ClassifierStore(stores.root)
-    found = tuple(card.inputs for card in models.cards([model]))
-    return is_current(last, inputs=found)
+    inputs = tuple(card.inputs for card in models.cards([model]))
+    return is_current(last, inputs=inputs)
 
 
 def read_decision(stores: Stores) -> LastDecision | None:
@@ -195,9 +195,9 @@ def contender_of(
     results = frozen.results(registry.stores)
     rows = manifest.usable[manifest.usable["is_test"]]
     studies = sorted(str(uid) for uid in rows["study_uid"].unique())
-    kept = predictions_on_test_set({version.model: results})
-    fresh = _still_hold(rows, results, manifest) & set(kept["study_uid"])
-    parts = [kept[kept["study_uid"].isin(fresh)]]
+    predictions = predictions_on_test_set({version.model: results})
+    fresh = _still_hold(rows, results, manifest) & set(predictions["study_uid"])
+    parts = [predictions[predictions["study_uid"].isin(fresh)]]
     stale = [uid for uid in studies if uid not in fresh]
     if stale and results[0].card.crop == dict(manifest.crop):
         parts.append(_predict_anew(registry, version, rows, stale))
@@ -274,10 +274,10 @@ def _of_reproduction(
     studies = sorted(told.index.unique("study_uid"))[:_REPRODUCED]
     rows = manifest.usable
     try:
-        found = _predict_anew(registry, version, rows, studies)
+        anew = _predict_anew(registry, version, rows, studies)
     except (StoreError, SettingsError) as error:
         return _unmet("reproduction", f"The frozen challenger cannot speak: {error}")
-    again = found.set_index(["study_uid", "level"])["probability"]
+    again = anew.set_index(["study_uid", "level"])["probability"]
     furthest = float((again - told.reindex(again.index)).abs().max())
     return Condition(
         name="reproduction",
@@ -313,7 +313,7 @@ def _still_hold(
 
 def _levels_by_study(rows: pd.DataFrame) -> dict[str, frozenset[str]]:
     levels = rows["level"].groupby(rows["study_uid"])
-    return {str(uid): frozenset(own) for uid, own in levels}
+    return {str(uid): frozenset(names) for uid, names in levels}
 
 
 def _predict_anew(
@@ -323,32 +323,32 @@ def _predict_anew(
     studies: list[str],
 ) -> pd.DataFrame:
     ensemble = open_version(registry, version)
-    found = []
+    predictions = []
     for uid in studies:
-        own = rows[rows["study_uid"] == uid]
-        pairs = dict(read_vertebrae(registry.stores.crops, own))
-        vertebrae = {str(own.at[at, "level"]): v for at, v in pairs.items()}
-        found += [
+        of_study = rows[rows["study_uid"] == uid]
+        pairs = dict(read_vertebrae(registry.stores.crops, of_study))
+        vertebrae = {str(of_study.at[at, "level"]): v for at, v in pairs.items()}
+        predictions += [
             {
                 "study_uid": uid,
                 "model": version.model,
                 "level": level,
                 "label": math.nan,
                 "probability": probability,
-                "patient": str(own["patient"].iloc[0]),
+                "patient": str(of_study["patient"].iloc[0]),
                 "is_assessed": level == OVERALL or level in vertebrae,
             }
             for level, probability in ensemble.predict(vertebrae).items()
         ]
-    return pd.DataFrame(found)
+    return pd.DataFrame(predictions)
 
 
 def _relabelled(frame: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
     """Give predictions today's labels."""
     studies = sorted(str(uid) for uid in frame["study_uid"].unique())
     labels = labels_of(manifest.table, studies).stack(future_stack=True)
-    places = pd.MultiIndex.from_frame(frame[["study_uid", "level"]])
-    return frame.assign(label=labels.reindex(places).to_numpy(dtype=float))
+    index = pd.MultiIndex.from_frame(frame[["study_uid", "level"]])
+    return frame.assign(label=labels.reindex(index).to_numpy(dtype=float))
 
 
 def _promotion(version: Version, decision: Decision, by: str) -> Change:

@@ -152,14 +152,14 @@ class Decision:
 
     def scores_table(self) -> pd.DataFrame:
         """Return one row per contender."""
-        rows = [{"model": name, **own} for name, own in self.scores.items()]
+        rows = [{"model": name, **of_model} for name, of_model in self.scores.items()]
         return pd.DataFrame(rows)
 
     def to_note(self) -> DecisionNote:
         """Return what is kept of it; ``None`` where a score is undefined."""
         scores = {
-            name: {key: None if math.isnan(v) else v for key, v in own.items()}
-            for name, own in self.scores.items()
+            name: {key: None if math.isnan(v) else v for key, v in of_model.items()}
+            for name, of_model in self.scores.items()
         }
         return DecisionNote(
             promoted=self.promoted,

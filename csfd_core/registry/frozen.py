@@ -95,9 +95,9 @@ def freeze(stores: Stores, model: str) -> FrozenEnsemble:
     contents: dict[str, bytes] = {}
     cards = []
     for fold in folds:
-        found = _read_fold(source, model, fold)
-        cards.append(ClassifierCard.from_json(found[CARD]))
-        contents |= {f"{model}/fold_{fold}/{name}": c for name, c in found.items()}
+        fold_files = _read_fold(source, model, fold)
+        cards.append(ClassifierCard.from_json(fold_files[CARD]))
+        contents |= {f"{model}/fold_{fold}/{name}": c for name, c in fold_files.items()}
     files = {path: _sha256(content) for path, content in sorted(contents.items())}
     frozen = _rewritten_to(stores, files) or FrozenEnsemble(
         digest=_digest_of(files),
@@ -110,11 +110,11 @@ def freeze(stores: Stores, model: str) -> FrozenEnsemble:
         code_versions=tuple(sorted({str(card.code_version) for card in cards})),
         files=files,
     )
-    place = stores.root.join(frozen.folder)
+    location = stores.root.join(frozen.folder)
     if damages(stores, frozen.digest):
         for path, content in contents.items():
-            place.write(path, content)
-        place.write(NOTE, frozen.to_bytes())
+            location.write(path, content)
+        location.write(NOTE, frozen.to_bytes())
     return frozen
 
 
@@ -141,16 +141,16 @@ def damages(stores: Stores, digest: str) -> list[str]:
         return [f"{folder_of(digest)}/{NOTE} is missing or cannot be read."]
     if _digest_of(frozen.files) != digest:
         return [f"{frozen.folder}/{NOTE} lists other files than it did."]
-    found = []
+    problems = []
     for path, expected in frozen.present.items():
         try:
             content = stores.root.read(f"{frozen.folder}/{path}")
         except SourceError:
-            found.append(f"{frozen.folder}/{path} is missing or cannot be read.")
+            problems.append(f"{frozen.folder}/{path} is missing or cannot be read.")
             continue
         if _sha256(content) != expected:
-            found.append(f"{frozen.folder}/{path} is not what was frozen.")
-    return found
+            problems.append(f"{frozen.folder}/{path} is not what was frozen.")
+    return problems
 
 
 def frozen_digests(stores: Stores) -> list[str]:
@@ -172,17 +172,17 @@ def rewrite(stores: Stores, digest: str, change: Callable[[str, bytes], bytes]) 
     frozen = _read_if_whole(stores, digest)
     if frozen is None:
         return  # damaged: nothing to keep in step
-    place = stores.root.join(frozen.folder)
-    before = {path: place.read(path) for path in frozen.files}
+    location = stores.root.join(frozen.folder)
+    before = {path: location.read(path) for path in frozen.files}
     after = {path: change(path, content) for path, content in before.items()}
     changed = {path for path in before if after[path] != before[path]}
     if not changed:
         return
     rewritten = {path: _sha256(after[path]) for path in sorted(changed)}
     note = frozen.model_copy(update={"rewritten": {**frozen.rewritten, **rewritten}})
-    place.write(NOTE, note.to_bytes())
+    location.write(NOTE, note.to_bytes())
     for path in sorted(changed):
-        place.write(path, after[path])
+        location.write(path, after[path])
 
 
 def studies_learnt_from(results: Sequence[FoldResult]) -> set[str]:
@@ -192,31 +192,36 @@ def studies_learnt_from(results: Sequence[FoldResult]) -> set[str]:
 
 def _read_fold(source: ClassifierStore, model: str, fold: int) -> dict[str, bytes]:
     """Read the files of a fold that belong together."""
-    place = source.of_fold(model, fold)
-    text = place.read(CARD)
+    location = source.of_fold(model, fold)
+    text = location.read(CARD)
     card = ClassifierCard.from_json(text)
     weights, predictions = (card.file_name(kind) for kind in (WEIGHTS, PREDICTIONS))
-    found = {CARD: text, **{name: place.read(name) for name in (weights, predictions)}}
+    files = {
+        CARD: text,
+        **{name: location.read(name) for name in (weights, predictions)},
+    }
     is_whole = (
         # The files of an older csfd had the names of those that they replaced.
-        (card.files_mark or place.read(CARD) == text)
-        and read_note(place, predictions)["model_id"] == card.model_id
+        (card.files_mark or location.read(CARD) == text)
+        and read_note(location, predictions)["model_id"] == card.model_id
         # Older cards do not say.
-        and card.weights_sha256 in (None, _sha256(found[weights]))
+        and card.weights_sha256 in (None, _sha256(files[weights]))
     )
     if not is_whole:
         raise StoreError(
             f"The files of {model}, fold {fold}, do not belong together: a training "
             f"writes them, or was killed while it did. Materialize {model} again."
         )
-    return found
+    return files
 
 
 def _rewritten_to(stores: Stores, files: Mapping[str, str]) -> FrozenEnsemble | None:
     """Return the ensemble whose files have become these since it was frozen."""
-    kept = (_read_if_whole(stores, digest) for digest in frozen_digests(stores))
-    found = (one for one in kept if one and one.rewritten and one.present == files)
-    return next(found, None)
+    ensembles = (_read_if_whole(stores, digest) for digest in frozen_digests(stores))
+    matching = (
+        one for one in ensembles if one and one.rewritten and one.present == files
+    )
+    return next(matching, None)
 
 
 def _read_if_whole(stores: Stores, digest: str) -> FrozenEnsemble | None:
@@ -225,8 +230,8 @@ def _read_if_whole(stores: Stores, digest: str) -> FrozenEnsemble | None:
         frozen = read_frozen(stores, digest)
     except (StoreError, ValueError, KeyError, TypeError):
         return None
-    place = stores.root.join(frozen.folder)
-    return frozen if all(place.exists(path) for path in frozen.files) else None
+    location = stores.root.join(frozen.folder)
+    return frozen if all(location.exists(path) for path in frozen.files) else None
 
 
 def _digest_of(files: Mapping[str, str]) -> str:

@@ -131,9 +131,9 @@ def append_change(root: Location, change: Change, stamp: int | None = None) -> N
 
 def changes_of(history: Sequence[Change], alias: Alias) -> list[Change]:
     """Return the changes of an alias since nobody held it, the oldest first."""
-    own = [change for change in history if change.alias == alias]
-    ends = [place for place, change in enumerate(own) if change.after is None]
-    return own[ends[-1] + 1 :] if ends else own
+    changes = [change for change in history if change.alias == alias]
+    ends = [index for index, change in enumerate(changes) if change.after is None]
+    return changes[ends[-1] + 1 :] if ends else changes
 
 
 def predecessor(history: Sequence[Change]) -> int | None:

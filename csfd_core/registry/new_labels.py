@@ -155,10 +155,10 @@ def _newest(cards: Sequence[ClassifierCard]) -> ClassifierCard | None:
 
 def _corrected(words: Mapping[str, str], labels: pd.DataFrame) -> set[str]:
     """Return the studies of ``label_digests`` that have other labels now."""
-    own = labels[labels.index.isin(list(words))]
+    digested = labels[labels.index.isin(list(words))]
     return {
         str(uid)
-        for uid, row in zip(own.index, own.to_dict("records"), strict=True)
+        for uid, row in zip(digested.index, digested.to_dict("records"), strict=True)
         if is_corrected(
             words[str(uid)],
             {
@@ -181,8 +181,8 @@ def _left_out(manifest: pd.DataFrame | None) -> set[str]:
     """Return the studies of the manifest that have labels but no usable vertebra."""
     if manifest is None:
         return set()
-    own = manifest[manifest["label"].notna()]
-    is_used = own["left_out"].isna().groupby(own["study_uid"]).any()
+    labelled = manifest[manifest["label"].notna()]
+    is_used = labelled["left_out"].isna().groupby(labelled["study_uid"]).any()
     return {str(uid) for uid in is_used.index[~is_used]}
 
 

@@ -35,12 +35,12 @@ def require_profile(stores: Stores, asked: Profile) -> None:
         StoreError: If the record cannot be read.
     """
     record = read_record(stores.root)
-    found = record.profile if record else _profile_of_content(stores)
-    if found not in (None, asked):
+    profile = record.profile if record else _profile_of_content(stores)
+    if profile not in (None, asked):
         raise SettingsError(
             f"The profile {asked} was asked for, but the store {stores.root} is of "
-            f"the profile {found}: use that one (--profile {found} or "
-            f"CSFD_PROFILE={found}), or name another store."
+            f"the profile {profile}: use that one (--profile {profile} or "
+            f"CSFD_PROFILE={profile}), or name another store."
         )
     if record is None:
         write_record(stores.root, StoreRecord(profile=asked))

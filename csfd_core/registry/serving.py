@@ -129,10 +129,10 @@ def serving_version(stores: Stores) -> str:
 
 def open_general() -> Ensemble:
     """Open the classifier that comes with csfd."""
-    place = Stores(general_location())
+    stores = Stores(general_location())
     folds = [GENERAL_FOLD]
-    found = _open_folds(place, BEST_GENERAL, GENERAL_FOLDER, folds)
-    return replace(found, name=GENERAL)
+    ensemble = _open_folds(stores, BEST_GENERAL, GENERAL_FOLDER, folds)
+    return replace(ensemble, name=GENERAL)
 
 
 def _open_stand_in(stores: Stores) -> Ensemble:
@@ -164,8 +164,8 @@ def open_version(registry: ChampionRegistry, version: Version) -> Ensemble:
         StoreError: If its files are damaged.
     """
     frozen = require_whole(registry, version)
-    found = _open_folds(registry.stores, frozen.model, frozen.folder, frozen.folds)
-    return replace(found, version=version.number)
+    ensemble = _open_folds(registry.stores, frozen.model, frozen.folder, frozen.folds)
+    return replace(ensemble, version=version.number)
 
 
 def _open_newest(stores: Stores, alias: str) -> Ensemble:

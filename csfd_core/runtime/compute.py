@@ -48,8 +48,8 @@ def one_blas_thread() -> AbstractContextManager[Any]:
     For many small products: the threads of OpenBLAS spin while they wait for each
     other, and where other processes want the cores too they wait long.
     """
-    found: AbstractContextManager[Any] = _libraries().limit(limits=1, user_api="blas")
-    return found
+    limited: AbstractContextManager[Any] = _libraries().limit(limits=1, user_api="blas")
+    return limited
 
 
 @functools.cache
@@ -70,14 +70,14 @@ def _notices_off() -> Iterator[None]:
         yield
         return
     sys.stderr.flush()
-    kept = os.dup(2)
+    stderr_copy = os.dup(2)
     try:
         with Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), 2)
             yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr_copy, 2)
+        os.close(stderr_copy)
 
 
 def predict_in_batches(

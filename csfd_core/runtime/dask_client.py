@@ -157,10 +157,10 @@ def _workers(client: "Client", resource: str = "") -> list[str]:
             "The Dask scheduler has ended. Start it, and the same again: what is done "
             "stays."
         ) from error
-    known: Mapping[str, Any] = told["workers"]
+    workers: Mapping[str, Any] = told["workers"]
     return [
         address
-        for address, worker in known.items()
+        for address, worker in workers.items()
         if not resource or worker["resources"].get(resource, 0) >= 1
     ]
 
@@ -171,9 +171,9 @@ def _meet(client: "Client", terms: Terms) -> None:
     Raises:
         UnfitWorkerError: If one of them does not fit.
     """
-    found = client.run(report, terms, on_error="return")
+    reports = client.run(report, terms, on_error="return")
     unlike: dict[str, list[str]] = {}
-    for address, told in sorted(found.items()):
+    for address, told in sorted(reports.items()):
         if not isinstance(told, WorkerReport):
             raise UnfitWorkerError(
                 f"The Dask worker {address} cannot say what it runs with: {told}. "
@@ -195,13 +195,13 @@ def _meet(client: "Client", terms: Terms) -> None:
 
 def _difference(versions: Mapping[str, str]) -> str:
     """Say what a worker has, and this process has not."""
-    own = own_versions()
+    local = own_versions()
     told = [
-        f"{name} {versions.get(name, 'none')} instead of {own[name]}"
-        for name in own
-        if name not in (CSFD, CODE) and versions.get(name) != own[name]
+        f"{name} {versions.get(name, 'none')} instead of {local[name]}"
+        for name in local
+        if name not in (CSFD, CODE) and versions.get(name) != local[name]
     ]
-    if versions.get(CODE) != own[CODE]:
+    if versions.get(CODE) != local[CODE]:
         told.append("other code of the same version of csfd")
     return ", ".join(told)
 

@@ -69,13 +69,13 @@ class WorkerReport:
 @functools.cache
 def own_versions() -> dict[str, str]:
     """Return what this process runs with: Python, packages and the code of csfd."""
-    found = {"Python": platform.python_version()}
+    versions = {"Python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "none"
-    return {**found, CODE: _code_digest()}
+            versions[name] = "none"
+    return {**versions, CODE: _code_digest()}
 
 
 def report(terms: Terms) -> WorkerReport:
@@ -128,11 +128,11 @@ def _refusal(terms: Terms) -> str:
 
 
 def _look(terms: Terms) -> str:
-    own = own_versions()[CSFD]
-    if own != terms.version:
+    installed = own_versions()[CSFD]
+    if installed != terms.version:
         return (
-            f"it has csfd {own} instead of {terms.version}. Install the same csfd "
-            "there, and start it again."
+            f"it has csfd {installed} instead of {terms.version}. Install the same "
+            "csfd there, and start it again."
         )
     if terms.secret and terms.secret != _secret_digest():
         return (

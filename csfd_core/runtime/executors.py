@@ -166,8 +166,8 @@ def completed(
 
 
 def _at_once(executor: Executor) -> int:
-    known = executor if isinstance(executor, StudyExecutor) else StudyExecutor
-    return known.at_once
+    kind = executor if isinstance(executor, StudyExecutor) else StudyExecutor
+    return kind.at_once
 
 
 def _next(done: SimpleQueue[Future[T]], executor: Executor) -> Future[T]:
@@ -195,8 +195,8 @@ def _next(done: SimpleQueue[Future[T]], executor: Executor) -> Future[T]:
 
 
 def _has_died(future: Future[T], executor: Executor) -> bool:
-    known = executor if isinstance(executor, StudyExecutor) else StudyExecutor
-    return isinstance(future.exception(), known.deaths)
+    kind = executor if isinstance(executor, StudyExecutor) else StudyExecutor
+    return isinstance(future.exception(), kind.deaths)
 
 
 def _told(future: Future[T], executor: Executor) -> Future[T]:

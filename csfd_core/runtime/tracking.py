@@ -156,23 +156,23 @@ class TrackedRun:
         import mlflow.tensorflow
         from mlflow.models import infer_signature
 
-        found = model.predict_on_batch(example)
+        output = model.predict_on_batch(example)
         is_small = not isinstance(example, dict) and example.size <= _EXAMPLE_VALUES
         logged = self._client.create_logged_model(
             self._experiment_id, name=name, source_run_id=self.run_id
         )
         with tempfile.TemporaryDirectory(prefix="csfd-mlflow-") as folder:
-            place = Path(folder) / "model"
+            path = Path(folder) / "model"
             mlflow.tensorflow.save_model(
                 model,
-                str(place),
-                signature=infer_signature(example, found),
+                str(path),
+                signature=infer_signature(example, output),
                 input_example=example if is_small else None,
                 pip_requirements=["keras", "tensorflow"],
             )
             for file_name, content in extra_files.items():
-                (place / file_name).write_bytes(content)
-            self._client.log_model_artifacts(logged.model_id, str(place))
+                (path / file_name).write_bytes(content)
+            self._client.log_model_artifacts(logged.model_id, str(path))
         self._client.finalize_logged_model(logged.model_id, "READY")
         return str(logged.model_id)
 
@@ -278,16 +278,16 @@ def _make_folder(folder: Path) -> None:
 def _experiment_id(client: "MlflowClient", tracking_uri: str, experiment: str) -> str:
     from mlflow.exceptions import MlflowException
 
-    found: Any = client.get_experiment_by_name(experiment)
-    if found is None:
-        place = _artifact_location(tracking_uri, experiment)
+    existing: Any = client.get_experiment_by_name(experiment)
+    if existing is None:
+        location = _artifact_location(tracking_uri, experiment)
         try:
-            return str(client.create_experiment(experiment, artifact_location=place))
+            return str(client.create_experiment(experiment, artifact_location=location))
         except MlflowException:  # another process was faster
-            found = client.get_experiment_by_name(experiment)
-            if found is None:
+            existing = client.get_experiment_by_name(experiment)
+            if existing is None:
                 raise
-    return str(found.experiment_id)
+    return str(existing.experiment_id)
 
 
 def _artifact_location(tracking_uri: str, experiment: str) -> str | None:

@@ -20,10 +20,10 @@ def lock_text() -> str:
     lock = Path(__file__).resolve().parents[2] / LOCK_FILE
     if lock.exists():
         return lock.read_text("utf-8")
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for package in distributions():
-        found.setdefault(package.name.lower().replace("_", "-"), package.version)
-    return "".join(sorted(f"{name}=={version}\n" for name, version in found.items()))
+        versions.setdefault(package.name.lower().replace("_", "-"), package.version)
+    return "".join(sorted(f"{name}=={version}\n" for name, version in versions.items()))
 
 
 def lock_digest() -> str:

@@ -1,7 +1,7 @@
 """A trained model as it is kept: ``model.json`` and its weights under one location.
 
 In a store the card is written last and names the file of the weights, which no other
-training has (``learning.kept``); elsewhere it is ``weights.npz``.
+training has (``learning.training_files``); elsewhere it is ``weights.npz``.
 
 The weights are plain arrays in half precision, which costs no accuracy here and halves
 the size; nothing in the files is code, so a model from elsewhere can be opened safely.
@@ -17,7 +17,7 @@ import numpy as np
 
 from csfd_core.errors import StoreError
 from csfd_core.learning.checkpoint import Weights, read_arrays
-from csfd_core.learning.kept import keep_training
+from csfd_core.learning.training_files import keep_training
 from csfd_core.segmentation.card import SegmentationCard
 from csfd_core.segmentation.config import ModelConfig
 from csfd_core.store.locations import Location

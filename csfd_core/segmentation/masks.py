@@ -8,7 +8,7 @@ from typing import Any, Final
 from csfd_core.dicom.grids import Reduced
 from csfd_core.errors import StoreError
 from csfd_core.ingest.outcomes import Outcome, StudyOutcome
-from csfd_core.runtime.kept import kept
+from csfd_core.runtime.cache import cached
 from csfd_core.segmentation.bundle import builtin_location, read_bundle, read_card
 from csfd_core.segmentation.card import SegmentationCard
 from csfd_core.segmentation.model_store import ModelChoice, ModelStore, choose_model
@@ -61,7 +61,7 @@ class MaskMaker:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what names the models: networks do not travel between processes."""
-        return _kept_maker, (self._stores, self._folds, tuple(self.model_ids))
+        return _cached_maker, (self._stores, self._folds, tuple(self.model_ids))
 
     def of_study(self, study_uid: str) -> "MaskMaker":  # noqa: ARG002
         """Return itself: which model a study has, every process sees by itself."""
@@ -150,7 +150,7 @@ class MaskMaker:
         )
 
 
-def _kept_maker(
+def _cached_maker(
     stores: Stores, folds: tuple[int, ...] | None, model_ids: tuple[str, ...]
 ) -> MaskMaker:
     """Return the one maker of this process with certain models.
@@ -168,7 +168,7 @@ def _kept_maker(
             )
         return maker
 
-    return kept(("masks", stores.root.url, folds, model_ids), build)
+    return cached(("masks", stores.root.url, folds, model_ids), build)
 
 
 def _outcome(

@@ -36,14 +36,14 @@ def metal_flags(
     # Plates of dense cortex, and edges where they meet, are no body that holds a cube.
     solid = ndimage.binary_opening(bright, np.ones((3, 3, 3), dtype=np.bool_))
     reach = max(1, round(_BESIDE_MM / step_mm))
-    found = []
+    names = []
     for level, name in enumerate(LEVEL_NAMES, start=1):
         near = ndimage.binary_dilation(labels == level, iterations=reach)
         if (solid & near).sum() * step_mm**3 / 1000 >= _LEAST_ML:
-            found.append(name)
-    if not found:
+            names.append(name)
+    if not names:
         return ()
     return (
-        f"Metal lies at {join(found)}: it hides bone, and its streaks may pass for "
+        f"Metal lies at {join(names)}: it hides bone, and its streaks may pass for "
         "fractures.",
     )

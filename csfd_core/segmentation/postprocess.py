@@ -88,7 +88,7 @@ def clean_levels(probability: Float, step_mm: float) -> Labels:
         step_mm: Voxel size.
     """
     labels: Labels = probability.argmax(axis=-1).astype(np.uint8)
-    kept = np.zeros_like(labels)
+    cleaned = np.zeros_like(labels)
     strays: list[tuple[npt.NDArray[np.bool_], tuple[slice, ...]]] = []
     for level in range(1, CLASSES):
         parts, count = ndimage.label(labels == level)
@@ -107,15 +107,15 @@ def clean_levels(probability: Float, step_mm: float) -> Labels:
             close = inside[home] & (distance <= _NEAR_MM)
             is_large = sizes[part - 1] >= _NEAR_SHARE * sizes[largest - 1]
             if part == largest or (is_large and close.any()):
-                kept[inside] = level
+                cleaned[inside] = level
             else:
                 strays.append((inside, _grown(boxes[part - 1], 1, labels.shape)))
     for inside, box in strays:
         ring = ndimage.binary_dilation(inside[box]) & ~inside[box]
-        neighbours = np.bincount(kept[box][ring], minlength=CLASSES)[1:]
+        neighbours = np.bincount(cleaned[box][ring], minlength=CLASSES)[1:]
         if neighbours.any():
-            kept[inside] = int(neighbours.argmax()) + 1
-    return kept
+            cleaned[inside] = int(neighbours.argmax()) + 1
+    return cleaned
 
 
 def review(labels: Labels, probability: Float, grid: ScanGrid) -> Review:

@@ -39,7 +39,7 @@ from csfd_core.segmentation.postprocess import (
 if TYPE_CHECKING:
     import keras
 
-_FOUND: Final = 0.5  # probability of spine in the locator's grid
+_LIKELY_SPINE: Final = 0.5  # probability of spine in the locator's grid
 _MARGIN_MM: Final = 10.0  # around the located box
 _WIDEST: Final = (
     1.35  # the segmenter's grid may be stretched so far to hold a long neck
@@ -123,13 +123,13 @@ class VertebraPredictor:
             step_mm=crop.step_mm,
             depth_mm=volume.extent_mm[0],
         )
-        found = review(labels, crop.probability, grid)
+        reviewed = review(labels, crop.probability, grid)
         metal = metal_flags(labels, crop.grey, crop.step_mm)
-        found = replace(found, flags=(*found.flags, *metal))
+        reviewed = replace(reviewed, flags=(*reviewed.flags, *metal))
         done = time.perf_counter()
         return Prediction(
             mask=np.ascontiguousarray(mask, dtype=np.uint8),
-            review=found,
+            review=reviewed,
             seconds={
                 "locate": round(located - started, 3),
                 "segment": round(segmented - located, 3),
@@ -219,7 +219,7 @@ def _middle_of(volume: Reduced) -> Triple:
 
 def _box_of_spine(spine: Float) -> tuple[slice, ...] | None:
     """Return the box of the largest body of voxels that are likely spine."""
-    parts, count = ndimage.label(spine > _FOUND, structure=np.ones((3, 3, 3)))
+    parts, count = ndimage.label(spine > _LIKELY_SPINE, structure=np.ones((3, 3, 3)))
     if not count:
         return None
     weights = ndimage.sum_labels(spine, parts, np.arange(1, count + 1))

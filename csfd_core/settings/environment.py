@@ -19,8 +19,8 @@ PREFIX: Final = "CSFD_"
 _NUMBERS: Final = {"integer": "a whole number", "number": "a number"}
 
 
-def _absolute(place: str) -> str:
-    return place if "://" in place else str(Path(place).expanduser().absolute())
+def _absolute(path: str) -> str:
+    return path if "://" in path else str(Path(path).expanduser().absolute())
 
 
 def _require_cron(text: str) -> str:
@@ -34,7 +34,7 @@ def below_home(path: str) -> Callable[[dict[str, Any]], str]:
     return lambda values: str(values["home"] / path)
 
 
-Place = Annotated[
+FolderOrUrl = Annotated[
     str,
     AfterValidator(_absolute),
     WithJsonSchema({"allowed": "a folder or an s3:// URL"}),
@@ -137,8 +137,8 @@ def _tell(group: type[Environment], error: ValidationError) -> str:
     """Say which setting is wrong first, what it was, and what it may be."""
     first = error.errors()[0]
     names = {variable_of(group, name): name for name in group.model_fields}
-    place = str(first["loc"][0])
-    name = names.get(place, place)
+    field_name = str(first["loc"][0])
+    name = names.get(field_name, field_name)
     told = f"{variable_of(group, name)} must be {allowed_values(group, name)}."
     extra = group.model_fields[name].json_schema_extra
     is_secret = isinstance(extra, Mapping) and extra.get("secret")

@@ -14,8 +14,8 @@ from csfd_core.settings.environment import (
     Cron,
     Environment,
     Folder,
+    FolderOrUrl,
     Margin,
-    Place,
     below_home,
 )
 from csfd_core.vocabulary import FOLD_COUNT, JPEG_QUALITY, Profile
@@ -26,10 +26,10 @@ _OF_PROFILE: Final[JsonDict] = {"shown": "the profile's"}
 def _user_file(values: dict[str, Any]) -> Path:
     """Return where the secret lies: with what belongs to the user, not to a store."""
     try:
-        own = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+        base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     except RuntimeError:  # a container may have no such user
-        own = values["home"] / "data"
-    return own / "csfd" / "patients.key"
+        base = values["home"] / "data"
+    return base / "csfd" / "patients.key"
 
 
 class Settings(Environment):
@@ -40,15 +40,15 @@ class Settings(Environment):
         description="Folder that all other places are in by default.",
         json_schema_extra={"shown": "the current folder"},
     )
-    source: Place = Field(
+    source: FolderOrUrl = Field(
         default_factory=below_home("data/source"),
         description="Studies in the RSNA layout.",
     )
-    inbox: Place = Field(
+    inbox: FolderOrUrl = Field(
         default_factory=below_home("data/inbox"),
         description="Studies that arrive later, in the same layout.",
     )
-    store: Place = Field(
+    store: FolderOrUrl = Field(
         default_factory=below_home("data/store"),
         description="Everything that csfd writes.",
     )

@@ -47,9 +47,9 @@ def writing(
     Raises:
         OSError: If it cannot be written; what was there before is untouched.
     """
-    for place in reversed(target.parents):
-        if not place.exists():
-            place.mkdir(mode=0o700, exist_ok=True)
+    for folder in reversed(target.parents):
+        if not folder.exists():
+            folder.mkdir(mode=0o700, exist_ok=True)
     _look_for_abandoned(target.parent)
     mark = f"{this_process()}-{uuid.uuid4().hex}"
     temporary = target.with_name(f"{target.name}{TEMPORARY}{mark}")

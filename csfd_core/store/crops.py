@@ -91,13 +91,13 @@ class CropStore:
             Grey levels (K, channels, side, side) and masks (K, side, side); K is 0
             where the study does not show the level.
         """
-        found = [
+        matching = [
             (images, masks)
             for name, images, masks in self.levels(study_uid)
             if name == level
         ]
-        if found:
-            return found[0]
+        if matching:
+            return matching[0]
         note = self.read_note(study_uid)
         assert note is not None  # as ``levels`` has read the file
         side, channels = note.crop["side_px"], 2 * note.crop["neighbours"] + 1
@@ -115,7 +115,7 @@ class CropStore:
         side = note["crop"]["side_px"]
         levels = table.column("level").to_pylist()
         for name in dict.fromkeys(levels):
-            at = [index for index, found in enumerate(levels) if found == name]
+            at = [index for index, level in enumerate(levels) if level == name]
             part = table.slice(at[0], len(at))
             yield name, _pixels(part, "image", side), _pixels(part, "mask", side)[:, 0]
 

@@ -20,7 +20,7 @@ class FileEntry:
     path: str  # relative to the location, with "/" between parts
     size_bytes: int
     token: str
-    known: Identity | None = None  # before it was moved; it may be another file by now
+    identity: Identity | None = None  # before a move; it may be another file by now
 
     @property
     def name(self) -> str:
@@ -30,8 +30,8 @@ class FileEntry:
     @property
     def told_digest(self) -> str | None:
         """Identity of the content, where a listing tells it: on S3."""
-        if self.known is not None and self.known.token == self.token:
-            return self.known.digest if self.known.here.startswith(ETAG) else None
+        if self.identity is not None and self.identity.token == self.token:
+            return self.identity.digest if self.identity.here.startswith(ETAG) else None
         return self.token if self.token.startswith(ETAG) else None
 
     def digest_of(self, content: bytes) -> str:
@@ -44,26 +44,28 @@ class FileEntry:
 
     def digest_by(self, xxh3: str) -> str:
         """Return the identity of content that was read: its digest, or what it had."""
-        is_as_moved = self.known is not None and self.known.xxh3 == xxh3
-        return self.known.digest if self.known and is_as_moved else xxh3
+        is_as_moved = self.identity is not None and self.identity.xxh3 == xxh3
+        return self.identity.digest if self.identity and is_as_moved else xxh3
 
 
-def as_known(entries: list[FileEntry], known: Identities | None) -> list[FileEntry]:
+def with_identities(
+    entries: list[FileEntry], identities: Identities | None
+) -> list[FileEntry]:
     """Return entries as they were known before they were moved, without our own."""
     entries = [entry for entry in entries if not is_hidden(entry.path)]
-    if known is None:
+    if identities is None:
         return entries
     paths, sizes = [e.path for e in entries], [e.size_bytes for e in entries]
     return [
         entry if identity is None else _as_before(entry, identity)
-        for entry, identity in zip(entries, known.of(paths, sizes), strict=True)
+        for entry, identity in zip(entries, identities.of(paths, sizes), strict=True)
     ]
 
 
-def _as_before(entry: FileEntry, known: Identity) -> FileEntry:
-    is_as_moved = entry.token == known.here
+def _as_before(entry: FileEntry, identity: Identity) -> FileEntry:
+    is_as_moved = entry.token == identity.here
     return replace(
-        entry, token=known.token if is_as_moved else entry.token, known=known
+        entry, token=identity.token if is_as_moved else entry.token, identity=identity
     )
 
 

@@ -23,9 +23,9 @@ def open_filesystem(url: str) -> Any:  # noqa: ANN401 - fsspec has no types
     """
     protocol = url.split("://", 1)[0] if "://" in url else "file"
     options = _s3_options() if protocol == "s3" else {}
-    found = fsspec.filesystem(protocol, **options)
-    found.retries = _S3FS_ATTEMPTS  # others do not read it
-    return found
+    filesystem = fsspec.filesystem(protocol, **options)
+    filesystem.retries = _S3FS_ATTEMPTS  # others do not read it
+    return filesystem
 
 
 def _s3_options() -> dict[str, Any]:

@@ -77,12 +77,12 @@ class Journal:
 
 def read_journal(target: Location) -> dict[str, Copied]:
     """Return what was copied so far, by path; the last copy counts."""
-    found = {}
+    copies = {}
     for entry in target.find_here(JOURNAL)[0]:
         for line in target.read(entry.path).splitlines():
             copied = Copied(**json.loads(line))
-            found[copied.path] = copied
-    return found
+            copies[copied.path] = copied
+    return copies
 
 
 def clear_journal(target: Location) -> None:

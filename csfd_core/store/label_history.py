@@ -107,12 +107,12 @@ class LabelHistory:
 
     def versions(self, study_uid: str) -> list[LabelVersion]:
         """Return the versions of a study, the oldest first."""
-        found = self._read().get(study_uid)
-        return [] if found is None else list(found.versions)
+        recorded = self._read().get(study_uid)
+        return [] if recorded is None else list(recorded.versions)
 
     def newest(self) -> dict[str, LabelVersion]:
         """Return the newest version of each study."""
-        return {uid: found.newest for uid, found in self._read().items()}
+        return {uid: recorded.newest for uid, recorded in self._read().items()}
 
     def read_labels(
         self, locations: Sequence[Location], without: Collection[str] = ()
@@ -127,11 +127,11 @@ class LabelHistory:
             SourceError: If a ``train.csv`` is no table with the columns of the RSNA
                 layout.
         """
-        found = self._read()  # first: what is recorded meanwhile is newer
+        history = self._read()  # first: what is recorded meanwhile is newer
         at = _now()
-        labels = {uid: recorded.newest.as_labels for uid, recorded in found.items()}
+        labels = {uid: recorded.newest.as_labels for uid, recorded in history.items()}
         read = read_all_labels(locations, without, labels)
-        return LabelsRead(read.table, read.notes, read.dated, found, at)
+        return LabelsRead(read.table, read.notes, read.dated, history, at)
 
     def record(self, labels: LabelTable) -> dict[str, LabelVersion]:
         """Add versions where labels have changed; return the newest of each study.
@@ -168,10 +168,10 @@ class LabelHistory:
         return {uid: _counted(rows) for uid, rows in self._facts().items()}
 
     def _facts(self) -> dict[str, list[Row]]:
-        found: dict[str, list[Row]] = {}
+        by_study: dict[str, list[Row]] = {}
         for row in self._parts.rows():
-            found.setdefault(row["study_uid"], []).append(row)
-        return found
+            by_study.setdefault(row["study_uid"], []).append(row)
+        return by_study
 
 
 def _are_new(values: Mapping[str, int | None], recorded: Recorded | None) -> bool:
@@ -219,14 +219,14 @@ def _values_of(labels: LabelTable) -> dict[str, dict[str, int | None]]:
 
 
 def _origin_of(study_uid: str, labels: LabelTable) -> dict[str, Any]:
-    own = labels.dated.get(study_uid)
-    if own is None or own.date is None:
+    dated = labels.dated.get(study_uid)
+    if dated is None or dated.date is None:
         return dict.fromkeys(("reader", "date", "signed_at")) | {"origin": "table"}
     return {
         "origin": "file",
-        "reader": own.reader,
-        "date": own.date.isoformat(),
-        "signed_at": None if own.signed_at is None else own.signed_at.isoformat(),
+        "reader": dated.reader,
+        "date": dated.date.isoformat(),
+        "signed_at": None if dated.signed_at is None else dated.signed_at.isoformat(),
     }
 
 

@@ -245,9 +245,9 @@ def read_label_notes(location: Location) -> LabelNotes:
     """
     entries = label_entries(location)
     with ThreadPoolExecutor(_READERS) as pool:
-        found = list(pool.map(lambda entry: _read(location, entry), entries))
-    notes = {note.study_uid: note for note in found if isinstance(note, LabelNote)}
-    wrong = [problem for problem in found if isinstance(problem, str)]
+        results = list(pool.map(lambda entry: _read(location, entry), entries))
+    notes = {note.study_uid: note for note in results if isinstance(note, LabelNote)}
+    wrong = [problem for problem in results if isinstance(problem, str)]
     messages = []
     if wrong:
         more = f" and {len(wrong) - _MOST_NAMED} more" if wrong[_MOST_NAMED:] else ""
@@ -279,12 +279,12 @@ def read_label_note(location: Location, study_uid: str) -> LabelNote | None:
     path = label_path(study_uid)
     if not location.exists(path):
         return None
-    found = _read(location, FileEntry(path=path, size_bytes=0, token=""))
-    if isinstance(found, str):
+    result = _read(location, FileEntry(path=path, size_bytes=0, token=""))
+    if isinstance(result, str):
         raise SourceError(
-            f"The label file {found} cannot be used. Repair it or remove it first."
+            f"The label file {result} cannot be used. Repair it or remove it first."
         )
-    return found
+    return result
 
 
 def label_entries(location: Location) -> list[FileEntry]:
@@ -305,7 +305,7 @@ def _read(location: Location, entry: FileEntry) -> LabelNote | str:
         return f"{uid}{_SUFFIX} (it cannot be read)"
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        return f"{uid}{_SUFFIX} ({_tell_place(first['loc'])}{first['msg']})"
+        return f"{uid}{_SUFFIX} ({_tell_field(first['loc'])}{first['msg']})"
     if own_uid(file.study_uid) != uid:
         return f"{uid}{_SUFFIX} (study_uid: of another study)"
     labels: dict[str, int | None] = {}
@@ -327,7 +327,7 @@ def _read(location: Location, entry: FileEntry) -> LabelNote | str:
     )
 
 
-def _tell_place(parts: tuple[int | str, ...]) -> str:
+def _tell_field(parts: tuple[int | str, ...]) -> str:
     """Say where in a file something is wrong; a name of its own could be anything."""
     names = {*_File.model_fields, *_Box.model_fields, *LABEL_COLUMNS, "[key]"}
     named = [

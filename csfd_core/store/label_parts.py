@@ -45,7 +45,7 @@ SCHEMA: Final = pa.schema(
 _SAID: Final = [name for name in SCHEMA.names if name != RECORDED_AT]
 _READERS: Final = 16  # reading small files waits for the disk or the network
 _MOST_PARTS: Final = 64  # files; more become one
-_KEPT_PARTS: Final = 2 * _MOST_PARTS  # in memory; each is read once
+_CACHED_PARTS: Final = 2 * _MOST_PARTS  # in memory; each is read once
 
 Row = dict[str, Any]
 
@@ -77,15 +77,15 @@ class LabelParts:
         """Remove all facts of studies, and of every one that was withdrawn."""
         while True:
             gone = WithdrawnStore(self._location).study_uids() | {*study_uids}
-            found = {
+            affected = {
                 path: table for path, table in self._read().items() if _has(table, gone)
             }
-            if not found:
+            if not affected:
                 return
-            for path, table in found.items():
-                kept = table.filter(pc.invert(_is_in(table, gone)))
-                if kept.num_rows:
-                    self._write(kept)
+            for path, table in affected.items():
+                remaining = table.filter(pc.invert(_is_in(table, gone)))
+                if remaining.num_rows:
+                    self._write(remaining)
                 self._location.remove(path)
 
     def _merge(self) -> None:
@@ -110,12 +110,12 @@ class LabelParts:
 
     def _read(self) -> dict[str, pa.Table]:
         """Read every file; what others write or merge meanwhile, too."""
-        found: dict[str, pa.Table | None] = {}
+        by_path: dict[str, pa.Table | None] = {}
         with ThreadPoolExecutor(_READERS) as pool:
-            while new := [one for one in self._entries() if one.path not in found]:
+            while new := [one for one in self._entries() if one.path not in by_path]:
                 tables = pool.map(self._read_part, new)
-                found |= {e.path: t for e, t in zip(new, tables, strict=True)}
-        return {path: table for path, table in found.items() if table is not None}
+                by_path |= {e.path: t for e, t in zip(new, tables, strict=True)}
+        return {path: table for path, table in by_path.items() if table is not None}
 
     def _entries(self) -> list[FileEntry]:
         entries = self._location.entries(paths.LABEL_VERSIONS)
@@ -129,15 +129,15 @@ class LabelParts:
         try:
             if not entry.token:
                 return _read_table(self._location.url, entry.path)
-            return _read_kept(self._location.url, entry.path, entry.token)
+            return _read_cached(self._location.url, entry.path, entry.token)
         except SourceError:
             if self._location.exists(entry.path):
                 raise
             return None
 
 
-@functools.lru_cache(maxsize=_KEPT_PARTS)
-def _read_kept(url: str, path: str, _token: str) -> pa.Table:
+@functools.lru_cache(maxsize=_CACHED_PARTS)
+def _read_cached(url: str, path: str, _token: str) -> pa.Table:
     """Read a file, unless it was read; the token changes with it."""
     return _read_table(url, path)
 

@@ -185,48 +185,50 @@ def read_all_labels(
             layout.
     """
     parts = [_read_table(location) for location in locations]
-    found = [read_label_notes(location) for location in locations]
-    files, gone = _of_all(found)
+    note_sets = [read_label_notes(location) for location in locations]
+    files, gone = _of_all(note_sets)
     left_out = {*without, *gone}
     said: dict[str, Labels] = {}
     for note in files:
         if note.labels and note.study_uid not in left_out:
-            own = Labels(note.labels, note.date, note.reader, note.signed_at)
-            known = said.setdefault(note.study_uid, own)
-            if own.moment > known.moment:
-                said[note.study_uid] = own
+            labels = Labels(note.labels, note.date, note.reader, note.signed_at)
+            earlier = said.setdefault(note.study_uid, labels)
+            if labels.moment > earlier.moment:
+                said[note.study_uid] = labels
     rows = pd.concat([part.table for part in parts])
     rows = rows[~rows.index.duplicated(keep="first") & ~rows.index.isin([*left_out])]
-    unusable = {uid for one in found for uid in one.unusable}
-    kept = _kept(recorded or {}, said, {str(uid) for uid in rows.index}, unusable)
-    said |= {uid: own for uid, own in kept.items() if uid not in left_out}
+    unusable = {uid for one in note_sets for uid in one.unusable}
+    retained = _retained(
+        recorded or {}, said, {str(uid) for uid in rows.index}, unusable
+    )
+    said |= {uid: labels for uid, labels in retained.items() if uid not in left_out}
     notes = [note for part in parts for note in part.notes]
-    notes += [message for one in found for message in one.messages]
+    notes += [message for one in note_sets for message in one.messages]
     table = pd.concat([_table_of(said), rows[~rows.index.isin(list(said))]])
     return LabelTable(table, tuple(notes), said)
 
 
-def _kept(
+def _retained(
     recorded: Mapping[str, Labels],
     said: Mapping[str, Labels],
     rows: Collection[str],
     unusable: Collection[str],
 ) -> dict[str, Labels]:
     """Return the recorded labels that count more than what the sources say."""
-    kept = {}
-    for uid, own in recorded.items():
+    retained = {}
+    for uid, labels in recorded.items():
         if uid in said:
-            counts = own.moment > said[uid].moment
+            counts = labels.moment > said[uid].moment
         else:
-            counts = own.date is not None or uid in unusable or uid not in rows
+            counts = labels.date is not None or uid in unusable or uid not in rows
         if counts:
-            kept[uid] = own
-    return kept
+            retained[uid] = labels
+    return retained
 
 
 def _table_of(said: Mapping[str, Labels]) -> pd.DataFrame:
     index = pd.Index(list(said), name="study_uid", dtype="str")
-    values = [dict(own.values) for own in said.values()]
+    values = [dict(labels.values) for labels in said.values()]
     return pd.DataFrame(values, index, list(LABEL_COLUMNS)).astype("Int8")
 
 
@@ -247,27 +249,27 @@ def read_all_boxes(
             of the RSNA layout.
     """
     files, gone = _of_all([read_label_notes(location) for location in locations])
-    known = {*without, *gone}
+    settled = {*without, *gone}
     drawn: dict[str, LabelNote] = {}
     for note in files:
-        if note.boxes is not None and note.study_uid not in known:
+        if note.boxes is not None and note.study_uid not in settled:
             other = drawn.setdefault(note.study_uid, note)
             if note.moment > other.moment:
                 drawn[note.study_uid] = note
     tables = [_drawn_table(drawn)]
     notes: list[str] = []
-    known |= set(drawn)
+    settled |= set(drawn)
     for location in locations:
         part = _read_box_table(location)
-        tables.append(part.table[~part.table["study_uid"].isin(known)])
-        known |= set(part.table["study_uid"])
+        tables.append(part.table[~part.table["study_uid"].isin(settled)])
+        settled |= set(part.table["study_uid"])
         notes += part.notes
     return BoxTable(pd.concat(tables, ignore_index=True), tuple(notes))
 
 
-def _of_all(found: Sequence[LabelNotes]) -> tuple[list[LabelNote], set[str]]:
+def _of_all(note_sets: Sequence[LabelNotes]) -> tuple[list[LabelNote], set[str]]:
     """Return the label files of all sources, and which studies they withdraw."""
-    files = [note for one in found for note in one.notes.values()]
+    files = [note for one in note_sets for note in one.notes.values()]
     return files, {note.study_uid for note in files if note.withdrawn}
 
 
@@ -299,8 +301,8 @@ def digest_labels(labels: pd.DataFrame, boxes: pd.DataFrame) -> dict[str, str]:
     levels = labels[list(LEVEL_NAMES)].astype("Float64")
     for uid, values in zip(levels.index, levels.to_numpy(na_value=-1), strict=True):
         rows[str(uid)] = [int(value) for value in values]
-    for uid, own in boxes.groupby("study_uid"):
-        values = own[list(_BOX_NUMBERS)].to_numpy(dtype=float)
+    for uid, of_study in boxes.groupby("study_uid"):
+        values = of_study[list(_BOX_NUMBERS)].to_numpy(dtype=float)
         rows.setdefault(str(uid), []).append(sorted(values.tolist()))
     return {uid: stamp(values)[:16] for uid, values in rows.items()}
 

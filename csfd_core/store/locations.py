@@ -20,7 +20,7 @@ from csfd_core.errors import SourceError
 from csfd_core.store import layout, moved, paths, streams
 from csfd_core.store.atomic import TEMPORARY, remove_abandoned, write_atomically
 from csfd_core.store.entries import FileEntry as FileEntry
-from csfd_core.store.entries import as_known, local_entry, remote_entry
+from csfd_core.store.entries import local_entry, remote_entry, with_identities
 from csfd_core.store.exclusive import create_local, create_remote
 from csfd_core.store.faults import as_source_error
 from csfd_core.store.filesystems import open_filesystem
@@ -29,7 +29,7 @@ from csfd_core.text import safe_name, safe_url
 
 _BATCH_FILES: Final = 16
 _RECORD_BYTES: Final = 64 * 1024  # of a move; it has a few hundred
-_PLACES: Final = 8  # whose identities are kept in memory
+_LOCATIONS: Final = 8  # whose identities are kept in memory
 # Names of our own, in a source or in a store, that may be shown.
 _LAYOUT: Final = frozenset(
     part
@@ -122,9 +122,11 @@ class Location:
         Raises:
             SourceError: If it cannot be read, or was not moved here completely.
         """
-        known = self._identities()
+        identities = self._identities()
         files, folders = self.find_here(path)
-        return as_known(files, known), [one for one in folders if not is_hidden(one)]
+        return with_identities(files, identities), [
+            one for one in folders if not is_hidden(one)
+        ]
 
     def find_here(self, path: str = "") -> tuple[list[FileEntry], list[str]]:
         """List as ``find`` does, with the tokens of this place and what is hidden."""
@@ -133,11 +135,11 @@ class Location:
         with as_source_error(self._shown()):
             root = self._full("")
             try:
-                found = self._fs.find(self._full(path), detail=True, withdirs=True)
+                listed = self._fs.find(self._full(path), detail=True, withdirs=True)
             except FileNotFoundError:
                 return [], []
         files, folders = [], []
-        for full, info in found.items():
+        for full, info in listed.items():
             relative = full[len(root) :].lstrip("/")
             if info["type"] == "directory":
                 folders.append(relative)
@@ -150,11 +152,11 @@ class Location:
         seen = set()  # a link to a folder above would be followed for ever
         with as_source_error(self._shown()):
             for folder, below, names in os.walk(self._full(path), followlinks=True):
-                place = os.path.realpath(folder)
-                if place in seen:
+                real_path = os.path.realpath(folder)
+                if real_path in seen:
                     below.clear()
                     continue
-                seen.add(place)
+                seen.add(real_path)
                 relative = Path(folder).relative_to(root)
                 folders += [(relative / name).as_posix() for name in below]
                 files += [
@@ -178,8 +180,8 @@ class Location:
         Raises:
             SourceError: If it cannot be read, or was not moved here completely.
         """
-        known = self._identities()
-        return as_known(self.entries_here(path), known)
+        identities = self._identities()
+        return with_identities(self.entries_here(path), identities)
 
     def entries_here(self, path: str) -> list[FileEntry]:
         """List as ``entries`` does, with the tokens of this place."""
@@ -387,7 +389,7 @@ class Location:
                 remove_abandoned(Path(self._full(path)))
 
 
-@functools.lru_cache(maxsize=_PLACES)
+@functools.lru_cache(maxsize=_LOCATIONS)
 def _read_identities(url: str, name: str) -> Identities | None:
     """Read a table of identities; its name tells its content."""
     return Identities.read(Location(url).read(f"{HIDDEN}/{name}")) if name else None

@@ -151,9 +151,11 @@ class MetadataStore:
             for field in dataclasses.fields(SliceHeader)
         }
         columns["slice_index"] = list(range(len(headers)))
-        has_place = record.geometry is not None
+        has_geometry = record.geometry is not None
         columns["z_mm"] = (
-            positions_along_normal_mm(headers) if has_place else [None] * len(headers)
+            positions_along_normal_mm(headers)
+            if has_geometry
+            else [None] * len(headers)
         )
         table = pa.table(columns, schema=_slices_schema())
         write_parquet(self.location, self.path(record.study_uid), table, asdict(record))
@@ -168,8 +170,8 @@ class MetadataStore:
 
     def holds(self, record: StudyRecord, headers: Sequence[SliceHeader]) -> bool:
         """Say whether a study is stored just so, whatever the times of its files."""
-        known = self.read_record(record.study_uid)
-        if known is None or _content_of(known) != _content_of(record):
+        stored = self.read_record(record.study_uid)
+        if stored is None or _content_of(stored) != _content_of(record):
             return False
         return self.read_headers(record.study_uid)[1] == list(headers)
 
@@ -178,8 +180,8 @@ class MetadataStore:
 
         The record itself stays as it is, and with it all that is made from it.
         """
-        known = self.read_record(record.study_uid)
-        note = {"now": _listing_of(record), "record": known and _listing_of(known)}
+        stored = self.read_record(record.study_uid)
+        note = {"now": _listing_of(record), "record": stored and _listing_of(stored)}
         self.location.write(
             self.listing_path(record.study_uid), json.dumps(note).encode()
         )
@@ -191,15 +193,15 @@ class MetadataStore:
         """
         if record.scan_version != SCAN_VERSION:
             return False
-        own = _listing_of(record)
-        if own == listing:
+        recorded = _listing_of(record)
+        if recorded == listing:
             return True
         path = self.listing_path(record.study_uid)
         if not self.location.exists(path):
             return False
         try:
             note = json.loads(self.location.read(path))
-            return (tuple(note["now"]), tuple(note["record"])) == (listing, own)
+            return (tuple(note["now"]), tuple(note["record"])) == (listing, recorded)
         except (ValueError, KeyError, TypeError):  # of another origin: scan again
             return False
 
@@ -314,9 +316,9 @@ class MetadataStore:
             return
         with one_writer(self.location, paths.STUDIES):
             table, note = read_parquet(self.location, paths.STUDIES)
-            kept = table.filter(pc.not_equal(table["study_uid"], study_uid))
-            if kept.num_rows < table.num_rows:
-                write_parquet(self.location, paths.STUDIES, kept, note)
+            remaining = table.filter(pc.not_equal(table["study_uid"], study_uid))
+            if remaining.num_rows < table.num_rows:
+                write_parquet(self.location, paths.STUDIES, remaining, note)
 
     def read_studies(self) -> pd.DataFrame:
         """Return the table of studies.

@@ -116,8 +116,8 @@ class Identity:
     def is_told(self) -> bool:
         """Whether a listing of this place would tell the same without it."""
         is_remote = self.here.startswith(ETAG)
-        own = self.here if is_remote else self.xxh3
-        return self.here == self.token and self.digest == own
+        listed_digest = self.here if is_remote else self.xxh3
+        return self.here == self.token and self.digest == listed_digest
 
 
 class Identities:
@@ -141,24 +141,24 @@ class Identities:
             paths: Relative to the place.
             sizes: Of the files, in bytes; another size is another file.
         """
-        found: list[Identity | None] = [None] * len(paths)
+        identities: list[Identity | None] = [None] * len(paths)
         if not len(self._keys) or not paths:
-            return found
+            return identities
         keys = _keys_of(paths)
-        places = np.searchsorted(self._keys, keys).clip(max=len(self._keys) - 1)
-        is_known = (self._keys[places] == keys) & (
-            self._sizes[places] == np.asarray(sizes, np.int64)
+        indices = np.searchsorted(self._keys, keys).clip(max=len(self._keys) - 1)
+        is_known = (self._keys[indices] == keys) & (
+            self._sizes[indices] == np.asarray(sizes, np.int64)
         )
-        (known,) = np.nonzero(is_known)
-        rows = self._table.take(pa.array(places[known]))
+        (matched,) = np.nonzero(is_known)
+        rows = self._table.take(pa.array(indices[matched]))
         columns = [
             rows[name].to_pylist() for name in ("here", "token", "digest", "xxh3")
         ]
         for index, here, token, digest, xxh3 in zip(
-            known.tolist(), *columns, strict=True
+            matched.tolist(), *columns, strict=True
         ):
-            found[index] = Identity(here, token, digest or xxh3, xxh3)
-        return found
+            identities[index] = Identity(here, token, digest or xxh3, xxh3)
+        return identities
 
 
 def pack(files: Sequence[tuple[str, int, Identity]]) -> tuple[str, bytes]:
@@ -170,13 +170,13 @@ def pack(files: Sequence[tuple[str, int, Identity]]) -> tuple[str, bytes]:
         {
             "path": keys[order],
             "size_bytes": [size for _, size, _ in rows],
-            "here": [known.here for *_, known in rows],
-            "token": [known.token for *_, known in rows],
+            "here": [identity.here for *_, identity in rows],
+            "token": [identity.token for *_, identity in rows],
             "digest": [
-                None if known.digest == known.xxh3 else known.digest
-                for *_, known in rows
+                None if identity.digest == identity.xxh3 else identity.digest
+                for *_, identity in rows
             ],
-            "xxh3": [known.xxh3 for *_, known in rows],
+            "xxh3": [identity.xxh3 for *_, identity in rows],
         },
         schema=_SCHEMA,
     )

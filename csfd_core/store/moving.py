@@ -143,9 +143,9 @@ def finish_move(move: Move) -> MoveRecord:
     """
     _require_unchanged(move)
     copied = read_journal(move.target)
-    found = {e.path: e for e in move.target.find_here()[0] if not is_hidden(e.path)}
+    at_target = {e.path: e for e in move.target.find_here()[0] if not is_hidden(e.path)}
     wanted = [e for e in move.files if e.path != paths.STORE_RECORD]
-    extra = set(found) - {entry.path for entry in move.files}
+    extra = set(at_target) - {entry.path for entry in move.files}
     if foreign := extra - set(copied):
         raise SourceError(
             f"{count(len(foreign), 'file')} in {move.target} came from elsewhere "
@@ -153,7 +153,7 @@ def finish_move(move: Move) -> MoveRecord:
         )
     for path in sorted(extra):  # gone from the origin since it was copied
         move.target.remove(path)
-    rows = _identities(move, wanted, copied, found)
+    rows = _identities(move, wanted, copied, at_target)
     for entry in move.files[len(wanted) :]:  # all that it speaks of is there by now
         last = {entry.path: _copy(move, entry, lambda _: None)}
         there = {e.path: e for e in move.target.entries_here("")}
@@ -208,9 +208,9 @@ def tell_others(move: Move) -> str:
     Raises:
         SourceError: If the target cannot be read, or is not complete.
     """
-    known = {(e.path, e.size_bytes, e.token) for e in move.target.find()[0]}
+    at_target = {(e.path, e.size_bytes, e.token) for e in move.target.find()[0]}
     files = ((e.path, e.size_bytes, e.token) for e in move.files)
-    others = sum(file not in known for file in files)
+    others = sum(file not in at_target for file in files)
     told = count(others, "file")
     verb = agree(others, "is", "are")
     named = f"{told} of {move.origin} {verb} not in {move.target}, or not the same."
@@ -218,7 +218,7 @@ def tell_others(move: Move) -> str:
 
 
 def _require_apart(origin: Location, target: Location) -> None:
-    ends = [_plain(place) for place in (origin, target)]
+    ends = [_plain(location) for location in (origin, target)]
     if ends[0] == ends[1]:
         raise SettingsError(f"{origin} and {target} are the same place.")
     for inner, outer in (ends, reversed(ends)):
@@ -229,8 +229,10 @@ def _require_apart(origin: Location, target: Location) -> None:
             )
 
 
-def _plain(place: Location) -> str:
-    return place.url if place.folder is None else os.path.realpath(place.folder)
+def _plain(location: Location) -> str:
+    return (
+        location.url if location.folder is None else os.path.realpath(location.folder)
+    )
 
 
 def _kind_of(origin: Location, files: tuple[FileEntry, ...]) -> Kind:
@@ -238,8 +240,10 @@ def _kind_of(origin: Location, files: tuple[FileEntry, ...]) -> Kind:
     is_converted = any(e.path.startswith(f"{paths.HEADERS}/") for e in files)
     if is_converted or names & {paths.STORE_RECORD, paths.STUDIES}:
         return "store"
-    known = {v for n, v in vars(layout).items() if n.isupper() and isinstance(v, str)}
-    if names & known:
+    layout_names = {
+        v for n, v in vars(layout).items() if n.isupper() and isinstance(v, str)
+    }
+    if names & layout_names:
         return "source"
     if not files:
         raise SettingsError(f"There is nothing in {origin} that could be moved.")
@@ -306,17 +310,17 @@ def _copy(move: Move, entry: FileEntry, on_bytes: OnBytes) -> Copied:
 
 def _is_as_told(move: Move, entry: FileEntry, passed: Digests) -> bool:
     """Say whether what came from S3 is what its ETag tells, where that is an MD5."""
-    known = entry.known
-    is_as_moved = known is not None and known.token == entry.token
-    own = known.here if known is not None and is_as_moved else entry.token
-    md5 = own.removeprefix(ETAG)
-    if not own.startswith(ETAG) or len(md5) != _MD5_DIGITS or md5 == passed.md5:
+    identity = entry.identity
+    is_as_moved = identity is not None and identity.token == entry.token
+    token = identity.here if identity is not None and is_as_moved else entry.token
+    md5 = token.removeprefix(ETAG)
+    if not token.startswith(ETAG) or len(md5) != _MD5_DIGITS or md5 == passed.md5:
         return True
     return _xxh3_of(move.origin, entry) == passed.xxh3  # as with encryption by key
 
 
-def _xxh3_of(place: Location, entry: FileEntry) -> str:
-    passed = Digests(place.read_blocks(entry))
+def _xxh3_of(location: Location, entry: FileEntry) -> str:
+    passed = Digests(location.read_blocks(entry))
     for _ in passed:
         pass
     return passed.xxh3
@@ -349,7 +353,7 @@ def _identities(
     move: Move,
     wanted: list[FileEntry],
     copied: Mapping[str, Copied],
-    found: Mapping[str, FileEntry],
+    at_target: Mapping[str, FileEntry],
 ) -> list[tuple[str, int, Identity]]:
     """Return what the target would not tell of its files.
 
@@ -358,11 +362,11 @@ def _identities(
     """
 
     def look(entry: FileEntry) -> tuple[str, int, Identity] | None:
-        one, here = copied.get(entry.path), found.get(entry.path)
+        one, here = copied.get(entry.path), at_target.get(entry.path)
         if one is None or here is None or not _is_whole(move.target, one, here):
             return None
-        known = Identity(here.token, entry.token, one.digest, one.xxh3)
-        return entry.path, entry.size_bytes, known
+        identity = Identity(here.token, entry.token, one.digest, one.xxh3)
+        return entry.path, entry.size_bytes, identity
 
     rows = list(in_threads(look, wanted, _THREADS))
     if lost := sum(row is None for row in rows):
@@ -383,9 +387,9 @@ def _remove(origin: Location, entry: FileEntry) -> int | None:
 
 
 def _remove_empty(folder: Path) -> None:
-    for place, _, _ in os.walk(folder, topdown=False):
-        if not any(Path(place).iterdir()):
-            Path(place).rmdir()
+    for path, _, _ in os.walk(folder, topdown=False):
+        if not any(Path(path).iterdir()):
+            Path(path).rmdir()
 
 
 def _write_record(target: Location, record: MoveRecord) -> None:

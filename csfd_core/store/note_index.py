@@ -63,8 +63,8 @@ def read_notes(location: Location, folder: str) -> Notes:
     entries = [e for e in location.entries(folder) if e.name.endswith(".parquet")]
     segments = _read_segments(location, folder) if len(entries) >= _LEAST else []
     segments = [_without_gone(location, folder, one, entries) for one in segments]
-    known = _known(segments, entries)
-    unknown = [entry for entry in entries if entry.name not in known]
+    valid = _valid_notes(segments, entries)
+    unknown = [entry for entry in entries if entry.name not in valid]
     with ThreadPoolExecutor(_READERS) as pool:
         read = list(pool.map(lambda entry: _read(location, entry.path), unknown))
     told = {e.name: n for e, n in zip(unknown, read, strict=True) if n is not None}
@@ -75,7 +75,7 @@ def read_notes(location: Location, folder: str) -> Notes:
     return {
         entry.name.removesuffix(".parquet"): told[entry.name]
         if entry.name in told
-        else json.loads(known[entry.name])
+        else json.loads(valid[entry.name])
         for entry in entries
         if entry.name not in gone
     }
@@ -114,9 +114,9 @@ def drop_study(location: Location, study_uid: str) -> None:
     for folder in paths.NOTED:
         name = paths.of_study(folder, study_uid).rpartition("/")[2]
         for segment in _read_segments(location, folder):
-            kept = segment.table.filter(pc.not_equal(segment.table["name"], name))
-            if kept.num_rows < segment.table.num_rows:
-                _replaced(location, folder, segment, kept)
+            remaining = segment.table.filter(pc.not_equal(segment.table["name"], name))
+            if remaining.num_rows < segment.table.num_rows:
+                _replaced(location, folder, segment, remaining)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,34 +125,34 @@ class _Segment:
     table: pa.Table
 
 
-def _place(folder: str) -> str:
+def _segment_folder(folder: str) -> str:
     return f"{paths.NOTE_SEGMENTS}/{folder.replace('/', '-')}"
 
 
 def _read_segments(location: Location, folder: str) -> list[_Segment]:
     """Return the segments of a folder; one that is gone or damaged is left out."""
-    found = []
-    for entry in location.entries(_place(folder)):
+    segments = []
+    for entry in location.entries(_segment_folder(folder)):
         try:
             table = pq.read_table(io.BytesIO(location.read(entry.path)))
-            found.append(_Segment(entry.path, table.cast(_SCHEMA)))
+            segments.append(_Segment(entry.path, table.cast(_SCHEMA)))
         except (SourceError, pa.ArrowException, ValueError):
             continue
-    return found
+    return segments
 
 
-def _known(
+def _valid_notes(
     segments: Sequence[_Segment], entries: Sequence[FileEntry]
 ) -> dict[str, str]:
     """Return the notes, as JSON, that still are those of the listed files."""
     listed = {entry.name: (entry.size_bytes, entry.token) for entry in entries}
-    known = {}
+    notes = {}
     for segment in segments:
         columns = (segment.table[name].to_pylist() for name in _SCHEMA.names)
         for name, size_bytes, token, note in zip(*columns, strict=True):
             if listed.get(name) == (size_bytes, token):
-                known[name] = note
-    return known
+                notes[name] = note
+    return notes
 
 
 def _without_gone(
@@ -160,18 +160,18 @@ def _without_gone(
 ) -> _Segment:
     """Take out of a segment what is no file any more, so that nothing outlives one."""
     names = pa.array([entry.name for entry in entries], pa.string())
-    kept = segment.table.filter(pc.is_in(segment.table["name"], names))
-    if kept.num_rows == segment.table.num_rows:
+    remaining = segment.table.filter(pc.is_in(segment.table["name"], names))
+    if remaining.num_rows == segment.table.num_rows:
         return segment
-    return _replaced(location, folder, segment, kept)
+    return _replaced(location, folder, segment, remaining)
 
 
 def _replaced(
-    location: Location, folder: str, segment: _Segment, kept: pa.Table
+    location: Location, folder: str, segment: _Segment, remaining: pa.Table
 ) -> _Segment:
-    new = _write(location, folder, kept) if kept.num_rows else segment
+    new = _write(location, folder, remaining) if remaining.num_rows else segment
     location.remove(segment.path)
-    return replace(new, table=kept)
+    return replace(new, table=remaining)
 
 
 def _is_settled(entry: FileEntry) -> bool:
@@ -233,6 +233,6 @@ def _write(location: Location, folder: str, table: pa.Table) -> _Segment:
     pq.write_table(table, sink, compression="zstd", write_statistics=False)
     content = sink.getvalue()
     digest = hashlib.sha256(content).hexdigest()[:32]
-    path = f"{_place(folder)}/{digest}.parquet"
+    path = f"{_segment_folder(folder)}/{digest}.parquet"
     location.write(path, content)
     return _Segment(path, table)

@@ -76,9 +76,9 @@ class Redaction:
         for at, named in enumerate(table.schema):
             if pa.types.is_string(named.type):
                 values = table.column(at)
-                own = pc.equal(values, self.study_uid)
+                is_study = pc.equal(values, self.study_uid)
                 table = table.set_column(
-                    at, named, pc.if_else(own, self.stand_in, values)
+                    at, named, pc.if_else(is_study, self.stand_in, values)
                 )
         if table.equals(before, check_metadata=True):
             return content

@@ -228,37 +228,37 @@ class Sources:
 
     def studies(self) -> list[StudyFolder]:
         """List every study folder, sorted by name."""
-        found = self.by_name()
-        return [found[name][0] for name in sorted(found)]
+        by_name = self.by_name()
+        return [by_name[name][0] for name in sorted(by_name)]
 
     def by_name(self) -> dict[str, list[StudyFolder]]:
         """List the folders of every study, that of the source which counts first.
 
         An empty folder counts only where no source has files of the study.
         """
-        found: dict[str, dict[str, StudyFolder]] = defaultdict(dict)
+        by_study: dict[str, dict[str, StudyFolder]] = defaultdict(dict)
         for source in self._sources:
             for folder in source.studies():
-                found[folder.name].setdefault(str(source.location), folder)
+                by_study[folder.name].setdefault(str(source.location), folder)
         return {
-            name: [f for f in own.values() if f.files] or list(own.values())[:1]
-            for name, own in found.items()
+            name: [f for f in folders.values() if f.files] or list(folders.values())[:1]
+            for name, folders in by_study.items()
         }
 
     def study(self, study_uid: str) -> StudyFolder | None:
         """List one study, ``None`` where no source has images of it."""
-        found = (source.study(study_uid) for source in self._sources)
-        return next((folder for folder in found if folder is not None), None)
+        folders = (source.study(study_uid) for source in self._sources)
+        return next((folder for folder in folders if folder is not None), None)
 
-    def places_of(self, study_uid: str) -> list[str]:
+    def paths_of(self, study_uid: str) -> list[str]:
         """Return where files of a study lie, in every source: images, mask."""
-        places = []
+        listed = []
         for source in self._sources:
             folders = [f for f in source.studies() if f.name == study_uid]
-            places += [f"{source.location}/{folder.path}" for folder in folders]
+            listed += [f"{source.location}/{folder.path}" for folder in folders]
             mask = source.masks().get(study_uid)
-            places += [f"{source.location}/{mask.path}"] if mask else []
-        return places
+            listed += [f"{source.location}/{mask.path}"] if mask else []
+        return listed
 
     def mask_notes(self) -> list[str]:
         """Name what lies beside the masks of all sources and is not taken for one."""

@@ -85,20 +85,20 @@ class VolumeChoices:
         Raises:
             IdentifierError: If ``study_uid`` is no valid UID.
         """
-        found = self.location.entries(_folder(study_uid))
-        return [_read(self.location.url, e.path) for e in found if _is_choice(e)]
+        entries = self.location.entries(_folder(study_uid))
+        return [_read(self.location.url, e.path) for e in entries if _is_choice(e)]
 
     def newest(self) -> dict[str, VolumeChoice]:
         """Return the newest choice of each study of which there is one."""
         last = {PurePosixPath(path).parent.name: path for path in self.names()}
-        found = {}
+        choices = {}
         for uid, path in last.items():
             try:
-                found[uid] = _read(self.location.url, path)
+                choices[uid] = _read(self.location.url, path)
             except SourceError:  # withdrawn meanwhile?
                 if self.location.exists(path):
                     raise
-        return found
+        return choices
 
     def names(self) -> list[str]:
         """Name all choices, by study and as they were made; no file is read."""

@@ -100,9 +100,9 @@ class WithdrawnStore:
 
     def add(self, withdrawal: Withdrawal) -> Withdrawal:
         """Record a withdrawal; return the record that counts: the first one."""
-        known = self.read(withdrawal.study_uid)
-        if known is not None:
-            return known
+        earlier = self.read(withdrawal.study_uid)
+        if earlier is not None:
+            return earlier
         text = json.dumps(withdrawal.to_note(), indent=2) + "\n"
         path = self.path(withdrawal.study_uid)
         if self.location.write_new(path, text.encode()):

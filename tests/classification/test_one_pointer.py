@@ -17,7 +17,7 @@ from support.kills import CONTEXT
 from csfd_core.classification.card import ClassifierCard
 from csfd_core.classification.classifier_store import ClassifierStore
 from csfd_core.errors import SourceError
-from csfd_core.learning import kept
+from csfd_core.learning import training_files
 from csfd_core.pretraining.classifier import bring_along
 from csfd_core.registry.frozen import damages, freeze
 from csfd_core.segmentation.bundle import ModelBundle
@@ -97,7 +97,9 @@ def test_training_that_is_killed_between_its_files_leaves_one_that_is_whole(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(kept, "_GRACE_S", 0.0)  # each training removes older ones
+    monkeypatch.setattr(
+        training_files, "_GRACE_S", 0.0
+    )  # each training removes older ones
     seen, moment, code = [], 0, -signal.SIGKILL
     while code == -signal.SIGKILL:
         root = Location(tmp_path / str(moment))
@@ -118,7 +120,7 @@ def test_training_that_is_killed_between_its_files_leaves_one_that_is_whole(
 def test_what_was_opened_stays_whole_while_the_next_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept, "_GRACE_S", 0.0)
+    monkeypatch.setattr(training_files, "_GRACE_S", 0.0)
     root = Location(tmp_path)
     first = train(root, 1)
     train(root, 2)
@@ -133,7 +135,7 @@ def test_files_that_are_named_by_no_card_go_once_they_are_old(
     first, second = train(root, 1), train(root, 2)
     train(root, 3)
     assert read(root, first) == {1.0}  # it may be that of another who writes now
-    monkeypatch.setattr(kept, "_GRACE_S", 0.0)
+    monkeypatch.setattr(training_files, "_GRACE_S", 0.0)
     root.write(f"{FOLD}/notes.txt", b"of a person")
     train(root, 4)
     assert len(names(root)) == 6  # the card, two files of two trainings, the notes

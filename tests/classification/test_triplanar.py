@@ -20,11 +20,11 @@ from csfd_core.classification.fit import (
 )
 from csfd_core.classification.patchwise.classifier import NOWHERE
 from csfd_core.classification.patchwise.layers import folded
-from csfd_core.classification.patchwise.places import Place
+from csfd_core.classification.patchwise.pool import PatchCentre
 from csfd_core.classification.triplanar import network as network_of_planes
-from csfd_core.classification.triplanar import places as cutting
+from csfd_core.classification.triplanar import patches as cutting
 from csfd_core.classification.triplanar.network import TriplanarCnn
-from csfd_core.classification.triplanar.places import TriplanarPool
+from csfd_core.classification.triplanar.patches import TriplanarPool
 from csfd_core.classification.triplanar.volume import VertebraVolume
 from csfd_core.classification.vertebrae import Vertebra, read_vertebrae
 from csfd_core.evaluation.metrics import auroc
@@ -64,7 +64,7 @@ class Still:
         return np.zeros(shape, dtype=dtype)
 
 
-def still_patches(pool: TriplanarPool, places: list[Place]) -> npt.NDArray[Any]:
+def still_patches(pool: TriplanarPool, places: list[PatchCentre]) -> npt.NDArray[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cutting, "_draw_turn", lambda rng: np.eye(3))
         return pool.cut(places, Still())  # type: ignore[arg-type]
@@ -105,7 +105,7 @@ def test_patches_are_the_planes_through_their_place() -> None:
     pool.add(vertebra, 0)
     grey = pool.vertebrae[0].grey / 255
     z, y, x = 20, 18, 22
-    (patch,) = still_patches(pool, [Place(0, z, y, x)])
+    (patch,) = still_patches(pool, [PatchCentre(0, z, y, x)])
     around = [slice(at - 2, at + 3) for at in (z, y, x)]
     expected = {
         0: [grey[z + o, around[1], around[2]] for o in (-2, 0, 2)],
@@ -126,7 +126,7 @@ def test_boxes_lie_at_the_height_of_their_slice() -> None:
     pool = TriplanarPool(5, 0.0, FINE)
     pool.add(replace(vertebra, boxes=tuple(boxes)), 1)
     # 4.5 mm from slice to slice, and 1.5 mm from the first neighbour to the first.
-    assert pool.boxed == [Place(0, 4 * 4.5 + 1.5, 6.0, 9.0)]
+    assert pool.boxed == [PatchCentre(0, 4 * 4.5 + 1.5, 6.0, 9.0)]
 
 
 def test_whole_vertebrae_are_judged_as_the_patches_around_their_places(
@@ -145,7 +145,7 @@ def test_whole_vertebrae_are_judged_as_the_patches_around_their_places(
     pool = TriplanarPool(44, 0.0, large)
     pool.add(vertebra, 0)
     cells = [(8, 8, 8), (7, 8, 8), (8, 7, 8), (8, 8, 7)]
-    at = [Place(0, *((np.array(cell) + 0.5) * 4 - 0.5)) for cell in cells]
+    at = [PatchCentre(0, *((np.array(cell) + 0.5) * 4 - 0.5)) for cell in cells]
     expected = own.patch_model()(still_patches(pool, at), training=False)
     found = [places[cell] for cell in cells]
     assert np.ptp(found) > 1e-4  # or this would tell nothing

@@ -14,7 +14,7 @@ from support.deid_slices import OTHER, SECRET, read, slice_of, with_raw, written
 from support.dicom_studies import write_study
 from support.scans import scan
 
-from csfd_core.deid.attributes import KEPT
+from csfd_core.deid.attributes import RETAINED
 from csfd_core.deid.deidentify import deidentify
 from csfd_core.deid.identities import reference_digest
 from csfd_core.deid.refusals import RefusedError
@@ -88,11 +88,11 @@ def test_no_planted_text_survives() -> None:
     assert not any(left_of(ref.encode(), PLANTED) for ref in result.references)
 
 
-@pytest.mark.parametrize("tag", sorted(KEPT))
+@pytest.mark.parametrize("tag", sorted(RETAINED))
 def test_a_text_in_any_kept_element_does_not_survive(tag: int) -> None:
     """Raw bytes of a name, whatever the VR promises, in place of the value."""
     for text in (b"MEIER^HANS", b"\xff\xfeM\0E\0I\0E\0R\0"):
-        raw = with_raw(tag, KEPT[tag].vr, text)
+        raw = with_raw(tag, RETAINED[tag].vr, text)
         assert text in raw
         try:
             content = deidentify(raw, SECRET).content

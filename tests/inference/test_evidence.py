@@ -136,7 +136,7 @@ def test_a_place_in_the_crops_is_mapped_exactly(seed: int) -> None:
     assert found.lower == pytest.approx(in_voxels.min(axis=0), abs=1e-6)
     assert found.upper == pytest.approx(in_voxels.max(axis=0), abs=1e-6)
     place = apply_affine(np.linalg.inv(affine), apply_affine(crop_affine, peak))
-    assert found.place == pytest.approx(place, abs=1e-6)
+    assert found.peak_zyx == pytest.approx(place, abs=1e-6)
     uids = [f"1.2.{index}" for index in range(900)]
     told = found.to_json(geometry, uids)
     assert told["slice_index"] == round(place[0])

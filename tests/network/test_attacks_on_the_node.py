@@ -28,7 +28,7 @@ from csfd_core.network.outbox import Outbox
 from csfd_core.web.database import vault
 from csfd_core.web.delivery import deliveries as rows
 from csfd_core.web.delivery.deliveries import DeliveryState
-from csfd_core.web.delivery.peers import PeerKind, PeerPlace, all_peers, ask_echo
+from csfd_core.web.delivery.peers import PeerEndpoint, PeerKind, all_peers, ask_echo
 from csfd_core.web.delivery.planning import ask_by_hand
 from csfd_core.web.reception import settling
 from csfd_core.web.reception.reception import (
@@ -82,23 +82,23 @@ def test_what_a_peer_has_lost_on_the_same_association_is_not_said_to_be_sent(
 
 
 @pytest.mark.parametrize(
-    "place",
+    "endpoint",
     [
-        PeerPlace(
+        PeerEndpoint(
             name="dots",
             kind=PeerKind.C_STORE,
             ae_title="A",
             host="archive..example",
             port=104,
         ),
-        PeerPlace(name="stow", kind=PeerKind.STOW, url="https://archive..example/d"),
+        PeerEndpoint(name="stow", kind=PeerKind.STOW, url="https://archive..example/d"),
     ],
 )
 def test_an_address_that_cannot_be_asked_is_told_and_holds_up_nothing(
-    services: Services, box: Outbox, place: PeerPlace
+    services: Services, box: Outbox, endpoint: PeerEndpoint
 ) -> None:
     uid = bring_study(services)
-    number = know(services, place)
+    number = know(services, endpoint)
     ask_by_hand(services, uid, number)
     with services.database.transaction() as connection:
         ask_echo(connection, number)
@@ -122,7 +122,7 @@ def test_a_delivery_whose_end_could_not_be_written_is_taken_up_again(
         raise sa.exc.OperationalError("", {}, Exception("database is locked"))
 
     with store_peer(CLASSES) as peer:
-        ask_by_hand(services, uid, know(services, peer.place))
+        ask_by_hand(services, uid, know(services, peer.endpoint))
         monkeypatch.setattr(rows, "end", fails)
         box.work_once()
         assert the_delivery(services, uid).state == DeliveryState.SENDING
@@ -135,7 +135,7 @@ def test_a_report_that_names_nothing_commits_to_nothing(
 ) -> None:
     uid = bring_study(services)
     with store_peer(CLASSES) as peer:
-        ask_by_hand(services, uid, know(services, peer.place))
+        ask_by_hand(services, uid, know(services, peer.endpoint))
         box.work_once()
     report = Dataset()
     report.TransactionUID = the_delivery(services, uid).transaction_uid

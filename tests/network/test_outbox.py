@@ -51,7 +51,7 @@ def test_all_objects_arrive_under_the_name_that_the_sender_gave(
     caplog.set_level(logging.DEBUG)
     uid = bring_study(services)
     with store_peer(CLASSES) as peer:
-        ask_by_hand(services, uid, know(services, peer.place))
+        ask_by_hand(services, uid, know(services, peer.endpoint))
         assert box.work_once() == 1
         assert box.work_once() == 0  # once is enough
     one = the_delivery(services, uid)
@@ -70,7 +70,7 @@ def test_what_a_peer_refuses_is_tried_again_later(
 ) -> None:
     uid = bring_study(services)
     with store_peer(CLASSES) as peer:
-        ask_by_hand(services, uid, know(services, peer.place))
+        ask_by_hand(services, uid, know(services, peer.endpoint))
         peer.status = lambda got: 0xA700 if got.Modality == "SR" else 0x0000
         box.work_once()
         one = the_delivery(services, uid)
@@ -91,7 +91,7 @@ def test_a_remark_of_a_peer_is_told_and_is_no_failure(
 ) -> None:
     uid = bring_study(services)
     with store_peer(CLASSES) as peer:
-        ask_by_hand(services, uid, know(services, peer.place))
+        ask_by_hand(services, uid, know(services, peer.endpoint))
         peer.status = lambda _got: 0xB000
         box.work_once()
     one = the_delivery(services, uid)
@@ -104,7 +104,7 @@ def test_an_object_that_a_peer_has_already_is_there(
 ) -> None:
     uid = bring_study(services)
     with store_peer(CLASSES) as peer:
-        ask_by_hand(services, uid, know(services, peer.place))
+        ask_by_hand(services, uid, know(services, peer.endpoint))
         peer.status = lambda _got: 0x0111
         box.work_once()
     assert the_delivery(services, uid).state == DeliveryState.SENT
@@ -120,7 +120,7 @@ def test_kinds_that_a_peer_never_takes_are_named_and_not_tried_again(
     uid = bring_study(services)
     # A peer that takes nothing of it takes CT at least.
     with store_peer([*taken, "1.2.840.10008.5.1.4.1.1.2"]) as peer:
-        ask_by_hand(services, uid, know(services, peer.place))
+        ask_by_hand(services, uid, know(services, peer.endpoint))
         box.work_once()
     one = the_delivery(services, uid)
     assert one.state == state
@@ -184,7 +184,7 @@ def test_what_a_killed_process_was_sending_is_sent_again_as_the_same_objects(
 ) -> None:
     uid = bring_study(services)
     with store_peer(CLASSES) as peer:
-        ask_by_hand(services, uid, know(services, peer.place))
+        ask_by_hand(services, uid, know(services, peer.endpoint))
         peer.delay_s = 0.5
         process = CONTEXT.Process(target=_send)
         process.start()
@@ -206,7 +206,7 @@ def test_only_one_outbox_works_at_a_time(services: Services, box: Outbox) -> Non
     uid = bring_study(services)
     with store_peer(CLASSES) as peer:
         box.work_once()
-        ask_by_hand(services, uid, know(services, peer.place))
+        ask_by_hand(services, uid, know(services, peer.endpoint))
         other = Outbox(services, patience_s=PATIENT_S)
         assert other.work_once() == 0
         box.close()
@@ -219,7 +219,7 @@ def test_a_prediction_that_was_replaced_meanwhile_does_not_go_out(
 ) -> None:
     uid = bring_study(services)
     with store_peer(CLASSES) as peer:
-        ask_by_hand(services, uid, know(services, peer.place))
+        ask_by_hand(services, uid, know(services, peer.endpoint))
         _predict_anew(services, uid)
         box.work_once()
         assert peer.received == []
@@ -262,7 +262,7 @@ def test_without_the_name_nothing_is_sent(
 ) -> None:
     uid = bring_study(services)
     with store_peer(CLASSES) as peer:
-        ask_by_hand(services, uid, know(services, peer.place))
+        ask_by_hand(services, uid, know(services, peer.endpoint))
         spoil(services, monkeypatch)
         box = Outbox(services, patience_s=PATIENT_S)
         box.work_once()
@@ -290,7 +290,7 @@ def test_a_study_of_two_patients_is_sent_to_neither(
     with services.database.transaction() as connection:
         keep.keep(connection, uid, sealed)
     with store_peer(CLASSES) as peer:
-        ask_by_hand(services, uid, know(services, peer.place))
+        ask_by_hand(services, uid, know(services, peer.endpoint))
         box.work_once()
         assert peer.received == []
     assert "name different patients" in the_delivery(services, uid).told

@@ -42,9 +42,9 @@ def test_a_peer_that_hangs_holds_up_no_other_and_is_not_said_to_have_it(
         slow = stack.enter_context(store_peer(CLASSES))
         quick = stack.enter_context(store_peer(CLASSES))
         slow.delay_s = 4.0
-        slow_id = know(services, replace(slow.place, name="slow"))
+        slow_id = know(services, replace(slow.endpoint, name="slow"))
         ask_by_hand(services, uid, slow_id)
-        ask_by_hand(services, uid, know(services, quick.place))
+        ask_by_hand(services, uid, know(services, quick.endpoint))
         begun = time.monotonic()
         assert box.work_once() == 2
         assert time.monotonic() - begun < 1.0
@@ -65,8 +65,8 @@ def test_a_peer_that_stops_in_the_middle_of_an_answer_is_given_up(
     uid = bring_study(services)
     box = Outbox(services, patience_s=PATIENT_S, connect_s=2, answer_s=1)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        place = replace(nobody(), port=server.getsockname()[1])
-        ask_by_hand(services, uid, know(services, place))
+        endpoint = replace(nobody(), port=server.getsockname()[1])
+        ask_by_hand(services, uid, know(services, endpoint))
 
         def answer() -> None:
             client, _ = server.accept()
@@ -87,8 +87,10 @@ def test_a_peer_that_stops_in_the_middle_of_an_answer_is_given_up(
 
 def test_the_node_tells_whether_a_peer_answers(services: Services, box: Outbox) -> None:
     with store_peer(CLASSES) as peer:
-        wrong = replace(peer.place, name="wrong title", ae_title="OTHER")
-        numbers = [know(services, place) for place in (peer.place, wrong, nobody())]
+        wrong = replace(peer.endpoint, name="wrong title", ae_title="OTHER")
+        numbers = [
+            know(services, endpoint) for endpoint in (peer.endpoint, wrong, nobody())
+        ]
         with services.database.transaction() as connection:
             for number in numbers:
                 ask_echo(connection, number)
@@ -112,7 +114,7 @@ def test_what_a_peer_reports_of_keeping_counts(
 ) -> None:
     uid = bring_study(services)
     with store_peer(CLASSES) as peer:
-        ask_by_hand(services, uid, know(services, peer.place))
+        ask_by_hand(services, uid, know(services, peer.endpoint))
         box.work_once()
     report = Dataset()
     report.TransactionUID = the_delivery(services, uid).transaction_uid

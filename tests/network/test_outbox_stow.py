@@ -38,7 +38,7 @@ from csfd_core.network.stow_client import StowClient, read_answer
 from csfd_core.settings import DicomSettings
 from csfd_core.web.database import peers as peers_table
 from csfd_core.web.delivery.deliveries import DeliveryState
-from csfd_core.web.delivery.peers import PeerKind, PeerPlace, all_peers
+from csfd_core.web.delivery.peers import PeerEndpoint, PeerKind, all_peers
 from csfd_core.web.delivery.planning import ask_by_hand
 from csfd_core.web.services import Services
 
@@ -256,9 +256,9 @@ def test_results_reach_an_archive_and_stay_those_of_its_patient(
     with orthanc(tmp_path / "archive") as archive:
         archive.add(named_files()[0])
         url = f"{archive.url}/dicom-web"
-        place = PeerPlace(name="cloud", kind=PeerKind.STOW, url=url)
+        endpoint = PeerEndpoint(name="cloud", kind=PeerKind.STOW, url=url)
         uid = bring_study(services)
-        ask_by_hand(services, uid, know(services, place))
+        ask_by_hand(services, uid, know(services, endpoint))
         box = Outbox(services, patience_s=60)
         box.work_once()
         box.close()

@@ -21,7 +21,7 @@ from support.ports import free_port
 from csfd_core.network.store_scu import StoreScu
 from csfd_core.network.stow_client import StowClient
 from csfd_core.settings import DicomSettings
-from csfd_core.web.delivery.peers import PeerKind, PeerPlace
+from csfd_core.web.delivery.peers import PeerEndpoint, PeerKind
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
@@ -98,7 +98,7 @@ def test_a_peer_that_is_believed_is_spoken_to_by_tls(
         context.verify_mode = ssl.CERT_REQUIRED
     settings = settings_of(own_identity, peer_identity)
     with store_peer(CLASSES, context=context) as peer:
-        assert StoreScu(settings, peer.place, connect_s=5).echo() == "It answers."
+        assert StoreScu(settings, peer.endpoint, connect_s=5).echo() == "It answers."
 
 
 def test_a_peer_that_is_not_believed_is_told_nothing(
@@ -106,7 +106,7 @@ def test_a_peer_that_is_not_believed_is_told_nothing(
 ) -> None:
     settings = settings_of(own_identity, own_identity)
     with store_peer(CLASSES, context=peer_identity.server_context()) as peer:
-        told = StoreScu(settings, peer.place, connect_s=5).echo()
+        told = StoreScu(settings, peer.endpoint, connect_s=5).echo()
         assert told == "Nobody answers there as a DICOM node that is believed, by TLS."
         assert peer.received == []
 
@@ -116,7 +116,7 @@ def test_a_certificate_that_cannot_be_read_is_said(
 ) -> None:
     missing = Identity(tmp_path / "missing.crt", own_identity.key)
     settings = settings_of(own_identity, missing)
-    place = PeerPlace(
+    endpoint = PeerEndpoint(
         name="peer",
         kind=PeerKind.C_STORE,
         ae_title="PEER",
@@ -124,7 +124,7 @@ def test_a_certificate_that_cannot_be_read_is_said(
         port=free_port(),
         is_tls=True,
     )
-    assert "CSFD_DICOM_TLS_" in StoreScu(settings, place).echo()
+    assert "CSFD_DICOM_TLS_" in StoreScu(settings, endpoint).echo()
     stow = StowClient(settings, f"https://127.0.0.1:{free_port()}/dicom-web")
     assert "CSFD_DICOM_TLS_AUTHORITIES" in stow.echo()
 

@@ -6,7 +6,7 @@ from support.dicom_studies import LABEL_HEADER
 from support.material import require_material
 
 from csfd_core.errors import SourceError
-from csfd_core.store.box_places import BoxRoom, tell_boxes_outside
+from csfd_core.store.box_slices import BoxRoom, tell_boxes_outside
 from csfd_core.store.labels import read_all_labels, read_boxes, read_labels
 from csfd_core.store.locations import Location
 

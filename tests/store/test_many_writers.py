@@ -225,7 +225,7 @@ def test_who_reads_while_a_file_is_replaced_reads_what_took_its_place(
     def replaced(self: LabelParts, entry: Any) -> Any:
         monkeypatch.setattr(LabelParts, "_read_part", read)
         LabelHistory(Location(store)).drop_study(OTHER)
-        label_parts._read_kept.cache_clear()
+        label_parts._read_cached.cache_clear()
         return read(self, entry)
 
     monkeypatch.setattr(LabelParts, "_read_part", replaced)

@@ -11,7 +11,7 @@ from csfd_core.deid.volume_read import boxes_read, volume_read
 from csfd_core.errors import IdentifierError
 from csfd_core.ingest.convert import convert_study, study_tasks
 from csfd_core.lineage.withdrawal import withdraw
-from csfd_core.store.box_places import place_boxes
+from csfd_core.store.box_slices import place_boxes
 from csfd_core.store.locations import Location
 from csfd_core.store.source import Source
 from csfd_core.store.stores import Stores

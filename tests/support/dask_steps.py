@@ -12,7 +12,7 @@ from csfd_core.classification.transfer.features import FeatureCache
 from csfd_core.classification.vertebrae import Vertebra
 from csfd_core.ingest.convert import StudyTask, convert_study
 from csfd_core.ingest.outcomes import StudyOutcome
-from csfd_core.runtime.kept import kept_keys
+from csfd_core.runtime.cache import cached_keys
 from csfd_core.settings import LimitSettings
 from csfd_core.store.locations import Location
 
@@ -29,7 +29,7 @@ def largest_file_mb(_: int) -> int:
 
 
 def kept_by(_: int) -> list[str]:
-    return [str(key[0]) for key in kept_keys() if isinstance(key, tuple)]
+    return [str(key[0]) for key in cached_keys() if isinstance(key, tuple)]
 
 
 def die_of(mark: Path) -> str:

@@ -17,7 +17,7 @@ from csfd_core.ingest.convert import convert_study
 from csfd_core.ingest.patients import read_secret
 from csfd_core.settings import DicomSettings
 from csfd_core.web.delivery.deliveries import Delivery, of_study
-from csfd_core.web.delivery.peers import PeerKind, PeerPlace, add_peer, change_peer
+from csfd_core.web.delivery.peers import PeerEndpoint, PeerKind, add_peer, change_peer
 from csfd_core.web.services import Services
 from csfd_core.web.study_states import Accepted, StudyState, accept, open_studies, tell
 from csfd_core.web.vault import Vault, original_of
@@ -126,14 +126,14 @@ class StorePeer:
     """A peer that takes objects by C-STORE, as it is told to.
 
     Attributes:
-        place: Where it is.
+        endpoint: Where it is.
         received: What it was sent.
         status: What it answers; a function of the object.
         delay_s: How long it thinks.
     """
 
-    def __init__(self, place: PeerPlace) -> None:
-        self.place = place
+    def __init__(self, endpoint: PeerEndpoint) -> None:
+        self.endpoint = endpoint
         self.received: list[Dataset] = []
         self.status: Callable[[Dataset], int] = lambda _one: 0x0000
         self.delay_s = 0.0
@@ -170,7 +170,7 @@ def store_peer(
     entity.add_supported_context("1.2.840.10008.1.1")
     for uid in contexts:
         entity.add_supported_context(uid)
-    place = PeerPlace(
+    endpoint = PeerEndpoint(
         name="archive",
         kind=PeerKind.C_STORE,
         ae_title=called,
@@ -178,9 +178,9 @@ def store_peer(
         port=free_port(),
         is_tls=context is not None,
     )
-    peer = StorePeer(place)
+    peer = StorePeer(endpoint)
     server = entity.start_server(
-        ("127.0.0.1", place.port),
+        ("127.0.0.1", endpoint.port),
         block=False,
         ssl_context=context,
         evt_handlers=[
@@ -194,10 +194,10 @@ def store_peer(
         server.shutdown()
 
 
-def know(services: Services, place: PeerPlace, *, automatic: bool = False) -> int:
+def know(services: Services, endpoint: PeerEndpoint, *, automatic: bool = False) -> int:
     """Add a peer; return its number."""
     with services.database.transaction() as connection:
-        peer_id = add_peer(connection, place)
+        peer_id = add_peer(connection, endpoint)
         if automatic:
             change_peer(connection, peer_id, is_active=True, is_automatic=True)
     return peer_id
@@ -224,9 +224,9 @@ def the_delivery(services: Services, uid: str) -> Delivery:
     return one
 
 
-def nobody(name: str = "nobody") -> PeerPlace:
-    """Return a place where nobody listens."""
-    return PeerPlace(
+def nobody(name: str = "nobody") -> PeerEndpoint:
+    """Return an endpoint where nobody listens."""
+    return PeerEndpoint(
         name=name,
         kind=PeerKind.C_STORE,
         ae_title="NOBODY",

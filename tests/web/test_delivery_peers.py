@@ -13,7 +13,7 @@ from csfd_core.web.delivery.peers import (
     Peer,
     PeerKind,
     all_peers,
-    configured_places,
+    configured_endpoints,
     follow_setting,
     tell_echo,
 )
@@ -41,7 +41,7 @@ def known(web: WebUnderTest) -> dict[str, Peer]:
 
 
 def test_the_setting_names_peers_of_each_kind() -> None:
-    north, tls, stow = configured_places(SETTING)
+    north, tls, stow = configured_endpoints(SETTING)
     assert (north.ae_title, north.host, north.port, north.is_tls) == (
         "PACS",
         "10.0.0.5",
@@ -50,7 +50,7 @@ def test_the_setting_names_peers_of_each_kind() -> None:
     )
     assert (tls.host, tls.port, tls.is_tls) == ("fd00::5", 2762, True)
     assert (stow.kind, stow.url) == (PeerKind.STOW, "https://u:p@a.b/dw")
-    assert configured_places(" ") == []
+    assert configured_endpoints(" ") == []
 
 
 @pytest.mark.parametrize(
@@ -71,12 +71,12 @@ def test_the_setting_names_peers_of_each_kind() -> None:
 )
 def test_a_setting_that_cannot_be_meant_is_refused(text: str, told: str) -> None:
     with pytest.raises(SettingsError, match=told) as refusal:
-        configured_places(text)
+        configured_endpoints(text)
     assert "geheim" not in str(refusal.value)
 
 
 def test_plain_http_is_for_this_machine() -> None:
-    places = configured_places("a=http://localhost:8042/d,b=http://[::1]:8042/d")
+    places = configured_endpoints("a=http://localhost:8042/d,b=http://[::1]:8042/d")
     assert len(places) == 2
 
 
@@ -181,7 +181,7 @@ def test_peers_of_the_setting_follow_it_and_their_password_is_shown_to_nobody(
     assert "u:p@" not in page
     with web.services.database.transaction() as connection:
         assert "u:p@" not in repr(connection.execute(sa.select(peers)).all())
-        follow_setting(connection, configured_places("north=OTHER@10.0.0.5:104"))
+        follow_setting(connection, configured_endpoints("north=OTHER@10.0.0.5:104"))
     found = known(web)
     assert found["north"].endpoint.ae_title == "OTHER"
     assert found["north"].is_active

@@ -27,7 +27,7 @@ from csfd_core.vocabulary import LEVEL_NAMES
 from csfd_core.web.database import audit, deliveries, peers, studies
 from csfd_core.web.delivery import planning
 from csfd_core.web.delivery.deliveries import DeliveryState, ask, set_of_review
-from csfd_core.web.delivery.peers import PeerKind, PeerPlace, add_peer
+from csfd_core.web.delivery.peers import PeerEndpoint, PeerKind, add_peer
 from csfd_core.web.delivery.planning import Planner
 from csfd_core.web.study_states import StudyState, forget
 from csfd_core.web.vault import Vault
@@ -50,8 +50,8 @@ def locked(uid: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return uid
 
 
-def a_place(name: str = "archive") -> PeerPlace:
-    return PeerPlace(
+def an_endpoint(name: str = "archive") -> PeerEndpoint:
+    return PeerEndpoint(
         name=name,
         kind=PeerKind.C_STORE,
         ae_title="ARCHIVE",
@@ -113,7 +113,7 @@ def test_what_is_not_there_is_said(web: WebUnderTest, uid: str) -> None:
 
 
 def test_a_reader_sends_results_and_follows_them(web: WebUnderTest, uid: str) -> None:
-    peer_id = know(web.services, a_place())
+    peer_id = know(web.services, an_endpoint())
     reader = web.sign_in_as("ann")
     review = sign(reader, uid)
     answer = reader.post(f"{api(uid)}/push", json={"peer_id": peer_id})
@@ -144,7 +144,7 @@ def test_what_cannot_be_sent_is_refused_with_a_sentence(
     status: int,
     told: str,
 ) -> None:
-    peer_id = know(web.services, a_place())
+    peer_id = know(web.services, an_endpoint())
     with web.services.database.transaction() as connection:
         if "state" in spoil:
             connection.execute(studies.update().values(**spoil))
@@ -163,7 +163,7 @@ def test_what_cannot_be_sent_is_refused_with_a_sentence(
 def test_who_reads_blind_learns_nothing_of_results(
     web: WebUnderTest, locked: str
 ) -> None:
-    peer_id = know(web.services, a_place())
+    peer_id = know(web.services, an_endpoint())
     reader = web.sign_in_as("ann")
     for path in ("results", *(f"artifacts/{one}" for one in (*ARTIFACTS, "signed-sr"))):
         assert reader.get(f"{api(locked)}/{path}").status_code == 403, path
@@ -188,8 +188,8 @@ def test_a_reader_who_downloads_a_result_has_seen_the_prediction(
 def test_a_study_that_is_done_goes_by_itself_once(web: WebUnderTest, uid: str) -> None:
     with web.services.database.transaction() as connection:
         connection.execute(studies.update().values(done_at=time.time() + 60))
-    know(web.services, a_place("automatic"), automatic=True)
-    know(web.services, a_place("by hand"))
+    know(web.services, an_endpoint("automatic"), automatic=True)
+    know(web.services, an_endpoint("by hand"))
     planner = Planner(web.services)
     assert planner.plan() == 1
     assert planner.plan() == 0
@@ -199,12 +199,12 @@ def test_a_study_that_is_done_goes_by_itself_once(web: WebUnderTest, uid: str) -
 
 
 def test_what_was_done_before_stays(web: WebUnderTest, uid: str) -> None:
-    know(web.services, a_place(), automatic=True)
+    know(web.services, an_endpoint(), automatic=True)
     assert Planner(web.services).plan() == 0
 
 
 def test_what_is_signed_goes_as_well(web: WebUnderTest, uid: str) -> None:
-    know(web.services, a_place(), automatic=True)
+    know(web.services, an_endpoint(), automatic=True)
     planner = Planner(web.services)
     planner.plan()
     review = sign(web.client, uid)
@@ -217,7 +217,7 @@ def test_what_is_read_blind_goes_when_it_is_signed(
 ) -> None:
     with web.services.database.transaction() as connection:
         connection.execute(studies.update().values(done_at=time.time() + 60))
-    know(web.services, a_place(), automatic=True)
+    know(web.services, an_endpoint(), automatic=True)
     planner = Planner(web.services)
     assert planner.plan() == 0
     sign(web.client, locked)
@@ -233,7 +233,7 @@ def test_a_later_prediction_goes_until_somebody_has_signed(
 ) -> None:
     with web.services.database.transaction() as connection:
         connection.execute(studies.update().values(done_at=time.time() + 60))
-    know(web.services, a_place(), automatic=True)
+    know(web.services, an_endpoint(), automatic=True)
     planner = Planner(web.services)
     for name, expected in (("a" * 32, 1), ("b" * 32, 1)):
         monkeypatch.setattr(planning, "result_set", lambda _p, name=name: name)
@@ -253,7 +253,7 @@ def _touch(web: WebUnderTest) -> None:
 
 
 def test_a_withdrawn_study_leaves_no_delivery(web: WebUnderTest, uid: str) -> None:
-    peer_id = know(web.services, a_place())
+    peer_id = know(web.services, an_endpoint())
     web.client.post(f"{api(uid)}/push", json={"peer_id": peer_id})
     with web.services.database.transaction() as connection:
         forget(connection, [uid])
@@ -267,7 +267,7 @@ def test_what_was_signed_is_not_said_of_images_that_came_later(
 ) -> None:
     review = sign(web.client, uid)
     with web.services.database.transaction() as connection:
-        peer = add_peer(connection, a_place())
+        peer = add_peer(connection, an_endpoint())
         ask(connection, uid, peer, set_of_review(review))
         connection.execute(studies.update().values(version=2))
     (one,) = deliveries_of(web.services, uid)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 NAME: Final = "basic_cnn"
 _CENTRE: Final = 4  # places on a side, in the middle of a patch, that are judged
-_PATCH_PLACES: Final = 4  # of these, whose mean is the logit of a patch
+_TOP_LOGITS: Final = 4  # of these, whose mean is the logit of a patch
 _NEAR_PX: Final = 4  # places so far from the mask count
 _PIXELS: Final = 1 << 20  # more are not judged at once
 
@@ -51,17 +51,17 @@ class BasicCnn(PatchClassifier[Vertebra]):
         return PatchPool(self.config.patch_px, self.config.mined_share)
 
     def spread_out(
-        self, places: npt.NDArray[np.float32], vertebra: Vertebra
+        self, chances: npt.NDArray[np.float32], vertebra: Vertebra
     ) -> npt.NDArray[np.float32]:
         """Interpolate between the places of each slice."""
-        return np.clip(enlarged(places, places.shape[1] * STEP), 0, 1)
+        return np.clip(enlarged(chances, chances.shape[1] * STEP), 0, 1)
 
     def suspects(self, vertebrae: Sequence[Vertebra]) -> list[npt.NDArray[np.float64]]:
         """Return the most suspicious places: crop, row and column, shape (n, 3)."""
         suspected: list[npt.NDArray[np.float64]] = []
         for batch in in_batches(vertebrae, TOGETHER):
-            for places in self.judge(batch, all_views=False):
-                at = most_suspicious(places).astype(float)
+            for logits in self.judge(batch, all_views=False):
+                at = most_suspicious(logits).astype(float)
                 at[:, 1:] = (at[:, 1:] + 0.5) * STEP - 0.5
                 suspected.append(at)
         return suspected
@@ -101,9 +101,9 @@ class BasicCnn(PatchClassifier[Vertebra]):
 
         side = self.config.patch_px
         inputs = keras.Input((side, side, self.shape.channels + 1))
-        places = self._network(inputs)
-        edge = max(0, (int(places.shape[1]) - _CENTRE) // 2)
-        centre = keras.layers.Cropping2D(edge)(places)
+        logits = self._network(inputs)
+        edge = max(0, (int(logits.shape[1]) - _CENTRE) // 2)
+        centre = keras.layers.Cropping2D(edge)(logits)
         outputs = _top_mean(keras)(keras.layers.Flatten()(centre))
         return keras.Model(inputs, outputs)
 
@@ -139,8 +139,8 @@ def _build(filters: Sequence[int], channels: int, keras: Any) -> "keras.Model": 
 
 
 def _top_mean(keras: Any) -> "keras.Layer":  # noqa: ANN401 - the module
-    def pool(places: Any) -> Any:  # noqa: ANN401 - tensors
-        best = keras.ops.top_k(places, _PATCH_PLACES)[0]
+    def pool(logits: Any) -> Any:  # noqa: ANN401 - tensors
+        best = keras.ops.top_k(logits, _TOP_LOGITS)[0]
         return keras.ops.mean(best, axis=-1, keepdims=True)
 
     return keras.layers.Lambda(pool, output_shape=(1,))

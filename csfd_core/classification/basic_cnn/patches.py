@@ -6,10 +6,10 @@ from typing import Final
 
 import numpy as np
 
-from csfd_core.classification.patchwise.places import (
+from csfd_core.classification.patchwise.pool import (
     Float,
-    Place,
-    PlacePool,
+    PatchCentre,
+    VertebraPool,
     box_middles,
 )
 from csfd_core.classification.vertebrae import Grey, Vertebra
@@ -23,7 +23,7 @@ _STRETCH: Final = 0.15
 _NOISE_ROWS: Final = 10_000  # drawn once: drawing takes longer than cutting
 
 
-class PatchPool(PlacePool[Vertebra]):
+class PatchPool(VertebraPool[Vertebra]):
     """Vertebrae in memory, and the places to draw patches of slices from."""
 
     def __init__(self, size_px: int, mined_share: float) -> None:
@@ -48,18 +48,18 @@ class PatchPool(PlacePool[Vertebra]):
         near = np.ones((1, 2 * _NEAR_PX + 1, 2 * _NEAR_PX + 1), dtype=bool)
         self._list(in_memory, in_memory.masks, label, near, box_middles(vertebra))
 
-    def cut(self, places: Sequence[Place], rng: np.random.Generator) -> Float:
+    def cut(self, centres: Sequence[PatchCentre], rng: np.random.Generator) -> Float:
         """Cut and vary patches, (N, side, side, channels + 1), the mask last."""
-        return self._vary(self._cut(places, rng), rng)
+        return self._vary(self._cut(centres, rng), rng)
 
-    def _cut(self, places: Sequence[Place], rng: np.random.Generator) -> Grey:
+    def _cut(self, centres: Sequence[PatchCentre], rng: np.random.Generator) -> Grey:
         """Cut patches: turned, stretched, mirrored, half of them as seen from the feet.
 
         A neck is as good as its mirror image here: no label tells left from right.
         """
         import cv2  # takes a while, and listing the classifiers does not need it
 
-        count, side = len(places), self.size_px
+        count, side = len(centres), self.size_px
         turns = rng.uniform(-_TURN_RAD, _TURN_RAD, count)
         stretches = np.exp(rng.uniform(-_STRETCH, _STRETCH, count))
         sides = rng.choice((-1, 1), count)
@@ -67,7 +67,7 @@ class PatchPool(PlacePool[Vertebra]):
         # From column and row of the patch to those of the plane, (N, 2, 2).
         matrices = np.array([[cosine * sides, sine], [-sine * sides, cosine]])
         matrices = matrices.transpose(2, 0, 1)
-        middles = np.array([(place.column, place.row) for place in places])
+        middles = np.array([(centre.column, centre.row) for centre in centres])
         middles += rng.uniform(-_JITTER_PX, _JITTER_PX, middles.shape)
         offsets = middles - matrices @ np.full(2, (side - 1) / 2)
         maps = np.concatenate([matrices, offsets[..., None]], axis=2)
@@ -75,9 +75,9 @@ class PatchPool(PlacePool[Vertebra]):
         last = self._depth - 2  # channel of grey levels; the mask stays where it is
         turn = [*np.ravel([(c, last - c) for c in range(last + 1)]), last + 1, last + 1]
         from_feet = rng.random(count) < 0.5
-        for patch, place, to_plane in zip(patches, places, maps, strict=True):
+        for patch, centre, to_plane in zip(patches, centres, maps, strict=True):
             cv2.warpAffine(
-                self._planes[place.vertebra][int(place.plane)],
+                self._planes[centre.vertebra][int(centre.plane)],
                 to_plane,
                 (side, side),
                 dst=patch,

@@ -21,7 +21,7 @@ from csfd_core.classification.classifier import (
 )
 from csfd_core.classification.config import NONE
 from csfd_core.classification.general import read_initial
-from csfd_core.classification.patchwise.places import PlacePool
+from csfd_core.classification.patchwise.pool import VertebraPool
 from csfd_core.classification.validation import (
     Logits,
     mean_of_steps,
@@ -41,7 +41,7 @@ T = TypeVar("T")  # a vertebra as the network looks at it
 
 NOWHERE: Final = -12.0  # logit of places away from the vertebra
 TOGETHER: Final = len(LEVEL_NAMES)  # vertebrae read at once
-_PLACES: Final = 3  # whose mean is the logit of a vertebra
+_TOP_LOGITS: Final = 3  # whose mean is the logit of a vertebra
 _WARM_UP: Final = 40  # steps
 _TRUSTED: Final = 0.6  # share of the epochs before it may say where fractures are
 
@@ -52,7 +52,7 @@ class PatchClassifier(Classifier, Generic[T]):
     name: str  # in the registry of classifiers
 
     @abstractmethod
-    def open_pool(self) -> PlacePool[T]:
+    def open_pool(self) -> VertebraPool[T]:
         """Return an empty pool of the vertebrae to learn from."""
 
     @abstractmethod
@@ -76,7 +76,7 @@ class PatchClassifier(Classifier, Generic[T]):
         """
 
     @abstractmethod
-    def spread_out(self, places: npt.NDArray[np.float32], vertebra: Vertebra) -> Heat:
+    def spread_out(self, chances: npt.NDArray[np.float32], vertebra: Vertebra) -> Heat:
         """Interpolate between the places of a vertebra, on the grid of its crops."""
 
     def start(self) -> dict[str, Any]:
@@ -152,10 +152,10 @@ class PatchClassifier(Classifier, Generic[T]):
         if not vertebrae:
             return np.empty(0), []
         judged = self.judge(vertebrae, all_views=self.config.average_views)
-        chances = [expit(places) for places in judged]
+        chances = [expit(logits) for logits in judged]
         heats = [
-            self.spread_out(own, vertebra)
-            for own, vertebra in zip(chances, vertebrae, strict=True)
+            self.spread_out(chance, vertebra)
+            for chance, vertebra in zip(chances, vertebrae, strict=True)
         ]
         return _logits_of(judged), heats
 
@@ -220,10 +220,10 @@ class _Pools(Generic[T]):
 
     def __init__(self, data: TrainingSet, network: PatchClassifier[T]) -> None:
         self._data, self._network = data, network
-        self._pool: PlacePool[T] | None = None
+        self._pool: VertebraPool[T] | None = None
         self._fits = len(data.training) <= network.config.most_vertebrae
 
-    def pool(self, epoch: int) -> PlacePool[T]:
+    def pool(self, epoch: int) -> VertebraPool[T]:
         config = self._network.config
         rng = np.random.default_rng([config.seed, epoch])
         if not self._fits:
@@ -236,7 +236,7 @@ class _Pools(Generic[T]):
             self._pool.mine(self._network.suspects, rng, trusted=trusted)
         return self._pool
 
-    def _read(self, rng: np.random.Generator) -> PlacePool[T]:
+    def _read(self, rng: np.random.Generator) -> VertebraPool[T]:
         config = self._network.config
         rows = self._data.training
         is_fractured = (rows["label"] == 1).to_numpy(dtype=bool)
@@ -257,15 +257,15 @@ class _Pools(Generic[T]):
         return pool
 
 
-def most_suspicious(places: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+def most_suspicious(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     """Return where the highest logits are, most first, shape (n, dimensions)."""
-    order = np.argsort(places, axis=None)[::-1][:_PLACES]
-    return np.stack(np.unravel_index(order, places.shape), axis=1)
+    order = np.argsort(logits, axis=None)[::-1][:_TOP_LOGITS]
+    return np.stack(np.unravel_index(order, logits.shape), axis=1)
 
 
 def _logits_of(judged: Sequence[npt.NDArray[np.float32]]) -> Logits:
     """Return the mean of the most suspicious places of each vertebra, (N,)."""
     return np.array(
-        [np.sort(places, axis=None)[-_PLACES:].mean() for places in judged],
+        [np.sort(logits, axis=None)[-_TOP_LOGITS:].mean() for logits in judged],
         dtype=float,
     )

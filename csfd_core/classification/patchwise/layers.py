@@ -72,5 +72,5 @@ def _normalized(
     mean = tf.convert_to_tensor(normalization.moving_mean)
     shift = tf.convert_to_tensor(normalization.beta) - mean * scale
     kernel = tf.convert_to_tensor(convolution.kernel) * scale
-    found = tf.nn.conv2d(values, kernel, convolution.strides, "SAME")
-    return tf.nn.bias_add(found, shift)
+    convolved = tf.nn.conv2d(values, kernel, convolution.strides, "SAME")
+    return tf.nn.bias_add(convolved, shift)

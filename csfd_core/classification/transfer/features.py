@@ -17,8 +17,8 @@ import pandas as pd
 
 from csfd_core.classification.vertebrae import Vertebra, read_vertebrae
 from csfd_core.errors import SettingsError
+from csfd_core.runtime.cache import cached
 from csfd_core.runtime.executors import completed
-from csfd_core.runtime.kept import kept
 from csfd_core.runtime.study_map import StudyMap, Work
 from csfd_core.store import paths
 from csfd_core.store.crops import CropStore
@@ -75,8 +75,8 @@ class FeatureCache:
         for study_uid, of_study in rows.groupby("study_uid", sort=False):
             path = self._path(str(study_uid), of_study)
             if self.root.exists(path):
-                with np.load(io.BytesIO(self.root.read(path))) as kept:
-                    yield of_study.index, kept["features"]
+                with np.load(io.BytesIO(self.root.read(path))) as archive:
+                    yield of_study.index, archive["features"]
                 continue
             pairs = dict(read_vertebrae(crops, of_study))
             extracted = self.extract([pairs[index] for index in of_study.index])
@@ -98,9 +98,9 @@ class FeatureCache:
             self._asked.add(path)
         if not new:
             return
-        place = self.root.folder
+        folder = self.root.folder
         jobs = [_Job(self.opener, self.digest, crops, one) for one in new.values()]
-        with study_map.open(Work.NETWORKS, len(jobs), store=place) as executor:
+        with study_map.open(Work.NETWORKS, len(jobs), store=folder) as executor:
             for _, future in completed(executor, _compute, jobs):
                 future.result()
 
@@ -123,7 +123,7 @@ class _Job:
 
 def _compute(job: _Job) -> None:
     """Compute the features of a study, and keep them in the store."""
-    cache = kept(("features", job.opener, job.digest), lambda: _open_same(job))
+    cache = cached(("features", job.opener, job.digest), lambda: _open_same(job))
     for _ in cache.read(job.crops, job.rows):
         pass
 

@@ -99,11 +99,11 @@ def _draw_weights(model: "keras.Model", seed: int) -> None:
     """
     layers = [layer for layer in model.layers if hasattr(layer, "kernel")]
     seeds = np.random.SeedSequence(seed).generate_state(len(layers))
-    for layer, own in zip(layers, seeds.tolist(), strict=True):
+    for layer, layer_seed in zip(layers, seeds.tolist(), strict=True):
         is_by_channel = hasattr(layer, "depthwise_initializer")
         name = "depthwise_initializer" if is_by_channel else "kernel_initializer"
         used = getattr(layer, name)
-        drawn = type(used).from_config({**used.get_config(), "seed": own})
+        drawn = type(used).from_config({**used.get_config(), "seed": layer_seed})
         layer.kernel.assign(drawn(layer.kernel.shape))
 
 

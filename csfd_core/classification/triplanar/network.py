@@ -22,7 +22,7 @@ from csfd_core.classification.patchwise.classifier import (
     most_suspicious,
 )
 from csfd_core.classification.patchwise.layers import STEP, convolutions, folded
-from csfd_core.classification.triplanar.places import (
+from csfd_core.classification.triplanar.patches import (
     CHANNELS,
     GREY_MIDDLE,
     GREY_WIDTH,
@@ -74,14 +74,14 @@ class TriplanarCnn(PatchClassifier[VertebraVolume]):
             for volume in vertebrae
         ]
 
-    def spread_out(self, places: Float, vertebra: Vertebra) -> Float:
+    def spread_out(self, chances: Float, vertebra: Vertebra) -> Float:
         """Interpolate between the places, at the heights of the slices."""
         volume = VertebraVolume.of(vertebra, self.shape)
         side = np.arange(volume.grey.shape[1], dtype=float)
         at = np.stack(np.meshgrid(volume.planes, side, side, indexing="ij"))
         heat = np.empty(at.shape[1:], dtype=np.float32)
         ndimage.map_coordinates(
-            places, _to_places(at), output=heat, order=1, mode="nearest"
+            chances, _to_cells(at), output=heat, order=1, mode="nearest"
         )
         return heat
 
@@ -168,10 +168,10 @@ class TriplanarCnn(PatchClassifier[VertebraVolume]):
     def _judge(self, volume: VertebraVolume, *, mirrored: bool) -> Float:
         """Return the logits of a vertebra's places, (Z / 4, side / 4, side / 4)."""
         whole = tuple(-(-length // STEP) for length in volume.grey.shape)
-        places = np.full(whole, NOWHERE, dtype=np.float32)
+        grid = np.full(whole, NOWHERE, dtype=np.float32)
         block = _Block.around(volume)
         if block is None:
-            return places
+            return grid
         near = _near(block.mask)
         logits = self._logits_of(block.grey, block.mask, near)
         if mirrored:
@@ -181,10 +181,10 @@ class TriplanarCnn(PatchClassifier[VertebraVolume]):
             logits = np.asarray((logits + turned[..., ::-1]) / 2, dtype=np.float32)
         inside = np.where(near, logits, NOWHERE)[_RIM // STEP :]
         first_row, first_column = block.first
-        part = places[:, first_row:, first_column:]
+        part = grid[:, first_row:, first_column:]
         part = part[:, : inside.shape[1], : inside.shape[2]]
         part[:] = inside[: len(part)]
-        return places
+        return grid
 
     def _logits_of(self, grey: Grey, mask: Grey, near: npt.NDArray[np.bool_]) -> Float:
         """Return the logits of the places that are near, 0 of all others.
@@ -192,16 +192,16 @@ class TriplanarCnn(PatchClassifier[VertebraVolume]):
         Planes that cross none of them are not looked at.
         """
         *eyes, judgement = self._calls
-        places = np.nonzero(near)
+        cells = np.nonzero(near)
         seen = []
         for eye, (row_axis, column_axis, across) in zip(
             eyes, PLANES.values(), strict=True
         ):
             order = (across, row_axis, column_axis)
-            crossed = np.unique(places[across])
+            crossed = np.unique(cells[across])
             features = np.asarray(eye(_slabs(grey, mask, order, crossed)))
-            plane = np.searchsorted(crossed, places[across])
-            seen.append(features[plane, places[row_axis], places[column_axis]])
+            plane = np.searchsorted(crossed, cells[across])
+            seen.append(features[plane, cells[row_axis], cells[column_axis]])
         logits = np.zeros(near.shape, dtype=np.float32)
         logits[near] = np.asarray(judgement(np.concatenate(seen, axis=-1)))[:, 0]
         return logits
@@ -280,11 +280,11 @@ def _near(mask: Grey) -> npt.NDArray[np.bool_]:
     return np.asarray(wide[half::STEP, half::STEP, half::STEP] > 0)
 
 
-def _to_voxels(places: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    return np.asarray((places + 0.5) * STEP - 0.5)
+def _to_voxels(cells: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    return np.asarray((cells + 0.5) * STEP - 0.5)
 
 
-def _to_places(voxels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _to_cells(voxels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray((voxels + 0.5) / STEP - 0.5)
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from csfd_core.reports.eda.statistics import label_matrix
 from csfd_core.reports.palette import UNKNOWN
-from csfd_core.store.box_places import place_boxes
+from csfd_core.store.box_slices import place_boxes
 from csfd_core.store.parquet import read_parquet
 from csfd_core.store.stores import Stores
 from csfd_core.vocabulary import LEVEL_NAMES

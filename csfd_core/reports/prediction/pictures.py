@@ -118,7 +118,9 @@ class Painter:
 
     def _level(self, level: LevelFacts, kind: Kind, centre_mm: Vector) -> Picture:
         evidence = level.evidence
-        place_mm = centre_mm if evidence is None else self._planes.to_mm(evidence.place)
+        place_mm = (
+            centre_mm if evidence is None else self._planes.to_mm(evidence.peak_zyx)
+        )
         along, down, across = AXES[kind]
         # Both the vertebra and its place, none at the edge.
         field = self._planes.around((centre_mm + place_mm) / 2, kind, _LEVEL_MM)

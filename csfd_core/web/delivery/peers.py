@@ -41,7 +41,7 @@ class PeerKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PeerPlace:
+class PeerEndpoint:
     """What a peer is called and where it is.
 
     Attributes:
@@ -106,7 +106,7 @@ class Peer:
     """
 
     id: int
-    endpoint: PeerPlace
+    endpoint: PeerEndpoint
     is_automatic: bool
     automatic_since: float
     is_active: bool
@@ -137,7 +137,7 @@ class Peer:
         return asked is not None and (self.echo_at is None or self.echo_at < asked)
 
 
-def configured_places(text: str) -> list[PeerPlace]:
+def configured_endpoints(text: str) -> list[PeerEndpoint]:
     """Return the peers of ``CSFD_DICOM_PEERS``.
 
     Raises:
@@ -168,7 +168,9 @@ def all_peers(connection: sa.Connection, *, active: bool = False) -> list[Peer]:
     return [_to_peer(row) for row in connection.execute(wanted)]
 
 
-def follow_setting(connection: sa.Connection, endpoints: Sequence[PeerPlace]) -> None:
+def follow_setting(
+    connection: sa.Connection, endpoints: Sequence[PeerEndpoint]
+) -> None:
     """Let the database know the peers that a setting names, and forget none.
 
     A peer that the setting has ceased to name stays, switched off, with what was sent
@@ -196,7 +198,7 @@ def follow_setting(connection: sa.Connection, endpoints: Sequence[PeerPlace]) ->
         )
 
 
-def add_peer(connection: sa.Connection, endpoint: PeerPlace) -> int:
+def add_peer(connection: sa.Connection, endpoint: PeerEndpoint) -> int:
     """Add a peer; return its number.
 
     Raises:
@@ -241,13 +243,13 @@ def tell_echo(connection: sa.Connection, peer_id: int, told: str) -> None:
     connection.execute(changed.values(echo_at=time.time(), echo_told=told))
 
 
-def _configured_place(name: str, where: str) -> PeerPlace:
+def _configured_place(name: str, where: str) -> PeerEndpoint:
     if where.startswith(("https://", "http://")):
-        return PeerPlace(name=name, kind=PeerKind.STOW, url=where)
+        return PeerEndpoint(name=name, kind=PeerKind.STOW, url=where)
     match = _CONFIGURED.fullmatch(where)
     if match is None:
         raise SettingsError(f"Peer {name[:60]!r} of CSFD_DICOM_PEERS is not {_FORM}.")
-    return PeerPlace(
+    return PeerEndpoint(
         name=name,
         kind=PeerKind.C_STORE,
         ae_title=match["ae"].strip(),
@@ -298,7 +300,7 @@ def without_password(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def _columns(endpoint: PeerPlace) -> dict[str, Any]:
+def _columns(endpoint: PeerEndpoint) -> dict[str, Any]:
     return {
         "name": endpoint.name,
         "kind": str(endpoint.kind),
@@ -313,7 +315,7 @@ def _columns(endpoint: PeerPlace) -> dict[str, Any]:
 def _to_peer(row: sa.Row[Any]) -> Peer:
     return Peer(
         id=row.id,
-        endpoint=PeerPlace(
+        endpoint=PeerEndpoint(
             name=row.name,
             kind=PeerKind(row.kind),
             ae_title=row.ae_title,

@@ -11,13 +11,13 @@ from csfd_core.settings import DicomSettings
 from csfd_core.web.audit import Action, record
 from csfd_core.web.delivery.peers import (
     Peer,
+    PeerEndpoint,
     PeerKind,
-    PeerPlace,
     add_peer,
     all_peers,
     ask_echo,
     change_peer,
-    configured_places,
+    configured_endpoints,
     follow_setting,
 )
 from csfd_core.web.delivery.planning import NO_KEY
@@ -66,7 +66,7 @@ def add(
     is_stow = kind == PeerKind.STOW
     number = int(port) if port.isascii() and port.isdigit() else 0
     try:
-        endpoint = PeerPlace(
+        endpoint = PeerEndpoint(
             name=name.strip(),
             kind=kind,
             ae_title="" if is_stow else ae_title.strip(),
@@ -123,7 +123,7 @@ def _page(
     settings = DicomSettings.read()
     with services.database.transaction() as connection:
         try:
-            follow_setting(connection, configured_places(settings.peers))
+            follow_setting(connection, configured_endpoints(settings.peers))
         except SettingsError as error:
             told = told or str(error)
         peers = all_peers(connection)

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
 from fastapi.responses import RedirectResponse
 
 from csfd_core.lineage.trained_models import (
-    kept_classifiers,
-    kept_ensembles,
-    kept_segmentations,
+    trained_classifiers,
+    trained_ensembles,
+    trained_segmentations,
 )
 from csfd_core.web.pages.render import render
 from csfd_core.web.pages.study import row_of, short_uid
@@ -69,7 +69,7 @@ def withdraw_study(
 def models_that_know(services: Services, study_uid: str) -> list[str]:
     """Name the models that were trained, stopped, calibrated or scored on a study."""
     stores = services.stores
-    models = [*kept_segmentations(stores), *kept_classifiers(stores)]
+    models = [*trained_segmentations(stores), *trained_classifiers(stores)]
     named = [model.name for model in models if model.roles_of(study_uid)]
-    frozen = [one for one in kept_ensembles(stores) if one.roles_of(study_uid)]
+    frozen = [one for one in trained_ensembles(stores) if one.roles_of(study_uid)]
     return named + [one.title for one in frozen]

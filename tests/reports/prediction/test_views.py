@@ -59,7 +59,7 @@ def study(columns_to: Sequence[float], rows_to: Sequence[float]) -> MaskedStudy:
 
 
 EVIDENCE = Evidence(
-    place=np.array([14.0, 55.0, 27.0]),
+    peak_zyx=np.array([14.0, 55.0, 27.0]),
     lower=np.array(LOW) - 0.5,
     upper=np.array(HIGH) - 0.5,
     peak=1.0,
@@ -81,7 +81,7 @@ def pixels(view: View) -> npt.NDArray[np.uint8]:
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_mark_lies_on_what_it_marks(name: str, kind: Kind) -> None:
     planes = Planes(study(*STUDIES[name]))
-    place = planes.to_mm(EVIDENCE.place)
+    place = planes.to_mm(EVIDENCE.peak_zyx)
     view = planes.view(kind, place[AXES[kind][0]], planes.around(place, kind, 40.0))
     mark = view.mark(planes.box_of(EVIDENCE, kind))
     seen = pixels(view)
@@ -102,7 +102,7 @@ def test_a_mark_lies_on_what_it_marks(name: str, kind: Kind) -> None:
 @pytest.mark.parametrize("name", ["as usual", "prone", "columns to the right"])
 def test_the_patients_right_is_at_the_left_and_the_front_on_top(name: str) -> None:
     planes = Planes(study(*STUDIES[name]))
-    place = planes.to_mm(EVIDENCE.place)
+    place = planes.to_mm(EVIDENCE.peak_zyx)
     axial = planes.view("axial", place[0], planes.whole("axial"))
     assert [axial.top, axial.right, axial.bottom, axial.left] == ["A", "L", "P", "R"]
     sagittal = planes.view("sagittal", place[2], planes.whole("sagittal"))

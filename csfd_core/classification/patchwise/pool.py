@@ -23,13 +23,13 @@ Float = npt.NDArray[np.float32]
 T = TypeVar("T")  # a vertebra as the network looks at it
 Suspects = Callable[[Sequence[T]], list[npt.NDArray[np.float64]]]
 
-_BONE_PLACES: Final = 4000  # kept of a vertebra; moved at random, they cover it
+_BONE_VOXELS: Final = 4000  # kept of a vertebra; moved at random, they cover it
 _MINED_VERTEBRAE: Final = 200  # looked at after an epoch
-_PLACES_EACH: Final = 6
+_MINED_EACH: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PatchCentre:
     """A place in a vertebra of the pool, in voxels of what the network looks at."""
 
     vertebra: int
@@ -38,7 +38,7 @@ class Place:
     column: float
 
 
-class PlacePool(ABC, Generic[T]):
+class VertebraPool(ABC, Generic[T]):
     """Vertebrae in memory, and the places to draw patches from.
 
     Attributes:
@@ -59,9 +59,9 @@ class PlacePool(ABC, Generic[T]):
         self.vertebrae: list[T] = []
         self.fractured: list[int] = []
         self.whole: list[int] = []
-        self.boxed: list[Place] = []
-        self.suspected: list[Place] = []
-        self.mined: list[Place] = []
+        self.boxed: list[PatchCentre] = []
+        self.suspected: list[PatchCentre] = []
+        self.mined: list[PatchCentre] = []
         self._unboxed: list[int] = []
         self._bone: list[npt.NDArray[np.int32]] = []  # as flat indices
         self._shapes: list[tuple[int, ...]] = []  # (planes, rows, columns)
@@ -76,7 +76,7 @@ class PlacePool(ABC, Generic[T]):
         """
 
     @abstractmethod
-    def cut(self, places: Sequence[Place], rng: np.random.Generator) -> Float:
+    def cut(self, centres: Sequence[PatchCentre], rng: np.random.Generator) -> Float:
         """Cut and vary the patches around places, as the network takes them."""
 
     @property
@@ -91,11 +91,11 @@ class PlacePool(ABC, Generic[T]):
             Patches, N first, and labels (size,).
         """
         positives = size // 2
-        places = self._fractured_places(positives, rng)
-        places += self._whole_places(size - positives, rng)
+        centres = self._fractured_centres(positives, rng)
+        centres += self._whole_centres(size - positives, rng)
         labels = np.zeros(size, dtype=np.float32)
         labels[:positives] = 1
-        return self.cut(places, rng), labels
+        return self.cut(centres, rng), labels
 
     def mine(
         self, suspects: Suspects[T], rng: np.random.Generator, *, trusted: bool
@@ -110,7 +110,7 @@ class PlacePool(ABC, Generic[T]):
                 lies; too early, it would be taught its own errors.
         """
         chosen = rng.permutation(self.whole)[:_MINED_VERTEBRAE].tolist()
-        self.mined = self._suspected(chosen, suspects, _PLACES_EACH)
+        self.mined = self._suspected(chosen, suspects, _MINED_EACH)
         if not trusted and self.boxed:
             return
         self.suspected = self._suspected(self._unboxed, suspects, 1)
@@ -135,10 +135,10 @@ class PlacePool(ABC, Generic[T]):
         index = len(self.vertebrae)
         self.vertebrae.append(vertebra)
         self._shapes.append(masks.shape)
-        self.boxed += [Place(index, *at) for at in boxed or ()]
+        self.boxed += [PatchCentre(index, *at) for at in boxed or ()]
         bone = np.flatnonzero(ndimage.binary_dilation(masks > 0, near))
-        kept = np.random.default_rng(index).permutation(bone)[:_BONE_PLACES]
-        self._bone.append(kept.astype(np.int32))
+        sample = np.random.default_rng(index).permutation(bone)[:_BONE_VOXELS]
+        self._bone.append(sample.astype(np.int32))
         if bone.size:
             (self.fractured if label == 1 else self.whole).append(index)
             if label == 1 and boxed is None:
@@ -146,32 +146,34 @@ class PlacePool(ABC, Generic[T]):
 
     def _suspected(
         self, chosen: Sequence[int], suspects: Suspects[T], most: int
-    ) -> list[Place]:
-        found = suspects([self.vertebrae[index] for index in chosen])
+    ) -> list[PatchCentre]:
+        by_vertebra = suspects([self.vertebrae[index] for index in chosen])
         return [
-            Place(index, float(plane), float(row), float(column))
-            for index, places in zip(chosen, found, strict=True)
-            for plane, row, column in places[:most]
+            PatchCentre(index, float(plane), float(row), float(column))
+            for index, positions in zip(chosen, by_vertebra, strict=True)
+            for plane, row, column in positions[:most]
         ]
 
-    def _fractured_places(self, count: int, rng: np.random.Generator) -> list[Place]:
+    def _fractured_centres(
+        self, count: int, rng: np.random.Generator
+    ) -> list[PatchCentre]:
         fractured = [*self.boxed, *self.suspected]
         if not fractured:
             # Nobody drew boxes: anywhere in a fractured vertebra, at first.
-            return self._bone_places(self.fractured, count, rng)
+            return self._bone_centres(self.fractured, count, rng)
         return [fractured[index] for index in rng.integers(len(fractured), size=count)]
 
-    def _whole_places(self, count: int, rng: np.random.Generator) -> list[Place]:
+    def _whole_centres(self, count: int, rng: np.random.Generator) -> list[PatchCentre]:
         share = self.mined_share if self.mined else 0.0
         mined = int(rng.binomial(count, share))
         chosen = rng.integers(len(self.mined), size=mined) if mined else ()
-        places = [self.mined[index] for index in chosen]
-        return places + self._bone_places(self.whole, count - mined, rng)
+        centres = [self.mined[index] for index in chosen]
+        return centres + self._bone_centres(self.whole, count - mined, rng)
 
-    def _bone_places(
+    def _bone_centres(
         self, among: Sequence[int], count: int, rng: np.random.Generator
-    ) -> list[Place]:
-        places = []
+    ) -> list[PatchCentre]:
+        centres = []
         chosen = rng.integers(len(among), size=count)
         for at, share in zip(chosen, rng.random(count), strict=True):
             index = among[at]
@@ -179,8 +181,8 @@ class PlacePool(ABC, Generic[T]):
             _, height, width = self._shapes[index]
             line, column = divmod(int(bone[int(share * bone.size)]), width)
             plane, row = divmod(line, height)
-            places.append(Place(index, float(plane), float(row), float(column)))
-        return places
+            centres.append(PatchCentre(index, float(plane), float(row), float(column)))
+        return centres
 
 
 def box_middles(vertebra: Vertebra) -> list[tuple[int, float, float]] | None:

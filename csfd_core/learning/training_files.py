@@ -55,8 +55,8 @@ def _mark_in(location: Location, card_file: str) -> str | None:
 def _remove_older(location: Location, kinds: set[str], named: set[str]) -> None:
     for entry in location.entries():
         path = PurePosixPath(entry.name)
-        found = _MARKED.fullmatch(path.stem)
-        stem, mark = found.groups() if found else (path.stem, "")
+        match = _MARKED.fullmatch(path.stem)
+        stem, mark = match.groups() if match else (path.stem, "")
         is_ours = f"{stem}{path.suffix}" in kinds
         is_young = bool(mark) and age_of(mark) < _GRACE_S
         if is_ours and mark not in named and not is_young:

@@ -8,10 +8,10 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from csfd_core.classification.classifier import CropShape
-from csfd_core.classification.patchwise.places import (
+from csfd_core.classification.patchwise.pool import (
     Float,
-    Place,
-    PlacePool,
+    PatchCentre,
+    VertebraPool,
     box_middles,
 )
 from csfd_core.classification.triplanar.volume import VertebraVolume
@@ -29,7 +29,7 @@ _TURN_RAD: Final = 0.22  # deviation, about any axis
 _STRETCH: Final = 0.15
 
 
-class TriplanarPool(PlacePool[VertebraVolume]):
+class TriplanarPool(VertebraPool[VertebraVolume]):
     """Volumes in memory, and the places to draw patches around."""
 
     def __init__(self, size_px: int, mined_share: float, shape: CropShape) -> None:
@@ -49,7 +49,7 @@ class TriplanarPool(PlacePool[VertebraVolume]):
         near = ndimage.iterate_structure(ndimage.generate_binary_structure(3, 1), _NEAR)
         self._list(volume, volume.mask, label, near, boxed)
 
-    def cut(self, places: Sequence[Place], rng: np.random.Generator) -> Float:
+    def cut(self, centres: Sequence[PatchCentre], rng: np.random.Generator) -> Float:
         """Cut patches: moved, turned in space, stretched, half of them mirrored.
 
         A neck is as good as its mirror image here: no label tells left from right.
@@ -59,11 +59,11 @@ class TriplanarPool(PlacePool[VertebraVolume]):
             last.
         """
         side = self.size_px
-        patches = np.empty((len(places), 3, side, side, CHANNELS), dtype=np.float32)
-        for patch, place in zip(patches, places, strict=True):
-            volume = self.vertebrae[place.vertebra]
+        patches = np.empty((len(centres), 3, side, side, CHANNELS), dtype=np.float32)
+        for patch, centre in zip(patches, centres, strict=True):
+            volume = self.vertebrae[centre.vertebra]
             turn = _draw_turn(rng)
-            middle = np.array([place.plane, place.row, place.column])
+            middle = np.array([centre.plane, centre.row, centre.column])
             middle = (middle + rng.uniform(-_JITTER, _JITTER, 3))[:, None]
             grey = _sample(volume.grey, turn @ self._grey_at + middle, order=1)
             grey *= np.float32(rng.uniform(0.75, 1.3) / 255)

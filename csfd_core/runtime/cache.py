@@ -12,11 +12,11 @@ from typing import Any, Final, TypeVar
 T = TypeVar("T")
 _MOST: Final = 4  # a network of the full profile takes a gigabyte and more
 
-_kept: OrderedDict[Hashable, Any] = OrderedDict()
+_cached: OrderedDict[Hashable, Any] = OrderedDict()
 _opening = threading.RLock()
 
 
-def kept(key: Hashable, build: Callable[[], T]) -> T:
+def cached(key: Hashable, build: Callable[[], T]) -> T:
     """Return what belongs to a key; build it once, also where threads ask at once.
 
     Args:
@@ -24,16 +24,16 @@ def kept(key: Hashable, build: Callable[[], T]) -> T:
         build: Called where it is not there, or no more.
     """
     with _opening:
-        if key not in _kept:
-            _kept[key] = build()
-            while len(_kept) > _MOST:
-                _kept.popitem(last=False)
-        _kept.move_to_end(key)
-        found: T = _kept[key]
-        return found
+        if key not in _cached:
+            _cached[key] = build()
+            while len(_cached) > _MOST:
+                _cached.popitem(last=False)
+        _cached.move_to_end(key)
+        value: T = _cached[key]
+        return value
 
 
-def kept_keys() -> list[Hashable]:
+def cached_keys() -> list[Hashable]:
     """Return the keys of what is kept, the one that was used last at the end."""
     with _opening:
-        return list(_kept)
+        return list(_cached)

@@ -62,8 +62,8 @@ def tell_boxes_outside(boxes: pd.DataFrame, rooms: Mapping[str, BoxRoom]) -> lis
     odd = sorted(
         {
             str(uid)
-            for uid, own in boxes.groupby("study_uid")
-            if (room := rooms.get(str(uid))) is not None and _is_outside(own, room)
+            for uid, of_study in boxes.groupby("study_uid")
+            if (room := rooms.get(str(uid))) is not None and _is_outside(of_study, room)
         }
     )
     if not odd:
