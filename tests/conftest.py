@@ -23,6 +23,7 @@ with contextlib.redirect_stderr(sys.__stderr__):
 if TYPE_CHECKING:
     from csfd_core.store.stores import Stores
 
+_modules_left_out = 0  # how many there were when garbage was last collected without
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 
 
@@ -53,12 +54,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
+    """Collect garbage less often than programs do whose heap is small."""
+    gc.set_threshold(20_000, 20, 20)
+    _leave_modules_out()
+
+
+def pytest_runtest_setup() -> None:
+    """Look whether the last test has brought many modules more, as TensorFlow."""
+    if len(sys.modules) > _modules_left_out + 500:
+        _leave_modules_out()
+
+
+def _leave_modules_out() -> None:
     """Leave what was imported out of all later collections of garbage.
 
-    With every test's modules in memory, each full one takes half a second.
+    With the modules of every test in memory, each full one takes half a second.
     """
+    global _modules_left_out
     gc.collect()
     gc.freeze()
+    _modules_left_out = len(sys.modules)
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,8 @@ from csfd_dagster.simulation.plan import SimulationConfig, Week, plan_weeks
 
 TABLE: Final = "simulation.csv"
 _HOME: Final = "dagster"
-_TICKS: Final = 6  # until the sensor has taken up everything that is complete
+_MOST_LOOKS: Final = 10
+_QUIET_LOOKS: Final = 2  # a study is taken up when one look finds it as the last did
 # Outcomes of what was not there before.
 _ANEW: Final = {Outcome.WRITTEN, TrainingOutcome.TRAINED, TrainingOutcome.TAKEN}
 _NIGHT: Final = time(2, tzinfo=UTC)
@@ -147,12 +148,21 @@ class _Simulation:
     def _ingest(self, instance: dg.DagsterInstance) -> None:
         """Let the sensor look until it finds nothing new; make what follows."""
         engine = Engine(self.project, instance, self._whisper)
-        for _ in range(_TICKS):
+        engine.settle()
+        quiet = 0
+        for _ in range(_MOST_LOOKS):
             with dg.build_sensor_context(instance=instance, cursor=self.cursor) as tick:
                 result = look_for_studies(tick, **self.resources)
             assert isinstance(result, dg.SensorResult)
             self.cursor = _rested(result.cursor)
-            for change in result.dynamic_partitions_requests or []:
+            changes = result.dynamic_partitions_requests or []
+            if not changes and not result.asset_events:
+                quiet += 1
+                if quiet == _QUIET_LOOKS:
+                    break
+                continue
+            quiet = 0
+            for change in changes:
                 _change_partitions(instance, change)
             for event in result.asset_events:
                 instance.report_runless_asset_event(event)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from support.drawn_crops import put_bright_classifiers
+from support.drawn_masks import put_bone_masks
 
 from csfd_core.classification.classifiers import CLASSIFIERS
 from csfd_core.errors import SettingsError
@@ -33,6 +34,7 @@ def test_six_weeks_hold_what_they_must(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     put_bright_classifiers(monkeypatch)  # who learns what, not how
+    put_bone_masks(monkeypatch)
     monkeypatch.setattr(simulation, "default_workers", lambda count: 1)
     monkeypatch.setattr("csfd_dagster.sensors._LONG_LOOK_S", 0.0)  # so: every look
     monkeypatch.setenv("CSFD_RETRAIN_STUDIES", "20")  # put back afterwards

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from support.coarse import one_look, plain_figures
+from support.coarse import cheap_models, plain_figures, untraced_networks
 from support.command import csfd, csfd_here
+from support.drawn_masks import put_bone_masks
 from support.s3_bucket import Bucket
 from support.s3_runs import STUDIES, convert, rows_of
 
@@ -130,11 +131,13 @@ def test_csfd_run_ingests_through_dagster(
     monkeypatch.setenv("CSFD_SOURCE", s3_source)
     monkeypatch.setenv("CSFD_INBOX", bucket.url("inbox"))
     monkeypatch.setenv("CSFD_STORE", bucket.url("store"))
-    one_look(monkeypatch)
+    cheap_models(monkeypatch)
+    put_bone_masks(monkeypatch)
     plain_figures(monkeypatch)
     # As ``csfd run`` does, but for one step of training instead of minutes.
     brief = SegmentationResource(epochs=1, steps_per_epoch=1)
-    commands.run_graph({"segmentation": brief})
+    with untraced_networks():
+        commands.run_graph({"segmentation": brief})
     stored = {key for key in bucket.objects("store") if "/slices/" in key}
     assert {f"store/slices/{uid}.parquet" for uid in STUDIES} <= stored
     for uid in STUDIES:
