@@ -170,9 +170,14 @@ def _copy(header: Dataset, dataset: Dataset, tag: int, vr: str) -> None:
     value: str | bytes | PersonName = raw
     if vr == "PN":
         value = PersonName(raw, _encodings_of(header), validation_mode=IGNORE)
-    elif raw.isascii() or vr in _PLAIN:
+    elif _is_plain(raw) or vr in _PLAIN:
         value = raw.decode("latin-1")
     dataset[Tag(tag)] = _element(tag, vr, value)
+
+
+def _is_plain(raw: bytes) -> bool:
+    """Say whether a text is the same in every set; ISO 2022 is of seven bits, too."""
+    return raw.isascii() and b"\x1b" not in raw
 
 
 def _element(tag: int, vr: str, value: str | bytes | PersonName) -> DataElement:

@@ -24,7 +24,7 @@ def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servic
 
 @pytest.fixture
 def box(services: Services) -> Iterator[Outbox]:
-    opened = Outbox(services, patience_s=PATIENT_S, connect_s=2, answer_s=2)
+    opened = Outbox(services, patience_s=PATIENT_S, connect_s=20, answer_s=20)
     yield opened
     opened.close()
 

@@ -69,7 +69,7 @@ def test_a_sender_shows_a_certificate_where_it_is_to(place, authority, own, tmp_
 def test_who_shakes_no_hands_keeps_nobody_waiting(
     place, authority, own, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("csfd_core.network.listening._BEGINNING_S", 1.0)
+    monkeypatch.setattr("csfd_core.network.listening._BEGINNING_S", 4.0)
     (content, *_) = study_files(tmp_path)
     with listening(place, tls_certificate=own.certificate, tls_key=own.key) as node:
         before = threading.active_count()
@@ -81,7 +81,7 @@ def test_who_shakes_no_hands_keeps_nobody_waiting(
         begun = time.monotonic()
         association = associate(node.port, ExplicitVRLittleEndian, tls_args=tls)
         assert status_of(association, content) == 0
-        assert time.monotonic() - begun < 0.9
+        assert time.monotonic() - begun < 3.5
         association.release()
         for client in silent:
             assert client.recv(1) == b""  # it was closed

@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from csfd_core.dicom_objects.results import ResultKind, make_results
 from csfd_core.dicom_objects.source import ResultSource
 from csfd_core.vocabulary import LEVEL_NAMES, OVERALL
+from support.dicom_standard import second_opinion
 from support.dicom_studies import STUDY_UID, neck_hounsfield, neck_mask, slice_dataset
 
 MADE_AT = datetime(2026, 11, 27, 10, 20, 30, tzinfo=UTC)
@@ -97,7 +98,7 @@ def made(source: ResultSource, kind: ResultKind, folder: Path) -> list[Path]:
 
 
 def validator_errors(path: Path) -> list[str]:
-    """Return what dciodvfy, which the lock file brings, calls an error in a file."""
+    """Return what dciodvfy or dicom-validator call an error in a file."""
     program = Path(sys.executable).with_name("dciodvfy")
     done = subprocess.run(
         [str(program), "-new", str(path)],
@@ -109,7 +110,8 @@ def validator_errors(path: Path) -> list[str]:
     )
     told = (done.stdout + done.stderr).splitlines()
     assert told, "dciodvfy says at least what the object is"
-    return [line for line in told if line.startswith("Error")]
+    errors = [line for line in told if line.startswith("Error")]
+    return errors + second_opinion(path)
 
 
 def walked(dataset: Dataset) -> Iterator[Dataset]:

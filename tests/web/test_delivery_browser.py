@@ -32,7 +32,7 @@ def uid(web: WebUnderTest, monkeypatch: pytest.MonkeyPatch) -> str:
 def node(web: WebUnderTest, uid: str) -> Iterator[None]:
     """What ``csfd receive`` does for the outbox."""
     ended = threading.Event()
-    outbox = Outbox(web.services, connect_s=2)
+    outbox = Outbox(web.services, connect_s=20)
 
     def work() -> None:
         while not ended.wait(0.2):
