@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -181,29 +182,32 @@ def test_what_success_was_told_of_is_there_whenever_the_node_is_killed(place, tm
     log = tmp_path / "node.log"
     told: set[str] = set()
     kills = 0
-    for number in range(MOMENTS // 2):
+    sent = [[_of_study(content, number) for content in files] for number in range(4)]
+
+    def send_all() -> list[list[str]]:
+        with ThreadPoolExecutor(len(sent)) as senders:
+            return list(senders.map(send_until_it_breaks, [port] * len(sent), sent))
+
+    for _ in range(MOMENTS // 2):
         node = Node(log, port)
         node.wait()
-        study = [_of_study(content, number % 3) for content in files]
         delay_s = rng.uniform(0.02, 2.5)  # some fall into the acceptance of a study
         timer = threading.Timer(delay_s, node.process.kill)
         timer.start()
-        done = send_until_it_breaks(port, study)
-        told.update(done)
-        kills += len(done) < len(study)
+        for done in send_all():
+            told.update(done)
+            kills += len(done) < len(files)
         timer.join()
         node.process.wait()
         assert _lost(place, told, secret) == set()
-    with node_process(tmp_path, port) as node:
-        for number in range(3):
-            study = [_of_study(content, number) for content in files]
-            assert len(send_until_it_breaks(node.port, study)) == len(files)
+    with node_process(tmp_path, port):
+        assert [len(done) for done in send_all()] == [len(files)] * len(sent)
         until = time.monotonic() + 60
         while place.waiting():
             assert time.monotonic() < until, log.read_text()
             time.sleep(0.2)
-    assert sorted(row.slices for row in place.rows()) == [len(files)] * 3
-    assert len(place.in_inbox()) == 3 * len(files)
+    assert [row.slices for row in place.rows()] == [len(files)] * len(sent)
+    assert len(place.in_inbox()) == len(sent) * len(files)
     for path in place.in_inbox():
         assert dcmread(path).pixel_array.shape == (64, 64)  # whole
     everything = all_bytes_below(place.home) + log.read_bytes()
