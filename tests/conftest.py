@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from csfd_core.store.stores import Stores
 
 _modules_left_out = 0  # how many there were when garbage was last collected without
+_USUAL = gc.get_threshold()
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 
 
@@ -63,6 +64,15 @@ def pytest_runtest_setup() -> None:
     """Look whether the last test has brought many modules more, as TensorFlow."""
     if len(sys.modules) > _modules_left_out + 500:
         _leave_modules_out()
+
+
+@pytest.fixture
+def collected_as_usual() -> Iterator[None]:
+    """Collect garbage as a program does, for tests of how much memory one takes."""
+    rarely = gc.get_threshold()
+    gc.set_threshold(*_USUAL)
+    yield
+    gc.set_threshold(*rarely)
 
 
 def _leave_modules_out() -> None:

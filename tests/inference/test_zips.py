@@ -108,6 +108,7 @@ def many(number: int, *, is_64: bool = False) -> bytes:
     return base[:start] + directory + bytes(tail)
 
 
+@pytest.mark.usefixtures("collected_as_usual")
 @pytest.mark.parametrize("is_64", [False, True])
 def test_two_hundred_thousand_entries_are_not_made(is_64: bool) -> None:
     raw = many(200_000, is_64=is_64)

@@ -163,6 +163,7 @@ def test_broken_requests_are_refused(web: WebUnderTest) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("collected_as_usual")
 def test_a_large_upload_is_never_in_memory_as_a_whole(web: WebUnderTest) -> None:
     """A thousand slices, half as they are, half in a zip file that comes in pieces."""
     rng = np.random.default_rng(0)
