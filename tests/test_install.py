@@ -97,9 +97,6 @@ def test_an_installed_csfd_works_in_an_empty_folder(
     assert list(tmp_path.iterdir()) == []
 
     run(program, tmp_path, "phantom", "data/source", "--studies", "2", "--seed", "3")
-    # Without anything to learn from: what comes with csfd makes masks and predictions.
-    shutil.rmtree(tmp_path / "data" / "source" / "segmentations")
-    (tmp_path / "data" / "source" / "train.csv").unlink()
     assert "2 studies" in run(program, tmp_path, "inspect", "data/source")
     said = run(program, tmp_path, "convert", "data/source", "other")
     assert "2 studies written" in said

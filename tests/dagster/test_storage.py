@@ -1,5 +1,6 @@
 """History in batches: the same history, fewer transactions, none the weaker."""
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -336,6 +337,30 @@ def test_partitions_are_read_anew_whenever_they_have_changed(tmp_path: Path) -> 
     finally:
         first.dispose()
         second.dispose()
+
+
+def test_a_forked_process_sees_and_is_seen(tmp_path: Path) -> None:
+    """The connection that counts commits is held, and does not cross the fork."""
+    storage = BatchedEventLogStorage(str(tmp_path))
+    try:
+        storage.add_dynamic_partitions("studies", ["a"])
+        assert storage.get_dynamic_partitions("studies") == ["a"]
+        held = storage._commits
+
+        def work() -> None:
+            assert storage.get_dynamic_partitions("studies") == ["a"]
+            assert storage._commits is not held
+            storage.add_dynamic_partitions("studies", ["b"])
+            assert storage.get_dynamic_partitions("studies") == ["a", "b"]
+
+        process = multiprocessing.get_context("fork").Process(target=work)
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+        assert storage.get_dynamic_partitions("studies") == ["a", "b"]
+        assert storage._commits is held
+    finally:
+        storage.dispose()
 
 
 def test_unchanged_partitions_are_read_once(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from playwright.sync_api import ConsoleMessage, Page
 from csfd_core.web.pages.render import static_address
 from csfd_core.web.security.sessions import find_session
 from support.dicom_studies import STUDY_UID
+from support.viewed_study import COLUMNS, ROWS, SLICES
 
 _MOST_S: Final = 30.0
 _TEMPLATE: Final = """{% extends "base.html" %}
@@ -20,6 +21,13 @@ _TEMPLATE: Final = """{% extends "base.html" %}
 {% block body %} class="reading"{% endblock %}
 {% block main %}{% include "viewer.html" %}<textarea id="note"></textarea>{% endblock %}
 """
+
+PIXEL_MM, SLICE_MM = 1.5, 2.0
+EXTENT_MM = {  # to the right and down, of each plane
+    "axial": (COLUMNS * PIXEL_MM, ROWS * PIXEL_MM),
+    "sagittal": (ROWS * PIXEL_MM, SLICES * SLICE_MM),
+    "coronal": (COLUMNS * PIXEL_MM, SLICES * SLICE_MM),
+}
 
 
 def add_page(app: FastAPI) -> None:
@@ -150,3 +158,28 @@ class ViewerPage:
         is_of_tests = "willReadFrequently" in message.text  # they read the canvases
         if message.type in ("error", "warning") and not is_of_tests:
             self.complaints.append(message.text)
+
+
+def middles(page: ViewerPage, plane: str, right_mm: float) -> npt.NDArray[np.float64]:
+    """Where the middle of each pixel must lie: mm are equal on the screen."""
+    width, height = page.size(plane)
+    wide, tall = EXTENT_MM[plane]
+    scale = min(width / wide, height / tall)
+    below_mm = PIXEL_MM if plane == "axial" else SLICE_MM
+    across, down = round(wide / right_mm), round(tall / below_mm)
+    x = width / 2 + (np.arange(across) - (across - 1) / 2) * right_mm * scale
+    y = height / 2 + (np.arange(down) - (down - 1) / 2) * below_mm * scale
+    return np.stack(np.meshgrid(x, y), axis=-1) - 0.5  # to the middle of that pixel
+
+
+def look_at(page: ViewerPage, z: int, y: int, x: int) -> None:
+    """Let the three planes meet in a voxel."""
+    page.run(
+        """([z, y, x]) => {
+          for (const [plane, at] of [["axial", z], ["coronal", y], ["sagittal", x]]) {
+            viewer.scrollTo(at / (viewer.panes[plane].plane.count - 1), plane);
+          }
+        }""",
+        [z, y, x],
+    )
+    page.drawn()

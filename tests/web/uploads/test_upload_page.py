@@ -11,7 +11,7 @@ from playwright.sync_api import Page, Route, expect
 from support.browser import NEEDS_CHROMIUM, Watched, chromium, served
 from support.dicom_studies import neck_hounsfield
 from support.uploading import UPLOADS, study_files, zipped
-from support.web import WebUnderTest, web_app
+from support.web import WebUnderTest
 
 from csfd_core.web.uploads.spool import SPOOLS
 from csfd_core.web.uploads.staging import uploads_folder
@@ -21,12 +21,6 @@ pytestmark = [
     NEEDS_CHROMIUM,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
-
-
-@pytest.fixture
-def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebUnderTest]:
-    with web_app(tmp_path / "home", monkeypatch) as found:
-        yield found
 
 
 @pytest.fixture
