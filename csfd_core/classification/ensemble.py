@@ -201,10 +201,8 @@ def best_beats_prevalences(stores: Stores) -> bool:
 
 def _best_note(stores: Stores) -> dict[str, Any]:
     """Return what the comparison noted; empty where there was none."""
-    if not stores.root.exists(paths.BEST_CLASSIFIER):
-        return {}
-    note: dict[str, Any] = json.loads(stores.root.read(paths.BEST_CLASSIFIER))
-    return note
+    content = stores.root.read_if_there(paths.BEST_CLASSIFIER) or b"{}"
+    return dict(json.loads(content))
 
 
 def suspicion(

@@ -136,8 +136,9 @@ def claim(out: Location, phantom: bytes | None) -> None:
         SettingsError: If something else lies there; nothing is written then.
     """
     text = _json({"format": _FORMAT, "is_synthetic": phantom is not None})
-    if out.exists(MARK):
-        if out.read(MARK) != text:
+    there = out.read_if_there(MARK)
+    if there is not None:
+        if there != text:
             raise SettingsError(
                 f"{out} holds an export of {'real' if phantom else 'synthetic'} "
                 "studies, or of another version of csfd. Name another folder."
@@ -161,7 +162,7 @@ def export_study(task: ExportTask) -> ExportedStudy:
     secret = read_secret(Settings.read().key_file)
     uid = _exported_uid(task.folder, secret)
     path = f"{RECORDS}/{uid}.json"
-    facts = json.loads(task.out.read(path)) if task.out.exists(path) else {}
+    facts = json.loads(task.out.read_if_there(path) or b"{}")
     kind, note = _mask_of(task)
     made_from = stamp(
         [task.folder.fingerprint, kind, note and note.to_json(), task.masks]

@@ -287,10 +287,8 @@ def _when(stores: Stores, uid: str, name: str) -> tuple[datetime, str | None]:
 
 def _index(stores: Stores, uid: str, name: str) -> dict[str, Any] | None:
     path = f"{_set_folder(uid, name)}/{INDEX}"
-    if not stores.root.exists(path):
-        return None
-    note: dict[str, Any] = json.loads(stores.root.read(path))
-    return note
+    content = stores.root.read_if_there(path)
+    return None if content is None else dict(json.loads(content))
 
 
 def _signed_entries(stores: Stores, uid: str, name: str) -> list[dict[str, Any]]:

@@ -180,9 +180,10 @@ def read_prediction(stores: Stores, study_uid: str) -> dict[str, Any] | None:
         IdentifierError: If ``study_uid`` is no valid UID.
     """
     path = prediction_path(study_uid)
-    if not stores.root.exists(path):
+    content = stores.root.read_if_there(path)
+    if content is None:
         return None
-    note: dict[str, Any] = json.loads(stores.root.read(path))
+    note: dict[str, Any] = json.loads(content)
     if "not_seen" in note:
         note = _upgraded(note)
     return note if "unlike" in note else _without_distance(note)

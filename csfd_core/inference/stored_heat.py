@@ -54,10 +54,11 @@ def read_heats(stores: Stores, study_uid: str) -> list[LevelHeat]:
         StoreError: If the file is damaged.
     """
     path = heat_path(study_uid)
-    if not stores.root.exists(path):
+    content = stores.root.read_if_there(path)
+    if content is None:
         return []
     try:
-        with np.load(io.BytesIO(stores.root.read(path)), allow_pickle=False) as archive:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         return [
             _heat_of(level, *(arrays[f"{level}_{part}"] for part in _PARTS))

@@ -44,10 +44,11 @@ def keep_training(
 
 def _mark_in(location: Location, card_file: str) -> str | None:
     """Return the mark that a card names; ``None``: there is no card that says it."""
-    if not location.exists(card_file):
+    content = location.read_if_there(card_file)
+    if content is None:
         return None
     try:
-        return str(json.loads(location.read(card_file)).get("files_mark", ""))
+        return str(json.loads(content).get("files_mark", ""))
     except (ValueError, AttributeError):
         return None
 

@@ -181,13 +181,14 @@ def find_prediction(stores: Stores, name: str) -> tuple[str, dict[str, Any]]:
     path = Path(name)
     if is_uid(name):
         inside = f"{paths.PREDICTIONS}/{name}.json"
-        if not stores.root.exists(inside):
+        content = stores.root.read_if_there(inside)
+        if content is None:
             raise SettingsError(
                 f"The store {stores.root} has no prediction of study {name}. "
                 "Materialize unseen_predictions, or give the path of a JSON that csfd "
                 "predict has written."
             )
-        address, content = f"{stores.root}/{inside}", stores.root.read(inside)
+        address = f"{stores.root}/{inside}"
     elif path.is_file():
         address, content = str(path), _read_file(path)
     elif path.suffix == ".json":

@@ -245,10 +245,8 @@ def _predictions(stores: Stores, uid: str, learnt: list[TrainedModel]) -> Iterat
 
 def _read_json(stores: Stores, path: str) -> Mapping[str, Any]:
     """Return a JSON object; {} where there is none."""
-    if not stores.root.exists(path):
-        return {}
     try:
-        content = json.loads(stores.root.read(path))
+        content = json.loads(stores.root.read_if_there(path) or b"{}")
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}

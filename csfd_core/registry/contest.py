@@ -177,9 +177,8 @@ def is_settled(stores: Stores, model: str) -> bool:
 def read_decision(stores: Stores) -> LastDecision | None:
     """Return the last decision, ``None`` where there was none."""
     path = paths.LAST_DECISION
-    if not stores.root.exists(path):
-        return None
-    return LastDecision.read(json.loads(stores.root.read(path)), path)
+    content = stores.root.read_if_there(path)
+    return None if content is None else LastDecision.read(json.loads(content), path)
 
 
 def contender_of(

@@ -125,12 +125,13 @@ def read_frozen(stores: Stores, digest: str) -> FrozenEnsemble:
         StoreError: If the store has none of that digest.
     """
     path = f"{folder_of(digest)}/{NOTE}"
-    if not stores.root.exists(path):
+    content = stores.root.read_if_there(path)
+    if content is None:
         raise StoreError(
             f"The store {stores.root} has no frozen ensemble {digest}. Bring "
             f"{folder_of(digest)} back from a copy of the store."
         )
-    return FrozenEnsemble.read(json.loads(stores.root.read(path)), path)
+    return FrozenEnsemble.read(json.loads(content), path)
 
 
 def damages(stores: Stores, digest: str) -> list[str]:

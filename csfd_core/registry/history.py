@@ -88,10 +88,8 @@ def this_user() -> str:
 
 def read_history(root: Location) -> list[Change]:
     """Return all recorded changes, the oldest first."""
-    told: list[Any] = []
-    if root.exists(paths.OLD_CHAMPION_HISTORY):
-        lines = root.read(paths.OLD_CHAMPION_HISTORY).decode().splitlines()
-        told += [json.loads(line) for line in lines if line]
+    old = root.read_if_there(paths.OLD_CHAMPION_HISTORY) or b""
+    told: list[Any] = [json.loads(line) for line in old.splitlines() if line]
     files = [entry.path for entry in root.entries(paths.CHAMPION_HISTORY)]
     with ThreadPoolExecutor(_READERS) as pool:
         told += map(json.loads, pool.map(root.read, files))

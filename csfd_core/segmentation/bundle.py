@@ -106,9 +106,10 @@ def read_card(location: Location, **fields: Any) -> SegmentationCard | None:  # 
     Raises:
         StoreError: If it is of a newer csfd, or no card.
     """
-    if not location.exists(CARD):
+    content = location.read_if_there(CARD)
+    if content is None:
         return None
-    return SegmentationCard.from_json(location.read(CARD), **fields)
+    return SegmentationCard.from_json(content, **fields)
 
 
 def builtin_location() -> Location:

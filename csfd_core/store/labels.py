@@ -312,11 +312,12 @@ def _read_csv(
 ) -> tuple[pd.DataFrame, list[str]]:
     """Return the rows with a valid UID, as text, and notes on the others."""
     expected = [STUDY_COLUMN, *columns]
-    if not location.exists(name):
+    content = location.read_if_there(name)
+    if content is None:
         return pd.DataFrame(columns=expected, dtype="str"), []
     told = f"Its columns must be {', '.join(expected)}."
     try:
-        text = _decode(location.read(name))
+        text = _decode(content)
         rows = list(csv.reader(io.StringIO(text), delimiter=_delimiter(text)))
     except (ValueError, csv.Error) as error:
         raise SourceError(f"{location}/{name} is no CSV table. {told}") from error

@@ -266,6 +266,22 @@ class Location:
                 return Path(self._full(path)).read_bytes()
             return bytes(self._fs.cat_file(self._full(path)))
 
+    def read_if_there(self, path: str) -> bytes | None:
+        """Return the content of a file, ``None`` where it is absent.
+
+        One request, and no moment between a look and the reading in which another
+        removes the file.
+
+        Raises:
+            SourceError: If it cannot be read.
+        """
+        try:
+            return self.read(path)
+        except SourceError as error:
+            if isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
+                return None
+            raise
+
     def content_token(self, entry: FileEntry) -> str:
         """Return what changes with the content of a small file, and only with that.
 

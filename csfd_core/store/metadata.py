@@ -197,10 +197,11 @@ class MetadataStore:
         if recorded == listing:
             return True
         path = self.listing_path(record.study_uid)
-        if not self.location.exists(path):
+        content = self.location.read_if_there(path)
+        if content is None:
             return False
         try:
-            note = json.loads(self.location.read(path))
+            note = json.loads(content)
             return (tuple(note["now"]), tuple(note["record"])) == (listing, recorded)
         except (ValueError, KeyError, TypeError):  # of another origin: scan again
             return False

@@ -49,5 +49,5 @@ class PictureStore:
 
     def _write(self, path: str, content: bytes) -> None:
         """Write what has changed: a step that finds all unchanged changes nothing."""
-        if not self.location.exists(path) or self.location.read(path) != content:
+        if self.location.read_if_there(path) != content:
             self.location.write(path, content)

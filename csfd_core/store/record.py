@@ -28,10 +28,11 @@ def read_record(root: Location) -> StoreRecord | None:
         StoreError: If it cannot be read, as when a newer csfd has written it.
     """
     root.require_complete()
-    if not root.exists(STORE_RECORD):
+    content = root.read_if_there(STORE_RECORD)
+    if content is None:
         return None
     try:
-        return StoreRecord.model_validate_json(root.read(STORE_RECORD))
+        return StoreRecord.model_validate_json(content)
     except pydantic.ValidationError as error:
         raise StoreError(
             f"{root}/{STORE_RECORD} is not a record of a store as csfd writes it "

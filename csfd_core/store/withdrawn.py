@@ -88,9 +88,10 @@ class WithdrawnStore:
     def read(self, study_uid: str) -> Withdrawal | None:
         """Return the record of a study, ``None`` where it was not withdrawn."""
         path = self.path(study_uid)
-        if not self.location.exists(path):
+        content = self.location.read_if_there(path)
+        if content is None:
             return None
-        note = json.loads(self.location.read(path))
+        note = json.loads(content)
         return Withdrawal(
             study_uid=note["study_uid"],
             at=note["when"],

@@ -85,9 +85,9 @@ def send_file(store: Location, folder: str, path: str) -> Response:
         HTTPException: 404 where there is none, or it is not to be looked at.
     """
     full_path = PurePosixPath(folder, path)
-    if not _is_served(full_path) or not store.exists(str(full_path)):
+    content = store.read_if_there(str(full_path)) if _is_served(full_path) else None
+    if content is None:
         raise HTTPException(404)
-    content = store.read(str(full_path))
     return Response(content, headers=_HEADERS, media_type=_TYPES[full_path.suffix])
 
 

@@ -16,9 +16,8 @@ from csfd_core.ingest.convert import convert_study
 from csfd_core.ingest.outcomes import Outcome
 from csfd_core.ingest.studies_table import write_studies_table
 from csfd_core.lineage.withdrawal import withdraw
-from csfd_core.store import label_parts, note_index, turns
+from csfd_core.store import label_parts, note_index
 from csfd_core.store import metadata as metadata_module
-from csfd_core.store.atomic import this_process
 from csfd_core.store.label_history import LabelHistory
 from csfd_core.store.label_parts import LabelParts
 from csfd_core.store.locations import Location
@@ -26,7 +25,6 @@ from csfd_core.store.notes import CropNote
 from csfd_core.store.slices import SliceStore
 from csfd_core.store.source import Source, Sources
 from csfd_core.store.stores import Stores
-from csfd_core.store.turns import one_writer
 from csfd_core.store.withdrawn import Withdrawal, WithdrawnStore
 from csfd_core.vocabulary import LEVEL_NAMES
 
@@ -310,59 +308,3 @@ def test_a_study_that_arrives_while_the_table_is_written_is_in_it(
     table, _ = write_studies_table(stores, sources)
     assert list(table["study_uid"]) == [UID, OTHER]
     assert list(stores.metadata.read_studies()["study_uid"]) == [UID, OTHER]
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "_PATIENCE_S", 0.3)
-
-
-@pytest.mark.parametrize(
-    "holder", ["killed", "on another machine", "whom nobody knows"]
-)
-def test_a_turn_that_was_left_is_taken(
-    tmp_path: Path, quick: None, holder: str
-) -> None:
-    machine = this_process().partition("-")[0]
-    marks = {"killed": f"{machine}-99999999-x", "on another machine": "0-1-x"}
-    location = Location(tmp_path)
-    location.write("table.turn", marks.get(holder, "").encode())
-    with one_writer(location, "table"):
-        assert location.read("table.turn").decode().startswith(this_process())
-    assert location.entries() == []
-
-
-def test_one_at_a_time_has_the_turn(tmp_path: Path) -> None:
-    location = Location(tmp_path)
-    location.write("table", json.dumps([]).encode())
-
-    def add(number: int) -> None:
-        with one_writer(location, "table"):
-            known = json.loads(location.read("table"))
-            location.write("table", json.dumps([*known, number]).encode())
-
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(add, range(30)))
-    assert sorted(json.loads(location.read("table"))) == list(range(30))
-    assert [entry.name for entry in location.entries()] == ["table"]
-
-
-def test_a_turn_that_this_process_could_not_give_back_is_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    location = Location(tmp_path)
-
-    def fails(*_: object) -> None:
-        raise OSError("planted")
-
-    with (
-        monkeypatch.context() as patch,
-        pytest.raises(OSError, match="planted"),
-        one_writer(location, "table"),
-    ):
-        patch.setattr(Location, "remove", fails)
-    assert [entry.name for entry in location.entries()] == ["table.turn"]
-    begun = time.monotonic()
-    with one_writer(location, "table"):
-        assert time.monotonic() - begun < 5
-    assert location.entries() == []

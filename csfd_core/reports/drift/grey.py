@@ -102,9 +102,10 @@ def _stored_counts(stores: Stores, study_uid: str) -> Counts | None:
     """Return how many pixels have each level, shape (256,), if that was counted."""
     note = stores.slices.read_note(study_uid)
     path = "" if note is None else _path(note)
-    if not path or not stores.root.exists(path):
+    content = stores.root.read_if_there(path) if path else None
+    if content is None:
         return None
-    with np.load(io.BytesIO(stores.root.read(path))) as archive:
+    with np.load(io.BytesIO(content)) as archive:
         return np.asarray(archive["counts"], dtype=np.int64)
 
 

@@ -143,10 +143,8 @@ def to_frame(drift: Drift) -> pd.DataFrame:
 
 def read_report(stores: Stores) -> dict[str, Any] | None:
     """Return the note of the last whole report, ``None`` where there is none."""
-    location = report_location(stores)
-    if not location.exists(NOTE):
-        return None
-    return dict(json.loads(location.read(NOTE)))
+    content = report_location(stores).read_if_there(NOTE)
+    return None if content is None else dict(json.loads(content))
 
 
 def is_current(stores: Stores, tracking_uri: str) -> bool:

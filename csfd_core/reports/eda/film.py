@@ -210,10 +210,11 @@ def _to_webp(frames: list[Image.Image], width: int, quality: int) -> bytes:
 
 
 def _read_films(out: Location) -> Films | None:
-    if not out.exists(_NOTE):
+    content = out.read_if_there(_NOTE)
+    if content is None:
         return None
     try:
-        note = FilmNote(**json.loads(out.read(_NOTE)))
+        note = FilmNote(**json.loads(content))
     except (ValueError, TypeError):  # of another version
         return None
     needed = [PLAIN, PREVIEW, *([OVERLAY] if note.mask_hash else [])]

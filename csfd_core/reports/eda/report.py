@@ -208,10 +208,11 @@ def _next_state(inputs: EdaInputs, old: _State | None, now: datetime) -> _State:
 
 
 def _read_state(out: Location) -> _State | None:
-    if not out.exists(_STATE):
+    content = out.read_if_there(_STATE)
+    if content is None:
         return None
     try:
-        values = json.loads(out.read(_STATE))
+        values = json.loads(content)
         before = values["before"]
         values["numbers"] = Numbers(**values["numbers"])
         values["before"] = None if before is None else Numbers(**before)

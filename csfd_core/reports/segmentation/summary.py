@@ -60,9 +60,10 @@ def reported_fits(
 def is_reported(stores: Stores, fits: Sequence[Fit]) -> bool:
     """Say whether the report is the one on these models and studies."""
     location = report_location(stores)
-    if not (location.exists(_NOTE) and location.exists(INDEX)):
+    content = location.read_if_there(_NOTE)
+    if content is None or not location.exists(INDEX):
         return False
-    note = json.loads(location.read(_NOTE))
+    note = json.loads(content)
     return bool(note.get("inputs") == _inputs(stores, fits))
 
 

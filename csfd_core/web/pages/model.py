@@ -128,9 +128,10 @@ def standing_of(stores: Stores, history: list[Change]) -> Standing:
 def scores_of(stores: Stores) -> list[dict[str, Any]]:
     """Return the scores of every classifier of the newest comparison, as text."""
     path = f"{paths.COMPARISON_REPORT}/{MODELS_CSV}"
-    if not stores.root.exists(path):
+    content = stores.root.read_if_there(path)
+    if content is None:
         return []
-    frame = pd.read_csv(io.BytesIO(stores.root.read(path)))
+    frame = pd.read_csv(io.BytesIO(content))
     rows = []
     for _, row in frame.sort_values("competition_log_loss").iterrows():
         cells = []
@@ -157,10 +158,10 @@ def _learnt_from(stores: Stores, name: str) -> DataKind:
 
 
 def _decision(stores: Stores) -> DecisionNote | None:
-    if not stores.root.exists(paths.LAST_DECISION):
+    content = stores.root.read_if_there(paths.LAST_DECISION)
+    if content is None:
         return None
-    note = json.loads(stores.root.read(paths.LAST_DECISION))
-    return DecisionNote.read(note["decision"], paths.LAST_DECISION)
+    return DecisionNote.read(json.loads(content)["decision"], paths.LAST_DECISION)
 
 
 def _told_change(change: Change) -> dict[str, str]:
