@@ -3,12 +3,16 @@
 A run whose process was killed stays as it was in Dagster's history: only the code
 server that has started it would notice, and it may have died with it. So a run is asked
 for its process, which its events name.
+
+Dagster starts a run that has died again, but gives up where its code server is away at
+that moment, as it is where both were killed. So it is told of the failure once more.
 """
 
 import multiprocessing
 import os
 import time
 from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import dagster as dg
@@ -28,10 +32,19 @@ _RUNNING: Final = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+WILL_RETRY: Final = "dagster/will_retry"  # Dagster's own tag
+_NOT_RETRIED: Final = "Failed to retry run"  # so Dagster's event says
+_MOST_TRIES: Final = 20  # where it gives up each time
+_LOOKS_BACK_S: Final = 24 * 3600.0
+_MOST_FAILED: Final = 100  # runs of that time that are looked at
 _GIVES_WAY: Final = 10  # niceness
 _CLOCK_S: Final = 2.0  # by which times of a process and of an event may differ
 _STARTING: Final = dg.DagsterEventType.RUN_STARTING
 _STARTS_WITHIN_S: Final = 90.0  # a run whose process says nothing has none
+_TELL_RETRY: Final = {
+    dg.DagsterEventType.RUN_FAILURE,
+    dg.DagsterEventType.ENGINE_EVENT,
+}
 _TELL_PROCESS: Final = {
     dg.DagsterEventType.RUN_START,
     dg.DagsterEventType.ENGINE_EVENT,
@@ -95,6 +108,38 @@ def fail_if_dead(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
         return False
     instance.report_run_failed(
         run, "The process of this run is gone; it was killed, or the machine."
+    )
+    return True
+
+
+def retry_given_up(instance: dg.DagsterInstance) -> list[str]:
+    """Let Dagster try again with the runs that it could not start again.
+
+    Returns:
+        Identities of the runs that it will start.
+    """
+    since = datetime.now(UTC) - timedelta(seconds=_LOOKS_BACK_S)
+    given_up = dg.RunsFilter(
+        statuses=[dg.DagsterRunStatus.FAILURE],
+        tags={WILL_RETRY: "false"},
+        updated_after=since,
+    )
+    records = instance.get_run_records(given_up, limit=_MOST_FAILED)
+    return [
+        record.dagster_run.run_id
+        for record in records
+        if retry_if_given_up(instance, record.dagster_run)
+    ]
+
+
+def retry_if_given_up(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Let Dagster try again to start a failed run again; return whether it will."""
+    entries = instance.all_logs(run.run_id, of_type=_TELL_RETRY)
+    told = [e.dagster_event.message for e in entries if e.dagster_event]
+    if not told or told[-1] != _NOT_RETRIED or told.count(_NOT_RETRIED) > _MOST_TRIES:
+        return False
+    instance.report_run_failed(
+        run, "It could not be started again, as its code server was away."
     )
     return True
 

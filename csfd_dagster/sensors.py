@@ -31,7 +31,7 @@ from csfd_dagster.partitions import studies
 from csfd_dagster.resources.classification import ClassificationResource
 from csfd_dagster.resources.segmentation import SegmentationResource
 from csfd_dagster.resources.stores import SourceResource, StoreResource
-from csfd_dagster.runs import fail_dead_runs
+from csfd_dagster.runs import fail_dead_runs, retry_given_up
 from csfd_dagster.uploads import studies_on_their_way, uploads
 
 NEW_STUDIES: Final = "new_studies"
@@ -238,12 +238,12 @@ def build_sensors() -> list[dg.SensorDefinition]:
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
 def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    """Mark runs as failed whose process was killed, so that they are started again."""
-    marked = fail_dead_runs(context.instance)
-    if not marked:
+    """Have runs started again whose process was killed."""
+    again = [*fail_dead_runs(context.instance), *retry_given_up(context.instance)]
+    if not again:
         return dg.SkipReason("Every run that is under way has its process.")
-    died = count(len(marked), "run", "has", "have")
-    return dg.SkipReason(f"{died} died: {', '.join(run[:8] for run in marked)}.")
+    died = count(len(again), "run", "has", "have")
+    return dg.SkipReason(f"{died} died: {', '.join(run[:8] for run in again)}.")
 
 
 # What follows from what was told or made is asked for.

@@ -29,12 +29,16 @@ from csfd_dagster.conditions import ASKED_BY
 from csfd_dagster.jobs import arrival
 from csfd_dagster.partitions import studies
 from csfd_dagster.resources.stores import StoreResource
-from csfd_dagster.runs import UNDER_WAY, fail_if_dead
+from csfd_dagster.runs import (
+    UNDER_WAY,
+    WILL_RETRY,
+    fail_if_dead,
+    retry_if_given_up,
+)
 
 UPLOADS: Final = "uploads"
 KEY: Final = "csfd/upload"  # tag: study, version and attempt
 PRIORITY: Final = "dagster/priority"  # Dagster's own tag, named in its documentation
-_WILL_RETRY: Final = "dagster/will_retry"  # likewise
 _PRIORITIES: Final = (0, 10, 20)  # routine, urgent, STAT
 _RISES_AFTER_S: Final = 600.0  # a routine study, to urgent
 _RETRIED_WITHIN_S: Final = 60.0  # by Dagster; then it is asked for again
@@ -221,9 +225,11 @@ def _standing(
         return Standing(state=StudyState.RUNNING, step=step, run_id=run_id)
     if run.status is dg.DagsterRunStatus.CANCELED:
         return Standing(state=StudyState.FAILED, reason=_CANCELLED, run_id=run_id)
-    if run.tags.get(_WILL_RETRY) == "true":
+    if run.tags.get(WILL_RETRY) == "true":
         if now - (runs[0].end_time or now) > _RETRIED_WITHIN_S:
             return None
+        return Standing(state=StudyState.RUNNING, run_id=run_id)
+    if retry_if_given_up(instance, run):
         return Standing(state=StudyState.RUNNING, run_id=run_id)
     return _end(instance, stores, one, run)
 

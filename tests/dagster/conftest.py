@@ -12,6 +12,7 @@ from support.coarse import (
     untraced_networks,
 )
 from support.instances import small_instance
+from support.ports import free_port
 
 
 @pytest.fixture
@@ -24,6 +25,17 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CSFD_INBOX", str(tmp_path / "inbox"))
     monkeypatch.setenv("CSFD_STORE", str(tmp_path / "store"))
     return tmp_path
+
+
+@pytest.fixture
+def home(places: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Everything of a page that nobody has used."""
+    monkeypatch.setenv("CSFD_HOME", str(places))
+    monkeypatch.setenv("CSFD_WEB_DATABASE", f"sqlite:///{places}/web.db")
+    monkeypatch.setenv("CSFD_WEB_PORT", str(free_port()))
+    monkeypatch.setenv("CSFD_FILES_PORT", str(free_port()))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    return places
 
 
 @pytest.fixture

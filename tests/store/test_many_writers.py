@@ -1,6 +1,5 @@
 """Several who write at once: what each has written is there, and nothing comes back."""
 
-import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
