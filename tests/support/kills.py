@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable
 
-# A hundred of each were tried; CSFD_TEST_MOMENTS=100 does it again, in six minutes.
+# A hundred of each were tried; CSFD_TEST_MOMENTS=100 does it again.
 MOMENTS = int(os.environ.get("CSFD_TEST_MOMENTS", "10"))
 CONTEXT = multiprocessing.get_context("fork")  # starts at once
 
