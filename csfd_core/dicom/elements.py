@@ -163,6 +163,8 @@ def _read_with_pydicom(raw: bytes) -> RawElements:
             dataset = dcmread(stream, stop_before_pixels=True, force=True)
             values = _raw_values(dataset)
             is_cut_off = _ends_inside_a_value(dataset)
+    except MemoryError:  # no fault of the file
+        raise
     except Exception as error:  # noqa: BLE001 - damaged bytes fail in many ways
         kind = DicomError if has_preamble else NotDicomError
         raise kind(

@@ -8,6 +8,7 @@ axes.
 """
 
 import gzip
+import math
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -50,7 +51,6 @@ _SMALLEST_VOXEL_MM3: Final = 1e-9
 _UNREADABLE: Final = (
     EOFError,
     TypeError,
-    MemoryError,
     OverflowError,
     HeaderDataError,
     ImageFileError,
@@ -90,6 +90,10 @@ def read_nifti_mask(raw: bytes, voxels: int) -> NiftiMask:
             raw = _inflate(raw, voxels * _VOXEL_BYTES + _HEADER_BYTES)
         kind = nib.Nifti2Image if raw[:4] in _NIFTI_2 else nib.Nifti1Image
         image = kind.from_bytes(raw)
+        stored: Any = image.dataobj
+        stored_bytes = math.prod(image.shape) * stored.dtype.itemsize
+        if stored_bytes > len(raw):  # asked for first, it would be want of memory
+            raise MaskError("The file is cut off.")
         labels = np.asanyarray(image.dataobj)
         affine = np.asarray(image.affine, dtype=np.float64)
     except _UNREADABLE as error:

@@ -100,6 +100,17 @@ def test_damaged_header_is_told(tmp_path: Path) -> None:
         read_elements(broken)
 
 
+def test_want_of_memory_is_no_fault_of_a_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(elements, "dcmread", exhausted)
+    with pytest.raises(MemoryError):
+        elements._read_with_pydicom(file_bytes(tmp_path))
+
+
 def test_file_without_preamble_is_read(tmp_path: Path) -> None:
     dataset = slice_dataset(neck_hounsfield(1)[0], 1, 0.0)
     path = tmp_path / "bare.dcm"

@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import struct
 from pathlib import Path
 
 import nibabel as nib
@@ -134,6 +135,31 @@ def test_both_file_forms_are_read(tmp_path: Path, suffix: str) -> None:
 def test_unreadable_files_are_told(raw: bytes) -> None:
     with pytest.raises(MaskError, match="No readable NIfTI|three-dimensional"):
         read_nifti_mask(raw, VOXELS)
+
+
+@pytest.mark.parametrize("dimensions", [(999, 99, 99), (2**14, 2**13, 2**13)])
+def test_mask_that_ends_before_its_voxels_do_is_cut_off(
+    tmp_path: Path, dimensions: tuple[int, int, int]
+) -> None:
+    """The larger one is beyond any memory: it must not even be asked for."""
+    path = write_mask(tmp_path, neck_mask(), volume_affine_ras(), suffix=".nii")
+    raw = bytearray(path.read_bytes())
+    raw[42:48] = struct.pack("<3h", *dimensions)  # NIfTI-1, dim[1..3]
+    with pytest.raises(MaskError, match="cut off"):
+        read_nifti_mask(bytes(raw), VOXELS)
+
+
+def test_want_of_memory_is_no_fault_of_a_mask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_mask(tmp_path, neck_mask(), volume_affine_ras(), suffix=".nii")
+
+    def exhausted(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(np, "asanyarray", exhausted)
+    with pytest.raises(MemoryError):
+        read_nifti_mask(path.read_bytes(), VOXELS)
 
 
 def test_study_finds_its_mask_by_its_uid(tmp_path: Path) -> None:
