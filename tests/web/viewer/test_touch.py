@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.slow, NEEDS_CHROMIUM]
 
 LANDSCAPE = {"width": 1024, "height": 768}
 PORTRAIT = {"width": 768, "height": 1024}
+PHONE = {"width": 844, "height": 390}
 LONG_PRESS_S = 0.6
 FINGER_PX = 44
 FRAME = (255, 210, 77)  # of the plane that is drawn on, in the dark
@@ -298,6 +299,23 @@ def test_words_are_in_the_middle_and_cover_no_letter_of_a_plane(tablet: Opens) -
         assert min(beside) > 6  # half of a letter
 
 
+def test_a_phone_held_sideways_shows_all_planes_at_once(tablet: Opens) -> None:
+    with tablet(PHONE) as (page, _):
+        page.locator(".viewer").evaluate("(viewer) => viewer.scrollIntoView()")
+        for seen in (".viewer .tools", "#review h2", '[data-plane="coronal"]'):
+            assert in_sight(page, seen), seen
+        assert page.evaluate(SIDEWAYS) == []
+        below = page.evaluate(
+            """() => [...document.querySelectorAll(".corner.bottom")].map((one) => {
+              const pane = one.parentElement.getBoundingClientRect();
+              return (pane.left + pane.right) / 2 - one.getBoundingClientRect().right;
+            })"""
+        )
+        assert min(below) > 6  # half of the letter in the middle
+        page.locator("[data-do=keys]").tap()  # beyond the edge, to where tools scroll
+        expect(page.locator("dialog.keys")).to_be_visible()
+
+
 def test_no_page_is_wider_than_a_tablet_held_upright(tablet: Opens) -> None:
     with tablet(PORTRAIT) as (page, _):
         base = page.url.split("/studies")[0]
@@ -308,7 +326,13 @@ def test_no_page_is_wider_than_a_tablet_held_upright(tablet: Opens) -> None:
 
 # What lies beyond the left or the right edge of the screen, unless it scrolls there.
 SIDEWAYS = """() => [...document.querySelectorAll("body *")]
-  .filter((one) => !one.closest(".scroll, .visually-hidden, .unseen"))
+  .filter((one) => !one.closest(".visually-hidden, .unseen"))
+  .filter((one) => {
+    for (let above = one.parentElement; above; above = above.parentElement) {
+      if (/auto|scroll/.test(getComputedStyle(above).overflowX)) return false;
+    }
+    return true;
+  })
   .filter((one) => {
     const { left, right, width } = one.getBoundingClientRect();
     return width && (left < -0.5 || right > document.documentElement.clientWidth + 0.5);
