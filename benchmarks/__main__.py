@@ -32,6 +32,7 @@ LONG = (
     "predict",
     "command",
     "scale",
+    "bulk",
     "arrival",
     "upload_latency",
     "damaged",

@@ -76,7 +76,7 @@ def _measure(number: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         stores, sources = Stores(Location(root / "store")), _sources(root)
-        pattern = _pattern(root, stores)
+        pattern = write_pattern(root, stores)
         _write_fakes(root, stores, pattern, range(number))
         time.sleep(_SETTLED_S)
         _look(stores, sources)  # what is known before the ten arrive
@@ -105,7 +105,7 @@ def _sources(root: Path) -> Sources:
     return Sources([Source(root / "source")])
 
 
-def _pattern(root: Path, stores: Stores) -> str:
+def write_pattern(root: Path, stores: Stores) -> str:
     """Convert one tiny study, of which the others are copies; return its UID."""
     uid = write_copy(root / "pattern", tiny_volume(), 0)
     (task,) = tasks_of(root / "pattern", Path(stores.root.url))
@@ -116,29 +116,32 @@ def _pattern(root: Path, stores: Stores) -> str:
 def _write_fakes(root: Path, stores: Stores, pattern: str, numbers: range) -> None:
     with mock.patch("os.fsync"):  # nobody waits for the disk to hold them
         for number in numbers:
-            _fake(root, stores, pattern, number)
+            write_fake_stored(stores, pattern, write_fake_source(root, number))
 
 
-def _fake(root: Path, stores: Stores, pattern: str, index: int) -> None:
-    """Write a study's files, and what the store would have made of them."""
+def write_fake_source(root: Path, index: int) -> StudyFolder:
+    """Write a study's files, without pixels."""
     uid = derive_uid(f"csfd scale {index}")
     folder = root / "source" / IMAGES_FOLDER / uid
     folder.mkdir(parents=True)
     for number in range(FILES):
         (folder / f"{number}.dcm").write_bytes(b"no pixels")
     files, _ = Location(folder).find()
-    listed = StudyFolder(
+    return StudyFolder(
         source=Location(root / "source"), path="", files=tuple(files), study_uid=uid
     )
+
+
+def write_fake_stored(stores: Stores, pattern: str, study: StudyFolder) -> None:
+    """Write what the store would have made of a study: the pattern under its name."""
+    uid = study.name
     record, headers = stores.metadata.read_headers(pattern)
-    stores.metadata.write_headers(
-        replace(record, study_uid=uid, fingerprint=listed.fingerprint), headers[:1]
-    )
+    record = replace(record, study_uid=uid, fingerprint=study.fingerprint)
+    stores.metadata.write_headers(record, headers[:1])
     note = stores.slices.read_note(pattern)
     assert note is not None
-    stores.slices.write(
-        uid, headers[:1], [b"jpeg"], note.model_copy(update={"study_uid": uid})
-    )
+    note = note.model_copy(update={"study_uid": uid})
+    stores.slices.write(uid, headers[:1], [b"jpeg"], note)
 
 
 def _memory_mb() -> float:

@@ -19,7 +19,7 @@ from csfd_core.ingest.plan import Plan, Survey, listing_digest, plan_arrivals, s
 from csfd_core.lineage.redaction import all_records
 from csfd_core.lineage.withdrawal import withdraw_noted
 from csfd_core.settings import ScheduleSettings, Settings
-from csfd_core.text import count
+from csfd_core.text import agree, count
 from csfd_dagster.conditions import ASKED_BY, CONDITIONS
 from csfd_dagster.observing import (
     observe_labels,
@@ -39,6 +39,11 @@ _FOLLOW_EVERY_S: Final = 10
 _COUNT_EVERY_S: Final = 30
 _LONG_LOOK_S: Final = 2.0  # after which the sensor rests
 _REST: Final = 9  # times as long as a look took
+# Of many that arrive at once: Dagster keeps the cursor with each tick, and ends a tick
+# that takes too long.
+_AT_ONCE: Final = 500  # studies that a tick takes up
+_WATCHED: Final = 1000  # of which it remembers since when they have stayed as they are
+_UNDER_WAY: Final = 2000  # that may be taken up and not done
 
 
 Change = dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest
@@ -52,7 +57,8 @@ class Seen(pydantic.BaseModel):
         labels: Version of the labels that was observed.
         settings: Version of the settings that was observed.
         day: On which ``asked`` was begun.
-        unsettled: Studies with their versions that have to stay as they are.
+        unsettled: Studies with their versions that have to stay as they are; of very
+            many the first.
         since: When those versions were seen first, in POSIX seconds.
         rest_until: When a look at large sources may be taken again, in POSIX seconds.
         asked: Studies with their versions that were taken up and are not done yet.
@@ -113,11 +119,13 @@ def look_for_studies(
         survey(stores, sources, store.conversion(), notes)
     )
     again = before.asked if before.day != now.day else {}
+    room = min(_AT_ONCE, _UNDER_WAY - len(before.asked))
     plan = plan_arrivals(
         surveyed,
         context.instance.get_dynamic_partitions(str(studies.name)),
         before={**_settled(before, begun), **again},
         asked={} if again else before.asked,
+        most=None if again else max(room, 0),
     )
     now = _remember(now, before, plan, surveyed, begun)
     if coming:  # they are looked at again once they are done
@@ -152,17 +160,19 @@ def _remember(
 ) -> Seen:
     is_due = {uid for uid, study in surveyed.studies.items() if study.is_due}
     asked = {uid: version for uid, version in before.asked.items() if uid in is_due}
+    since = {
+        uid: before.since.get(uid, time_s)
+        if before.unsettled.get(uid) == version
+        else time_s
+        for uid, version in plan.unsettled.items()
+    }
+    watched = sorted(since, key=lambda uid: (since[uid], uid))[:_WATCHED]
     return now.model_copy(
         update={
             "listing": "" if plan.unsettled or plan.take_up else now.listing,
             "labels": surveyed.labels_version,
-            "unsettled": dict(plan.unsettled),
-            "since": {
-                uid: before.since.get(uid, time_s)
-                if before.unsettled.get(uid) == version
-                else time_s
-                for uid, version in plan.unsettled.items()
-            },
+            "unsettled": {uid: plan.unsettled[uid] for uid in watched},
+            "since": {uid: since[uid] for uid in watched},
             "rest_until": before.rest_until,
             "asked": asked | dict(plan.take_up),
             "studies": len(surveyed.studies),
@@ -192,8 +202,14 @@ def _requests(plan: Plan) -> list[Change]:
 
 
 def _told(plan: Plan, now: Seen) -> str:
+    more = len(plan.unsettled)
+    waiting = f"{more} more {agree(more, 'waits', 'wait')}"
     if plan.take_up:
-        return f"{count(len(plan.take_up), 'study', 'is', 'are')} taken up"
+        taken_up = f"{count(len(plan.take_up), 'study', 'is', 'are')} taken up"
+        return f"{taken_up}, {waiting}" if plan.unsettled else taken_up
+    if plan.unsettled and len(now.asked) >= _UNDER_WAY:
+        under_way = count(len(now.asked), "study", "is", "are")
+        return f"{under_way} taken up and not done: {waiting}"
     if plan.unsettled:
         changed = count(len(plan.unsettled), "study", "has", "have")
         return f"{changed} changed, to be taken up once all files stay as they are"

@@ -133,6 +133,7 @@ def plan_arrivals(
     *,
     before: Mapping[str, str] | None = None,
     asked: Mapping[str, str] | None = None,
+    most: int | None = None,
 ) -> Plan:
     """Decide what is taken up now.
 
@@ -143,6 +144,7 @@ def plan_arrivals(
             it is since then, so that one which is still being copied is left alone;
             ``None``: all are taken up as they are.
         asked: Versions that were taken up already, and are not asked for again.
+        most: As many are taken up, and others stay unsettled; ``None``: all.
     """
     partitioned, done = set(partitions), asked or {}
     take_up: dict[str, str] = {}
@@ -156,10 +158,12 @@ def plan_arrivals(
             incomplete.append(Incomplete(uid, study.file_count, wanted))
         elif done.get(uid) == study.version and uid in partitioned:
             continue
-        elif before is not None and before.get(uid) != study.version:
-            unsettled[uid] = study.version
-        else:
+        elif (before is None or before.get(uid) == study.version) and (
+            most is None or len(take_up) < most
+        ):
             take_up[uid] = study.version
+        else:
+            unsettled[uid] = study.version
     return Plan(
         take_up=take_up,
         new=tuple(uid for uid in take_up if uid not in partitioned),

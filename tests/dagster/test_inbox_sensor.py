@@ -18,6 +18,7 @@ from csfd_core.vocabulary import LABEL_COLUMNS
 from csfd_dagster import sensors
 from csfd_dagster.definitions import build_defs
 from csfd_dagster.partitions import range_tags
+from csfd_dagster.sensors import Seen
 
 pytestmark = pytest.mark.slow
 
@@ -185,6 +186,64 @@ def test_large_sources_are_looked_at_less_often(
     assert "looked at less often" in place.look()
     clock.now += 2
     assert place.look() == "1 study is taken up"
+
+
+def finish(place: Place) -> None:
+    """Let every study that has slices have its mask and crops."""
+    for entry in place.stores.root.entries("slices"):
+        for folder in ("predicted_masks", "crops"):
+            place.stores.root.write(f"{folder}/{entry.name}", b"made")
+
+
+def test_of_many_that_arrive_at_once_some_are_taken_up_at_a_time(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensors, "_AT_ONCE", 2)
+    monkeypatch.setattr(sensors, "_WATCHED", 3)
+    monkeypatch.setattr(sensors, "_UNDER_WAY", 4)
+    finish(place)
+    place.settle()
+    new = {f"{NEW}.{number}" for number in range(7)}
+    for uid in new:
+        write_study(place.root / "inbox", uid)
+
+    def look() -> str:
+        said, before = place.look(), place.partitions()
+        seen = Seen.model_validate_json(place.cursor or "")
+        assert len(seen.unsettled) <= 3
+        assert len(seen.asked) <= 4
+        assert set(seen.asked) <= before
+        return said
+
+    assert "7 studies have changed" in look()
+    assert look() == "2 studies are taken up, 5 more wait"
+    assert look() == "2 studies are taken up, 3 more wait"
+    assert look() == "4 studies are taken up and not done: 3 more wait"
+    assert look() == "4 studies are taken up and not done: 3 more wait"
+    place.follow()
+    finish(place)
+    while "Nothing has changed" not in look():
+        place.follow()
+        finish(place)
+    assert place.partitions() == {UID, OTHER, *new}
+    assert set(place.stores.metadata.read_studies()["study_uid"]) == {UID, OTHER, *new}
+    assert place.look() == "Nothing has changed in 9 studies"
+
+
+def test_what_was_not_done_is_taken_up_the_next_day_however_much(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensors, "_AT_ONCE", 2)
+    finish(place)
+    place.settle()
+    for number in range(3):
+        write_study(place.root / "inbox", f"{NEW}.{number}")
+    while "taken up" not in place.look() or "more" in place.look():
+        pass
+    seen = Seen.model_validate_json(place.cursor or "")
+    assert len(seen.asked) == 3
+    place.cursor = seen.model_copy(update={"day": "2000-01-01"}).model_dump_json()
+    assert place.look() == "3 studies are taken up"
 
 
 class Clock:
