@@ -308,7 +308,10 @@ def _close(project: "Project", durations: "Durations") -> None:
             _say(f"Report: {root}/{page}/{INDEX}")
     whole_s = time.time() - psutil.Process().create_time()
     print_durations(durations.parts(whole_s))
-    _say("Dagster's UI: csfd ui. What the runs have recorded: make mlflow.")
+    _say(
+        "The page for readers: csfd serve. Dagster's UI: csfd ui. What the runs have "
+        "recorded: make mlflow."
+    )
 
 
 def _loss_of_prevalences(root: "Location") -> float:

@@ -35,6 +35,8 @@ from csfd_core.text import count
 from csfd_core.vocabulary import LABEL_COLUMNS, OVERALL
 
 _TEXTS = ("model", "weights")  # columns without numbers
+_BESIDE_STUDY = 90  # columns that the numbers of a study take
+_TAIL = 10  # digits of a UID, where there is no place for all of it
 _PIPED_WIDTH = 160  # a file or pipe has no width of its own
 _COLOURS = {
     Status.GOOD: "green",
@@ -217,7 +219,9 @@ def print_predictions(
         if has_gaps:
             cells.append(rests_on(assessment.assessed))
         first = [Verdict.NEEDS_EYES if study_uid in foreign else ""] if foreign else []
-        table.add_row(*first, study_uid, *cells)
+        is_wide = console.width >= len(study_uid) + _BESIDE_STUDY
+        shown = study_uid if is_wide else f"…{study_uid[-_TAIL:]}"
+        table.add_row(*first, shown, *cells)
     console.print(table)
 
 

@@ -15,6 +15,7 @@ from csfd_core.ingest.outcomes import Outcome
 InputArgument = Annotated[
     str, typer.Argument(metavar="INPUT", help="DICOM folder, zip file or source.")
 ]
+_NAMED_PAGES = 3
 _SEGMENTATIONS = "builtin; store or fold_0 for one trained in CSFD_STORE; or a folder."
 SegmentationOption = Annotated[str, typer.Option(metavar="ALIAS", help=_SEGMENTATIONS)]
 
@@ -58,6 +59,7 @@ def segment(
     Example: `csfd segment data/source --out masks`
     """
     from csfd_core.cli.stores import open_stores
+    from csfd_core.inference.inputs import require_there
     from csfd_core.inference.reading import reading_ahead
     from csfd_core.inference.segment import require_writable, segment_input
     from csfd_core.segmentation.bundle import BUILTIN
@@ -66,6 +68,7 @@ def segment(
     from csfd_core.settings import Settings
     from csfd_core.store.locations import Location
 
+    require_there(source)
     require_writable(out)
     told = Tally(done_by=Outcome.SEGMENTED)
     try:
@@ -151,6 +154,7 @@ def predict(
     from csfd_core.cli.stores import open_stores
     from csfd_core.dicom_objects.beside import REPORT, write_dicom
     from csfd_core.inference.heatmap import HEATMAP, write_heatmap
+    from csfd_core.inference.inputs import require_there
     from csfd_core.inference.predict import predict_input
     from csfd_core.inference.reading import reading_ahead
     from csfd_core.inference.segment import require_writable
@@ -162,6 +166,7 @@ def predict(
     from csfd_core.settings import Settings
     from csfd_core.store.record import read_record
 
+    require_there(source)
     require_writable(out)
     stores = open_stores(Settings.read().store)
     if model != GENERAL:
@@ -211,4 +216,15 @@ def predict(
         f"{ensemble.data_kind} data), {told.there_already()}{empty}{told.refused} left "
         f"out, in {out}. Not for clinical use."
     )
+    if report and probabilities:
+        typer.echo(f"Pages to look at: {_pages(out, list(probabilities))}")
     told.require_done("No study could be predicted.")
+
+
+def _pages(out: Path, names: list[str]) -> str:
+    """Return where the pages of studies are, or of very many how they are named."""
+    from csfd_core.reports.prediction.page import PAGE
+
+    if len(names) > _NAMED_PAGES:
+        return str(out / f"*{PAGE}")
+    return ", ".join(str(out / f"{name}{PAGE}") for name in names)

@@ -20,6 +20,19 @@ _ZIP: Final = b"PK"
 _ARCHIVES: Final = (".7z", ".bz2", ".rar", ".tar", ".tgz", ".gz", ".xz")
 
 
+def require_there(location: str) -> None:
+    """Require that a folder or file is there, before models are opened for it.
+
+    Raises:
+        SourceError: If there is nothing.
+    """
+    if "://" not in location and not Path(location).exists():
+        raise SourceError(
+            f"There is nothing at {location}. Give the folder of a study's DICOM "
+            "files, a zip file of it, or a source."
+        )
+
+
 @contextmanager
 def opened(location: str) -> Iterator[Source]:
     """Open a folder or source; unpack a zip file for as long as it is used.

@@ -35,7 +35,7 @@ from csfd_core.store.stores import Stores
 
 _VERSION: Final = re.compile("v([1-9][0-9]{0,8})")
 GENERAL_PROFILE: Final = "demo"  # whose crops the general classifier takes
-_UNTRAINED: Final = "The store has trained no classifier yet"
+_UNTRAINED: Final = "No classifier was trained here yet"
 _UNCOMPARED: Final = "No classifier was trained and compared yet"
 _UNCONVINCING: Final = (
     "No classifier that was trained on these studies beats the prevalences yet"

@@ -120,7 +120,7 @@ def test_it_answers_to_its_name_and_where_nothing_was_trained(tmp_path: Path) ->
     assert (named.name, named.notice, named.data_kind) == (GENERAL, "", "phantom")
     default = open_ensemble(stores, "champion")
     assert default.model_ids == named.model_ids
-    assert "trained no classifier yet" in default.notice
+    assert "No classifier was trained here yet" in default.notice
     assert not (tmp_path / "nothing").exists()
     with pytest.raises(SettingsError, match="It has: none. .* or use general"):
         open_ensemble(stores, "basic_cnn")

@@ -124,6 +124,22 @@ def test_the_table_tells_it_first_and_marks_no_level(
     assert "needs eyes" not in capsys.readouterr().out
 
 
+def test_a_narrow_terminal_shows_the_end_of_a_uid(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid = "2.25.15783572513924056154009635432704444904"
+    names = ["patient_overall", *(f"C{level}" for level in range(1, 8))]
+    told = {uid: dict.fromkeys(names, 0.9)}
+    rows = {}
+    for columns in ("80", "160"):
+        monkeypatch.setenv("COLUMNS", columns)
+        print_predictions(told, {"vertebra": 0.5, "overall": 0.5}, {})
+        lines = capsys.readouterr().out.splitlines()
+        (rows[columns],) = [line.split() for line in lines if "0.90" in line]
+    assert rows["80"] == ["…2704444904", *["0.90*"] * 8]
+    assert rows["160"] == [uid, *["0.90*"] * 8]
+
+
 def test_a_stored_prediction_says_it_and_one_of_before_that_it_was_not_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ It carries its pictures, needs no network, and names the study by its UID alone.
 """
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Final
 
 from csfd_core.classification.unlike import Verdict
@@ -60,6 +61,9 @@ def build_prediction_page(judged: JudgedScan) -> str:
         warnings=[finding.reason for finding in judged.scan.findings],
         notes=judged.scan.notes,
         window=f"W {BONE_WINDOW.width_hu:.0f} L {BONE_WINDOW.center_hu:.0f}",
+        folds=len(judged.note["model_ids"]),
+        has_spread=any(level.spread for level in facts.values()),
+        csfd_version=version("csfd"),
         chance=chance,
         number=number,
         say=_say,
@@ -97,13 +101,13 @@ def _about(judged: JudgedScan) -> list[tuple[str, str]]:
     note, geometry = judged.note, judged.study.geometry
     slices, rows, columns = geometry.shape_zyx
     gap_mm, row_mm, _ = geometry.spacing_zyx_mm
-    version = note["model_version"]
+    serving = note["model_version"]
     folds = count(len(note["model_ids"]), "fold")
-    model = f"{note['model']}, version {version}" if version else note["model"]
+    model = f"{note['model']}, version {serving}" if serving else note["model"]
     return [
         ("Study", note["study_uid"]),
         (
-            "Volume",
+            "Scan",
             f"{slices} slices {number(gap_mm, '.2f')} mm apart, {columns} × {rows} "
             f"pixels of {number(row_mm, '.2f')} mm",
         ),

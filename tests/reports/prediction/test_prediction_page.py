@@ -160,8 +160,12 @@ def test_members_that_disagree_are_told(source: Path, tmp_path: Path) -> None:
     (page,) = report(source, tmp_path / "out", -4.0, 0.0).values()
     assert f"The members of the ensemble disagree on {LEVEL}" in page.text
     assert "members disagree" in row_of(page, LEVEL)
+    assert "judged by the 2 folds of one classifier; their mean" in page.text
     (alone,) = report(source, tmp_path / "alone", 1.0).values()
-    assert "disagree" not in alone.text
+    assert "judged by a classifier; what it says" in alone.text
+    for word in ("disagree", "Members", "folds"):
+        assert word in page.text
+        assert word not in alone.text
 
 
 def test_the_same_study_gives_the_same_page(source: Path, tmp_path: Path) -> None:
@@ -203,3 +207,15 @@ def test_csfd_predict_writes_beside_the_json_what_is_asked_for(
         "--heatmaps": {f"{STUDY_UID}.json", f"{STUDY_UID}_heatmap.nii.gz"},
     }
     assert {path.name for path in out.iterdir()} == files["".join(wanted)]
+    page = out / f"{STUDY_UID}.html"
+    assert (f"Pages to look at: {page}\n" in result.output) == page.exists()
+
+
+@pytest.mark.parametrize("command", ["predict", "segment"])
+def test_where_nothing_is_no_model_is_opened(command: str, tmp_path: Path) -> None:
+    """Before the models are opened, which takes seconds."""
+    absent, out = tmp_path / "absent", tmp_path / "out"
+    result = CliRunner().invoke(app, [command, str(absent), "--out", str(out)])
+    assert result.exit_code == 1
+    assert f"There is nothing at {absent}." in str(result.exception or result.output)
+    assert not out.exists()
