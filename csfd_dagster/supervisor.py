@@ -7,6 +7,7 @@ is killed, and write their own end. SIGINT, SIGTERM and the supervisor's own dea
 all of them (``csfd_dagster.guard``).
 """
 
+import re
 import signal
 import socket
 import subprocess
@@ -32,6 +33,8 @@ _TICK_S: Final = 0.2
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 30.0
 _STABLE_S: Final = 60.0  # who has lived so long is no longer on the way down
+# What each step of a run does, which Dagster's UI shows with the run.
+_OF_RUNS: Final = re.compile(r" - dagster - (\x1b\[\d+m)*DEBUG\b")
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Say = Callable[[str], None]
@@ -95,7 +98,8 @@ class _Child:
         with output:
             for line in output:
                 text = line.decode(errors="replace").rstrip()
-                self._say(f"{self._service.name:>11} | {text}")
+                if not _OF_RUNS.search(text):
+                    self._say(f"{self._service.name:>11} | {text}")
 
     def _bury(self, status: int, now: float) -> None:
         if now - self._started_at > _STABLE_S:

@@ -33,7 +33,10 @@ deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(900)"
 parent = (
     "import subprocess, sys;"
     f"subprocess.Popen([sys.executable, '-c', {deaf!r}], start_new_session=True);"
-    "print('told', flush=True);" + deaf
+    "print('told', flush=True);"
+    "print('at 12 - dagster - DEBUG - arrival - STEP_START', flush=True);"
+    "print('at 12 - dagster - \\x1b[34mDEBUG\\x1b[0m - arrival', flush=True);"
+    "print('at 12 - dagster - WARNING - careful', flush=True);" + deaf
 )
 services = [
     Service(name="deaf", command=[sys.executable, "-c", parent], greeting="It runs."),
@@ -81,6 +84,8 @@ def test_a_signal_ends_all_even_who_does_not_heed_it_or_has_left_the_group(
     folder = tmp_path / "private"
     with supervised(["-c", SERVICES, str(folder)], tmp_path / "log") as found:
         found.wait_for("deaf | told")
+        found.wait_for("deaf | at 12 - dagster - WARNING - careful")
+        assert "DEBUG" not in found.said()  # what each step of a run does
         assert len(found.family()) >= 3  # the guard, the service and its child
         end(found, number)
         assert found.process.wait() == 0
