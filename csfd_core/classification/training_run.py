@@ -107,7 +107,9 @@ def _train(stores: Stores, fit: ClassifierFit, run: "TrackedRun") -> FoldResult:
             told += f"loss {row['loss']:.3f}, validation AUC {row['val_auc']:.3f}"
             progress.update(task, completed=epoch, description=told)
 
-        return fit_classifier(stores, fit, on_epoch, run.run_id)
+        result = fit_classifier(stores, fit, on_epoch, run.run_id)
+        progress.update(task, total=progress.tasks[task].completed)  # may end early
+        return result
 
 
 def _params(fit: ClassifierFit) -> dict[str, Any]:

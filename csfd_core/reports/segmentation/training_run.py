@@ -188,6 +188,7 @@ def _watched(stores: Stores, fit: Fit, run: "TrackedRun") -> Iterator[OnEpoch]:
             progress.update(task, completed=epoch, description=told)
 
         yield on_epoch
+        progress.update(task, total=progress.tasks[task].completed)  # may end early
 
 
 def _params(fit: Fit) -> dict[str, object]:
