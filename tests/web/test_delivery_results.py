@@ -160,6 +160,23 @@ def test_what_cannot_be_sent_is_refused_with_a_sentence(
     assert deliveries_of(web.services, uid) == []
 
 
+def test_readers_are_told_of_no_setting(
+    web: WebUnderTest, uid: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CSFD_VAULT_KEY", "")
+    reader = web.sign_in_as("ann")
+    told = {
+        client: client.get(f"{api(uid)}/results").json()["why_not"]
+        for client in (reader, web.client)
+    }
+    plain = "Results cannot be sent to an archive from here. They can be downloaded."
+    assert told[reader] == plain
+    assert "CSFD_VAULT_KEY is not set" in told[web.client]
+    peer_id = know(web.services, an_endpoint())
+    pushed = reader.post(f"{api(uid)}/push", json={"peer_id": peer_id})
+    assert (pushed.status_code, pushed.json()["detail"]) == (409, plain)
+
+
 def test_who_reads_blind_learns_nothing_of_results(
     web: WebUnderTest, locked: str
 ) -> None:
