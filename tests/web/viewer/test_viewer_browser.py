@@ -177,6 +177,15 @@ def test_keys_can_be_changed_and_leave_fields_alone(page: ViewerPage) -> None:
     assert page.run("[said.length, viewer.shows.mask]") == [1, True]
 
 
+def test_mouse_and_touch_are_told_in_short_rows(page: ViewerPage) -> None:
+    page.open().settle()
+    page.press("?")
+    rows = page.page.locator("dialog.keys dl > div")
+    told = [" ".join(text.split()) for text in rows.all_inner_texts()]
+    for row in ("Wheel slices", "Left drag window", "Two fingers pan and zoom"):
+        assert row in told
+
+
 def test_a_plane_is_enlarged_and_tools_say_so(page: ViewerPage) -> None:
     page.open().settle()
     page.press("d")
