@@ -127,7 +127,9 @@ def test_the_card_names_what_was_chosen_and_nothing_else_does(
     def keep(route: Route) -> None:
         request = route.request
         headers = "".join(f"{name}{told}" for name, told in request.headers.items())
-        sent.append((request.url + headers).encode() + (request.post_data_buffer or b""))
+        sent.append(
+            (request.url + headers).encode() + (request.post_data_buffer or b"")
+        )
         route.fallback()
 
     page.route("**/*", keep)
