@@ -1,6 +1,7 @@
 """Results of a study on the page: downloads, sending, and who may not see either."""
 
 import io
+import re
 import time
 import zipfile
 from typing import Any
@@ -175,6 +176,15 @@ def test_readers_are_told_of_no_setting(
     peer_id = know(web.services, an_endpoint())
     pushed = reader.post(f"{api(uid)}/push", json={"peer_id": peer_id})
     assert (pushed.status_code, pushed.json()["detail"]) == (409, plain)
+
+
+def test_two_summaries_are_not_called_alike(web: WebUnderTest, uid: str) -> None:
+    page = web.client.get(f"/studies/{uid}").text
+    names = dict(re.findall(r'href="[^"]*/([^"/]+)" download>(Summary[^<]*)<', page))
+    assert names == {
+        "summary.pdf": "Summary (PDF)",
+        "summary": "Summary (DICOM PDF)",
+    }
 
 
 def test_who_reads_blind_learns_nothing_of_results(
