@@ -321,6 +321,8 @@ def test_corners_of_small_planes_keep_beside_the_letter(tablet: Opens) -> None:
         for plane in ("sagittal", "coronal"):
             pane = page.locator(f'.pane[data-plane="{plane}"]')
             expect(pane.locator("[data-corner=window]")).to_be_hidden()
+            expect(pane.locator("[data-corner=slice]")).to_contain_text("/ 64")
+            expect(pane.locator("[data-corner=place]")).to_be_hidden()
             beside = pane.evaluate(
                 """(pane) => {
                   const { left, right } = pane.getBoundingClientRect();
