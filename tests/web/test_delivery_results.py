@@ -25,6 +25,7 @@ from support.web import WebUnderTest
 from csfd_core.network.addressed import ReplacedError, addressed_objects
 from csfd_core.settings import DicomSettings
 from csfd_core.vocabulary import LEVEL_NAMES
+from csfd_core.web.audit import verify
 from csfd_core.web.database import audit, deliveries, peers, studies
 from csfd_core.web.delivery import planning
 from csfd_core.web.delivery.deliveries import DeliveryState, ask, set_of_review
@@ -100,7 +101,10 @@ def test_objects_for_download_name_nobody(web: WebUnderTest, uid: str) -> None:
         for text in (*NAMES.values(), STUDY_UID, "SECRET-WORD"):
             assert len(text) == 1 or text.encode() not in sink.getvalue()
     with web.services.database.transaction() as connection:
-        assert "downloaded" in set(connection.scalars(sa.select(audit.c.action)))
+        told = set(connection.scalars(sa.select(audit.c.action)))
+    assert {f"downloaded: {name}" for name in (*ARTIFACTS, "signed-sr")} <= told
+    assert "downloaded: signed-sr</td>" in web.client.get("/admin/audit").text
+    assert verify(web.services.database)[1] is None
 
 
 def test_what_is_not_there_is_said(web: WebUnderTest, uid: str) -> None:

@@ -110,7 +110,7 @@ def download(
     file = download_of(services, uid, artifact)
     with services.database.transaction() as connection:
         note_sight(connection, session.user.id, uid)
-        record(connection, session.user.id, Action.DOWNLOADED, uid)
+        record(connection, session.user.id, Action.DOWNLOADED, uid, artifact)
     name = f'attachment; filename="{file.name}"'
     return Response(
         file.content,
