@@ -57,6 +57,7 @@ def record(
     user_id: int | None,
     action: Action,
     subject: str = "",
+    what: str = "",
 ) -> None:
     """Append an entry, in the transaction of what it tells of.
 
@@ -65,6 +66,7 @@ def record(
         user_id: Who; ``None``: nobody who is signed in.
         action: What was done.
         subject: UID of a study, number of a user or identity of an upload.
+        what: Which of its files, where it has several.
     """
     last = connection.execute(
         sa.select(audit.c.number, audit.c.digest)
@@ -75,7 +77,7 @@ def record(
         "number": 1 if last is None else last.number + 1,
         "at": round(time.time(), 3),
         "user_id": user_id,
-        "action": str(action),
+        "action": f"{action}: {what}" if what else str(action),
         "subject": subject,
         "previous": _FIRST if last is None else last.digest,
     }

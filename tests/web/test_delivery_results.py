@@ -1,6 +1,7 @@
 """Results of a study on the page: downloads, sending, and who may not see either."""
 
 import io
+import re
 import time
 import zipfile
 from typing import Any
@@ -24,6 +25,7 @@ from support.web import WebUnderTest
 from csfd_core.network.addressed import ReplacedError, addressed_objects
 from csfd_core.settings import DicomSettings
 from csfd_core.vocabulary import LEVEL_NAMES
+from csfd_core.web.audit import verify
 from csfd_core.web.database import audit, deliveries, peers, studies
 from csfd_core.web.delivery import planning
 from csfd_core.web.delivery.deliveries import DeliveryState, ask, set_of_review
@@ -99,7 +101,10 @@ def test_objects_for_download_name_nobody(web: WebUnderTest, uid: str) -> None:
         for text in (*NAMES.values(), STUDY_UID, "SECRET-WORD"):
             assert len(text) == 1 or text.encode() not in sink.getvalue()
     with web.services.database.transaction() as connection:
-        assert "downloaded" in set(connection.scalars(sa.select(audit.c.action)))
+        told = set(connection.scalars(sa.select(audit.c.action)))
+    assert {f"downloaded: {name}" for name in (*ARTIFACTS, "signed-sr")} <= told
+    assert "downloaded: signed-sr</td>" in web.client.get("/admin/audit").text
+    assert verify(web.services.database)[1] is None
 
 
 def test_what_is_not_there_is_said(web: WebUnderTest, uid: str) -> None:
@@ -158,6 +163,32 @@ def test_what_cannot_be_sent_is_refused_with_a_sentence(
     assert answer.status_code == status
     assert told in answer.json()["detail"]
     assert deliveries_of(web.services, uid) == []
+
+
+def test_readers_are_told_of_no_setting(
+    web: WebUnderTest, uid: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CSFD_VAULT_KEY", "")
+    reader = web.sign_in_as("ann")
+    told = {
+        client: client.get(f"{api(uid)}/results").json()["why_not"]
+        for client in (reader, web.client)
+    }
+    plain = "Results cannot be sent to an archive from here. They can be downloaded."
+    assert told[reader] == plain
+    assert "CSFD_VAULT_KEY is not set" in told[web.client]
+    peer_id = know(web.services, an_endpoint())
+    pushed = reader.post(f"{api(uid)}/push", json={"peer_id": peer_id})
+    assert (pushed.status_code, pushed.json()["detail"]) == (409, plain)
+
+
+def test_two_summaries_are_not_called_alike(web: WebUnderTest, uid: str) -> None:
+    page = web.client.get(f"/studies/{uid}").text
+    names = dict(re.findall(r'href="[^"]*/([^"/]+)" download>(Summary[^<]*)<', page))
+    assert names == {
+        "summary.pdf": "Summary (PDF)",
+        "summary": "Summary (DICOM PDF)",
+    }
 
 
 def test_who_reads_blind_learns_nothing_of_results(

@@ -19,6 +19,7 @@ from csfd_core.web.review.blind import is_blind, note_sight
 from csfd_core.web.review.shown import require_study
 from csfd_core.web.review.signing import signed_reviews
 from csfd_core.web.security.sessions import Session, require_session, services_of
+from csfd_core.web.security.users import User
 from csfd_core.web.services import Services
 from csfd_core.web.study_states import StudyState
 
@@ -74,7 +75,7 @@ def show_results(study_uid: str, session: WhoAsks, services: Opened) -> ResultFa
     """Tell where the results of a study may go, and where they are."""
     uid = require_uid(study_uid)
     _require_sight(services, session, uid)
-    return _facts(services, uid)
+    return _facts(services, uid, session.user)
 
 
 @router.post("/push", status_code=202)
@@ -86,7 +87,7 @@ def push(
     row = _require_sight(services, session, uid)
     if row.state != StudyState.DONE:
         raise HTTPException(409, "This study is not ready yet. Send it once it is.")
-    if why := why_not(services, uid):
+    if why := why_not(services, uid, session.user):
         raise HTTPException(409, why)
     with services.database.transaction() as connection:
         active = {peer.id for peer in all_peers(connection, active=True)}
@@ -96,7 +97,7 @@ def push(
         raise HTTPException(409, "There is nothing to send, or it is on its way.")
     with services.database.transaction() as connection:
         record(connection, session.user.id, Action.RESULTS_ASKED, uid)
-    return _facts(services, uid)
+    return _facts(services, uid, session.user)
 
 
 @router.get("/artifacts/{artifact}", response_class=Response)
@@ -109,7 +110,7 @@ def download(
     file = download_of(services, uid, artifact)
     with services.database.transaction() as connection:
         note_sight(connection, session.user.id, uid)
-        record(connection, session.user.id, Action.DOWNLOADED, uid)
+        record(connection, session.user.id, Action.DOWNLOADED, uid, artifact)
     name = f'attachment; filename="{file.name}"'
     return Response(
         file.content,
@@ -131,13 +132,13 @@ def _require_sight(services: Services, session: Session, uid: str) -> Any:  # no
     return row
 
 
-def _facts(services: Services, uid: str) -> ResultFacts:
+def _facts(services: Services, uid: str, user: User) -> ResultFacts:
     with services.database.transaction() as connection:
         active = all_peers(connection, active=True)
         deliveries = of_study(connection, uid)
         has_review = bool(signed_reviews(connection, uid))
     return ResultFacts(
-        why_not=why_not(services, uid),
+        why_not=why_not(services, uid, user),
         has_review=has_review,
         peers=[
             PeerFacts(id=peer.id, name=peer.name, is_automatic=peer.is_automatic)

@@ -20,6 +20,7 @@ from csfd_core.web.delivery.deliveries import ask, review_of, set_of_review
 from csfd_core.web.delivery.peers import Peer, all_peers
 from csfd_core.web.review.blind import may_be_blind
 from csfd_core.web.review.signing import newest_of_each, signed_reviews
+from csfd_core.web.security.users import User
 from csfd_core.web.services import Services
 from csfd_core.web.study_states import StudyState
 from csfd_core.web.vault import has_identity
@@ -27,6 +28,9 @@ from csfd_core.web.vault import has_identity
 NO_KEY: Final = (
     "Results cannot be sent: CSFD_VAULT_KEY is not set, so nothing is kept of how "
     "senders call their studies. They can be downloaded."
+)
+NO_WAY: Final = (  # for readers, who cannot change it
+    "Results cannot be sent to an archive from here. They can be downloaded."
 )
 NO_IDENTITY: Final = (
     "The results of this study cannot be sent: it did not come over the network from a "
@@ -75,10 +79,13 @@ def ask_by_hand(services: Services, study_uid: str, peer_id: int) -> int:
         return sum(ask(connection, study_uid, peer_id, s, again=True) for s in sets)
 
 
-def why_not(services: Services, study_uid: str) -> str:
-    """Say why the results of a study cannot be sent; empty where they can."""
+def why_not(services: Services, study_uid: str, user: User) -> str:
+    """Say why the results of a study cannot be sent; empty where they can.
+
+    What a setting is the reason of, administrators alone are told.
+    """
     if not DicomSettings.read().vault_key:
-        return NO_KEY
+        return NO_KEY if user.is_administrator else NO_WAY
     with services.database.transaction() as connection:
         return "" if has_identity(connection, study_uid) else NO_IDENTITY
 

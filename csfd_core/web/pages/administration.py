@@ -8,6 +8,7 @@ from fastapi.responses import RedirectResponse
 
 from csfd_core.errors import SettingsError
 from csfd_core.web.audit import Action, record, verify
+from csfd_core.web.audit_names import audit_names
 from csfd_core.web.database import audit, sessions, users
 from csfd_core.web.pages.moments import ago, day_and_time
 from csfd_core.web.pages.render import render
@@ -120,6 +121,7 @@ def show_audit(request: Request, session: MySession, services: MyServices) -> Re
             .order_by(audit.c.number.desc())
             .limit(_SHOWN)
         ).all()
+        subject_of = audit_names(connection)
     return render(
         request,
         session,
@@ -130,7 +132,7 @@ def show_audit(request: Request, session: MySession, services: MyServices) -> Re
                 "at": day_and_time(row.at),
                 "who": row.name or "–",
                 "action": row.action,
-                "subject": row.subject,
+                "subject": subject_of(row),
             }
             for row in rows
         ],

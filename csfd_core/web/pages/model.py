@@ -23,6 +23,7 @@ from csfd_core.store import paths
 from csfd_core.store.stores import Stores
 from csfd_core.text import number, span
 from csfd_core.web.files import send_file
+from csfd_core.web.pages.moments import iso_day_and_time
 from csfd_core.web.pages.render import caution_of, render
 from csfd_core.web.security.sessions import Session, require_session, services_of
 from csfd_core.web.services import Services
@@ -50,7 +51,7 @@ class Standing:
     Attributes:
         name: Of the classifier; ``general``: the one that comes with csfd.
         version: Number in the registry; ``None``: it is not registered.
-        since: When it became champion, empty where it is none.
+        since: When it became champion, in UTC; empty where it is none.
         told: Why it speaks, in a sentence.
         kind: What it has learnt from.
     """
@@ -104,7 +105,7 @@ def standing_of(stores: Stores, history: list[Change]) -> Standing:
         return Standing(
             name=last.model or "classifier",
             version=last.after,
-            since=last.at,
+            since=iso_day_and_time(last.at),
             told=_first_sentence(last.reason),
             kind=_learnt_from(stores, last.model),
         )
@@ -168,7 +169,7 @@ def _told_change(change: Change) -> dict[str, str]:
     versions = [change.before, change.after]
     before, after = ("none" if v is None else f"version {v}" for v in versions)
     return {
-        "when": change.at.replace("T", " ")[:16],
+        "when": iso_day_and_time(change.at),
         "alias": change.alias,
         "what": f"{before} → {after}",
         "by": change.by,

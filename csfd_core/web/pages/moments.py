@@ -16,6 +16,11 @@ def ago(moment: float, now: float | None = None) -> str:
     return "just now"
 
 
+def iso_day_and_time(text: str) -> str:
+    """Return a moment that was written in ISO 8601 as ``day_and_time`` does."""
+    return day_and_time(datetime.fromisoformat(text).timestamp())
+
+
 def day_and_time(moment: float) -> str:
     """Return a moment in UTC: ``2026-11-27 23:40``."""
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M")

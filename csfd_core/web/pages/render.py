@@ -49,6 +49,11 @@ def caution_of(kind: DataKind) -> str:
     return kind.caution.removeprefix(NOT_CLINICAL).strip()
 
 
+def short_uid(study_uid: str) -> str:
+    """Return the end of a UID, which tells studies apart; upload.js shows as much."""
+    return f"…{study_uid[-10:]}"
+
+
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -59,6 +64,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals["static"] = static_address
+    environment.filters["short_uid"] = short_uid
     return environment
 
 

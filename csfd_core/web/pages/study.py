@@ -12,7 +12,7 @@ from csfd_core.vocabulary import LEVEL_NAMES, require_uid
 from csfd_core.web.audit import Action, record
 from csfd_core.web.database import studies
 from csfd_core.web.pages.moments import ago
-from csfd_core.web.pages.render import caution_of, render
+from csfd_core.web.pages.render import caution_of, render, short_uid
 from csfd_core.web.review.blind import is_blind, note_sight
 from csfd_core.web.security.sessions import (
     Session,
@@ -109,11 +109,6 @@ def worst_level(note: dict[str, Any]) -> str | None:
 
 def _has_slices(services: Services, study_uid: str) -> bool:
     return services.stores.slices.read_note(study_uid) is not None
-
-
-def short_uid(study_uid: str) -> str:
-    """Return the end of a UID, which tells studies of one page apart."""
-    return f"…{study_uid[-8:]}"
 
 
 def row_of(services: Services, study_uid: str) -> Any:  # noqa: ANN401 - a row of SQL

@@ -10,8 +10,8 @@ from csfd_core.lineage.trained_models import (
     trained_ensembles,
     trained_segmentations,
 )
-from csfd_core.web.pages.render import render
-from csfd_core.web.pages.study import row_of, short_uid
+from csfd_core.web.pages.render import render, short_uid
+from csfd_core.web.pages.study import row_of
 from csfd_core.web.security.sessions import (
     Session,
     require_administrator,

@@ -10,6 +10,7 @@ from csfd_core.web.reception.waiting import waiting_studies
 from csfd_core.web.security.sessions import Session, require_session, services_of
 from csfd_core.web.services import Services
 from csfd_core.web.status.shown import is_hidden
+from csfd_core.web.status.signed import answers_of
 from csfd_core.web.status.triage import PAGE, SHOWN, UNREAD, Band, Listed, list_studies
 
 router = APIRouter()
@@ -40,7 +41,12 @@ def show_worklist(
 ) -> Response:
     """Show the worklist; ``part``: its table alone, which the page puts in place."""
     worklist = list_studies(services, state, q, page)
-    rows = [_row(one, services, session) for one in worklist.studies]
+    signed = [one.row for one in worklist.studies if one.is_read]
+    answers = answers_of(services, session, signed)
+    rows = [
+        _row(one, services, session) | {"answer": answers.get(one.study_uid)}
+        for one in worklist.studies
+    ]
     unread = sum(worklist.counts.get(band, 0) for band in UNREAD)
     return render(
         request,

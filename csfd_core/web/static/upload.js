@@ -1,19 +1,23 @@
 // The page to upload: files, folders and zips, dropped or chosen.
 
 import { Sender } from "./sender.js";
-import { Refusal, toast } from "./api.js";
+import { askJson, Refusal, toast } from "./api.js";
+import { follow } from "./follow.js";
 
 const drop = document.getElementById("drop");
 const list = document.getElementById("uploads");
 const card = document.getElementById("upload");
 const running = new Set();
+const KIND_OF = { accepted: "muted", running: "muted", refused: "warn", failed: "bad" };
+let events = null; // of studies that were uploaded here
 const number = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 
 for (const name of ["folder", "files"]) {
   const input = document.getElementById(name);
   document.getElementById(`pick-${name}`).addEventListener("click", () => input.click());
   input.addEventListener("change", () => {
-    begin([...input.files]);
+    const files = [...input.files];
+    begin(files, nameOf(files));
     input.value = "";
   });
 }
@@ -34,7 +38,8 @@ document.addEventListener("drop", async (event) => {
   const items = [...event.dataTransfer.items].filter((item) => item.kind === "file");
   const entries = items.map((item) => item.webkitGetAsEntry?.() ?? item.getAsFile());
   try {
-    begin((await Promise.all(entries.map(filesOf))).flat());
+    const name = entries.length === 1 ? entries[0]?.name : "";
+    begin((await Promise.all(entries.map(filesOf))).flat(), name);
   } catch {
     toast("A file or folder cannot be read. Check that it is still there.", "bad");
   }
@@ -58,13 +63,19 @@ async function filesOf(entry) {
   return found;
 }
 
-async function begin(files) {
+// What was chosen, for the card alone: it is never sent.
+function nameOf(files) {
+  const [folder] = files[0]?.webkitRelativePath.split("/") ?? [];
+  return folder || (files.length === 1 ? files[0].name : "");
+}
+
+async function begin(files, name) {
   if (!files.length) {
     toast("There is no file in it.", "bad");
     return;
   }
   const priority = Number(document.querySelector('input[name="priority"]:checked').value);
-  const view = new View(files, priority);
+  const view = new View(files, priority, name);
   const sender = new Sender(files, priority, () => view.show(sender));
   view.onCancel(() => sender.cancel());
   running.add(sender);
@@ -82,13 +93,14 @@ async function begin(files) {
 }
 
 class View {
-  constructor(files, priority) {
+  constructor(files, priority, name) {
     this.node = card.content.cloneNode(true).querySelector("article");
     this.part = (selector) => this.node.querySelector(selector);
     const urgency = ["", "urgent, ", "STAT, "][priority];
     const files_ = files.length === 1 ? "1 file" : `${number.format(files.length)} files`;
     this.size = files.reduce((sum, file) => sum + file.size, 0);
-    this.part("h2").textContent = `${files_} (${urgency}${megabytes(this.size)})`;
+    const told = `${files_} (${urgency}${megabytes(this.size)})`;
+    this.part("h2").textContent = name ? `${name}: ${told}` : told;
     this.started = performance.now();
     list.prepend(this.node);
   }
@@ -125,21 +137,59 @@ class View {
       const link = document.createElement("a");
       link.href = `/studies/${encodeURIComponent(study.study_uid)}`;
       link.textContent = `…${study.study_uid.slice(-10)}`;
-      return item([link, ` ${study.told}`]);
+      const now = document.createElement("span");
+      const one = item([link, ` ${study.told} `, now]);
+      one.dataset.uid = study.study_uid;
+      return one;
     });
     this.part(".studies").append(...studies);
+    if (studies.length) followStudies();
     this.part(".told").append(
       ...result.refused.map((told) => item([told], "bad")),
       ...result.passed_over.map((told) => item([told], "muted")),
     );
     this.part(".state").textContent = result.studies.length
-      ? "Done. Predictions appear in the worklist."
+      ? "Done. What becomes of each study is shown here and in the worklist."
       : "Done. No study was accepted.";
   }
 
   showRefusal(text) {
     this.part(".told").append(item([text], "bad"));
   }
+}
+
+// Shows what becomes of the studies of this page; whatever was told while there was no
+// connection is asked for.
+function followStudies() {
+  if (events === null) {
+    events = follow(showStudy);
+    events.addEventListener("open", askAll);
+  }
+  askAll();
+}
+
+function askAll() {
+  const uids = [...list.querySelectorAll("[data-uid]")].map((one) => one.dataset.uid);
+  for (const uid of new Set(uids)) {
+    askJson("GET", `/studies/${encodeURIComponent(uid)}`).then(showStudy, () => {});
+  }
+}
+
+function showStudy(study) {
+  for (const one of list.querySelectorAll("[data-uid]")) {
+    if (one.dataset.uid !== study.study_uid) continue;
+    const now = one.querySelector("span");
+    now.textContent = standing(study);
+    const verdict = study.verdict.replace(" ", "-");
+    now.className = KIND_OF[study.state] ?? (verdict ? `verdict ${verdict}` : "");
+  }
+}
+
+function standing(study) {
+  if (study.state === "accepted") return "Waits for its prediction.";
+  if (study.state === "running") return `Is being predicted${study.step && `: ${study.step}`}.`;
+  if (study.state !== "done") return `${study.state}: ${study.reason}`;
+  return [study.verdict, study.suspicious.join(", ")].filter(Boolean).join(" ") || "Ready to read.";
 }
 
 function item(content, kind = "") {

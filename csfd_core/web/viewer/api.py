@@ -123,7 +123,7 @@ def mask_file(study_uid: str, session: WhoAsks, services: Opened) -> Response:
     _require_mask(services, study_uid)
     content = mask_as_nifti(services.stores, study_uid)
     with services.database.transaction() as connection:
-        record(connection, session.user.id, Action.DOWNLOADED, study_uid)
+        record(connection, session.user.id, Action.DOWNLOADED, study_uid, "mask")
     name = f'attachment; filename="{study_uid}_mask.nii.gz"'
     return Response(
         content, media_type="application/gzip", headers={"Content-Disposition": name}

@@ -11,6 +11,8 @@ from support.uploading import study_files
 from support.web import WebUnderTest
 
 from csfd_core.classification.ensemble import write_best
+from csfd_core.registry.history import Action as ChampionAction
+from csfd_core.registry.history import Alias, Change, ChangeKind, append_change
 from csfd_core.registry.profile import require_profile
 from csfd_core.store.label_notes import read_label_notes
 from csfd_core.web.database import audit, studies
@@ -81,6 +83,31 @@ def test_a_best_that_knows_less_than_the_prevalences_does_not_speak(
     write_best(web.services.stores, "resnet50", beats_prevalences=False)
     page = web.client.get("/model").text
     assert "beats the prevalences yet, so the general classifier speaks" in page
+
+
+def test_moments_of_the_model_are_told_as_others_are(web: WebUnderTest) -> None:
+    change = Change(
+        alias=Alias.CHAMPION,
+        after=3,
+        action=ChampionAction.PROMOTE,
+        kind=ChangeKind.BY_HAND,
+        by="ann",
+        reason="It is better.",
+        model="resnet50",
+        at="2026-11-28T19:53:52+02:00",
+    )
+    append_change(web.services.stores.root, change)
+    page = web.client.get("/model").text
+    assert "Champion since 2026-11-28 17:53 (UTC)." in page
+    assert "<td>2026-11-28 17:53</td>" in page
+    assert "17:53:52" not in page
+
+
+def test_a_uid_is_cut_alike_everywhere(web: WebUnderTest) -> None:
+    uid = "2.25.123456789012345678"
+    add(web, study_uid=uid)
+    for path in ("/", f"/studies/{uid}", f"/studies/{uid}/withdraw"):
+        assert "…9012345678" in web.client.get(path).text, path
 
 
 def test_the_scores_are_those_of_the_comparison_best_first(web: WebUnderTest) -> None:

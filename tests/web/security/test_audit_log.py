@@ -8,6 +8,7 @@ from support.web import WebUnderTest
 
 from csfd_core.web.audit import Action, record, verify
 from csfd_core.web.database import audit
+from csfd_core.web.security.tokens import add_token
 
 Forge = Callable[[sa.Connection], object]
 
@@ -65,6 +66,18 @@ def test_who_lacks_the_secret_cannot_forge_an_entry(
     # The environment was undone as well: the secret of the page is named anew.
     monkeypatch.setenv("CSFD_KEY_FILE", str(web.services.settings.key_file))
     assert verify(web.services.database)[1] == last
+
+
+def test_the_page_names_what_the_log_holds_as_numbers(web: WebUnderTest) -> None:
+    web.sign_in_as("ann")
+    with web.services.database.transaction() as connection:
+        add_token(connection, web.user_id, "ct-1", may_send=False, may_read=True)
+        record(connection, web.user_id, Action.USER_CHANGED, "77")
+        record(connection, web.user_id, Action.STUDY_OPENED, "1.2.7")
+    page = web.client.get("/admin/audit").text
+    for told in ("user ann", "token ct-1", "user 77", "1.2.7"):
+        assert f'<td class="uid">{told}</td>' in page
+    assert verify(web.services.database)[1] is None
 
 
 def test_it_names_no_user_and_no_address(web: WebUnderTest) -> None:

@@ -13,6 +13,8 @@ from support.dicom_studies import neck_hounsfield
 from support.uploading import UPLOADS, study_files, zipped
 from support.web import WebUnderTest
 
+from csfd_core.web.database import studies
+from csfd_core.web.study_states import StudyState, open_studies, tell
 from csfd_core.web.uploads.spool import SPOOLS
 from csfd_core.web.uploads.staging import uploads_folder
 
@@ -117,6 +119,65 @@ def test_a_refusal_is_told_in_the_servers_words(
     expect(page.locator(".told .bad")).to_contain_text("Unpack it, and upload")
 
 
+def test_the_card_names_what_was_chosen_and_nothing_else_does(
+    web: WebUnderTest, page: Page, tmp_path: Path
+) -> None:
+    sent: list[bytes] = []
+
+    def keep(route: Route) -> None:
+        request = route.request
+        headers = "".join(f"{name}{told}" for name, told in request.headers.items())
+        sent.append(
+            (request.url + headers).encode() + (request.post_data_buffer or b"")
+        )
+        route.fallback()
+
+    page.route("**/*", keep)
+    folder = tmp_path / "MILLER & <b>Ann"
+    write_files(folder, study_files(tmp_path / "a"))
+    page.set_input_files("#folder", str(folder))
+    title = page.locator(".upload h2")
+    expect(title).to_contain_text("MILLER & <b>Ann: 24 files (")
+    expect(page.locator(".state")).to_contain_text("Done", timeout=30_000)
+    (only,) = write_files(tmp_path / "one", [b"no study"])
+    page.set_input_files("#files", [only])
+    expect(title.first).to_contain_text("0.dcm: 1 file (")
+    expect(page.locator(".state").first).to_contain_text("Done", timeout=30_000)
+    assert len(sent) > 4
+    told = b"".join(sent)
+    assert all(name not in told for name in (b"MILLER", b"%3Cb%3E", b"0.dcm"))
+
+
+def test_the_card_follows_its_study_to_the_verdict(
+    web: WebUnderTest, page: Page, tmp_path: Path
+) -> None:
+    page.set_input_files(
+        "#files", write_files(tmp_path / "up", study_files(tmp_path / "a"))
+    )
+    now = page.locator(".studies li span")
+    expect(now).to_have_text("Waits for its prediction.", timeout=30_000)
+    (one,) = open_studies(web.services.database)
+    for state, step, told in (
+        (StudyState.RUNNING, "crops", "Is being predicted: crops."),
+        (StudyState.FAILED, "", "failed: The disk was full."),
+        (StudyState.DONE, "", "suspicious C2, C5"),
+    ):
+        if state == StudyState.DONE:
+            predict(web, one.study_uid)
+        reason = "The disk was full." if state == StudyState.FAILED else ""
+        tell(web.services.database, one, state, step=step, reason=reason)
+        expect(now).to_have_text(told, timeout=10_000)
+    link = page.locator(".studies a")
+    assert link.get_attribute("href") == f"/studies/{one.study_uid}"
+
+
+def predict(web: WebUnderTest, uid: str) -> None:
+    values = {"verdict": "suspicious", "suspicious": "C2 C5", "ratio": 2.0}
+    with web.services.database.transaction() as connection:
+        same = studies.c.study_uid == uid
+        connection.execute(studies.update().where(same).values(**values))
+
+
 def test_digests_without_the_browsers_help_are_right(page: Page) -> None:
     for length in (0, 1, 55, 56, 63, 64, 65, 1000):
         content = bytes(index * 7 % 256 for index in range(length))
@@ -153,6 +214,7 @@ def test_a_folder_is_dropped(web: WebUnderTest, page: Page, tmp_path: Path) -> N
             }),
           });
           const root = folder([folder(files.map(leaf))]);
+          root.name = "neck-7";
           const item = { kind: "file", webkitGetAsEntry: () => root };
           const event = new Event("drop", { bubbles: true, cancelable: true });
           Object.defineProperty(event, "dataTransfer", { value: { items: [item] } });
@@ -160,6 +222,7 @@ def test_a_folder_is_dropped(web: WebUnderTest, page: Page, tmp_path: Path) -> N
         }"""
     )
     expect(page.locator(".state")).to_contain_text("Done", timeout=30_000)
+    expect(page.locator(".upload h2")).to_contain_text("neck-7: 24 files (")
     assert inbox_names(web) == 24
 
 

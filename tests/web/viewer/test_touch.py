@@ -316,6 +316,27 @@ def test_a_phone_held_sideways_shows_all_planes_at_once(tablet: Opens) -> None:
         expect(page.locator("dialog.keys")).to_be_visible()
 
 
+def test_corners_of_small_planes_keep_beside_the_letter(tablet: Opens) -> None:
+    with tablet({"width": 390, "height": 844}) as (page, _):
+        for plane in ("sagittal", "coronal"):
+            pane = page.locator(f'.pane[data-plane="{plane}"]')
+            expect(pane.locator("[data-corner=window]")).to_be_hidden()
+            expect(pane.locator("[data-corner=slice]")).to_contain_text("/ 64")
+            expect(pane.locator("[data-corner=place]")).to_be_hidden()
+            beside = pane.evaluate(
+                """(pane) => {
+                  const { left, right } = pane.getBoundingClientRect();
+                  const corner = pane.querySelector(".corner.bottom");
+                  return (left + right) / 2 - corner.getBoundingClientRect().right;
+                }"""
+            )
+            assert beside > 6  # half of the letter in the middle
+        axial = page.locator('.pane[data-plane="axial"] [data-corner=window]')
+        expect(axial).to_be_visible()
+        page.locator('[data-enlarge="coronal"]').tap()
+        expect(pane.locator("[data-corner=window]")).to_be_visible()
+
+
 def test_no_page_is_wider_than_a_tablet_held_upright(tablet: Opens) -> None:
     with tablet(PORTRAIT) as (page, _):
         base = page.url.split("/studies")[0]

@@ -177,7 +177,7 @@ def test_the_mask_as_nifti_lies_where_the_scan_does(viewed: ViewedStudy) -> None
     np.testing.assert_allclose(place, volume_affine_ras() @ [30, 20, 10, 1])
     with viewed.web.services.database.transaction() as connection:
         found = connection.execute(sa.select(audit.c.action, audit.c.subject)).all()
-    assert (Action.DOWNLOADED, STUDY_UID) in [tuple(row) for row in found]
+    assert (f"{Action.DOWNLOADED}: mask", STUDY_UID) in [tuple(row) for row in found]
 
 
 def test_heat_lies_on_the_slices_of_its_crops(viewed: ViewedStudy) -> None:

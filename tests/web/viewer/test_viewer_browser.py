@@ -177,6 +177,38 @@ def test_keys_can_be_changed_and_leave_fields_alone(page: ViewerPage) -> None:
     assert page.run("[said.length, viewer.shows.mask]") == [1, True]
 
 
+@pytest.mark.parametrize(
+    ("wanted", "tops"),
+    [
+        ([10, 50, 70], [10, 50, 72]),  # none over another
+        ([10, 170, 190], [10, 156, 178]),  # nor over the words of the corner
+        ([190, 195], [156, 178]),
+        ([*range(0, 200, 20)], [*range(0, 220, 22)]),  # there is no room above
+    ],
+)
+def test_names_lie_neither_over_another_nor_over_the_corner(
+    page: ViewerPage, wanted: list[int], tops: list[int]
+) -> None:
+    page.open().settle()
+    found = page.run(
+        """async (wanted) => {
+          const { spread } = await import("/static/viewer/painter.js");
+          return spread(wanted, 200);
+        }""",
+        wanted,
+    )
+    assert found == tops
+
+
+def test_mouse_and_touch_are_told_in_short_rows(page: ViewerPage) -> None:
+    page.open().settle()
+    page.press("?")
+    rows = page.page.locator("dialog.keys dl > div")
+    told = [" ".join(text.split()) for text in rows.all_inner_texts()]
+    for row in ("Wheel slices", "Left drag window", "Two fingers pan and zoom"):
+        assert row in told
+
+
 def test_a_plane_is_enlarged_and_tools_say_so(page: ViewerPage) -> None:
     page.open().settle()
     page.press("d")

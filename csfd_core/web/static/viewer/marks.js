@@ -51,7 +51,8 @@ export function cornersOf(viewer, plane) {
     plane: titleOf(viewer, plane),
     window: hints.join(" · "),
     preview: isPreview(viewer, plane) ? "preview grey levels" : "",
-    slice: `${index + 1} / ${plane.count} · ${positionOf(viewer, plane)}`,
+    slice: `${index + 1} / ${plane.count}`,
+    place: ` · ${positionOf(viewer, plane)}`,
   };
 }
 

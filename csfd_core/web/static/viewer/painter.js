@@ -8,6 +8,7 @@ const SHADE = "rgba(0, 0, 0, 0.75)";
 const LINE = "rgba(120, 200, 255, 0.65)";
 const FONT = "600 13px system-ui, sans-serif";
 const NAME_PX = 22; // height of the name of a level
+const CORNER_PX = 44; // of the words in a corner
 const SCALES_MM = [100, 50, 20, 10, 5, 2];
 
 export class Painter {
@@ -111,13 +112,13 @@ export class Painter {
 
   // The names of the vertebrae beside the column, none over another.
   #drawNames(placement, names) {
-    let free = 0; // above it, all is taken
-    const placed = names.map((name) => ({ ...name, spot: placement.toScreen(...name.at) }));
-    for (const name of placed.sort((one, other) => one.spot[1] - other.spot[1])) {
-      const top = Math.max(free, name.spot[1] - NAME_PX / 2);
-      free = top + NAME_PX;
-      this.#drawName(placement, name, top + NAME_PX / 2);
-    }
+    const placed = names
+      .map((name) => ({ ...name, spot: placement.toScreen(...name.at) }))
+      .filter((name) => name.spot[1] <= placement.height)
+      .sort((one, other) => one.spot[1] - other.spot[1]);
+    const wanted = placed.map((name) => name.spot[1] - NAME_PX / 2);
+    const tops = spread(wanted, placement.height - CORNER_PX);
+    placed.forEach((name, at) => this.#drawName(placement, name, tops[at] + NAME_PX / 2));
   }
 
   // One name, at a height of the screen, and a line to its vertebra.
@@ -186,6 +187,25 @@ export class Painter {
     context.fillStyle = INK;
     context.fillText(text, x, y);
   }
+}
+
+// Where names are written that should begin at some heights: none over another, and as
+// far as there is room none below `end`, where the words of the corner are.
+export function spread(wanted, end) {
+  return pushDown(pushUp(pushDown(wanted), end));
+}
+
+function pushDown(tops) {
+  let free = 0; // above it, all is taken
+  return tops.map((top) => {
+    const at = Math.max(free, top);
+    free = at + NAME_PX;
+    return at;
+  });
+}
+
+function pushUp(tops, end) {
+  return tops.map((top, at) => Math.min(top, end - NAME_PX * (tops.length - at)));
 }
 
 export function isLight(colour) {
