@@ -91,6 +91,21 @@ def test_who_corrects_after_having_seen_it_has_seen_it(web: WebUnderTest) -> Non
     assert saw_ai(reader) == [False, True, True]
 
 
+def test_the_page_says_what_a_signature_is_used_for(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CSFD_RETRAIN_STUDIES", "7")
+    trains = "once 7 newly labelled studies are there"
+    compares = "used to compare models, and never trains one"
+    for is_locked in (False, True):
+        folder = tmp_path_factory.mktemp("use")
+        with web_app(folder, monkeypatch) as web:
+            add_study(web, locked=is_locked)
+            page = web.client.get(PAGE).text
+        assert (trains in page, compares in page) == (not is_locked, is_locked)
+        assert ("trains the next model" in page) is not is_locked
+
+
 @pytest.mark.usefixtures("study")
 def test_others_are_read_with_the_prediction_unless_told(web: WebUnderTest) -> None:
     reader = web.sign_in_as("reader")
