@@ -2,15 +2,16 @@
 // Everything from outside goes into the page as text.
 
 import { askJson, toast } from "./api.js";
+import { NOTHING, changesOf, contentOf } from "./review_content.js";
 import { Draft } from "./review_draft.js";
+import { historyLine, made, newestOfOthers, showPrediction } from "./review_shown.js";
 import {
   adviceOf,
   boxInWords,
   clock,
   dayAndClock,
   join,
-  levelsInWords,
-  probabilityInWords,
+  outcomeInWords,
   summaryOf,
   told,
 } from "./review_words.js";
@@ -35,6 +36,8 @@ class Review {
   #chosen = null;
   #stopDrawing = null;
   #isSigning = false;
+  #hasDraft = false;
+  #doesFileWait = null; // null: not known, as nothing was signed here
 
   constructor(root, viewer, studyUid, version) {
     this.#root = root;
@@ -62,10 +65,12 @@ class Review {
 
   async #load() {
     this.#facts = await askJson("GET", `${this.#path}/review`);
+    this.#hasDraft = this.#facts.draft !== null;
     this.#showFacts();
     if (this.#facts.blind) return;
     try {
-      this.#showPrediction(await askJson("GET", `${this.#path}/prediction`));
+      const note = await askJson("GET", `${this.#path}/prediction`);
+      showPrediction(this.#place("overall"), this.#rows(), note);
     } catch (error) {
       if (error.status !== 404) throw error;
     }
@@ -73,8 +78,8 @@ class Review {
 
   // Begins from the draft, else from what this reader has signed last.
   #start() {
-    const { draft, reviews, version } = this.#facts;
-    const own = reviews.filter((one) => one.is_mine && one.version === version).at(-1);
+    const { draft } = this.#facts;
+    const own = this.#own();
     if (draft) this.#take(draft);
     else if (own) this.#take(own);
     if (draft) this.#tellSaved(draft.saved_at, null);
@@ -85,6 +90,21 @@ class Review {
     this.#place("offer").hidden = false;
   }
 
+  // What this reader has signed last of this version; null: nothing.
+  #own() {
+    const { reviews, version } = this.#facts ?? { reviews: [] };
+    return reviews.filter((one) => one.is_mine && one.version === version).at(-1) ?? null;
+  }
+
+  // What differs from what is signed, in words.
+  #changes() {
+    return changesOf(this.#own() ?? NOTHING, this.#form());
+  }
+
+  #isSigned() {
+    return this.#own() !== null && this.#changes().length === 0;
+  }
+
   #isAsNow({ levels, boxes }) {
     const now = [this.#levels, this.#boxes];
     return JSON.stringify([levels, boxes]) === JSON.stringify(now);
@@ -93,12 +113,7 @@ class Review {
   #take({ version, levels, boxes, comment }) {
     for (const name of Object.keys(this.#levels)) this.#levels[name] = levels[name] ?? null;
     const isOld = version !== this.#version;
-    const placed = boxes.filter((box) => box.slice_index !== null);
-    this.#boxes = isOld
-      ? []
-      : placed.map(({ level, slice_index, x, y, width, height }) => ({
-          level, slice_index, x, y, width, height,
-        }));
+    this.#boxes = isOld ? [] : contentOf({ levels, boxes }).boxes;
     if (isOld && boxes.length) {
       toast("This draft is of an earlier version: draw its boxes again.", "warn");
     }
@@ -127,14 +142,18 @@ class Review {
       back: () => this.#dialog().close(),
     };
     for (const [name, act] of Object.entries(acts)) {
-      this.#root.querySelector(`[data-do="${name}"]`).addEventListener("click", act);
+      this.#button(name).addEventListener("click", act);
     }
     for (const row of this.#rows()) this.#listenTo(row);
-    this.#place("comment").addEventListener("input", () => this.#draft.change());
+    this.#place("comment").addEventListener("input", () => {
+      this.#draft.change();
+      this.#hasDraft = true;
+      this.#showStanding();
+    });
     // The page's keys leave Enter to fields and buttons.
     this.#root.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
-      if (this.#dialog().open) return;
+      if (this.#root.querySelector("dialog[open]")) return;
       event.preventDefault();
       this.#askToSign();
     });
@@ -209,8 +228,7 @@ class Review {
 
   #tellDrawing(text) {
     this.#place("drawing").textContent = text;
-    const button = this.#root.querySelector('[data-do="box"]');
-    button.setAttribute("aria-pressed", String(text !== ""));
+    this.#button("box").setAttribute("aria-pressed", String(text !== ""));
   }
 
   #takeOffered() {
@@ -231,6 +249,7 @@ class Review {
       await this.#draft.drop();
       this.#place("saved").textContent = "";
       this.#facts = { ...this.#facts, draft: null };
+      this.#hasDraft = false;
       for (const name of Object.keys(this.#levels)) this.#levels[name] = null;
       this.#boxes = [];
       this.#place("comment").value = "";
@@ -243,7 +262,11 @@ class Review {
   }
 
   #askToSign() {
-    if (this.#isSigning) return;
+    if (this.#isSigning || this.#root.querySelector("dialog[open]")) return;
+    if (this.#isSigned()) {
+      toast("This is signed already. Change something to sign again.");
+      return;
+    }
     if (!Object.values(this.#levels).some(Boolean)) {
       toast("Say of at least one level what you see.", "warn");
       return;
@@ -254,7 +277,7 @@ class Review {
     advice.textContent = adviceOf(this.#levels, this.#boxes);
     advice.hidden = advice.textContent === "";
     this.#dialog().showModal();
-    this.#root.querySelector('[data-do="confirm"]').focus();
+    this.#button("confirm").focus();
   }
 
   async #sign() {
@@ -272,6 +295,8 @@ class Review {
         location.reload(); // with what the model says, in the images as well
         return;
       }
+      this.#doesFileWait = signed.label_file_waits;
+      window.dispatchEvent(new CustomEvent("csfd:signed"));
       toast(
         signed.label_file_waits
           ? "Signed. Its label file could not be written yet; it will be."
@@ -291,6 +316,7 @@ class Review {
   }
 
   #changed() {
+    this.#hasDraft = true;
     this.#show();
     this.#draft.change();
   }
@@ -310,6 +336,22 @@ class Review {
     const lines = this.#boxes.map((box, index) => this.#boxLine(box, index));
     this.#place("boxes").replaceChildren(...lines);
     this.#viewer.setBoxes(this.#boxes);
+    this.#showStanding();
+  }
+
+  // What became of what was signed, and what can be done now.
+  #showStanding() {
+    const own = this.#own();
+    const isSigned = this.#isSigned();
+    this.#button("sign").disabled = isSigned;
+    this.#button("clear").disabled = !this.#hasDraft;
+    const line = this.#place("outcome");
+    line.hidden = own === null;
+    if (own === null) return;
+    const newest = this.#facts.reviews.at(-1);
+    const outcome = outcomeInWords(own, newest, this.#root.dataset.use, this.#doesFileWait);
+    const text = isSigned ? outcome : `${outcome} What you changed since is not signed.`;
+    if (line.textContent !== text) line.textContent = text; // said aloud once
   }
 
   #boxLine(box, index) {
@@ -359,33 +401,6 @@ class Review {
     this.#place("history").replaceChildren(...lines);
   }
 
-  #showPrediction(note) {
-    const { overall, vertebra } = note.thresholds;
-    const line = this.#place("overall");
-    line.hidden = false;
-    const words = probabilityInWords(note.probabilities.patient_overall, overall);
-    line.textContent = `Any fracture: ${words}; rests on ${levelsInWords(note)}.`;
-    for (const row of this.#rows()) {
-      const name = row.dataset.level;
-      const value = note.probabilities[name];
-      const said = row.querySelector('[data-place="said"]');
-      said.hidden = false;
-      said.classList.toggle("above", value !== null && value >= vertebra);
-      const unsure = note.uncertainty?.[name]?.at_operating_point;
-      said.querySelector(".words").textContent =
-        probabilityInWords(value, vertebra) + (unsure ? "; its members disagree" : "");
-      said.querySelector(".scale").hidden = value === null;
-      said.querySelector(".value").style.width = `${100 * (value ?? 0)}%`;
-      said.querySelector(".limit").style.left = `${100 * vertebra}%`;
-      const answer = note.answers?.[name];
-      const badge = said.querySelector('[data-place="answer"]');
-      badge.hidden = !answer;
-      badge.textContent = answer ? told(answer) : "";
-      badge.classList.toggle("bad", answer === "fractured");
-      badge.classList.toggle("warn", answer === "undecided");
-    }
-  }
-
   #tellSaved(savedAt, problem) {
     const place = this.#place("saved");
     place.classList.toggle("bad", problem !== null);
@@ -403,37 +418,11 @@ class Review {
     return this.#root.querySelector(`[data-place="${name}"]`);
   }
 
+  #button(name) {
+    return this.#root.querySelector(`[data-do="${name}"]`);
+  }
+
   #dialog() {
     return this.#root.querySelector("dialog.signing");
   }
-}
-
-function made(kind, text = "") {
-  const element = document.createElement(kind);
-  element.textContent = text;
-  return element;
-}
-
-function newestOfOthers(reviews, version) {
-  const newest = new Map();
-  for (const one of reviews) {
-    if (!one.is_mine && one.version === version) newest.set(one.reader, one);
-  }
-  return [...newest.values()];
-}
-
-function historyLine(one, version) {
-  const line = made("li");
-  const old = one.version === version ? "" : `, version ${one.version} of the study`;
-  const how = one.saw_ai ? "with the model's answer" : "blind";
-  line.append(made("strong", one.reader), ` ${dayAndClock(one.signed_at)}, ${how}${old}`);
-  const said = made("ul");
-  said.append(...summaryOf(one.levels, one.boxes).map((text) => made("li", text)));
-  line.append(said);
-  if (one.comment) {
-    const remark = made("p", one.comment);
-    remark.className = "remark";
-    line.append(remark);
-  }
-  return line;
 }

@@ -57,6 +57,21 @@ export function summaryOf(levels, boxes) {
   return lines;
 }
 
+// What became of what a reader has signed; `doesFileWait` is null where nobody knows.
+export function outcomeInWords(own, newest, use, doesFileWait) {
+  const signed = `Signed by ${own.reader}, ${dayAndClock(own.signed_at)}.`;
+  if (newest.id !== own.id) {
+    return `${signed} ${newest.reader} has signed since: that review counts.`;
+  }
+  const file = {
+    true: "Its label file could not be written yet; it will be.",
+    false: "Its label file is in the inbox.",
+    null: "Its label file goes to the inbox.",
+  }[doesFileWait];
+  const end = use === "trains" ? "It trains the next model." : "It compares models and trains none.";
+  return `${signed} ${file} ${end}`;
+}
+
 // What is worth a thought before signing; empty: nothing is.
 export function adviceOf(levels, boxes) {
   const broken = Object.keys(levels).filter((name) => levels[name] === "fractured");

@@ -187,3 +187,56 @@ def test_who_reads_blind_sees_nothing_until_they_sign(web: WebUnderTest) -> None
         if not review["is_mine"]
     ]
     assert mine["saw_ai"] is False
+
+
+def sign_here(page: Page) -> None:
+    page.click("#review [data-do=sign]")
+    page.click("dialog.signing [data-do=confirm]")
+
+
+def test_what_was_signed_stays_said_until_it_is_changed(web: WebUnderTest) -> None:
+    add_study(web)
+    web.sign_in_as("reader")
+    with opened(web, "reader") as (page, complaints):
+        outcome = page.locator("#review [data-place=outcome]")
+        signs = page.locator("#review [data-do=sign]")
+        discards = page.locator("#review [data-do=clear]")
+        report = page.locator("#results [data-place=signed]")
+        expect(discards).to_be_disabled()
+        expect(report).to_be_hidden()
+        row(page, "C2").locator("[data-answer=fractured]").click()
+        expect(discards).to_be_enabled()
+        sign_here(page)
+        expect(outcome).to_have_text(
+            re.compile(
+                r"^Signed by reader, .+\. Its label file is in the inbox\. "
+                r"It trains the next model\.$"
+            ),
+            timeout=10_000,
+        )
+        for button in (signs, discards):
+            expect(button).to_be_disabled()
+        expect(report).to_be_visible(timeout=10_000)  # without the page loaded again
+        page.keyboard.press("Control+Enter")
+        expect(page.locator("dialog.signing")).to_be_hidden()
+        page.fill("#review textarea", "a correction")
+        expect(outcome).to_contain_text("What you changed since is not signed.")
+        for button in (signs, discards):
+            expect(button).to_be_enabled()
+        page.fill("#review textarea", "")
+        expect(signs).to_be_disabled()
+        sign(web.client)
+        page.reload()
+        expect(outcome).to_contain_text("admin has signed since: that review counts.")
+        assert complaints == []
+
+
+def test_a_review_of_the_locked_test_set_compares_models(web: WebUnderTest) -> None:
+    add_study(web, locked=True)
+    web.sign_in_as("reader")
+    with opened(web, "reader") as (page, _):
+        row(page, "C2").locator("[data-answer=fractured]").click()
+        sign_here(page)
+        expect(page.locator("#review [data-place=outcome]")).to_contain_text(
+            "It compares models and trains none.", timeout=10_000
+        )

@@ -1,0 +1,66 @@
+// What the reader's panel makes of a prediction and of signed reviews.
+// Everything from outside goes into the page as text.
+
+import {
+  dayAndClock,
+  levelsInWords,
+  probabilityInWords,
+  summaryOf,
+  told,
+} from "./review_words.js";
+
+export function showPrediction(overallLine, rows, note) {
+  const { overall, vertebra } = note.thresholds;
+  overallLine.hidden = false;
+  const words = probabilityInWords(note.probabilities.patient_overall, overall);
+  overallLine.textContent = `Any fracture: ${words}; rests on ${levelsInWords(note)}.`;
+  for (const row of rows) {
+    const name = row.dataset.level;
+    const value = note.probabilities[name];
+    const said = row.querySelector('[data-place="said"]');
+    said.hidden = false;
+    said.classList.toggle("above", value !== null && value >= vertebra);
+    const unsure = note.uncertainty?.[name]?.at_operating_point;
+    said.querySelector(".words").textContent =
+      probabilityInWords(value, vertebra) + (unsure ? "; its members disagree" : "");
+    said.querySelector(".scale").hidden = value === null;
+    said.querySelector(".value").style.width = `${100 * (value ?? 0)}%`;
+    said.querySelector(".limit").style.left = `${100 * vertebra}%`;
+    const answer = note.answers?.[name];
+    const badge = said.querySelector('[data-place="answer"]');
+    badge.hidden = !answer;
+    badge.textContent = answer ? told(answer) : "";
+    badge.classList.toggle("bad", answer === "fractured");
+    badge.classList.toggle("warn", answer === "undecided");
+  }
+}
+
+export function made(kind, text = "") {
+  const element = document.createElement(kind);
+  element.textContent = text;
+  return element;
+}
+
+export function newestOfOthers(reviews, version) {
+  const newest = new Map();
+  for (const one of reviews) {
+    if (!one.is_mine && one.version === version) newest.set(one.reader, one);
+  }
+  return [...newest.values()];
+}
+
+export function historyLine(one, version) {
+  const line = made("li");
+  const old = one.version === version ? "" : `, version ${one.version} of the study`;
+  const how = one.saw_ai ? "with the model's answer" : "blind";
+  line.append(made("strong", one.reader), ` ${dayAndClock(one.signed_at)}, ${how}${old}`);
+  const said = made("ul");
+  said.append(...summaryOf(one.levels, one.boxes).map((text) => made("li", text)));
+  line.append(said);
+  if (one.comment) {
+    const remark = made("p", one.comment);
+    remark.className = "remark";
+    line.append(remark);
+  }
+  return line;
+}
