@@ -240,3 +240,39 @@ def test_a_review_of_the_locked_test_set_compares_models(web: WebUnderTest) -> N
         expect(page.locator("#review [data-place=outcome]")).to_contain_text(
             "It compares models and trains none.", timeout=10_000
         )
+
+
+@pytest.mark.parametrize("screen", [(1440, 900), (1280, 800)])
+def test_what_ends_a_reading_is_always_in_sight(
+    web: WebUnderTest, screen: tuple[int, int]
+) -> None:
+    add_study(web)
+    web.sign_in_as("reader")
+    with opened(web, "reader") as (page, complaints):
+        page.set_viewport_size({"width": screen[0], "height": screen[1]})
+        ends = ["#review [data-do=sign]", "#review [data-do=clear]"]
+        ends.append("#review [data-do=box]")
+        assert [is_seen(page, one) for one in ends] == [True] * 3
+        page.focus("#review [data-do=sign]")
+        assert page.evaluate("scrollY") == 0
+        page.focus("#review textarea")
+        assert is_seen(page, "#review textarea")  # not behind what ends a reading
+        page.locator("#review .level[data-level=C7] [data-do=go]").focus()
+        assert is_seen(page, "#review .level[data-level=C7] [data-do=go]")
+        assert [is_seen(page, one) for one in ends] == [True] * 3
+        assert is_seen(page, ".pane[data-plane=axial] canvas.over")
+        assert complaints == []
+
+
+def is_seen(page: Page, selector: str) -> bool:
+    """Say whether something is on the screen from top to bottom, with nothing on it."""
+    found: bool = page.evaluate(
+        """(selector) => {
+          const one = document.querySelector(selector);
+          const { left, top, bottom, width } = one.getBoundingClientRect();
+          return [top + 3, (top + bottom) / 2, bottom - 3].every((y) =>
+            one.contains(document.elementFromPoint(left + width / 2, y)));
+        }""",
+        selector,
+    )
+    return found
