@@ -137,7 +137,9 @@ class Review {
       leave: () => this.#leaveOffered(),
       box: () => this.#toggleBox(),
       sign: () => this.#askToSign(),
-      clear: () => this.#clear(),
+      clear: () => this.#askToClear(),
+      drop: () => this.#clear(),
+      keep: () => this.#root.querySelector("dialog.discarding").close(),
       confirm: () => this.#sign(),
       back: () => this.#dialog().close(),
     };
@@ -221,6 +223,9 @@ class Review {
       this.#tellDrawing("");
       if (!box) return;
       this.#boxes.push({ level, ...box });
+      if (this.#levels[level] !== "fractured") {
+        toast(`${level} is marked fractured, as there is a box in it.`);
+      }
       this.#levels[level] = "fractured";
       this.#changed();
     });
@@ -244,7 +249,19 @@ class Review {
     this.#draft.forgetHere();
   }
 
+  // A single answer is soon given again; more than that, or a comment, is not.
+  #askToClear() {
+    const changes = this.#changes();
+    if (changes.length < 2 && !changes.includes("the comment")) {
+      this.#clear();
+      return;
+    }
+    this.#place("lost").textContent = `What you changed is lost: ${join(changes)}.`;
+    this.#root.querySelector("dialog.discarding").showModal();
+  }
+
   async #clear() {
+    this.#root.querySelector("dialog.discarding").close();
     try {
       await this.#draft.drop();
       this.#place("saved").textContent = "";

@@ -54,6 +54,18 @@ def answer_of(page: Page, level: str) -> str | None:
     return checked.get_attribute("data-answer") if checked.count() else None
 
 
+def draw_box(page: Page) -> None:
+    """Draw around the middle of the axial plane."""
+    axial = page.locator(".pane[data-plane=axial]").bounding_box()
+    assert axial is not None
+    x, y = axial["x"] + axial["width"] / 2, axial["y"] + axial["height"] / 2
+    page.mouse.move(x - 40, y - 30)
+    page.mouse.down()
+    page.mouse.move(x, y, steps=5)
+    page.mouse.move(x + 40, y + 30, steps=5)
+    page.mouse.up()
+
+
 def serious_findings(page: Page) -> list[str]:
     """Return what axe finds serious in the panel."""
     found = Axe().run(page, context="#review")
@@ -88,14 +100,7 @@ def test_a_review_from_keys_and_a_box_to_the_label_file(
             page.keyboard.press("u" if level == "C7" else "n")
         row(page, "C4").locator("[data-do=go]").click()
         page.keyboard.press("b")
-        axial = page.locator(".pane[data-plane=axial]").bounding_box()
-        assert axial is not None
-        x, y = axial["x"] + axial["width"] / 2, axial["y"] + axial["height"] / 2
-        page.mouse.move(x - 40, y - 30)
-        page.mouse.down()
-        page.mouse.move(x, y, steps=5)
-        page.mouse.move(x + 40, y + 30, steps=5)
-        page.mouse.up()
+        draw_box(page)
         boxes = page.locator("#review .boxes li")
         expect(boxes).to_have_count(1)
         assert answer_of(page, "C4") == "fractured"
@@ -276,3 +281,45 @@ def is_seen(page: Page, selector: str) -> bool:
         selector,
     )
     return found
+
+
+def test_a_box_says_that_it_marks_its_level(web: WebUnderTest) -> None:
+    add_study(web)
+    web.sign_in_as("reader")
+    with opened(web, "reader") as (page, complaints):
+        told = page.locator("#toasts p")
+        row(page, "C3").locator("[data-do=go]").click()
+        for count in (1, 2):
+            page.keyboard.press("b")
+            draw_box(page)
+            expect(page.locator("#review .boxes li")).to_have_count(count)
+            assert told.all_text_contents() == [
+                "C3 is marked fractured, as there is a box in it."
+            ]  # the second one changes nothing
+        assert answer_of(page, "C3") == "fractured"
+        assert complaints == []
+
+
+def test_more_than_one_change_is_not_discarded_unasked(web: WebUnderTest) -> None:
+    add_study(web)
+    web.sign_in_as("reader")
+    with opened(web, "reader") as (page, complaints):
+        dialog = page.locator("dialog.discarding")
+        row(page, "C1").locator("[data-answer=whole]").click()
+        page.click("#review [data-do=clear]")
+        expect(row(page, "C1").locator("[aria-checked=true]")).to_have_count(0)
+        expect(dialog).to_be_hidden()
+        row(page, "C1").locator("[data-answer=whole]").click()
+        page.fill("#review textarea", "a remark")
+        page.click("#review [data-do=clear]")
+        expect(dialog).to_contain_text("What you changed is lost: C1 and the comment.")
+        assert serious_findings(page) == []
+        page.keyboard.press("Enter")  # keeps it
+        expect(dialog).to_be_hidden()
+        assert answer_of(page, "C1") == "whole"
+        page.click("#review [data-do=clear]")
+        dialog.locator("[data-do=drop]").click()
+        expect(page.locator("#review textarea")).to_have_value("")
+        expect(row(page, "C1").locator("[aria-checked=true]")).to_have_count(0)
+        expect(page.locator("#review [data-do=clear]")).to_be_disabled()
+        assert complaints == []
