@@ -4,10 +4,17 @@
 import { askJson, toast } from "./api.js";
 import { NOTHING, changesOf, contentOf } from "./review_content.js";
 import { Draft } from "./review_draft.js";
-import { historyLine, made, newestOfOthers, showPrediction } from "./review_shown.js";
+import {
+  boxLine,
+  historyLine,
+  made,
+  newestOfOthers,
+  showAnswer,
+  showOthers,
+  showPrediction,
+} from "./review_shown.js";
 import {
   adviceOf,
-  boxInWords,
   clock,
   dayAndClock,
   join,
@@ -135,6 +142,7 @@ class Review {
     const acts = {
       take: () => this.#takeOffered(),
       leave: () => this.#leaveOffered(),
+      rest: () => this.#answerRest(),
       box: () => this.#toggleBox(),
       sign: () => this.#askToSign(),
       clear: () => this.#askToClear(),
@@ -164,6 +172,7 @@ class Review {
     for (const [key, answer] of Object.entries(KEYS)) {
       keys.add(key, `Chosen level: ${told(answer)}`, () => this.#answer(this.#chosen, answer));
     }
+    keys.add("o", "All others: not fractured", () => this.#answerRest());
     keys.add("b", "Draw a box on the chosen level", () => this.#toggleBox());
     keys.add("Ctrl+Enter", "Sign the review", () => this.#askToSign());
   }
@@ -208,6 +217,17 @@ class Review {
       this.#boxes = this.#boxes.filter((box) => box.level !== name);
       toast(`The boxes of ${name} were removed: it is not fractured any more.`);
     }
+    this.#changed();
+  }
+
+  #answerRest() {
+    const open = Object.keys(this.#levels).filter((name) => !this.#levels[name]);
+    if (!open.length) {
+      toast("Every level is answered already.");
+      return;
+    }
+    for (const name of open) this.#levels[name] = "whole";
+    toast(`Marked not fractured: ${join(open)}.`);
     this.#changed();
   }
 
@@ -341,16 +361,13 @@ class Review {
   // What is shown
 
   #show() {
-    for (const row of this.#rows()) {
-      const answer = this.#levels[row.dataset.level];
-      const buttons = [...row.querySelectorAll("[role=radio]")];
-      for (const [index, button] of buttons.entries()) {
-        const isChosen = button.dataset.answer === answer;
-        button.setAttribute("aria-checked", String(isChosen));
-        button.tabIndex = isChosen || (!answer && index === 0) ? 0 : -1;
-      }
-    }
-    const lines = this.#boxes.map((box, index) => this.#boxLine(box, index));
+    for (const row of this.#rows()) showAnswer(row, this.#levels[row.dataset.level]);
+    const lines = this.#boxes.map((box, index) =>
+      boxLine(box, () => this.#goTo(box), () => {
+        this.#boxes.splice(index, 1);
+        this.#changed();
+      }),
+    );
     this.#place("boxes").replaceChildren(...lines);
     this.#viewer.setBoxes(this.#boxes);
     this.#showStanding();
@@ -371,22 +388,6 @@ class Review {
     if (line.textContent !== text) line.textContent = text; // said aloud once
   }
 
-  #boxLine(box, index) {
-    const line = made("li");
-    const go = made("button", boxInWords(box));
-    go.addEventListener("click", () => this.#goTo(box));
-    const remove = made("button", "Delete");
-    remove.className = "quiet";
-    remove.setAttribute("aria-label", `Delete the box: ${boxInWords(box)}`);
-    remove.addEventListener("click", () => {
-      this.#boxes.splice(index, 1);
-      this.#changed();
-    });
-    for (const button of [go, remove]) button.type = "button";
-    line.append(go, remove);
-    return line;
-  }
-
   #goTo(box) {
     this.#choose(box.level);
     const depth = this.#viewer.facts?.shape_zyx[0] ?? 1;
@@ -401,17 +402,7 @@ class Review {
     const disagreement = this.#place("differ");
     disagreement.hidden = !differ.length;
     disagreement.textContent = `Readers differ on ${join(differ)}.`;
-    const others = newestOfOthers(reviews, version);
-    for (const row of this.#rows()) {
-      const name = row.dataset.level;
-      const said = others.filter((one) => one.levels[name]);
-      const line = row.querySelector('[data-place="others"]');
-      line.hidden = !said.length;
-      line.textContent = said
-        .map((one) => `${one.reader}: ${told(one.levels[name])}`)
-        .join(" · ");
-      row.classList.toggle("differs", differ.includes(name));
-    }
+    showOthers(this.#rows(), newestOfOthers(reviews, version), differ);
     this.#place("signed").hidden = !reviews.length;
     this.#place("count").textContent = String(reviews.length);
     const lines = [...reviews].reverse().map((one) => historyLine(one, version));

@@ -2,6 +2,7 @@
 // Everything from outside goes into the page as text.
 
 import {
+  boxInWords,
   dayAndClock,
   levelsInWords,
   probabilityInWords,
@@ -33,6 +34,41 @@ export function showPrediction(overallLine, rows, note) {
     badge.classList.toggle("bad", answer === "fractured");
     badge.classList.toggle("warn", answer === "undecided");
   }
+}
+
+export function showAnswer(row, answer) {
+  const buttons = [...row.querySelectorAll("[role=radio]")];
+  for (const [index, button] of buttons.entries()) {
+    const isChosen = button.dataset.answer === answer;
+    button.setAttribute("aria-checked", String(isChosen));
+    button.tabIndex = isChosen || (!answer && index === 0) ? 0 : -1;
+  }
+}
+
+export function showOthers(rows, others, differ) {
+  for (const row of rows) {
+    const name = row.dataset.level;
+    const said = others.filter((one) => one.levels[name]);
+    const line = row.querySelector('[data-place="others"]');
+    line.hidden = !said.length;
+    line.textContent = said
+      .map((one) => `${one.reader}: ${told(one.levels[name])}`)
+      .join(" · ");
+    row.classList.toggle("differs", differ.includes(name));
+  }
+}
+
+export function boxLine(box, goTo, drop) {
+  const line = made("li");
+  const go = made("button", boxInWords(box));
+  go.addEventListener("click", goTo);
+  const remove = made("button", "Delete");
+  remove.className = "quiet";
+  remove.setAttribute("aria-label", `Delete the box: ${boxInWords(box)}`);
+  remove.addEventListener("click", drop);
+  for (const button of [go, remove]) button.type = "button";
+  line.append(go, remove);
+  return line;
 }
 
 export function made(kind, text = "") {

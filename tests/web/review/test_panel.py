@@ -323,3 +323,24 @@ def test_more_than_one_change_is_not_discarded_unasked(web: WebUnderTest) -> Non
         expect(row(page, "C1").locator("[aria-checked=true]")).to_have_count(0)
         expect(page.locator("#review [data-do=clear]")).to_be_disabled()
         assert complaints == []
+
+
+@pytest.mark.parametrize("way", ["button", "key"])
+def test_all_others_are_answered_at_once(web: WebUnderTest, way: str) -> None:
+    add_study(web)
+    web.sign_in_as("reader")
+    said = {"C2": "fractured", "C7": "not_assessable"}
+    with opened(web, "reader") as (page, complaints):
+        for level, answer in said.items():
+            row(page, level).locator(f"[data-answer={answer}]").click()
+        if way == "key":
+            page.keyboard.press("o")
+        else:
+            page.click("#review [data-do=rest]")
+        told = page.locator("#toasts p")
+        expect(told).to_have_text("Marked not fractured: C1, C3, C4, C5 and C6.")
+        found = {level: answer_of(page, level) for level in LEVEL_NAMES}
+        assert found == dict.fromkeys(LEVEL_NAMES, "whole") | said
+        saved = page.locator("#review [data-place=saved]")
+        expect(saved).to_have_text(re.compile("^saved "), timeout=10_000)
+        assert complaints == []
