@@ -2,26 +2,19 @@
 // Everything from outside goes into the page as text.
 
 import { askJson, toast } from "./api.js";
-import { NOTHING, changesOf, contentOf } from "./review_content.js";
+import { NOTHING, changesOf, contentOf, isSameDraft } from "./review_content.js";
 import { Draft } from "./review_draft.js";
 import {
   boxLine,
   historyLine,
-  made,
+  listenToAnswers,
   newestOfOthers,
   showAnswer,
   showOthers,
   showPrediction,
+  showSummary,
 } from "./review_shown.js";
-import {
-  adviceOf,
-  clock,
-  dayAndClock,
-  join,
-  outcomeInWords,
-  summaryOf,
-  told,
-} from "./review_words.js";
+import { dayAndClock, join, outcomeInWords, savedInWords, told } from "./review_words.js";
 
 const KEYS = { y: "fractured", n: "whole", u: "not_assessable" };
 
@@ -86,12 +79,11 @@ class Review {
   // Begins from the draft, else from what this reader has signed last.
   #start() {
     const { draft } = this.#facts;
-    const own = this.#own();
-    if (draft) this.#take(draft);
-    else if (own) this.#take(own);
+    const start = draft ?? this.#own();
+    if (start) this.#take(start);
     if (draft) this.#tellSaved(draft.saved_at, null);
     const kept = this.#draft.unsaved;
-    if (!kept || this.#isAsNow(kept)) return;
+    if (!kept || isSameDraft(kept, this.#form())) return;
     this.#place("offered").textContent =
       `This browser has kept changes of ${dayAndClock(kept.at)} that were not saved.`;
     this.#place("offer").hidden = false;
@@ -110,11 +102,6 @@ class Review {
 
   #isSigned() {
     return this.#own() !== null && this.#changes().length === 0;
-  }
-
-  #isAsNow({ levels, boxes }) {
-    const now = [this.#levels, this.#boxes];
-    return JSON.stringify([levels, boxes]) === JSON.stringify(now);
   }
 
   #take({ version, levels, boxes, comment }) {
@@ -172,7 +159,7 @@ class Review {
     for (const [key, answer] of Object.entries(KEYS)) {
       keys.add(key, `Chosen level: ${told(answer)}`, () => this.#answer(this.#chosen, answer));
     }
-    keys.add("o", "All others: not fractured", () => this.#answerRest());
+    keys.add("r", "All others: not fractured", () => this.#answerRest());
     keys.add("b", "Draw a box on the chosen level", () => this.#toggleBox());
     keys.add("Ctrl+Enter", "Sign the review", () => this.#askToSign());
   }
@@ -184,19 +171,7 @@ class Review {
       this.#viewer.goToLevel(name);
       this.#viewer.reveal();
     });
-    const buttons = [...row.querySelectorAll("[role=radio]")];
-    for (const [index, button] of buttons.entries()) {
-      button.addEventListener("click", () => this.#answer(name, button.dataset.answer));
-      button.addEventListener("keydown", (event) => {
-        const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-        if (!step) return;
-        event.preventDefault();
-        event.stopPropagation(); // the viewer would scroll
-        const next = buttons[(index + step + buttons.length) % buttons.length];
-        this.#answer(name, next.dataset.answer, true);
-        next.focus();
-      });
-    }
+    listenToAnswers(row, (answer, isMove) => this.#answer(name, answer, isMove));
   }
 
   #choose(name) {
@@ -308,11 +283,7 @@ class Review {
       toast("Say of at least one level what you see.", "warn");
       return;
     }
-    const lines = summaryOf(this.#levels, this.#boxes);
-    this.#place("summary").replaceChildren(...lines.map((line) => made("li", line)));
-    const advice = this.#place("advice");
-    advice.textContent = adviceOf(this.#levels, this.#boxes);
-    advice.hidden = advice.textContent === "";
+    showSummary(this.#dialog(), this.#levels, this.#boxes);
     this.#dialog().showModal();
     this.#button("confirm").focus();
   }
@@ -334,12 +305,7 @@ class Review {
       }
       this.#doesFileWait = signed.label_file_waits;
       window.dispatchEvent(new CustomEvent("csfd:signed"));
-      toast(
-        signed.label_file_waits
-          ? "Signed. Its label file could not be written yet; it will be."
-          : "Signed.",
-        "good",
-      );
+      toast("Signed.", "good");
       await this.#load();
       this.#show();
     } catch (error) {
@@ -382,8 +348,8 @@ class Review {
     const line = this.#place("outcome");
     line.hidden = own === null;
     if (own === null) return;
-    const newest = this.#facts.reviews.at(-1);
-    const outcome = outcomeInWords(own, newest, this.#root.dataset.use, this.#doesFileWait);
+    const { use } = this.#root.dataset;
+    const outcome = outcomeInWords(own, this.#facts.reviews, use, this.#doesFileWait);
     const text = isSigned ? outcome : `${outcome} What you changed since is not signed.`;
     if (line.textContent !== text) line.textContent = text; // said aloud once
   }
@@ -412,10 +378,7 @@ class Review {
   #tellSaved(savedAt, problem) {
     const place = this.#place("saved");
     place.classList.toggle("bad", problem !== null);
-    if (problem === null) place.textContent = `saved ${clock(savedAt)}`;
-    else if (problem.status === 413 || problem.status === 422) {
-      place.textContent = problem.message;
-    } else place.textContent = "not saved; kept in this browser";
+    place.textContent = savedInWords(savedAt, problem);
   }
 
   #rows() {

@@ -24,3 +24,8 @@ export function changesOf(before, now) {
   if (old.comment !== fresh.comment) changes.push("the comment");
   return changes;
 }
+
+// Of levels and boxes alone: a browser keeps no comment.
+export function isSameDraft(kept, now) {
+  return JSON.stringify([kept.levels, kept.boxes]) === JSON.stringify([now.levels, now.boxes]);
+}

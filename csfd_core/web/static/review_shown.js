@@ -1,7 +1,8 @@
-// What the reader's panel makes of a prediction and of signed reviews.
+// Parts of the reader's panel: answers, boxes, a prediction, signed reviews.
 // Everything from outside goes into the page as text.
 
 import {
+  adviceOf,
   boxInWords,
   dayAndClock,
   levelsInWords,
@@ -36,6 +37,23 @@ export function showPrediction(overallLine, rows, note) {
   }
 }
 
+// `answer(what, isMove)` is told what was chosen; arrows move from one to the next.
+export function listenToAnswers(row, answer) {
+  const buttons = [...row.querySelectorAll("[role=radio]")];
+  for (const [index, button] of buttons.entries()) {
+    button.addEventListener("click", () => answer(button.dataset.answer, false));
+    button.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      event.stopPropagation(); // the viewer would scroll
+      const next = buttons[(index + step + buttons.length) % buttons.length];
+      answer(next.dataset.answer, true);
+      next.focus();
+    });
+  }
+}
+
 export function showAnswer(row, answer) {
   const buttons = [...row.querySelectorAll("[role=radio]")];
   for (const [index, button] of buttons.entries()) {
@@ -58,6 +76,15 @@ export function showOthers(rows, others, differ) {
   }
 }
 
+// Before signing.
+export function showSummary(dialog, levels, boxes) {
+  const lines = summaryOf(levels, boxes).map((line) => made("li", line));
+  dialog.querySelector('[data-place="summary"]').replaceChildren(...lines);
+  const advice = dialog.querySelector('[data-place="advice"]');
+  advice.textContent = adviceOf(levels, boxes);
+  advice.hidden = advice.textContent === "";
+}
+
 export function boxLine(box, goTo, drop) {
   const line = made("li");
   const go = made("button", boxInWords(box));
@@ -71,7 +98,7 @@ export function boxLine(box, goTo, drop) {
   return line;
 }
 
-export function made(kind, text = "") {
+function made(kind, text = "") {
   const element = document.createElement(kind);
   element.textContent = text;
   return element;

@@ -334,7 +334,7 @@ def test_all_others_are_answered_at_once(web: WebUnderTest, way: str) -> None:
         for level, answer in said.items():
             row(page, level).locator(f"[data-answer={answer}]").click()
         if way == "key":
-            page.keyboard.press("o")
+            page.keyboard.press("r")
         else:
             page.click("#review [data-do=rest]")
         told = page.locator("#toasts p")
