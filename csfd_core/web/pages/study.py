@@ -8,12 +8,14 @@ from fastapi.responses import RedirectResponse
 
 from csfd_core.data_kind import DataKind
 from csfd_core.inference.predict import read_prediction
+from csfd_core.settings import ScheduleSettings
 from csfd_core.vocabulary import LEVEL_NAMES, require_uid
 from csfd_core.web.audit import Action, record
 from csfd_core.web.database import studies
 from csfd_core.web.pages.moments import ago
 from csfd_core.web.pages.render import caution_of, render, short_uid
-from csfd_core.web.review.blind import is_blind, note_sight
+from csfd_core.web.review.blind import is_blind, is_locked, note_sight
+from csfd_core.web.review.naming import naming_of
 from csfd_core.web.security.sessions import (
     Session,
     require_form,
@@ -66,6 +68,9 @@ def show_study(
         has_result=note is not None,
         blind=blind,
         note=shown,
+        naming=naming_of(note) if note is not None and blind else [],
+        is_locked=is_locked(services.stores, study_uid),
+        retrain_studies=ScheduleSettings.read().retrain_studies,
         caution="" if note is None else caution_of(DataKind(note["trained_on"])),
         level=None if shown is None else worst_level(shown),
         has_slices=not is_replaced and _has_slices(services, study_uid),

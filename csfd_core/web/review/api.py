@@ -90,7 +90,7 @@ def download_prediction(study_uid: str, session: WhoAsks, services: Opened) -> R
     uid = require_uid(study_uid)
     note = _opened_prediction(services, session, uid)
     with services.database.transaction() as connection:
-        record(connection, session.user.id, Action.DOWNLOADED, uid)
+        record(connection, session.user.id, Action.DOWNLOADED, uid, "prediction")
     name = f'attachment; filename="{uid}_prediction.json"'
     return JSONResponse(note, headers={"Content-Disposition": name})
 
@@ -102,7 +102,7 @@ def download_summary(study_uid: str, session: WhoAsks, services: Opened) -> Resp
     note = _opened_prediction(services, session, uid)
     content = summary_pdf(summary_of(services, uid, note))
     with services.database.transaction() as connection:
-        record(connection, session.user.id, Action.DOWNLOADED, uid)
+        record(connection, session.user.id, Action.DOWNLOADED, uid, "summary")
     name = f'attachment; filename="{uid}_summary.pdf"'
     return Response(
         content, media_type="application/pdf", headers={"Content-Disposition": name}

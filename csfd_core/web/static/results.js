@@ -43,6 +43,7 @@ export async function openResults(root) {
       toast(error.message, "bad");
     }
   });
+  window.addEventListener("csfd:signed", () => look().catch(() => {}));
   window.addEventListener("pagehide", () => clearTimeout(timer));
   await look();
 }

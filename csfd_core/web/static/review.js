@@ -2,18 +2,19 @@
 // Everything from outside goes into the page as text.
 
 import { askJson, toast } from "./api.js";
+import { NOTHING, changesOf, contentOf, isSameDraft } from "./review_content.js";
 import { Draft } from "./review_draft.js";
 import {
-  adviceOf,
-  boxInWords,
-  clock,
-  dayAndClock,
-  join,
-  levelsInWords,
-  probabilityInWords,
-  summaryOf,
-  told,
-} from "./review_words.js";
+  boxLine,
+  historyLine,
+  listenToAnswers,
+  newestOfOthers,
+  showAnswer,
+  showOthers,
+  showPrediction,
+  showSummary,
+} from "./review_shown.js";
+import { dayAndClock, join, outcomeInWords, savedInWords, told } from "./review_words.js";
 
 const KEYS = { y: "fractured", n: "whole", u: "not_assessable" };
 
@@ -35,6 +36,8 @@ class Review {
   #chosen = null;
   #stopDrawing = null;
   #isSigning = false;
+  #hasDraft = false;
+  #doesFileWait = null; // null: not known, as nothing was signed here
 
   constructor(root, viewer, studyUid, version) {
     this.#root = root;
@@ -62,10 +65,12 @@ class Review {
 
   async #load() {
     this.#facts = await askJson("GET", `${this.#path}/review`);
+    this.#hasDraft = this.#facts.draft !== null;
     this.#showFacts();
     if (this.#facts.blind) return;
     try {
-      this.#showPrediction(await askJson("GET", `${this.#path}/prediction`));
+      const note = await askJson("GET", `${this.#path}/prediction`);
+      showPrediction(this.#place("overall"), this.#rows(), note);
     } catch (error) {
       if (error.status !== 404) throw error;
     }
@@ -73,32 +78,36 @@ class Review {
 
   // Begins from the draft, else from what this reader has signed last.
   #start() {
-    const { draft, reviews, version } = this.#facts;
-    const own = reviews.filter((one) => one.is_mine && one.version === version).at(-1);
-    if (draft) this.#take(draft);
-    else if (own) this.#take(own);
+    const { draft } = this.#facts;
+    const start = draft ?? this.#own();
+    if (start) this.#take(start);
     if (draft) this.#tellSaved(draft.saved_at, null);
     const kept = this.#draft.unsaved;
-    if (!kept || this.#isAsNow(kept)) return;
+    if (!kept || isSameDraft(kept, this.#form())) return;
     this.#place("offered").textContent =
       `This browser has kept changes of ${dayAndClock(kept.at)} that were not saved.`;
     this.#place("offer").hidden = false;
   }
 
-  #isAsNow({ levels, boxes }) {
-    const now = [this.#levels, this.#boxes];
-    return JSON.stringify([levels, boxes]) === JSON.stringify(now);
+  // What this reader has signed last of this version; null: nothing.
+  #own() {
+    const { reviews, version } = this.#facts ?? { reviews: [] };
+    return reviews.filter((one) => one.is_mine && one.version === version).at(-1) ?? null;
+  }
+
+  // What differs from what is signed, in words.
+  #changes() {
+    return changesOf(this.#own() ?? NOTHING, this.#form());
+  }
+
+  #isSigned() {
+    return this.#own() !== null && this.#changes().length === 0;
   }
 
   #take({ version, levels, boxes, comment }) {
     for (const name of Object.keys(this.#levels)) this.#levels[name] = levels[name] ?? null;
     const isOld = version !== this.#version;
-    const placed = boxes.filter((box) => box.slice_index !== null);
-    this.#boxes = isOld
-      ? []
-      : placed.map(({ level, slice_index, x, y, width, height }) => ({
-          level, slice_index, x, y, width, height,
-        }));
+    this.#boxes = isOld ? [] : contentOf({ levels, boxes }).boxes;
     if (isOld && boxes.length) {
       toast("This draft is of an earlier version: draw its boxes again.", "warn");
     }
@@ -120,21 +129,28 @@ class Review {
     const acts = {
       take: () => this.#takeOffered(),
       leave: () => this.#leaveOffered(),
+      rest: () => this.#answerRest(),
       box: () => this.#toggleBox(),
       sign: () => this.#askToSign(),
-      clear: () => this.#clear(),
+      clear: () => this.#askToClear(),
+      drop: () => this.#clear(),
+      keep: () => this.#root.querySelector("dialog.discarding").close(),
       confirm: () => this.#sign(),
       back: () => this.#dialog().close(),
     };
     for (const [name, act] of Object.entries(acts)) {
-      this.#root.querySelector(`[data-do="${name}"]`).addEventListener("click", act);
+      this.#button(name).addEventListener("click", act);
     }
     for (const row of this.#rows()) this.#listenTo(row);
-    this.#place("comment").addEventListener("input", () => this.#draft.change());
+    this.#place("comment").addEventListener("input", () => {
+      this.#draft.change();
+      this.#hasDraft = true;
+      this.#showStanding();
+    });
     // The page's keys leave Enter to fields and buttons.
     this.#root.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
-      if (this.#dialog().open) return;
+      if (this.#root.querySelector("dialog[open]")) return;
       event.preventDefault();
       this.#askToSign();
     });
@@ -143,6 +159,7 @@ class Review {
     for (const [key, answer] of Object.entries(KEYS)) {
       keys.add(key, `Chosen level: ${told(answer)}`, () => this.#answer(this.#chosen, answer));
     }
+    keys.add("r", "All others: not fractured", () => this.#answerRest());
     keys.add("b", "Draw a box on the chosen level", () => this.#toggleBox());
     keys.add("Ctrl+Enter", "Sign the review", () => this.#askToSign());
   }
@@ -154,19 +171,7 @@ class Review {
       this.#viewer.goToLevel(name);
       this.#viewer.reveal();
     });
-    const buttons = [...row.querySelectorAll("[role=radio]")];
-    for (const [index, button] of buttons.entries()) {
-      button.addEventListener("click", () => this.#answer(name, button.dataset.answer));
-      button.addEventListener("keydown", (event) => {
-        const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-        if (!step) return;
-        event.preventDefault();
-        event.stopPropagation(); // the viewer would scroll
-        const next = buttons[(index + step + buttons.length) % buttons.length];
-        this.#answer(name, next.dataset.answer, true);
-        next.focus();
-      });
-    }
+    listenToAnswers(row, (answer, isMove) => this.#answer(name, answer, isMove));
   }
 
   #choose(name) {
@@ -190,6 +195,17 @@ class Review {
     this.#changed();
   }
 
+  #answerRest() {
+    const open = Object.keys(this.#levels).filter((name) => !this.#levels[name]);
+    if (!open.length) {
+      toast("Every level is answered already.");
+      return;
+    }
+    for (const name of open) this.#levels[name] = "whole";
+    toast(`Marked not fractured: ${join(open)}.`);
+    this.#changed();
+  }
+
   #toggleBox() {
     if (this.#stopDrawing) {
       this.#stopDrawing();
@@ -202,6 +218,9 @@ class Review {
       this.#tellDrawing("");
       if (!box) return;
       this.#boxes.push({ level, ...box });
+      if (this.#levels[level] !== "fractured") {
+        toast(`${level} is marked fractured, as there is a box in it.`);
+      }
       this.#levels[level] = "fractured";
       this.#changed();
     });
@@ -209,8 +228,7 @@ class Review {
 
   #tellDrawing(text) {
     this.#place("drawing").textContent = text;
-    const button = this.#root.querySelector('[data-do="box"]');
-    button.setAttribute("aria-pressed", String(text !== ""));
+    this.#button("box").setAttribute("aria-pressed", String(text !== ""));
   }
 
   #takeOffered() {
@@ -226,11 +244,24 @@ class Review {
     this.#draft.forgetHere();
   }
 
+  // A single answer is soon given again; more than that, or a comment, is not.
+  #askToClear() {
+    const changes = this.#changes();
+    if (changes.length < 2 && !changes.includes("the comment")) {
+      this.#clear();
+      return;
+    }
+    this.#place("lost").textContent = `What you changed is lost: ${join(changes)}.`;
+    this.#root.querySelector("dialog.discarding").showModal();
+  }
+
   async #clear() {
+    this.#root.querySelector("dialog.discarding").close();
     try {
       await this.#draft.drop();
       this.#place("saved").textContent = "";
       this.#facts = { ...this.#facts, draft: null };
+      this.#hasDraft = false;
       for (const name of Object.keys(this.#levels)) this.#levels[name] = null;
       this.#boxes = [];
       this.#place("comment").value = "";
@@ -243,18 +274,18 @@ class Review {
   }
 
   #askToSign() {
-    if (this.#isSigning) return;
+    if (this.#isSigning || this.#root.querySelector("dialog[open]")) return;
+    if (this.#isSigned()) {
+      toast("This is signed already. Change something to sign again.");
+      return;
+    }
     if (!Object.values(this.#levels).some(Boolean)) {
       toast("Say of at least one level what you see.", "warn");
       return;
     }
-    const lines = summaryOf(this.#levels, this.#boxes);
-    this.#place("summary").replaceChildren(...lines.map((line) => made("li", line)));
-    const advice = this.#place("advice");
-    advice.textContent = adviceOf(this.#levels, this.#boxes);
-    advice.hidden = advice.textContent === "";
+    showSummary(this.#dialog(), this.#levels, this.#boxes);
     this.#dialog().showModal();
-    this.#root.querySelector('[data-do="confirm"]').focus();
+    this.#button("confirm").focus();
   }
 
   async #sign() {
@@ -272,12 +303,9 @@ class Review {
         location.reload(); // with what the model says, in the images as well
         return;
       }
-      toast(
-        signed.label_file_waits
-          ? "Signed. Its label file could not be written yet; it will be."
-          : "Signed.",
-        "good",
-      );
+      this.#doesFileWait = signed.label_file_waits;
+      window.dispatchEvent(new CustomEvent("csfd:signed"));
+      toast("Signed.", "good");
       await this.#load();
       this.#show();
     } catch (error) {
@@ -291,6 +319,7 @@ class Review {
   }
 
   #changed() {
+    this.#hasDraft = true;
     this.#show();
     this.#draft.change();
   }
@@ -298,34 +327,31 @@ class Review {
   // What is shown
 
   #show() {
-    for (const row of this.#rows()) {
-      const answer = this.#levels[row.dataset.level];
-      const buttons = [...row.querySelectorAll("[role=radio]")];
-      for (const [index, button] of buttons.entries()) {
-        const isChosen = button.dataset.answer === answer;
-        button.setAttribute("aria-checked", String(isChosen));
-        button.tabIndex = isChosen || (!answer && index === 0) ? 0 : -1;
-      }
-    }
-    const lines = this.#boxes.map((box, index) => this.#boxLine(box, index));
+    for (const row of this.#rows()) showAnswer(row, this.#levels[row.dataset.level]);
+    const lines = this.#boxes.map((box, index) =>
+      boxLine(box, () => this.#goTo(box), () => {
+        this.#boxes.splice(index, 1);
+        this.#changed();
+      }),
+    );
     this.#place("boxes").replaceChildren(...lines);
     this.#viewer.setBoxes(this.#boxes);
+    this.#showStanding();
   }
 
-  #boxLine(box, index) {
-    const line = made("li");
-    const go = made("button", boxInWords(box));
-    go.addEventListener("click", () => this.#goTo(box));
-    const remove = made("button", "Delete");
-    remove.className = "quiet";
-    remove.setAttribute("aria-label", `Delete the box: ${boxInWords(box)}`);
-    remove.addEventListener("click", () => {
-      this.#boxes.splice(index, 1);
-      this.#changed();
-    });
-    for (const button of [go, remove]) button.type = "button";
-    line.append(go, remove);
-    return line;
+  // What became of what was signed, and what can be done now.
+  #showStanding() {
+    const own = this.#own();
+    const isSigned = this.#isSigned();
+    this.#button("sign").disabled = isSigned;
+    this.#button("clear").disabled = !this.#hasDraft;
+    const line = this.#place("outcome");
+    line.hidden = own === null;
+    if (own === null) return;
+    const { use } = this.#root.dataset;
+    const outcome = outcomeInWords(own, this.#facts.reviews, use, this.#doesFileWait);
+    const text = isSigned ? outcome : `${outcome} What you changed since is not signed.`;
+    if (line.textContent !== text) line.textContent = text; // said aloud once
   }
 
   #goTo(box) {
@@ -342,57 +368,17 @@ class Review {
     const disagreement = this.#place("differ");
     disagreement.hidden = !differ.length;
     disagreement.textContent = `Readers differ on ${join(differ)}.`;
-    const others = newestOfOthers(reviews, version);
-    for (const row of this.#rows()) {
-      const name = row.dataset.level;
-      const said = others.filter((one) => one.levels[name]);
-      const line = row.querySelector('[data-place="others"]');
-      line.hidden = !said.length;
-      line.textContent = said
-        .map((one) => `${one.reader}: ${told(one.levels[name])}`)
-        .join(" · ");
-      row.classList.toggle("differs", differ.includes(name));
-    }
+    showOthers(this.#rows(), newestOfOthers(reviews, version), differ);
     this.#place("signed").hidden = !reviews.length;
     this.#place("count").textContent = String(reviews.length);
     const lines = [...reviews].reverse().map((one) => historyLine(one, version));
     this.#place("history").replaceChildren(...lines);
   }
 
-  #showPrediction(note) {
-    const { overall, vertebra } = note.thresholds;
-    const line = this.#place("overall");
-    line.hidden = false;
-    const words = probabilityInWords(note.probabilities.patient_overall, overall);
-    line.textContent = `Any fracture: ${words}; rests on ${levelsInWords(note)}.`;
-    for (const row of this.#rows()) {
-      const name = row.dataset.level;
-      const value = note.probabilities[name];
-      const said = row.querySelector('[data-place="said"]');
-      said.hidden = false;
-      said.classList.toggle("above", value !== null && value >= vertebra);
-      const unsure = note.uncertainty?.[name]?.at_operating_point;
-      said.querySelector(".words").textContent =
-        probabilityInWords(value, vertebra) + (unsure ? "; its members disagree" : "");
-      said.querySelector(".scale").hidden = value === null;
-      said.querySelector(".value").style.width = `${100 * (value ?? 0)}%`;
-      said.querySelector(".limit").style.left = `${100 * vertebra}%`;
-      const answer = note.answers?.[name];
-      const badge = said.querySelector('[data-place="answer"]');
-      badge.hidden = !answer;
-      badge.textContent = answer ? told(answer) : "";
-      badge.classList.toggle("bad", answer === "fractured");
-      badge.classList.toggle("warn", answer === "undecided");
-    }
-  }
-
   #tellSaved(savedAt, problem) {
     const place = this.#place("saved");
     place.classList.toggle("bad", problem !== null);
-    if (problem === null) place.textContent = `saved ${clock(savedAt)}`;
-    else if (problem.status === 413 || problem.status === 422) {
-      place.textContent = problem.message;
-    } else place.textContent = "not saved; kept in this browser";
+    place.textContent = savedInWords(savedAt, problem);
   }
 
   #rows() {
@@ -403,37 +389,11 @@ class Review {
     return this.#root.querySelector(`[data-place="${name}"]`);
   }
 
+  #button(name) {
+    return this.#root.querySelector(`[data-do="${name}"]`);
+  }
+
   #dialog() {
     return this.#root.querySelector("dialog.signing");
   }
-}
-
-function made(kind, text = "") {
-  const element = document.createElement(kind);
-  element.textContent = text;
-  return element;
-}
-
-function newestOfOthers(reviews, version) {
-  const newest = new Map();
-  for (const one of reviews) {
-    if (!one.is_mine && one.version === version) newest.set(one.reader, one);
-  }
-  return [...newest.values()];
-}
-
-function historyLine(one, version) {
-  const line = made("li");
-  const old = one.version === version ? "" : `, version ${one.version} of the study`;
-  const how = one.saw_ai ? "with the model's answer" : "blind";
-  line.append(made("strong", one.reader), ` ${dayAndClock(one.signed_at)}, ${how}${old}`);
-  const said = made("ul");
-  said.append(...summaryOf(one.levels, one.boxes).map((text) => made("li", text)));
-  line.append(said);
-  if (one.comment) {
-    const remark = made("p", one.comment);
-    remark.className = "remark";
-    line.append(remark);
-  }
-  return line;
 }

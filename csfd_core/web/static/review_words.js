@@ -39,6 +39,13 @@ export function dayAndClock(moment) {
   return new Date(moment).toLocaleString([], options);
 }
 
+// What became of a draft; what is wrong with it is told as the server says it.
+export function savedInWords(savedAt, problem) {
+  if (problem === null) return `saved ${clock(savedAt)}`;
+  const isWrong = problem.status === 413 || problem.status === 422;
+  return isWrong ? problem.message : "not saved; kept in this browser";
+}
+
 export function boxInWords(box) {
   const size = `${box.width.toFixed(0)} × ${box.height.toFixed(0)} px`;
   return `${box.level}, slice ${box.slice_index + 1}, ${size}`;
@@ -55,6 +62,22 @@ export function summaryOf(levels, boxes) {
   if (open.length) lines.push(`${join(open)}: nothing said`);
   if (boxes.length) lines.push(`${boxes.length} ${boxes.length > 1 ? "boxes" : "box"}`);
   return lines;
+}
+
+// What became of what a reader has signed; `doesFileWait` is null where nobody knows.
+export function outcomeInWords(own, reviews, use, doesFileWait) {
+  const newest = reviews.at(-1);
+  const signed = `Signed by ${own.reader}, ${dayAndClock(own.signed_at)}.`;
+  if (newest.id !== own.id) {
+    return `${signed} ${newest.reader} has signed since: that review counts.`;
+  }
+  const file = {
+    true: "Its label file could not be written yet; it will be.",
+    false: "Its label file is in the inbox.",
+    null: "Its label file goes to the inbox.",
+  }[doesFileWait];
+  const end = use === "trains" ? "trains the next model" : "compares models and trains none";
+  return `${signed} ${file} It ${end}.`;
 }
 
 // What is worth a thought before signing; empty: nothing is.
