@@ -144,7 +144,7 @@ def test_a_look_is_recorded_once_a_version(web: WebUnderTest) -> None:
                 )
             )
             seen = connection.execute(sa.select(sights)).all()
-        return actions.count("study opened"), actions.count("downloaded"), len(seen)
+        return actions.count("study opened"), actions.count(PREDICTION_SENT), len(seen)
 
     for _ in range(3):
         assert reader.get(f"{API}/prediction").status_code == 200
