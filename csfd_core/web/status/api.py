@@ -145,9 +145,9 @@ async def events(request: Request, session: MySession) -> StreamingResponse:
         yield "retry: 2000\n\n"
         last, silent_s = follower.newest, 0.0
         while not follower.is_stopped and not await request.is_disconnected():
-            if follower.newest > last:
+            if (newest := follower.newest) > last:
                 rows = await asyncio.to_thread(_changed_since, services, last)
-                last, silent_s = follower.newest, 0.0
+                last, silent_s = newest, 0.0  # more may have changed meanwhile
                 for row in rows:
                     facts = _facts(row, services, session).model_dump_json()
                     yield f"event: study\ndata: {facts}\n\n"

@@ -1,6 +1,7 @@
 """The page to upload, in a browser: files, zips, lost connections, cancelling."""
 
 import hashlib
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,11 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, Route, expect
 from support.browser import NEEDS_CHROMIUM, Watched, chromium, served
 from support.dicom_studies import neck_hounsfield
+from support.reviews import PREDICTION
 from support.uploading import UPLOADS, study_files, zipped
 from support.web import WebUnderTest
 
-from csfd_core.web.database import studies
+from csfd_core.inference.predict import prediction_path
 from csfd_core.web.study_states import StudyState, open_studies, tell
 from csfd_core.web.uploads.spool import SPOOLS
 from csfd_core.web.uploads.staging import uploads_folder
@@ -148,9 +150,16 @@ def test_the_card_names_what_was_chosen_and_nothing_else_does(
     assert all(name not in told for name in (b"MILLER", b"%3Cb%3E", b"0.dcm"))
 
 
+@pytest.mark.parametrize("is_locked", [False, True])
 def test_the_card_follows_its_study_to_the_verdict(
-    web: WebUnderTest, page: Page, tmp_path: Path
+    web: WebUnderTest,
+    page: Page,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_locked: bool,
 ) -> None:
+    """Who reads blind is told that it is ready, and no more."""
+    monkeypatch.setattr("csfd_core.web.review.blind.is_locked", lambda *_: is_locked)
     page.set_input_files(
         "#files", write_files(tmp_path / "up", study_files(tmp_path / "a"))
     )
@@ -160,7 +169,7 @@ def test_the_card_follows_its_study_to_the_verdict(
     for state, step, told in (
         (StudyState.RUNNING, "crops", "Is being predicted: crops."),
         (StudyState.FAILED, "", "failed: The disk was full."),
-        (StudyState.DONE, "", "suspicious C2, C5"),
+        (StudyState.DONE, "", "Ready to read." if is_locked else "suspicious C2, C5"),
     ):
         if state == StudyState.DONE:
             predict(web, one.study_uid)
@@ -172,10 +181,9 @@ def test_the_card_follows_its_study_to_the_verdict(
 
 
 def predict(web: WebUnderTest, uid: str) -> None:
-    values = {"verdict": "suspicious", "suspicious": "C2 C5", "ratio": 2.0}
-    with web.services.database.transaction() as connection:
-        same = studies.c.study_uid == uid
-        connection.execute(studies.update().where(same).values(**values))
+    """Write a prediction, of which the page's follower reads the verdict."""
+    note = {**PREDICTION, "study_uid": uid, "suspicious": ["C2", "C5"]}
+    web.services.stores.root.write(prediction_path(uid), json.dumps(note).encode())
 
 
 def test_digests_without_the_browsers_help_are_right(page: Page) -> None:
