@@ -21,7 +21,8 @@ def test_what_changes_while_changes_are_read_is_not_passed_over(
         follower.newest = 3.0  # another row has changed meanwhile
         return []
 
-    async def is_connected() -> bool:
+    async def is_disconnected() -> bool:
+        follower.newest = max(follower.newest, 2.0)  # something changes at once
         return False
 
     monkeypatch.setattr(api, "_changed_since", changed_since)
@@ -29,13 +30,12 @@ def test_what_changes_while_changes_are_read_is_not_passed_over(
     monkeypatch.setattr(api, "_TICK_S", 0.001)
     state = SimpleNamespace(follower=follower)
     request: Any = SimpleNamespace(
-        app=SimpleNamespace(state=state), is_disconnected=is_connected
+        app=SimpleNamespace(state=state), is_disconnected=is_disconnected
     )
 
     async def listen() -> None:
         answer = await api.events(request, SimpleNamespace())  # type: ignore[arg-type]
-        async for _ in answer.body_iterator:
-            follower.newest = 2.0  # something has changed since it began
+        assert [_ async for _ in answer.body_iterator] == ["retry: 2000\n\n"]
 
     asyncio.run(asyncio.wait_for(listen(), 20))
     assert asked == [1.0, 2.0]
