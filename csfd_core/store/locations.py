@@ -17,7 +17,7 @@ from typing import IO, Any, Final
 from fsspec.implementations.local import LocalFileSystem
 
 from csfd_core.errors import SourceError
-from csfd_core.store import layout, moved, paths, streams
+from csfd_core.store import streams
 from csfd_core.store.atomic import TEMPORARY, remove_abandoned, write_atomically
 from csfd_core.store.entries import FileEntry as FileEntry
 from csfd_core.store.entries import local_entry, remote_entry, with_identities
@@ -25,19 +25,12 @@ from csfd_core.store.exclusive import create_local, create_remote
 from csfd_core.store.faults import as_source_error
 from csfd_core.store.filesystems import open_filesystem
 from csfd_core.store.moved import HIDDEN, RECORD, Identities, MoveRecord, is_hidden
-from csfd_core.text import safe_name, safe_url
+from csfd_core.store.shown_places import shown_place
+from csfd_core.text import safe_url
 
 _BATCH_FILES: Final = 16
 _RECORD_BYTES: Final = 64 * 1024  # of a move; it has a few hundred
 _LOCATIONS: Final = 8  # whose identities are kept in memory
-# Names of our own, in a source or in a store, that may be shown.
-_LAYOUT: Final = frozenset(
-    part
-    for module in (layout, moved, paths)
-    for name, value in vars(module).items()
-    if name.isupper() and isinstance(value, str)
-    for part in value.split("/")
-)
 
 
 class Location:
@@ -89,13 +82,7 @@ class Location:
         return f"{root}/{path}" if path else root
 
     def _shown(self, path: str = "") -> str:
-        """Return a place as it may be shown: a file's name can be that of a patient."""
-        parts = [
-            part if part in _LAYOUT else safe_name(part)
-            for part in path.split("/")
-            if part
-        ]
-        return "/".join([safe_url(self.url), *parts])
+        return shown_place(self.url, path)
 
     def join(self, path: str) -> "Location":
         """Return the location of a folder below this one."""
